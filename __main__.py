@@ -1,0 +1,112 @@
+"""GitLab CE, its runner and its container registry: three RHEL 8 machines behind one load balancer, proven to work."""
+
+import pulumi
+import pulumi_aws as aws
+
+from components.acceptance import Acceptance
+from components.container_registry import ContainerRegistry
+from components.gitlab_runner import GitLabRunner
+from components.gitlab_server import GitLabServer
+from components.load_balancer import LoadBalancer
+from components.naming import tagged
+from components.network import Addresses, Network
+from components.security import SecurityGroupRules, SecurityGroups
+from components.virtual_machine import VirtualMachine, rhel8_image_id
+from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT, Place, flows
+from settings import Settings, SettingsError
+
+try:
+    settings = Settings.load(pulumi.Config(), pulumi.Config("aws"))
+except SettingsError as error:
+    raise pulumi.RunError(str(error)) from None
+
+runner_name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
+acceptance_project = "gitlab-stack/acceptance"
+
+network = Network("gitlab", settings)
+groups = SecurityGroups("gitlab", settings, vpc_id=network.vpc_id)
+addresses = Addresses("gitlab", settings, network=network, security_group_ids=groups.ids)
+rules = SecurityGroupRules(
+    "gitlab", settings, flows=flows(settings), group_ids=groups.ids, public_addresses=addresses.public
+)
+
+public_host = pulumi.Output.from_input(settings.domain or addresses.balancer.public_ip)
+external_url = pulumi.Output.concat(settings.scheme, "://", public_host)
+registry_host = pulumi.Output.concat(public_host, ":", str(settings.registry_port))
+
+image_id = settings.ami_id or rhel8_image_id()
+key_pair = aws.ec2.KeyPair("gitlab", public_key=settings.ssh_public_key, tags=tagged(settings, "gitlab"))
+machines = {
+    role: VirtualMachine(
+        role,
+        settings,
+        machine,
+        image_id=image_id,
+        key_name=key_pair.key_name,
+        network=network,
+        addresses=addresses,
+        rules=rules,
+        open_ports=open_ports,
+    )
+    for role, machine, open_ports in (
+        (Place.SERVER, settings.server, (GITLAB_HTTP_PORT, GITLAB_SSHD_PORT)),
+        (Place.REGISTRY, settings.registry, (settings.registry_port,)),
+        (Place.RUNNER, settings.runner, ()),
+    )
+}
+balancer = LoadBalancer(
+    "gitlab",
+    settings,
+    subnet_id=network.subnet.id,
+    address=addresses.balancer,
+    security_group_id=groups.ids[Place.BALANCER],
+    vpc_id=network.vpc_id,
+    instance_ids={role: machine.instance_id for role, machine in machines.items()},
+)
+
+server = GitLabServer(
+    "server",
+    settings,
+    machine=machines[Place.SERVER],
+    external_url=external_url,
+    public_host=public_host,
+    registry_private_ip=addresses.private[Place.REGISTRY],
+    runner_name=runner_name,
+    acceptance_project=acceptance_project,
+)
+registry = ContainerRegistry(
+    "registry",
+    settings,
+    machine=machines[Place.REGISTRY],
+    external_url=external_url,
+    token_certificate=server.token_certificate,
+)
+runner = GitLabRunner(
+    "runner",
+    settings,
+    machine=machines[Place.RUNNER],
+    runner_name=runner_name,
+    external_url=external_url,
+    registry_host=registry_host,
+    token=server.runner_token,
+    after=[balancer],
+)
+acceptance = Acceptance(
+    "acceptance",
+    hosts={role: machine.host for role, machine in machines.items()},
+    project=acceptance_project,
+    external_url=external_url,
+    public_host=public_host,
+    registry_port=settings.registry_port,
+    git_ssh_host_key=server.git_ssh_host_key,
+    also_proves=[repr(flows(settings)), repr(balancer.listeners), repr(settings.client_cidrs)],
+    after=[server.ready, registry.ready, runner.ready, balancer],
+)
+
+pulumi.export("externalUrl", external_url)
+pulumi.export("registryHost", registry_host)
+pulumi.export("publicAddresses", {place.value: ip for place, ip in addresses.public.items()})
+pulumi.export("privateAddresses", {place.value: ip for place, ip in addresses.private.items()})
+pulumi.export("instanceIds", {role.value: machine.instance_id for role, machine in machines.items()})
+pulumi.export("initialRootPassword", server.initial_root_password)
+pulumi.export("acceptance", acceptance.result)

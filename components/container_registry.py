@@ -1,0 +1,45 @@
+"""GitLab's container registry on its own machine."""
+
+import pulumi
+
+from components.virtual_machine import VirtualMachine
+from configuration.docker_daemon import render_docker_daemon
+from configuration.package_repositories import docker_repository
+from configuration.registry_config import registry_image, render_registry_config
+from settings import Settings
+
+
+class ContainerRegistry(pulumi.ComponentResource):
+    """Runs the registry as a container on the data volume; it believes the tokens whose key the certificate names."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        machine: VirtualMachine,
+        external_url: pulumi.Input[str],
+        token_certificate: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gitlab:registry:ContainerRegistry", name, None, opts)
+        mounted = machine.mount_data("/srv/registry", parent=self)
+        installed = machine.host.run(
+            "install_docker",
+            arguments=[settings.docker_version],
+            payload=[docker_repository(), render_docker_daemon()],
+            after=[mounted.command],
+            parent=self,
+        )
+        config = pulumi.Output.all(external_url=external_url).apply(
+            lambda known: render_registry_config(port=settings.registry_port, **known)
+        )
+        running = machine.host.run(
+            "run_registry",
+            arguments=[registry_image(settings.registry_version), str(settings.registry_port)],
+            payload=[config, token_certificate],
+            after=[installed.command],
+            parent=self,
+        )
+        self.ready = running.command
+        self.register_outputs({})

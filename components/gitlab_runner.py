@@ -1,0 +1,66 @@
+"""The CI runner on its machine."""
+
+import hashlib
+
+import pulumi
+
+from components.virtual_machine import VirtualMachine
+from configuration.docker_daemon import render_docker_daemon
+from configuration.package_repositories import docker_repository, runner_repository
+from configuration.runner_config import render_runner_config
+from settings import Settings
+
+
+def runner_system_id(runner_name: str) -> str:
+    """The id by which GitLab knows the machine behind a runner. Derived from the name, so that a replaced machine is
+    the same one to GitLab and no stale record stays behind. Form: common/system_id_state.go of gitlab-runner 17.10.1.
+    """
+    return "s_" + hashlib.sha256(runner_name.encode()).hexdigest()[:12]
+
+
+class GitLabRunner(pulumi.ComponentResource):
+    """Installs gitlab-runner with the docker executor and waits until GitLab knows it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        machine: VirtualMachine,
+        runner_name: str,
+        external_url: pulumi.Input[str],
+        registry_host: pulumi.Input[str],
+        token: pulumi.Output[str],
+        after: list[pulumi.Resource],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gitlab:runner:GitLabRunner", name, None, opts)
+        host = machine.host
+        daemon = pulumi.Output.from_input(registry_host).apply(
+            lambda known: render_docker_daemon(insecure_registry=None if settings.serves_tls else known)
+        )
+        docker = host.run(
+            "install_docker",
+            arguments=[settings.docker_version],
+            payload=[docker_repository(), daemon],
+            parent=self,
+        )
+        installed = host.run(
+            "install_runner",
+            arguments=[settings.runner_version],
+            payload=[runner_repository()],
+            after=[docker.command],
+            parent=self,
+        )
+        config = pulumi.Output.all(external_url=external_url, token=token).apply(
+            lambda known: render_runner_config(settings, name=runner_name, **known)
+        )
+        configured = host.run(
+            "configure_runner",
+            arguments=[runner_name, runner_system_id(runner_name)],
+            payload=[pulumi.Output.secret(config)],
+            after=[installed.command, *after],
+            parent=self,
+        )
+        self.ready = configured.command
+        self.register_outputs({})

@@ -1,0 +1,74 @@
+"""GitLab CE on its machine."""
+
+import json
+
+import pulumi
+
+from components.virtual_machine import VirtualMachine
+from configuration.gitlab_rb import render_gitlab_rb
+from configuration.package_repositories import gitlab_repository
+from configuration.remote_step import script
+from settings import Settings
+
+
+class GitLabServer(pulumi.ComponentResource):
+    """Installs and configures GitLab, then makes in it what the rest of the stack needs: the runner's record and the
+    acceptance's project. The key that signs the registry's tokens comes first, so that the registry can be built while
+    GitLab still installs; it stays on this machine's data volume, and only its certificate is handed out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        machine: VirtualMachine,
+        external_url: pulumi.Input[str],
+        public_host: pulumi.Input[str],
+        registry_private_ip: pulumi.Input[str],
+        runner_name: str,
+        acceptance_project: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gitlab:server:GitLabServer", name, None, opts)
+        host = machine.host
+        mounted = machine.mount_data("/srv/gitlab", "/var/opt/gitlab", "/etc/gitlab", parent=self)
+        token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
+        installed = host.run(
+            "install_gitlab",
+            arguments=[settings.gitlab_version],
+            payload=[gitlab_repository()],
+            # One step at a time: waiting behind the key, it cannot keep the registry waiting.
+            after=[token_key.command],
+            parent=self,
+        )
+        gitlab_rb = pulumi.Output.all(
+            external_url=external_url, public_host=public_host, registry_private_ip=registry_private_ip
+        ).apply(lambda known: render_gitlab_rb(settings, **known))
+        configured = host.run(
+            "configure_gitlab",
+            # The version, so that an upgrade is reconfigured and awaited as well.
+            arguments=[settings.gitlab_version],
+            payload=[
+                pulumi.Output.secret(gitlab_rb),
+                pulumi.Output.secret(settings.initial_root_password or ""),
+            ],
+            after=[installed.command],
+            parent=self,
+        )
+        prepared = host.run(
+            "prepare_gitlab",
+            arguments=[runner_name, json.dumps(settings.runner_tags), acceptance_project],
+            payload=[script("prepare_gitlab.rb")],
+            after=[configured.command],
+            secret_result=True,
+            limit=900,
+            parent=self,
+        )
+        answer = prepared.result.apply(json.loads)
+        self.ready = prepared.command
+        self.token_certificate = token_key.result
+        self.runner_token: pulumi.Output[str] = answer["runnerToken"]
+        self.initial_root_password: pulumi.Output[str] = answer["initialRootPassword"]
+        self.git_ssh_host_key: pulumi.Output[str] = pulumi.Output.unsecret(answer["gitSshHostKey"])
+        self.register_outputs({})

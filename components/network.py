@@ -1,0 +1,102 @@
+"""The VPC: one public subnet in one zone, and the addresses of everything in it, before anything is in it."""
+
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_aws as aws
+
+from components.naming import tagged
+from configuration.flows import MACHINES, Place
+from settings import Settings
+
+
+class Network(pulumi.ComponentResource):
+    """VPC, subnet and the way to the internet. One zone: a load balancer's fixed address is one zone's."""
+
+    def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("gitlab:network:Network", name, None, opts)
+        own = pulumi.ResourceOptions(parent=self)
+        tags = tagged(settings, name)
+        vpc = aws.ec2.Vpc(
+            name,
+            cidr_block=str(settings.network),
+            enable_dns_support=True,
+            enable_dns_hostnames=True,
+            tags=tags,
+            opts=own,
+        )
+        # Without rules, so that a resource that forgets its own group is shut off (Security Hub EC2.2).
+        aws.ec2.DefaultSecurityGroup(name, vpc_id=vpc.id, tags=tags, opts=own)
+        self.subnet = aws.ec2.Subnet(
+            name,
+            vpc_id=vpc.id,
+            cidr_block=str(settings.subnet),
+            availability_zone=settings.availability_zone,
+            tags=tags,
+            opts=own,
+        )
+        self.gateway = aws.ec2.InternetGateway(name, vpc_id=vpc.id, tags=tags, opts=own)
+        routes = aws.ec2.RouteTable(name, vpc_id=vpc.id, tags=tags, opts=own)
+        aws.ec2.Route(
+            name,
+            route_table_id=routes.id,
+            destination_cidr_block="0.0.0.0/0",
+            gateway_id=self.gateway.id,
+            opts=own,
+        )
+        self.way_out = aws.ec2.RouteTableAssociation(name, route_table_id=routes.id, subnet_id=self.subnet.id, opts=own)
+        self.vpc_id = vpc.id
+        self.register_outputs({"vpcId": vpc.id, "subnetId": self.subnet.id})
+
+
+class Addresses(pulumi.ComponentResource):
+    """Every machine's interface with its elastic address, and the balancer's: known before any of them exists, and
+    kept when one is replaced. Four elastic addresses; an account has five per region unless it asks for more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        network: Network,
+        security_group_ids: Mapping[Place, pulumi.Input[str]],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gitlab:network:Addresses", name, None, opts)
+        own = pulumi.ResourceOptions(parent=self)
+        reachable = pulumi.ResourceOptions(parent=self, depends_on=[network.gateway])
+        self.balancer = aws.ec2.Eip(
+            f"{name}-balancer",
+            domain="vpc",
+            tags=tagged(settings, f"{name}-balancer"),
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[network.gateway], protect=settings.deletion_protection
+            ),
+        )
+        self.interface_ids: dict[Place, pulumi.Output[str]] = {}
+        self.private: dict[Place, pulumi.Output[str]] = {}
+        self.public: dict[Place, pulumi.Output[str]] = {Place.BALANCER: self.balancer.public_ip}
+        for machine in MACHINES:
+            interface = aws.ec2.NetworkInterface(
+                f"{name}-{machine}",
+                subnet_id=network.subnet.id,
+                security_groups=[security_group_ids[machine]],
+                description=f"The {machine} machine's one interface",
+                tags=tagged(settings, f"{name}-{machine}"),
+                opts=own,
+            )
+            address = aws.ec2.Eip(
+                f"{name}-{machine}",
+                domain="vpc",
+                network_interface=interface.id,
+                tags=tagged(settings, f"{name}-{machine}"),
+                opts=reachable,
+            )
+            # Through the address, so that whoever uses the interface waits until it is reachable.
+            self.interface_ids[machine] = pulumi.Output.all(id=interface.id, address=address.id).apply(
+                lambda made: made["id"]
+            )
+            self.private[machine] = interface.private_ip
+            self.public[machine] = address.public_ip
+        self.register_outputs({"public": {place.value: ip for place, ip in self.public.items()}})

@@ -1,0 +1,131 @@
+"""A machine that is told what to do over SSH: the only maker of remote commands."""
+
+import hashlib
+from collections.abc import Sequence
+
+import pulumi
+from pulumi_command import remote
+
+from configuration.flows import Place
+from configuration.remote_step import first_contact_command, script, step_command, step_input
+
+LOGIN_USER = "ec2-user"
+DIAL_ATTEMPTS = 60  # about four and a half minutes of refused connections, twenty of unanswered ones
+DIAL_TIMEOUT = 15  # seconds
+STEP_LIMIT = 45 * 60  # seconds a step may take, waiting for another one included
+
+
+class RemoteHost:
+    """Runs the steps of one machine: after its first boot, one at a time, against the host key seen at first contact.
+
+    Every step is repeated when its text, arguments or payload change, and on a new machine; none is undone when the
+    machine goes. Secrets travel on standard input only, and nothing of a step is shown while it runs.
+    """
+
+    def __init__(
+        self,
+        role: Place,
+        *,
+        address: pulumi.Input[str],
+        instance: pulumi.Resource,
+        instance_id: pulumi.Output[str],
+        private_key: pulumi.Input[str],
+        open_ports: Sequence[int],
+        parent: pulumi.Resource,
+    ) -> None:
+        self.role = role
+        self._address = address
+        self._instance = instance
+        self._instance_id = instance_id
+        self._private_key = pulumi.Output.secret(private_key)
+        self._told: list[pulumi.Output[str]] = [instance_id]
+        self._host_key: pulumi.Output[str] | None = None
+        self._first_contact = self._command(
+            "first-contact",
+            first_contact_command(open_ports),
+            script("prepare_host.sh"),
+            parent=parent,
+            after=[],
+            secret_result=False,
+        )
+        self._host_key = pulumi.Output.unsecret(self._first_contact.stdout)
+
+    def run(
+        self,
+        step: str,
+        *,
+        parent: pulumi.Resource,
+        arguments: Sequence[pulumi.Input[str]] = (),
+        payload: Sequence[pulumi.Input[str]] = (),
+        after: Sequence[pulumi.Resource] = (),
+        triggers: Sequence[pulumi.Input[str]] = (),
+        secret_result: bool = False,
+        limit: int = STEP_LIMIT,
+    ) -> "Step":
+        """Run remote/<step>.sh with `arguments`, each part of `payload` on a line of standard input.
+
+        A changed trigger runs the step anew. `limit` in seconds. With `secret_result` its output is a secret.
+        """
+        command = self._command(
+            step.replace("_", "-"),
+            pulumi.Output.all(*arguments).apply(lambda given: step_command(step, limit, given)),
+            pulumi.Output.all(*payload).apply(lambda parts: step_input(script(f"{step}.sh"), parts)),
+            parent=parent,
+            after=[self._first_contact, *after],
+            triggers=triggers,
+            secret_result=secret_result,
+        )
+        return Step(command, secret_result)
+
+    @property
+    def fingerprint(self) -> pulumi.Output[str]:
+        """Changes when the machine is another one or anything it was told so far has changed."""
+        return pulumi.Output.all(*self._told).apply(lambda told: hashlib.sha256("\0".join(told).encode()).hexdigest())
+
+    def _command(
+        self,
+        name: str,
+        create: pulumi.Input[str],
+        stdin: pulumi.Input[str],
+        *,
+        parent: pulumi.Resource,
+        after: Sequence[pulumi.Resource],
+        secret_result: bool,
+        triggers: Sequence[pulumi.Input[str]] = (),
+    ) -> remote.Command:
+        self._told += [pulumi.Output.from_input(create), pulumi.Output.from_input(stdin)]
+        return remote.Command(
+            f"{self.role}-{name}",
+            connection=remote.ConnectionArgs(
+                host=self._address,
+                user=LOGIN_USER,
+                private_key=self._private_key,
+                host_key=self._host_key,
+                dial_error_limit=DIAL_ATTEMPTS,
+                per_dial_timeout=DIAL_TIMEOUT,
+            ),
+            create=create,
+            stdin=stdin,
+            triggers=[self._instance_id, *triggers],
+            logging=remote.Logging.NONE,
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                depends_on=list(after),
+                deleted_with=self._instance,
+                # Replaced first, a step whose machine is new would run there before the old one's is gone.
+                delete_before_replace=True,
+                additional_secret_outputs=["stdout", "stderr"] if secret_result else None,
+            ),
+        )
+
+
+class Step:
+    """A step that was run, and what it printed."""
+
+    def __init__(self, command: remote.Command, secret_result: bool) -> None:
+        self.command = command
+        # The connection holds a private key, so every output of a command may be taken for secret.
+        self.result: pulumi.Output[str] = (
+            pulumi.Output.secret(command.stdout) if secret_result else pulumi.Output.unsecret(command.stdout)
+        )

@@ -1,0 +1,91 @@
+"""Security groups and their rules, from the one table of flows."""
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import pulumi_aws as aws
+
+from components.naming import tagged
+from configuration.flows import GROUPS, Direction, Flow, Peer, Place, Rule, rules
+from settings import WORLD, Settings
+
+
+class SecurityGroups(pulumi.ComponentResource):
+    """A group for the balancer and each machine; their rules need the addresses, and those need the groups."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        vpc_id: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gitlab:security:SecurityGroups", name, None, opts)
+        self.ids: dict[Place, pulumi.Output[str]] = {
+            place: aws.ec2.SecurityGroup(
+                f"{name}-{place}",
+                vpc_id=vpc_id,
+                description=f"Traffic of the {place}",
+                tags=tagged(settings, f"{name}-{place}"),
+                opts=pulumi.ResourceOptions(parent=self),
+            ).id
+            for place in GROUPS
+        }
+        self.register_outputs({place.value: group_id for place, group_id in self.ids.items()})
+
+
+class SecurityGroupRules(pulumi.ComponentResource):
+    """One AWS rule for each rule of each flow and each far end. AWS's own allow-all egress is removed by the provider,
+    so what is not here is closed, in both directions.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        flows: Sequence[Flow],
+        group_ids: Mapping[Place, pulumi.Input[str]],
+        public_addresses: Mapping[Place, pulumi.Input[str]],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gitlab:security:SecurityGroupRules", name, None, opts)
+        self._settings = settings
+        self._group_ids = group_ids
+        self._public_addresses = public_addresses
+        for rule in (rule for flow in flows for rule in rules(flow)):
+            self._register(name, rule)
+        self.register_outputs({})
+
+    def _register(self, name: str, rule: Rule) -> None:
+        make = (
+            aws.vpc.SecurityGroupIngressRule if rule.direction is Direction.INGRESS else aws.vpc.SecurityGroupEgressRule
+        )
+        arrow = "from" if rule.direction is Direction.INGRESS else "to"
+        for suffix, far_end in self._far_ends(rule).items():
+            full_name = f"{name}-{rule.group}-{arrow}-{rule.other}-{rule.port}{suffix}"
+            make(
+                full_name,
+                security_group_id=self._group_ids[rule.group],
+                description=f"{rule.why} ({arrow} {rule.other})",
+                ip_protocol="tcp",
+                from_port=rule.port,
+                to_port=rule.port,
+                tags=tagged(self._settings, full_name),
+                opts=pulumi.ResourceOptions(parent=self),
+                **far_end,
+            )
+
+    def _far_ends(self, rule: Rule) -> dict[str, dict[str, pulumi.Input[str]]]:
+        """The far ends of a rule, by what tells their resource names apart."""
+        if rule.peer is Peer.GROUP:
+            return {"": {"referenced_security_group_id": self._group_ids[rule.other]}}
+        if rule.peer is Peer.PUBLIC_ADDRESS:
+            return {"": {"cidr_ipv4": pulumi.Output.concat(self._public_addresses[rule.other], "/32")}}
+        cidrs = {
+            Place.CLIENTS: self._settings.client_cidrs,
+            Place.ADMINISTRATORS: self._settings.admin_cidrs,
+            Place.INTERNET: (str(WORLD),),
+        }[rule.other]
+        return {f"-{cidr}": {"cidr_ipv4": cidr} for cidr in cidrs}

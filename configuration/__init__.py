@@ -1,0 +1,1 @@
+"""What the machines are told, as text: pure functions, no Pulumi."""

@@ -1,0 +1,122 @@
+"""Which traffic there is: one table, from which security groups, documentation and tests are made."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from settings import Settings
+
+GIT_SSH_PORT = 22
+"""Where clients find git over SSH: the balancer's port."""
+
+GITLAB_SSHD_PORT = 2222
+"""Where gitlab-sshd listens on the server; 22 there is the administrators' OpenSSH."""
+
+GITLAB_HTTP_PORT = 80
+"""Where GitLab's nginx listens on the server, whether or not the balancer speaks TLS."""
+
+
+class Place(StrEnum):
+    """Where a flow starts or ends."""
+
+    CLIENTS = "clients"
+    ADMINISTRATORS = "administrators"
+    INTERNET = "internet"
+    BALANCER = "balancer"
+    SERVER = "server"
+    REGISTRY = "registry"
+    RUNNER = "runner"
+
+
+MACHINES = (Place.SERVER, Place.REGISTRY, Place.RUNNER)
+GROUPS = (Place.BALANCER, *MACHINES)
+"""Places that have a security group; the others are address ranges."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """TCP connections that `source` opens to `port` of `target`, and why they are needed."""
+
+    source: Place
+    target: Place
+    port: int
+    why: str
+
+
+class Peer(StrEnum):
+    """How a rule names the other end."""
+
+    GROUP = "group"
+    """By its security group: matches private addresses inside the VPC only."""
+
+    PUBLIC_ADDRESS = "public address"
+    """By its elastic address: what a call through the internet gateway shows."""
+
+    NETWORKS = "networks"
+    """By the address ranges of the settings, or the whole internet."""
+
+
+class Direction(StrEnum):
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One security group rule: `group` admits (ingress) or sends (egress) TCP to `port`; `other` is the far end."""
+
+    group: Place
+    direction: Direction
+    other: Place
+    peer: Peer
+    port: int
+    why: str
+
+
+def flows(settings: Settings) -> tuple[Flow, ...]:
+    """All traffic of the stack. What is not here is closed."""
+    return tuple(_flows(settings))
+
+
+def _flows(settings: Settings) -> Iterator[Flow]:
+    web, registry = settings.web_port, settings.registry_port
+
+    yield Flow(Place.CLIENTS, Place.BALANCER, web, "web and git over HTTP")
+    yield Flow(Place.CLIENTS, Place.BALANCER, GIT_SSH_PORT, "git over SSH")
+    yield Flow(Place.CLIENTS, Place.BALANCER, registry, "docker push and pull")
+
+    yield Flow(Place.RUNNER, Place.BALANCER, web, "jobs, clones and registry tokens by external_url")
+    yield Flow(Place.RUNNER, Place.BALANCER, GIT_SSH_PORT, "git over SSH from jobs")
+    yield Flow(Place.RUNNER, Place.BALANCER, registry, "images of jobs")
+    yield Flow(Place.SERVER, Place.BALANCER, web, "webhooks to the server's own external_url")
+
+    yield Flow(Place.BALANCER, Place.SERVER, GITLAB_HTTP_PORT, "web requests and health checks")
+    yield Flow(Place.BALANCER, Place.SERVER, GITLAB_SSHD_PORT, "git over SSH and health checks")
+    yield Flow(Place.BALANCER, Place.REGISTRY, registry, "registry requests and health checks")
+    yield Flow(Place.SERVER, Place.REGISTRY, registry, "GitLab lists and deletes image tags")
+
+    for machine in MACHINES:
+        yield Flow(Place.ADMINISTRATORS, machine, 22, "administration and configuration by SSH")
+        yield Flow(machine, Place.INTERNET, 443, "packages and images")
+    yield Flow(Place.RUNNER, Place.INTERNET, 80, "plain HTTP downloads of jobs")
+    if settings.smtp:
+        yield Flow(Place.SERVER, Place.INTERNET, settings.smtp.port, "outgoing mail")
+
+
+def rules(flow: Flow) -> tuple[Rule, ...]:
+    """The rules that let a flow pass, one at each end that has a security group.
+
+    A machine that calls the balancer's public address leaves through the internet gateway, so both ends see public
+    addresses and a reference to a group would never match (kubernetes-sigs/aws-load-balancer-controller issue 3394).
+    """
+    if Place.BALANCER is flow.target and flow.source in MACHINES:
+        source_peer = target_peer = Peer.PUBLIC_ADDRESS
+    else:
+        source_peer = Peer.GROUP if flow.source in GROUPS else Peer.NETWORKS
+        target_peer = Peer.GROUP if flow.target in GROUPS else Peer.NETWORKS
+    made = []
+    if flow.target in GROUPS:
+        made.append(Rule(flow.target, Direction.INGRESS, flow.source, source_peer, flow.port, flow.why))
+    if flow.source in GROUPS:
+        made.append(Rule(flow.source, Direction.EGRESS, flow.target, target_peer, flow.port, flow.why))
+    return tuple(made)

@@ -1,0 +1,103 @@
+"""GitLab's own configuration, /etc/gitlab/gitlab.rb. Sources: omnibus-gitlab at 17.10.4+ce.0."""
+
+from dataclasses import dataclass
+
+from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT
+from settings import Settings
+
+TOKEN_ISSUER = "omnibus-gitlab-issuer"
+"""`iss` of the registry's tokens: what GitLab signs and the registry expects."""
+
+INITIAL_ROOT_PASSWORD_FILE = "/etc/gitlab/seeded-root-password"
+TOKEN_KEY_FILE = "/etc/gitlab/registry-token.key"
+TOKEN_CERTIFICATE_FILE = "/etc/gitlab/registry-token.crt"
+
+
+@dataclass(frozen=True)
+class SystemAccount:
+    """A system user and group with the same pinned number, so that kept data fit a new machine's users."""
+
+    section: str
+    number: int
+
+
+# Outside the range dnf draws from (999 downwards) and above RHEL's reserved numbers (below 201).
+SYSTEM_ACCOUNTS = (
+    SystemAccount("user", 440),
+    SystemAccount("web_server", 441),
+    SystemAccount("postgresql", 442),
+    SystemAccount("redis", 443),
+    SystemAccount("prometheus", 444),
+)
+
+
+def ruby_string(text: str) -> str:
+    """A single-quoted Ruby string: nothing in it is interpolated."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str, registry_private_ip: str) -> str:
+    """The whole file. It holds the mail password when there is one, never the root password or a key."""
+    lines = [
+        "# Written by the Pulumi program of this stack; a later `pulumi up` overwrites changes made here.",
+        f"external_url {ruby_string(external_url)}",
+        "",
+        "# Behind the balancer: true client addresses by PROXY protocol, TLS (if any) ends there.",
+        f"nginx['listen_port'] = {GITLAB_HTTP_PORT}",
+        "nginx['listen_https'] = false",
+        "nginx['proxy_protocol'] = true",
+        f"nginx['real_ip_trusted_addresses'] = [{ruby_string(str(settings.subnet))}]",
+        "letsencrypt['enable'] = false",
+        "",
+        "# git over SSH: never the machine's own OpenSSH.",
+        "gitlab_sshd['enable'] = true",
+        f"gitlab_sshd['listen_address'] = '[::]:{GITLAB_SSHD_PORT}'",
+        "gitlab_sshd['proxy_protocol'] = true",
+        "",
+        "# The registry is another machine; a file laid at registry_key_path alone would be overwritten.",
+        "registry['enable'] = false",
+        "gitlab_rails['registry_enabled'] = true",
+        f"gitlab_rails['registry_host'] = {ruby_string(public_host)}",
+        f"gitlab_rails['registry_port'] = '{settings.registry_port}'",
+        f"gitlab_rails['registry_api_url'] = 'http://{registry_private_ip}:{settings.registry_port}'",
+        f"gitlab_rails['registry_issuer'] = {ruby_string(TOKEN_ISSUER)}",
+        f"registry['internal_key'] = File.read({ruby_string(TOKEN_KEY_FILE)})",
+        f"registry['internal_certificate'] = File.read({ruby_string(TOKEN_CERTIFICATE_FILE)})",
+        "# Without a bundled registry its folder does not exist and would abort every backup (gitlab issue 353625).",
+        "gitlab_rails['env'] = { 'SKIP' => 'registry' }",
+        "",
+        "# Kept data: services wait for the volume, and its owners have fixed numbers.",
+        "high_availability['mountpoint'] = ['/var/opt/gitlab', '/etc/gitlab']",
+    ]
+    for account in SYSTEM_ACCOUNTS:
+        lines += [
+            f"{account.section}['uid'] = {account.number}",
+            f"{account.section}['gid'] = {account.number}",
+        ]
+    lines += [
+        "",
+        "# Used once, when the database is seeded.",
+        f"gitlab_rails['initial_root_password'] = File.read({ruby_string(INITIAL_ROOT_PASSWORD_FILE)}).strip",
+        "",
+    ]
+    lines += _mail(settings)
+    if settings.extra_gitlab_rb:
+        lines += ["# From the setting gitlabRb.", settings.extra_gitlab_rb.rstrip("\n"), ""]
+    return "\n".join(lines)
+
+
+def _mail(settings: Settings) -> list[str]:
+    smtp = settings.smtp
+    if smtp is None:
+        return ["gitlab_rails['gitlab_email_enabled'] = false", ""]
+    return [
+        "gitlab_rails['smtp_enable'] = true",
+        f"gitlab_rails['smtp_address'] = {ruby_string(smtp.address)}",
+        f"gitlab_rails['smtp_port'] = {smtp.port}",
+        f"gitlab_rails['smtp_user_name'] = {ruby_string(smtp.user_name)}",
+        f"gitlab_rails['smtp_password'] = {ruby_string(smtp.password)}",
+        "gitlab_rails['smtp_authentication'] = 'login'",
+        "gitlab_rails['smtp_enable_starttls_auto'] = true",
+        f"gitlab_rails['gitlab_email_from'] = {ruby_string(smtp.sender)}",
+        "",
+    ]

@@ -1,0 +1,47 @@
+"""The container registry's config.yml. Source: docs/configuration.md of container-registry 4.15.2."""
+
+import yaml
+
+from configuration.gitlab_rb import TOKEN_ISSUER
+
+TOKEN_SERVICE = "container_registry"
+"""`aud` of the registry's tokens."""
+
+
+def render_registry_config(*, external_url: str, port: int) -> str:
+    """Token authentication against GitLab. `http.secret` is not here: the machine makes it and hands it over as
+    REGISTRY_HTTP_SECRET.
+    """
+    return yaml.safe_dump(
+        {
+            "version": "0.1",
+            "log": {"level": "info", "formatter": "json", "fields": {"service": "registry"}},
+            "storage": {
+                "filesystem": {"rootdirectory": "/var/lib/registry"},
+                "cache": {"blobdescriptor": "inmemory"},
+                "delete": {"enabled": True},
+            },
+            "http": {
+                "addr": f":{port}",
+                # The client's scheme may be the balancer's TLS, which the registry never sees.
+                "relativeurls": True,
+                "headers": {"X-Content-Type-Options": ["nosniff"]},
+            },
+            "health": {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}},
+            "auth": {
+                "token": {
+                    "realm": f"{external_url}/jwt/auth",
+                    "service": TOKEN_SERVICE,
+                    "issuer": TOKEN_ISSUER,
+                    "rootcertbundle": "/etc/docker/registry/gitlab-registry.crt",
+                    "autoredirect": False,
+                }
+            },
+        },
+        sort_keys=False,
+    )
+
+
+def registry_image(version: str) -> str:
+    """GitLab's own build of the registry (CNG images)."""
+    return f"registry.gitlab.com/gitlab-org/build/cng/gitlab-container-registry:v{version}-gitlab"

@@ -1,0 +1,33 @@
+"""How a step travels to a machine: a short command line, with the script and its secrets on standard input.
+
+The command line alone is what the engine prints when a step fails, so it names the step and holds neither the script
+nor a secret.
+"""
+
+import base64
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+REMOTE = Path(__file__).resolve().parent.parent / "remote"
+
+
+def script(name: str) -> str:
+    """The text of one file of remote/."""
+    return (REMOTE / name).read_text()
+
+
+def first_contact_command(ports: Sequence[int]) -> str:
+    """Runs prepare_host.sh, given on standard input; it lays down run-step, which all later steps need."""
+    return shlex.join(["sudo", "bash", "-s", "--", *map(str, ports)])
+
+
+def step_command(step: str, limit: int, arguments: Sequence[str]) -> str:
+    """Runs one step for `limit` seconds at most."""
+    return shlex.join(["sudo", "/usr/local/sbin/run-step", str(limit), step, *arguments])
+
+
+def step_input(step_script: str, payload: Sequence[str]) -> str:
+    """What run-step reads: the script's size in bytes, the script, then each part of the payload as a base64 line."""
+    lines = [base64.b64encode(part.encode()).decode() + "\n" for part in payload]
+    return f"{len(step_script.encode())}\n{step_script}{''.join(lines)}"

@@ -1,0 +1,35 @@
+"""The machines' user-data: first boot only, no secret, no network; everything else is a remote step."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configuration.flows import Place
+
+CLOUD_INIT = Path(__file__).resolve().parent.parent / "cloud-init"
+LARGEST_USER_DATA = 16384
+"""Bytes EC2 takes before base64 (EC2 user guide, "Add user data")."""
+
+
+def render_user_data(role: Place) -> str:
+    """The #cloud-config of one machine: the role's own lists, then those of `cloud-init/base.yaml`, whose last
+    command leaves the mark that first boot is done.
+
+    Raises ValueError when the text is larger than EC2 takes.
+    """
+    document = _read("base")
+    for key, additions in _read(role.value).items():
+        document[key] = additions + document.get(key, [])
+    text = "#cloud-config\n" + yaml.safe_dump(document, sort_keys=True, width=120)
+    if len(text.encode()) > LARGEST_USER_DATA:
+        raise ValueError(
+            f"user-data of the {role} machine has {len(text.encode())} bytes; EC2 takes {LARGEST_USER_DATA}. "
+            "Move something from cloud-init/ to a remote step."
+        )
+    return text
+
+
+def _read(name: str) -> dict[str, list[Any]]:
+    document: dict[str, list[Any]] = yaml.safe_load((CLOUD_INIT / f"{name}.yaml").read_text())
+    return document

@@ -1,0 +1,45 @@
+#!/bin/bash
+# configure_gitlab.sh: lays down gitlab.rb, reconfigures, waits until GitLab is ready. Standard input, base64, a line each:
+# gitlab.rb, and the initial root password or nothing (then one is made here).
+set -euo pipefail
+read -r gitlab_rb
+read -r given || true
+password_file=/etc/gitlab/seeded-root-password
+
+umask 077
+given=$(base64 -d <<<"$given")
+if [ ! -s "$password_file" ]; then
+    if [ -e /var/opt/gitlab/bootstrapped ]; then
+        echo "GitLab on the data volume was seeded by something else: $password_file is missing."
+        echo "Write root's password there (mode 0600), then run pulumi up again."
+        exit 1
+    fi
+    printf '%s\n' "${given:-$(openssl rand -hex 16)}" >"$password_file.new"
+    mv "$password_file.new" "$password_file"
+elif [ -n "$given" ] && [ "$given" != "$(cat "$password_file")" ]; then
+    echo "initialRootPassword was changed, but it is used only when GitLab is seeded, and that is done."
+    echo "Change the password with: sudo gitlab-rake 'gitlab:password:reset[root]'; then put the setting back."
+    exit 1
+fi
+
+base64 -d <<<"$gitlab_rb" >/etc/gitlab/gitlab.rb.new
+mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
+umask 022
+gitlab-ctl reconfigure
+
+# The workhorse socket: port 80 answers only PROXY connections.
+ready() {
+    curl -fsS --max-time 30 --unix-socket /var/opt/gitlab/gitlab-workhorse/sockets/socket 'http://localhost/-/readiness?all=1'
+}
+for attempt in {1..60}; do
+    ready && break
+    if [ "$attempt" = 60 ]; then
+        echo "GitLab is configured but not ready after 10 minutes; see: gitlab-ctl status; gitlab-ctl tail puma"
+        exit 1
+    fi
+    sleep 10
+done
+curl -fsS --haproxy-protocol --max-time 60 --output /dev/null http://127.0.0.1:80/users/sign_in
+
+cat /opt/gitlab/embedded/service/gitlab-rails/VERSION >/etc/gitlab/configured-version
+echo "GitLab $(cat /etc/gitlab/configured-version) ready" >&3

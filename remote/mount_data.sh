@@ -1,0 +1,53 @@
+#!/bin/bash
+# mount_data.sh VOLUME_ID SIZE MOUNTPOINT [TARGET...]: mounts a data volume, makes its file system only if it is blank,
+# grows it to the volume's SIZE, and binds a folder of it over each TARGET.
+set -euo pipefail
+volume_id=$1 size=$2 mountpoint=$3
+shift 3
+
+# Nitro machines name volumes by their order of appearance; only the serial number is the volume's own.
+device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${volume_id/-/}
+for _ in {1..120}; do
+    [ -b "$device" ] && break
+    sleep 1
+done
+[ -b "$device" ] || {
+    echo "volume $volume_id did not appear as $device within 120 s: is it attached to this machine?"
+    exit 1
+}
+
+found=0
+blkid --probe "$device" || found=$?
+case $found in
+    0) ;;                                      # keeps what it holds
+    2) mkfs.xfs -q "$device" && udevadm settle ;; # blank
+    *) echo "volume $volume_id holds something blkid cannot name (status $found): look at it before anything is written" && exit 1 ;;
+esac
+uuid=$(blkid --probe --match-tag UUID --output value "$device")
+
+add_mount() { # FSTAB_SOURCE TARGET TYPE OPTIONS
+    mkdir -p "$2"
+    sed -i "\|^[^#[:space:]]*[[:space:]]$2[[:space:]]|d" /etc/fstab
+    printf '%s %s %s %s 0 0\n' "$1" "$2" "$3" "$4" >>/etc/fstab
+    systemctl daemon-reload
+    if mountpoint -q "$2"; then return; fi
+    if [ -n "$(ls -A "$2")" ]; then
+        echo "$2 already holds files on the root disk; they would vanish under the data volume. Move them away first"
+        exit 1
+    fi
+    mount "$2"
+    restorecon "$2"
+}
+
+add_mount "UUID=$uuid" "$mountpoint" xfs defaults,nofail,x-systemd.device-timeout=60
+if [ "$(findmnt --noheadings --output UUID --mountpoint "$mountpoint")" != "$uuid" ]; then
+    echo "$mountpoint is mounted from another volume than $volume_id"
+    exit 1
+fi
+xfs_growfs "$mountpoint"
+for target in "$@"; do
+    folder=$mountpoint/$(systemd-escape --path "$target")
+    mkdir -p "$folder"
+    add_mount "$folder" "$target" none "bind,nofail,x-systemd.requires-mounts-for=$mountpoint"
+done
+echo "$volume_id ($size GiB) on $mountpoint" >&3

@@ -1,0 +1,42 @@
+# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list) and PROJECT (group/project): switches sign-up off,
+# makes the stack's one runner record and the project that the acceptance pushes to. Repeatable. Prints JSON.
+require 'json'
+
+runner_name, runner_tags, project_path = ARGV
+group_path, project_name = project_path.split('/', 2)
+admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
+
+Gitlab::CurrentSettings.update!(signup_enabled: false)
+
+Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
+  runner = Ci::Runner.instance_type.find_by(description: runner_name)
+  unless runner
+    made = Ci::Runners::CreateRunnerService.new(
+      user: admin,
+      params: { runner_type: 'instance_type', description: runner_name, run_untagged: true, paused: false }
+    ).execute
+    abort("GitLab made no runner: #{made.message}") if made.error?
+    runner = made.payload.fetch(:runner)
+  end
+  # A paused runner never takes a job.
+  runner.update!(active: true, run_untagged: true, tag_list: JSON.parse(runner_tags))
+
+  group = Group.find_by_full_path(group_path)
+  unless group
+    made = Groups::CreateService.new(
+      admin, { name: group_path, path: group_path, visibility_level: Gitlab::VisibilityLevel::PRIVATE }
+    ).execute
+    abort("GitLab made no group #{group_path}: #{made.payload[:group].errors.full_messages}") if made.error?
+    group = made.payload.fetch(:group)
+  end
+
+  unless Project.find_by_full_path(project_path)
+    project = Projects::CreateService.new(
+      admin,
+      { name: project_name, path: project_name, namespace_id: group.id, visibility_level: Gitlab::VisibilityLevel::PRIVATE }
+    ).execute
+    abort("GitLab made no project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
+  end
+
+  puts JSON.generate(runnerToken: runner.token)
+end

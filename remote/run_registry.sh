@@ -1,0 +1,46 @@
+#!/bin/bash
+# run_registry.sh IMAGE PORT: runs the container registry and waits until it is healthy. Standard input, base64, a line each:
+# config.yml, the certificate of GitLab's token key.
+set -euo pipefail
+image=$1 port=$2
+read -r config
+read -r certificate
+account=1000 # the image's own user (CNG gitlab-container-registry Dockerfile)
+
+mountpoint -q /srv/registry || {
+    echo "/srv/registry is not mounted; images would be written to the root disk"
+    exit 1
+}
+chown "$account:$account" /srv/registry
+install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry
+umask 077
+base64 -d <<<"$config" >/etc/docker/registry/config.yml
+base64 -d <<<"$certificate" >/etc/docker/registry/gitlab-registry.crt
+chown "$account:$account" /etc/docker/registry/config.yml /etc/docker/registry/gitlab-registry.crt
+# Kept on the volume: uploads that are under way survive a new container.
+if [ ! -s /srv/registry/http-secret.env ]; then
+    echo "REGISTRY_HTTP_SECRET=$(openssl rand -hex 32)" >/srv/registry/http-secret.env
+fi
+
+docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image"
+state=$({ echo "$image $port" && cat /etc/docker/registry/* /srv/registry/http-secret.env; } | sha256sum | cut -d ' ' -f 1)
+running=$(docker ps --quiet --filter name='^registry$' --filter label=gitlab-stack.state="$state")
+if [ -z "$running" ]; then
+    docker rm --force registry >/dev/null 2>&1 || true
+    docker run --detach --name registry --restart always --label gitlab-stack.state="$state" \
+        --publish "$port:$port" --env GITLAB_CONTAINER_REGISTRY_LISTEN_PORT="$port" --env-file /srv/registry/http-secret.env \
+        --volume /etc/docker/registry:/etc/docker/registry:ro --volume /srv/registry:/var/lib/registry "$image"
+fi
+
+for attempt in {1..60}; do
+    health=$(docker inspect --format '{{.State.Health.Status}}' registry)
+    [ "$health" = healthy ] && break
+    if [ "$attempt" = 60 ]; then
+        echo "the registry is $health after 2 minutes; its last lines:"
+        docker logs --tail 20 registry
+        exit 1
+    fi
+    sleep 2
+done
+curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/"
+echo "$image healthy on port $port" >&3

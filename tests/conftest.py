@@ -1,0 +1,66 @@
+"""The stack of the tests: Pulumi.dev.yaml as it is committed, with a key pair made up for the test run."""
+
+import base64
+
+import pytest
+
+from tests.engine import Graph, run_program, stack_config
+
+KEY_TYPE = b"ssh-ed25519"
+
+
+def _text(value: bytes) -> bytes:
+    return len(value).to_bytes(4) + value
+
+
+def openssh_pair(seed: bytes = b"k", cipher: bytes = b"none") -> tuple[str, str]:
+    """Public key line and private key of the right form; the numbers in them are no real key."""
+    public = _text(KEY_TYPE) + _text(seed * 32)
+    blob = (
+        b"openssh-key-v1\0"
+        + _text(cipher)
+        + _text(b"none")
+        + _text(b"")
+        + (1).to_bytes(4)
+        + _text(public)
+        + _text(b"x")
+    )
+    body = base64.b64encode(blob).decode()
+    kind = "OPENSSH PRIVATE KEY"
+    return (
+        f"ssh-ed25519 {base64.b64encode(public).decode()} test",
+        f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n",
+    )
+
+
+def dev_config(**changes):
+    public, private = openssh_pair()
+    return stack_config("dev", **{"sshPublicKey": public, "sshPrivateKey": private} | changes)
+
+
+@pytest.fixture(scope="session")
+def graph() -> Graph:
+    """The dev stack: plain HTTP on the balancer's address."""
+    return run_program(dev_config())
+
+
+@pytest.fixture(scope="session")
+def tls_graph() -> Graph:
+    """The same with a domain, a certificate, a hosted zone and everything else that is optional."""
+    return run_program(
+        dev_config(
+            domain="git.example.com",
+            certificateArn="arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012",
+            hostedZoneId="Z0123456789ABC",
+            clientCidrs=["0.0.0.0/0"],
+            initialRootPassword="first-Secret-4711",
+            smtpAddress="mail.example.com",
+            smtpUserName="git",
+            smtpPassword="mail-secret",
+            emailFrom="git@example.com",
+            gitlabRb="puma['worker_processes'] = 2 # extra-secret",
+            amiId="ami-0fedcba9876543210",
+            runnerTags=["docker"],
+            deletionProtection=False,
+        )
+    )

@@ -1,0 +1,223 @@
+"""Runs `__main__.py` as it is under Pulumi's mocks and records the whole graph.
+
+Strict where mocks are lenient: an invoke nobody answers and a name registered twice are errors, options are recorded
+from the registration requests (mocks never see them), and results come only after every registration has landed.
+"""
+
+import asyncio
+import json
+import runpy
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+from pulumi.runtime import mocks, rpc
+from pulumi.runtime import stack as pulumi_stack
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHostKeyOfTheMachine"
+GIT_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHostKeyOfGit"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nof the token key\n-----END CERTIFICATE-----"
+RUNNER_TOKEN = "glrt-t1_aSecretOfTheRunner"
+ROOT_PASSWORD = "aPasswordMadeOnTheMachine"
+CREDENTIAL = "gldt-aSecretOfTheAcceptance"
+DIGEST = "sha256:" + "ab" * 32
+
+STEP_RESULTS = {
+    "first-contact": HOST_KEY,
+    "make-token-key": CERTIFICATE,
+    "prepare-gitlab": json.dumps(
+        {"runnerToken": RUNNER_TOKEN, "gitSshHostKey": GIT_HOST_KEY, "initialRootPassword": ROOT_PASSWORD}
+    ),
+    "issue-credential": json.dumps({"username": "gitlab+deploy-token-1", "token": CREDENTIAL}),
+    "prove-stack": json.dumps({"checks": [{"check": "push", "seconds": 0.5}], "digest": DIGEST}),
+    "find-image": json.dumps({"checks": [{"check": "image on the data volume", "seconds": 0.1}]}),
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One resource as the program asked for it. `secret_inputs` are the inputs whose value holds a secret."""
+
+    type: str
+    name: str
+    inputs: Mapping[str, Any]
+    secret_inputs: frozenset[str]
+    request: Any
+    urn: str
+    depends_on: frozenset[str]
+
+
+@dataclass
+class Graph:
+    """What the program registered and exported."""
+
+    resources: list[Registered] = field(default_factory=list)
+    invokes: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    secret_outputs: set[str] = field(default_factory=set)
+
+    def of_type(self, type_name: str) -> list[Registered]:
+        return [resource for resource in self.resources if resource.type == type_name]
+
+    def one(self, type_name: str, name: str) -> Registered:
+        [found] = [resource for resource in self.of_type(type_name) if resource.name == name]
+        return found
+
+    def step(self, name: str) -> Registered:
+        return self.one("command:remote:Command", name)
+
+    def comes_after(self, later: Registered, earlier: Registered) -> bool:
+        """Whether `later` waits for `earlier`, directly or through others."""
+        by_urn = {resource.urn: resource for resource in self.resources}
+        reached: set[str] = set()
+        waiting = [later.urn]
+        while waiting:
+            urn = waiting.pop()
+            if urn in reached:
+                continue
+            reached.add(urn)
+            if urn in by_urn:
+                waiting += by_urn[urn].depends_on
+        return later is not earlier and earlier.urn in reached
+
+
+class Cloud(mocks.Mocks):
+    """Answers as AWS and the machines would, with values that tell where they came from."""
+
+    def __init__(self) -> None:
+        self.invokes: list[tuple[str, Mapping[str, Any]]] = []
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        self.invokes.append((args.token, args.args))
+        if args.token == "aws:ec2/getAmi:getAmi":
+            return {**args.args, "id": "ami-0123456789abcdef0", "architecture": "x86_64"}, None
+        raise NotImplementedError(f"the program invoked {args.token}, which this mock does not answer")
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        outputs = dict(args.inputs)
+        if args.typ == "command:remote:Command":
+            step = args.name.split("-", 1)[1]
+            outputs |= {"stdout": STEP_RESULTS.get(step, f"{step} done"), "stderr": ""}
+        elif args.typ == "aws:ec2/eip:Eip":
+            outputs |= {"publicIp": _address("203.0.113", args.name), "allocationId": f"eipalloc-{args.name}"}
+        elif args.typ == "aws:ec2/networkInterface:NetworkInterface":
+            outputs |= {"privateIp": _address("10.42.0", args.name)}
+        elif args.typ in ("aws:lb/loadBalancer:LoadBalancer", "aws:lb/targetGroup:TargetGroup"):
+            outputs |= {"arn": f"arn:aws:elasticloadbalancing:{args.name}"}
+        elif args.typ == "aws:ec2/keyPair:KeyPair":
+            outputs |= {"keyName": args.name}
+        return f"{args.name}-id", outputs
+
+
+def _address(network: str, name: str) -> str:
+    """The same for the same name in every run, whatever the order of arrival."""
+    return f"{network}.{20 + zlib.crc32(name.encode()) % 200}"
+
+
+class RecordingMonitor(mocks.MockMonitor):
+    """Keeps every registration request whole."""
+
+    def __init__(self, cloud: Cloud, graph: Graph) -> None:
+        super().__init__(cloud)
+        self.graph = graph
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802, the name is the protocol's
+        if request.type != "pulumi:pulumi:Stack":
+            urn = self.make_urn(request.parent, request.type, request.name)
+            if urn in self.resources:
+                raise ValueError(f"registered twice: {urn}")
+            inputs, secret_inputs = _plain(rpc.deserialize_properties(request.object, keep_unknowns=True))
+            depends_on = {request.parent, *request.dependencies}
+            for dependencies in request.propertyDependencies.values():
+                depends_on |= set(dependencies.urns)
+            self.graph.resources.append(
+                Registered(
+                    request.type, request.name, inputs, secret_inputs, request, urn, frozenset(depends_on - {""})
+                )
+            )
+        return super().RegisterResource(request)
+
+
+def _plain(properties: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    secret = frozenset(key for key, value in properties.items() if _holds_secret(value))
+    return {key: _unwrapped(value) for key, value in properties.items()}, secret
+
+
+def _holds_secret(value: Any) -> bool:
+    if rpc.is_rpc_secret(value):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_secret(item) for item in value.values())
+    return isinstance(value, list) and any(_holds_secret(item) for item in value)
+
+
+def _unwrapped(value: Any) -> Any:
+    if rpc.is_rpc_secret(value):
+        return _unwrapped(rpc.unwrap_rpc_secret(value))
+    if isinstance(value, Mapping):
+        return {key: _unwrapped(item) for key, item in value.items()}
+    return [_unwrapped(item) for item in value] if isinstance(value, list) else value
+
+
+def stack_config(stack: str, **changes: Any) -> dict[str, str]:
+    """The configuration the engine would hand the program: schema defaults, the stack's file, then `changes`.
+
+    A change to None removes the key.
+    """
+    values: dict[str, Any] = {
+        f"gitlab:{key}": schema["default"] for key, schema in PROJECT["config"].items() if "default" in schema
+    }
+    values |= yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    for key, value in changes.items():
+        full_key = key.replace("__", ":") if "__" in key else f"gitlab:{key}"
+        values[full_key] = value
+    return {key: _config_text(value) for key, value in values.items() if value is not None}
+
+
+def _config_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else json.dumps(value)
+
+
+def secret_keys() -> Iterator[str]:
+    return (f"gitlab:{key}" for key, schema in PROJECT["config"].items() if schema.get("secret"))
+
+
+def run_program(config: Mapping[str, str]) -> Graph:
+    """Run the program once, fresh, and wait until everything it started has landed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    graph = Graph()
+    cloud = Cloud()
+    pulumi.runtime.set_mocks(
+        cloud, project=PROJECT["name"], stack="test", preview=False, monitor=RecordingMonitor(cloud, graph)
+    )
+    pulumi.runtime.set_all_config(dict(config), list(secret_keys()))
+
+    def main() -> None:
+        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+
+    async def program() -> None:
+        root = pulumi_stack.Stack(lambda: None)
+        pulumi.runtime.settings.set_root_resource(root)
+        await pulumi_stack.run_pulumi_func(main)
+        for key, value in root.outputs.items():
+            output = pulumi.Output.from_input(value)
+            graph.outputs[key] = await output.future()
+            if await output.is_secret():
+                graph.secret_outputs.add(key)
+
+    try:
+        loop.run_until_complete(program())
+    finally:
+        loop.close()
+    graph.invokes = cloud.invokes
+    return graph

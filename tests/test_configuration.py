@@ -1,0 +1,212 @@
+"""The rendered files, as text."""
+
+import configparser
+import json
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+from configuration.docker_daemon import render_docker_daemon
+from configuration.flows import MACHINES, Place
+from configuration.gitlab_rb import render_gitlab_rb, ruby_string
+from configuration.package_repositories import docker_repository, gitlab_repository, runner_repository
+from configuration.registry_config import registry_image, render_registry_config
+from configuration.remote_step import first_contact_command, step_command, step_input
+from configuration.runner_config import render_runner_config
+from configuration.user_data import render_user_data
+from tests.test_settings import CERTIFICATE, load
+
+MAIL = {
+    "smtpAddress": "mail.example.com",
+    "smtpUserName": "git",
+    "smtpPassword": "it's \\ #{secret}",
+    "emailFrom": "g@example.com",
+}
+
+
+def gitlab_rb(**changes) -> str:
+    settings = load(**changes)
+    host = settings.domain or "203.0.113.20"
+    return render_gitlab_rb(
+        settings, external_url=f"{settings.scheme}://{host}", public_host=host, registry_private_ip="10.42.0.5"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "external_url 'http://203.0.113.20'",
+        "nginx['listen_port'] = 80",
+        "nginx['listen_https'] = false",
+        "nginx['proxy_protocol'] = true",
+        "nginx['real_ip_trusted_addresses'] = ['10.42.0.0/20']",
+        "gitlab_sshd['enable'] = true",
+        "gitlab_sshd['listen_address'] = '[::]:2222'",
+        "gitlab_sshd['proxy_protocol'] = true",
+        "registry['enable'] = false",
+        "gitlab_rails['registry_enabled'] = true",
+        "gitlab_rails['registry_host'] = '203.0.113.20'",
+        "gitlab_rails['registry_port'] = '5000'",
+        "gitlab_rails['registry_api_url'] = 'http://10.42.0.5:5000'",
+        "gitlab_rails['registry_issuer'] = 'omnibus-gitlab-issuer'",
+        "registry['internal_key'] = File.read('/etc/gitlab/registry-token.key')",
+        "registry['internal_certificate'] = File.read('/etc/gitlab/registry-token.crt')",
+        "gitlab_rails['env'] = { 'SKIP' => 'registry' }",
+        "high_availability['mountpoint'] = ['/var/opt/gitlab', '/etc/gitlab']",
+        "user['uid'] = 440",
+        "web_server['uid'] = 441",
+        "postgresql['uid'] = 442",
+        "redis['uid'] = 443",
+        "prometheus['gid'] = 444",
+        "gitlab_rails['gitlab_email_enabled'] = false",
+    ],
+)
+def test_gitlab_rb_says(line):
+    assert line in gitlab_rb().splitlines()
+
+
+def test_gitlab_rb_leaves_alone_what_would_undo_it():
+    lines = gitlab_rb(**MAIL, gitlabRb="puma['worker_processes'] = 2").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    assert "real_ip_header" not in text
+    assert "registry_external_url" not in text
+    assert "registry_key_path" not in text
+    assert "monitoring_whitelist" not in text
+
+
+def test_gitlab_rb_holds_no_root_password():
+    text = gitlab_rb(initialRootPassword="first-Secret-4711")
+    assert "first-Secret-4711" not in text
+    assert "gitlab_rails['initial_root_password'] = File.read('/etc/gitlab/seeded-root-password').strip" in text
+
+
+def test_gitlab_rb_ends_with_the_free_lines_so_that_they_win():
+    assert gitlab_rb(gitlabRb="puma['worker_processes'] = 2\n").rstrip().endswith("puma['worker_processes'] = 2")
+
+
+def test_gitlab_rb_speaks_https_outside_and_http_behind_the_balancer_with_a_certificate():
+    text = gitlab_rb(domain="git.example.com", certificateArn=CERTIFICATE)
+    assert "external_url 'https://git.example.com'" in text
+    assert "nginx['listen_port'] = 80" in text
+    assert "nginx['listen_https'] = false" in text
+
+
+@pytest.mark.parametrize("text", ["plain", "it's", "back\\slash", "#{interpolated}", "\\'", ""])
+def test_ruby_strings_mean_what_they_say(text):
+    literal = ruby_string(text)
+    assert literal[0] == literal[-1] == "'"
+    assert re.sub(r"\\(['\\])", r"\1", literal[1:-1]) == text
+
+
+def test_mail_goes_out_by_starttls_with_a_quoted_password():
+    lines = gitlab_rb(**MAIL).splitlines()
+    assert "gitlab_rails['smtp_enable'] = true" in lines
+    assert "gitlab_rails['smtp_port'] = 587" in lines
+    assert "gitlab_rails['smtp_password'] = 'it\\'s \\\\ #{secret}'" in lines
+
+
+def test_the_registry_listens_where_it_is_published_and_trusts_gitlabs_tokens():
+    config = yaml.safe_load(render_registry_config(external_url="http://203.0.113.20", port=5050))
+    assert config["http"]["addr"] == ":5050"
+    assert config["http"]["relativeurls"] is True
+    assert config["http"]["headers"] == {"X-Content-Type-Options": ["nosniff"]}
+    assert "secret" not in config["http"]
+    assert config["storage"]["filesystem"] == {"rootdirectory": "/var/lib/registry"}
+    assert config["storage"]["delete"] == {"enabled": True}
+    assert config["storage"]["cache"] == {"blobdescriptor": "inmemory"}
+    assert config["health"]["storagedriver"]["enabled"] is True
+    assert config["auth"]["token"] == {
+        "realm": "http://203.0.113.20/jwt/auth",
+        "service": "container_registry",
+        "issuer": "omnibus-gitlab-issuer",
+        "rootcertbundle": "/etc/docker/registry/gitlab-registry.crt",
+        "autoredirect": False,
+    }
+    assert (
+        registry_image("4.15.2") == "registry.gitlab.com/gitlab-org/build/cng/gitlab-container-registry:v4.15.2-gitlab"
+    )
+
+
+def test_the_runner_has_the_docker_executor_and_is_not_privileged():
+    settings = load(runnerConcurrency="3")
+    config = tomllib.loads(
+        render_runner_config(settings, name='a "name"', external_url="http://203.0.113.20", token="glrt-t")
+    )
+    assert config["concurrent"] == 3
+    [runner] = config["runners"]
+    assert runner["name"] == 'a "name"'
+    assert runner["executor"] == "docker"
+    assert runner["docker"] == {"image": "alpine:3.20", "privileged": False, "volumes": ["/cache"]}
+
+
+def test_docker_is_told_of_the_registry_only_where_it_speaks_plain_http():
+    assert json.loads(render_docker_daemon(insecure_registry="h:5000"))["insecure-registries"] == ["h:5000"]
+    assert "insecure-registries" not in json.loads(render_docker_daemon())
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "base_url", "signed_metadata"),
+    [
+        (gitlab_repository(), "gitlab_gitlab-ce", "https://packages.gitlab.com/gitlab/gitlab-ce/el/8/$basearch", "1"),
+        (
+            runner_repository(),
+            "runner_gitlab-runner",
+            "https://packages.gitlab.com/runner/gitlab-runner/el/8/$basearch",
+            "1",
+        ),
+        (docker_repository(), "docker-ce-stable", "https://download.docker.com/linux/rhel/8/$basearch/stable", "0"),
+    ],
+)
+def test_repositories_are_signed_and_off_between_steps(text, name, base_url, signed_metadata):
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    section = parser[name]
+    assert section["baseurl"] == base_url
+    assert section["enabled"] == "0"
+    assert section["gpgcheck"] == "1"
+    assert section["repo_gpgcheck"] == signed_metadata
+    assert section["sslverify"] == "1"
+    assert all(key.startswith("https://") for key in section["gpgkey"].split())
+    assert "packages.gitlab.com/gpg.key" not in text
+
+
+def test_gitlabs_repository_knows_the_package_key_of_before_and_after_its_change():
+    assert "3D645A26AB9FBD22" in gitlab_repository()
+    assert "CB947AD886C8E8FD" in gitlab_repository()
+
+
+@pytest.mark.parametrize("role", MACHINES)
+def test_user_data_set_the_locale_once_and_leave_the_mark_last(role):
+    document = yaml.safe_load(render_user_data(role))
+    [environment] = [file for file in document["write_files"] if file["path"] == "/etc/environment"]
+    assert environment["content"].splitlines() == ["LANG=en_US.UTF-8", "LC_ALL=en_US.UTF-8", "LC_CTYPE=en_US.UTF-8"]
+    assert document["runcmd"][-1] == ["/usr/local/sbin/first-boot"]
+    assert "fs_setup" not in document
+    assert "packages" not in document
+    assert render_user_data(role) == render_user_data(role)
+
+
+def test_user_data_that_ec2_would_refuse_are_refused_here(monkeypatch):
+    monkeypatch.setattr("configuration.user_data.LARGEST_USER_DATA", 100)
+    with pytest.raises(ValueError, match="user-data of the server machine has .* EC2 takes 100"):
+        render_user_data(Place.SERVER)
+
+
+@pytest.mark.parametrize("role", MACHINES)
+def test_scripts_in_user_data_are_sound_shell(role):
+    for file in yaml.safe_load(render_user_data(role))["write_files"]:
+        if file["content"].startswith("#!/bin/bash"):
+            subprocess.run(["bash", "-n"], input=file["content"], text=True, check=True)
+            subprocess.run(["shellcheck", "-"], input=file["content"], text=True, check=True)
+
+
+def test_the_command_line_of_a_step_quotes_its_arguments():
+    assert step_command("mount_data", 60, ["vol-1", "a b; reboot"]).endswith("mount_data vol-1 'a b; reboot'")
+    assert first_contact_command([80, 2222]) == "sudo bash -s -- 80 2222"
+
+
+def test_a_step_reads_its_script_by_size_and_its_payload_line_by_line():
+    assert step_input("echo ä\n", ["one\ntwo", ""]) == "8\necho ä\nb25lCnR3bw==\n\n"

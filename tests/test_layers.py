@@ -1,0 +1,62 @@
+"""The layers do not blur: settings, configuration, components, remote; and the product knows nothing of the lab."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = [
+    ROOT / "__main__.py",
+    ROOT / "settings.py",
+    *(ROOT / "components").glob("*.py"),
+    *(ROOT / "configuration").glob("*.py"),
+]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "settings.py", *(ROOT / "configuration").glob("*.py")], ids=lambda path: path.name
+)
+def test_settings_and_configuration_know_no_pulumi_and_no_components(path):
+    assert not imported(path) & {"pulumi", "pulumi_aws", "pulumi_command", "components"}
+
+
+def test_settings_reach_for_no_other_layer():
+    assert not imported(ROOT / "settings.py") & {"configuration", "components"}
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_product_knows_nothing_of_the_lab_or_the_tests(path):
+    assert not imported(path) & {"lab", "tests", "moto"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "components").glob("*.py")), ids=lambda path: path.name)
+def test_components_hold_no_shell_text(path):
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not [
+        text for text in texts if any(word in text for word in ("sudo ", "bash", "systemctl", "set -e", "| ", "&& "))
+    ]
+
+
+def test_only_the_remote_host_makes_remote_commands():
+    users = [path.name for path in PRODUCT if "pulumi_command" in imported(path)]
+    assert users == ["remote_host.py"]
+
+
+def test_components_read_no_configuration_of_their_own():
+    for path in (ROOT / "components").glob("*.py"):
+        assert "pulumi.Config" not in path.read_text(), path.name

@@ -1,0 +1,354 @@
+"""The program as a whole: what it registers, in which order, with which secrets."""
+
+import base64
+import json
+
+import pytest
+import yaml
+
+from tests.conftest import dev_config
+from tests.engine import (
+    CERTIFICATE,
+    CREDENTIAL,
+    DIGEST,
+    GIT_HOST_KEY,
+    HOST_KEY,
+    ROOT_PASSWORD,
+    RUNNER_TOKEN,
+    Graph,
+    run_program,
+)
+
+MACHINES = ("server", "registry", "runner")
+INSTANCE = "aws:ec2/instance:Instance"
+EIP = "aws:ec2/eip:Eip"
+INTERFACE = "aws:ec2/networkInterface:NetworkInterface"
+VOLUME = "aws:ebs/volume:Volume"
+ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
+COMMAND = "command:remote:Command"
+TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
+LISTENER = "aws:lb/listener:Listener"
+
+
+def payload(graph: Graph, step: str) -> list[str]:
+    """What a step is told on standard input, after its script."""
+    stdin = graph.step(step).inputs["stdin"]
+    size, rest = stdin.split("\n", 1)
+    return [base64.b64decode(line).decode() for line in rest.encode()[int(size) :].decode().splitlines()]
+
+
+def public_ip(graph: Graph, place: str) -> str:
+    return graph.outputs["publicAddresses"][place]
+
+
+def private_ip(graph: Graph, place: str) -> str:
+    return graph.outputs["privateAddresses"][place]
+
+
+def test_there_are_three_machines_each_on_an_interface_that_has_its_elastic_address_first(graph):
+    instances = graph.of_type(INSTANCE)
+    assert sorted(instance.name for instance in instances) == sorted(MACHINES)
+    for instance in instances:
+        interface = graph.one(INTERFACE, f"gitlab-{instance.name}")
+        address = graph.one(EIP, f"gitlab-{instance.name}")
+        assert instance.inputs["networkInterfaces"] == [
+            {"networkInterfaceId": f"gitlab-{instance.name}-id", "deviceIndex": 0}
+        ]
+        assert address.inputs["networkInterface"] == f"gitlab-{instance.name}-id"
+        assert graph.comes_after(instance, address)
+        assert graph.comes_after(instance, interface)
+
+
+def test_four_elastic_addresses_fit_the_default_quota_of_five(graph):
+    assert len(graph.of_type(EIP)) == 4
+
+
+def test_machines_demand_imdsv2_and_have_an_encrypted_root_that_fits_the_package(graph):
+    for instance in graph.of_type(INSTANCE):
+        assert instance.inputs["metadataOptions"]["httpTokens"] == "required"
+        assert instance.inputs["metadataOptions"]["httpPutResponseHopLimit"] == 1
+        root = instance.inputs["rootBlockDevice"]
+        assert root["encrypted"] is True
+        assert root["volumeType"] == "gp3"
+        assert root["volumeSize"] >= 30
+
+
+def test_machines_outlive_a_new_image_and_changed_user_data_and_go_before_they_are_replaced(graph):
+    for instance in graph.of_type(INSTANCE):
+        assert list(instance.request.ignoreChanges) == ["userDataBase64", "ami"]
+        assert instance.request.deleteBeforeReplace
+
+
+def test_the_image_is_red_hats_newest_rhel_8_with_the_fee_on_the_aws_bill(graph):
+    [(token, arguments)] = graph.invokes
+    assert token == "aws:ec2/getAmi:getAmi"
+    assert arguments["owners"] == ["309956199498"]
+    assert arguments["mostRecent"] is True
+    assert {"name": "name", "values": ["RHEL-8.10*_HVM-*-x86_64-*-Hourly2-GP3"]} in arguments["filters"]
+    assert {instance.inputs["ami"] for instance in graph.of_type(INSTANCE)} == {"ami-0123456789abcdef0"}
+
+
+def test_a_pinned_image_is_not_looked_up(tls_graph):
+    assert tls_graph.invokes == []
+    assert {instance.inputs["ami"] for instance in tls_graph.of_type(INSTANCE)} == {"ami-0fedcba9876543210"}
+
+
+def test_user_data_is_cloud_config_within_ec2s_limit_and_without_any_secret(graph, tls_graph):
+    secrets = [
+        RUNNER_TOKEN,
+        ROOT_PASSWORD,
+        CREDENTIAL,
+        "PRIVATE KEY",
+        "first-Secret-4711",
+        "mail-secret",
+        "extra-secret",
+    ]
+    for instance in [*graph.of_type(INSTANCE), *tls_graph.of_type(INSTANCE)]:
+        text = base64.b64decode(instance.inputs["userDataBase64"]).decode()
+        assert text.startswith("#cloud-config\n")
+        assert len(text.encode()) <= 16384
+        assert not [secret for secret in secrets if secret in text]
+        assert yaml.safe_load(text)["runcmd"][-1] == ["/usr/local/sbin/first-boot"]
+        assert "userData" not in instance.inputs
+
+
+def test_data_lie_on_encrypted_volumes_in_the_machines_zone(graph):
+    assert sorted(volume.name for volume in graph.of_type(VOLUME)) == ["registry-data", "server-data"]
+    for volume in graph.of_type(VOLUME):
+        assert volume.inputs["encrypted"] is True
+        assert volume.inputs["type"] == "gp3"
+        assert volume.inputs["availabilityZone"] == "eu-central-1a"
+        assert volume.request.protect
+    for attachment in graph.of_type(ATTACHMENT):
+        assert attachment.inputs["stopInstanceBeforeDetaching"] is True
+        assert attachment.request.deleteBeforeReplace
+
+
+def test_deletion_protection_covers_the_volumes_and_the_balancers_address_and_can_be_switched_off(graph, tls_graph):
+    protected = {(resource.type, resource.name) for resource in graph.resources if resource.request.protect}
+    assert protected == {(VOLUME, "server-data"), (VOLUME, "registry-data"), (EIP, "gitlab-balancer")}
+    assert not [resource for resource in tls_graph.resources if resource.request.protect]
+
+
+def test_the_balancer_is_a_network_balancer_on_its_fixed_address_with_a_group_from_the_start(graph):
+    [balancer] = graph.of_type("aws:lb/loadBalancer:LoadBalancer")
+    assert balancer.inputs["loadBalancerType"] == "network"
+    assert balancer.inputs["subnetMappings"] == [{"subnetId": "gitlab-id", "allocationId": "eipalloc-gitlab-balancer"}]
+    assert balancer.inputs["securityGroups"] == ["gitlab-balancer-id"]
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "target_port", "proxy_protocol", "check"),
+    [
+        ("gitlab-web", 80, 80, True, {"protocol": "HTTP", "path": "/-/readiness", "matcher": "200"}),
+        ("gitlab-ssh", 22, 2222, True, {"protocol": "TCP"}),
+        ("gitlab-registry", 5000, 5000, False, {"protocol": "HTTP", "path": "/", "matcher": "200"}),
+    ],
+)
+def test_each_listener_leads_to_its_target(graph, name, port, target_port, proxy_protocol, check):
+    listener = graph.one(LISTENER, name)
+    target_group = graph.one(TARGET_GROUP, name)
+    assert (listener.inputs["port"], listener.inputs["protocol"]) == (port, "TCP")
+    assert listener.inputs["defaultActions"][0]["targetGroupArn"] == f"arn:aws:elasticloadbalancing:{name}"
+    assert target_group.inputs["port"] == target_port
+    assert target_group.inputs["preserveClientIp"] == "false"
+    assert target_group.inputs["proxyProtocolV2"] is proxy_protocol
+    assert target_group.inputs["healthCheck"].items() >= check.items()
+
+
+def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_clear(tls_graph):
+    assert {(listener.inputs["port"], listener.inputs["protocol"]) for listener in tls_graph.of_type(LISTENER)} == {
+        (443, "TLS"),
+        (5000, "TLS"),
+        (22, "TCP"),
+    }
+    for listener in tls_graph.of_type(LISTENER):
+        assert ("certificateArn" in listener.inputs) == (listener.inputs["protocol"] == "TLS")
+    assert tls_graph.outputs["externalUrl"] == "https://git.example.com"
+    assert "external_url 'https://git.example.com'" in payload(tls_graph, "server-configure-gitlab")[0]
+    assert "realm: https://git.example.com/jwt/auth" in payload(tls_graph, "registry-run-registry")[0]
+    assert "insecure-registries" not in payload(tls_graph, "runner-install-docker")[1]
+
+
+def test_a_domain_in_a_hosted_zone_gets_the_balancers_address(graph, tls_graph):
+    [record] = tls_graph.of_type("aws:route53/record:Record")
+    assert record.inputs["records"] == [public_ip(tls_graph, "balancer")]
+    assert not graph.of_type("aws:route53/record:Record")
+
+
+def test_addresses_are_wired_into_every_configuration_that_needs_them(graph):
+    url = f"http://{public_ip(graph, 'balancer')}"
+    registry = f"{public_ip(graph, 'balancer')}:5000"
+    gitlab_rb = payload(graph, "server-configure-gitlab")[0]
+    assert f"external_url '{url}'" in gitlab_rb
+    assert f"gitlab_rails['registry_host'] = '{public_ip(graph, 'balancer')}'" in gitlab_rb
+    assert f"gitlab_rails['registry_api_url'] = 'http://{private_ip(graph, 'registry')}:5000'" in gitlab_rb
+    assert yaml.safe_load(payload(graph, "registry-run-registry")[0])["auth"]["token"]["realm"] == f"{url}/jwt/auth"
+    assert payload(graph, "registry-run-registry")[1] == CERTIFICATE
+    assert json.loads(payload(graph, "runner-install-docker")[1])["insecure-registries"] == [registry]
+    runner_config = payload(graph, "runner-configure-runner")[0]
+    assert f'url = "{url}"' in runner_config
+    assert f'token = "{RUNNER_TOKEN}"' in runner_config
+    assert graph.outputs["externalUrl"] == url
+    assert graph.outputs["registryHost"] == registry
+
+
+def test_every_step_reaches_its_own_machine_with_the_host_key_of_first_contact(graph):
+    for command in graph.of_type(COMMAND):
+        machine = command.name.split("-")[0]
+        connection = command.inputs["connection"]
+        assert connection["host"] == public_ip(graph, machine)
+        assert connection["user"] == "ec2-user"
+        if command.name.endswith("-first-contact"):
+            assert "hostKey" not in connection
+        else:
+            assert connection["hostKey"] == HOST_KEY
+
+
+def test_every_step_is_repeated_on_a_new_machine_and_dies_with_it(graph):
+    for command in graph.of_type(COMMAND):
+        machine = command.name.split("-")[0]
+        assert command.inputs["triggers"][0] == f"{machine}-id"
+        assert command.request.deletedWith.endswith(f"aws:ec2/instance:Instance::{machine}")
+        assert command.request.deleteBeforeReplace
+        assert "delete" not in command.inputs
+
+
+def test_no_step_shows_what_it_does_or_feeds_earlier_output_back(graph):
+    for command in graph.of_type(COMMAND):
+        assert command.inputs["logging"] == "none"
+        assert command.inputs["addPreviousOutputInEnv"] is False
+
+
+def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph):
+    for each in (graph, tls_graph):
+        for secret in (RUNNER_TOKEN, ROOT_PASSWORD, CREDENTIAL, "first-Secret-4711", "mail-secret", "extra-secret"):
+            for resource in each.resources:
+                for key, value in resource.inputs.items():
+                    decoded = (
+                        "\n".join(payload(each, resource.name))
+                        if key == "stdin" and "contact" not in resource.name
+                        else ""
+                    )
+                    if secret in json.dumps(value) or secret in decoded:
+                        assert (resource.type, key) == (COMMAND, "stdin"), f"{secret} in {resource.name}.{key}"
+                        assert "stdin" in resource.secret_inputs, f"{secret} is not secret in {resource.name}"
+    for command in graph.of_type(COMMAND):
+        assert "connection" in command.secret_inputs
+
+
+def test_what_the_machines_answer_in_secret_is_marked_so(graph):
+    for name in ("server-prepare-gitlab", "server-issue-credential"):
+        assert {"stdout", "stderr"} <= set(graph.step(name).request.additionalSecretOutputs)
+
+
+def test_the_stack_tells_its_addresses_and_the_proof_openly_and_the_password_in_secret(graph):
+    assert graph.secret_outputs == {"initialRootPassword"}
+    assert graph.outputs["initialRootPassword"] == ROOT_PASSWORD
+    assert graph.outputs["instanceIds"] == {machine: f"{machine}-id" for machine in MACHINES}
+    assert [check["check"] for check in graph.outputs["acceptance"]] == ["push", "image on the data volume"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("server-first-contact", "server-mount-data"),
+        ("server-mount-data", "server-make-token-key"),
+        ("server-make-token-key", "server-install-gitlab"),
+        ("server-install-gitlab", "server-configure-gitlab"),
+        ("server-configure-gitlab", "server-prepare-gitlab"),
+        ("server-make-token-key", "registry-run-registry"),
+        ("registry-mount-data", "registry-install-docker"),
+        ("registry-install-docker", "registry-run-registry"),
+        ("server-prepare-gitlab", "runner-configure-runner"),
+        ("runner-install-runner", "runner-configure-runner"),
+        ("runner-install-docker", "runner-install-runner"),
+        ("registry-run-registry", "server-issue-credential"),
+        ("runner-configure-runner", "server-issue-credential"),
+        ("server-issue-credential", "runner-prove-stack"),
+        ("runner-prove-stack", "registry-find-image"),
+        ("registry-find-image", "server-revoke-credential"),
+    ],
+)
+def test_a_step_waits_for_the_one_it_needs(graph, earlier, later):
+    assert graph.comes_after(graph.step(later), graph.step(earlier))
+
+
+def test_the_registry_does_not_wait_for_gitlab_to_install(graph):
+    assert not graph.comes_after(graph.step("registry-run-registry"), graph.step("server-install-gitlab"))
+
+
+def test_data_are_mounted_after_the_volume_is_attached_and_before_the_package(graph):
+    for machine in ("server", "registry"):
+        mount = graph.step(f"{machine}-mount-data")
+        assert graph.comes_after(mount, graph.one(ATTACHMENT, f"{machine}-data"))
+        assert f"{machine}-data-id" in mount.inputs["create"]
+    assert graph.step("server-mount-data").inputs["create"].endswith("/srv/gitlab /var/opt/gitlab /etc/gitlab")
+
+
+def test_the_proof_comes_after_the_balancer_and_checks_what_it_was_told(graph):
+    proof = graph.step("runner-prove-stack")
+    for listener in graph.of_type(LISTENER):
+        assert graph.comes_after(proof, listener)
+    assert GIT_HOST_KEY in proof.inputs["create"]
+    assert payload(graph, "runner-prove-stack") == ["gitlab+deploy-token-1", CREDENTIAL]
+    assert DIGEST in graph.step("registry-find-image").inputs["create"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gitlabVersion": "17.11.7"},
+        {"runnerVersion": "17.10.2"},
+        {"registryVersion": "4.17.1"},
+        {"registryPort": "5050"},
+        {"clientCidrs": ["198.51.100.128/25"]},
+        {"gitlabRb": "puma['worker_processes'] = 3"},
+        {"runnerConcurrency": "2"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_the_proof_proves_makes_it_run_again_when_it_changes(graph, change):
+    changed = run_program(dev_config(**change))
+    for step in ("server-issue-credential", "runner-prove-stack", "registry-find-image", "server-revoke-credential"):
+        assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"]
+
+
+def test_the_same_settings_give_the_same_triggers(graph):
+    again = run_program(dev_config())
+    assert again.step("runner-prove-stack").inputs["triggers"] == graph.step("runner-prove-stack").inputs["triggers"]
+
+
+def test_versions_of_the_settings_reach_the_steps_that_install_them(graph):
+    assert graph.step("server-install-gitlab").inputs["create"].endswith(" install_gitlab 17.10.4")
+    assert graph.step("runner-install-runner").inputs["create"].endswith(" install_runner 17.10.1")
+    assert "gitlab-container-registry:v4.15.2-gitlab 5000" in graph.step("registry-run-registry").inputs["create"]
+
+
+def test_every_resource_that_can_have_tags_has_the_settings_tags_and_a_name_of_the_stack(graph):
+    untaggable = {
+        "aws:ec2/route:Route",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation",
+        ATTACHMENT,
+        "aws:lb/targetGroupAttachment:TargetGroupAttachment",
+        COMMAND,
+    }
+    for resource in graph.resources:
+        if resource.type.startswith("gitlab:") or resource.type in untaggable:
+            continue
+        assert resource.inputs["tags"]["Project"] == "gitlab", resource.name
+        assert resource.inputs["tags"]["Name"].endswith("-test"), resource.name
+        assert len(resource.inputs["tags"]) <= 50
+
+
+def test_no_argument_is_used_that_only_one_generation_of_the_aws_provider_knows(graph, tls_graph):
+    for each in (graph, tls_graph):
+        for resource in each.resources:
+            assert "region" not in resource.inputs
+            assert "primaryNetworkInterface" not in resource.inputs
+
+
+def test_names_of_balancer_and_target_groups_leave_room_for_a_suffix_within_32_characters(graph):
+    for resource in [*graph.of_type("aws:lb/loadBalancer:LoadBalancer"), *graph.of_type(TARGET_GROUP)]:
+        assert "name" not in resource.inputs
+        assert len(resource.name) + 8 <= 32

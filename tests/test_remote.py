@@ -1,0 +1,194 @@
+"""The shell files, run for real where that needs no machine."""
+
+import base64
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from configuration.remote_step import REMOTE, script, step_input
+
+SCRIPTS = sorted(REMOTE.glob("*.sh"))
+HEREDOC = re.compile(r"<<'RUN_STEP'\n(.*?)\nRUN_STEP\n", re.DOTALL)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_is_sound_shell(path):
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    subprocess.run(["shellcheck", str(path)], check=True)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_stops_at_the_first_error_says_what_it_is_and_shows_no_secret(path):
+    lines = path.read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert lines[1].startswith(f"# {path.name}")
+    assert "set -euo pipefail" in lines
+    assert "set -x" not in path.read_text()
+    assert "python" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_fits_the_one_line_of_result(path):
+    if path.name != "prepare_host.sh":
+        assert ">&3" in path.read_text()
+
+
+def run_step_program() -> str:
+    found = HEREDOC.search(script("prepare_host.sh"))
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def run_step(tmp_path):
+    """run-step as prepare_host.sh lays it down, with its two folders moved below a scratch one."""
+    program = (
+        run_step_program()
+        .replace("/var/log/gitlab-stack", str(tmp_path / "log"))
+        .replace("/run/gitlab-stack.lock", str(tmp_path / "lock"))
+    )
+
+    def run(step_script: str, *arguments: str, payload=(), limit: int = 20) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", program, "run-step", str(limit), "a_step", *arguments],
+            input=step_input(step_script, payload),
+            text=True,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_step_gets_its_arguments_and_payload_and_answers_on_descriptor_three(run_step):
+    done = run_step('read -r secret; echo noise; echo "$1 $(base64 -d <<<"$secret")" >&3', "given", payload=["käse"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "given käse\n", "")
+
+
+def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_path):
+    failed = run_step("set -e; echo first; echo 'what is wrong'; exit 4")
+    assert failed.returncode == 4
+    assert failed.stdout == ""
+    assert "a_step failed on" in failed.stderr
+    assert failed.stderr.endswith("first\nwhat is wrong\n")
+    assert (tmp_path / "log" / "a_step.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_step_that_takes_too_long_is_ended_and_says_so(run_step):
+    late = run_step("sleep 20", limit=1)
+    assert late.returncode == 124
+    assert "a_step did not finish within 1 s" in late.stderr
+
+
+def test_a_step_repeated_after_a_cut_session_waits_for_the_one_still_running(run_step, tmp_path):
+    marks = tmp_path / "marks"
+    step = f"echo start >>{marks}; sleep 1; echo end >>{marks}"
+    with ThreadPoolExecutor() as pool:
+        orphan = pool.submit(run_step, step)
+        while not marks.exists():
+            pass
+        run_step(step)
+        orphan.result()
+    assert marks.read_text().split() == ["start", "end", "start", "end"]
+
+
+@pytest.fixture
+def gitlab_machine(tmp_path):
+    """A root for install_gitlab.sh: its absolute paths moved below a scratch folder, package tools that only record."""
+    tools = tmp_path / "bin"
+    for tool, body in {"rpm": "exit 0", "dnf": "exit 9"}.items():
+        path = tools / tool
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    for folder in ("etc/yum.repos.d", "etc/gitlab", "opt/gitlab/etc", "var/opt/gitlab"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "opt/gitlab/etc/gitlab.rb.template").touch()
+    text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", script("install_gitlab.sh"))
+
+    def install(version: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", f"exec 3>/dev/null\n{text}", "install_gitlab", version],
+            input=base64.b64encode(b"[repo]").decode() + "\n",
+            text=True,
+            capture_output=True,
+            env={"PATH": f"{tools}:{os.environ['PATH']}"},
+            check=False,
+        )
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("configured", "wanted", "allowed"),
+    [
+        (None, "17.10.4", True),
+        ("17.10.4", "17.10.4", True),
+        ("17.10.4", "17.10.8", True),
+        ("17.10.4", "17.11.7", True),
+        ("17.11.7", "18.2.8", True),
+        ("17.10.4", "17.10.3", False),
+        ("17.10.4", "17.9.8", False),
+        ("17.10.4", "18.0.1", False),
+        ("17.10.4", "18.2.8", False),
+        ("18.0.1", "18.3.0", False),
+        ("18.2.8", "18.5.1", True),
+        ("17.9.8", "17.10.4", True),
+    ],
+)
+def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
+    gitlab_machine, tmp_path, configured, wanted, allowed
+):
+    if configured:
+        (tmp_path / "etc/gitlab/configured-version").write_text(configured + "\n")
+    done = gitlab_machine(wanted)
+    assert (done.returncode == 0) == allowed, done.stdout + done.stderr
+    if not allowed:
+        assert "gitlabVersion" in done.stdout
+
+
+def test_a_volume_with_a_gitlab_but_without_its_secrets_stops_the_installation(gitlab_machine, tmp_path):
+    (tmp_path / "var/opt/gitlab/bootstrapped").touch()
+    refused = gitlab_machine("17.10.4")
+    assert refused.returncode == 1
+    assert "gitlab-secrets.json is missing" in refused.stdout
+    (tmp_path / "etc/gitlab/gitlab-secrets.json").write_text("{}")
+    assert gitlab_machine("17.10.4").returncode == 0
+
+
+def test_a_volume_is_formatted_only_when_it_is_blank():
+    text = script("mount_data.sh")
+    assert "--force" not in text
+    assert re.search(r"2\) mkfs\.xfs -q", text)
+    assert "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_" in text
+    assert "restorecon" in text
+
+
+def test_the_acceptance_uses_no_image_from_outside():
+    text = script("prove_stack.sh")
+    assert "/dev/urandom" in text
+    assert not re.search(r"docker (pull|run) (alpine|busybox|hello)", text)
+
+
+def test_docker_and_the_runner_are_pinned_and_on_after_a_reboot():
+    assert "systemctl enable --now docker" in script("install_docker.sh")
+    assert "docker-ce-$version-1.el8" in script("install_docker.sh")
+    assert "gitlab-runner-helper-images-$version-1" in script("install_runner.sh")
+    assert "systemctl enable --now gitlab-runner" in script("configure_runner.sh")
+    assert "--restart always" in script("run_registry.sh")
+    assert '--publish "$port:$port"' in script("run_registry.sh")
+
+
+def test_every_script_is_used_and_every_step_has_its_script():
+    used = set()
+    for path in [Path(REMOTE.parent / "__main__.py"), *(REMOTE.parent / "components").glob("*.py")]:
+        text = path.read_text()
+        used |= set(re.findall(r'\.run\(\s*"(\w+)"', text)) | {
+            Path(name).stem for name in re.findall(r'script\("([\w.]+)"\)', text)
+        }
+    assert used == {path.stem for path in REMOTE.iterdir()}

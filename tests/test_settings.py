@@ -1,0 +1,193 @@
+"""Bad settings are refused by name, with value and remedy, before anything exists."""
+
+import json
+from pathlib import Path
+
+import pulumi
+import pytest
+
+from settings import Settings, SettingsError
+from tests.conftest import dev_config, openssh_pair
+from tests.engine import PROJECT, run_program
+
+OTHER_PUBLIC_KEY, OTHER_PRIVATE_KEY = openssh_pair(b"o")
+ENCRYPTED_PRIVATE_KEY = openssh_pair(cipher=b"aes256-ctr")[1]
+CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+
+
+class Config:
+    """What `pulumi.Config` does for one namespace."""
+
+    def __init__(self, values: dict[str, str], namespace: str) -> None:
+        self.values = {
+            key.removeprefix(f"{namespace}:"): value for key, value in values.items() if key.startswith(namespace)
+        }
+
+    def get(self, key: str) -> str | None:
+        return self.values.get(key)
+
+    def get_object(self, key: str):
+        return json.loads(self.values[key]) if key in self.values else None
+
+
+def load(**changes) -> Settings:
+    values = dev_config(**changes)
+    return Settings.load(Config(values, "gitlab"), Config(values, "aws"))
+
+
+REFUSALS = [
+    ("aws:region", {"aws__region": None}, "missing"),
+    ("aws:region", {"aws__region": "frankfurt"}, "not an AWS region"),
+    ("availabilityZone", {"availabilityZone": None}, "missing"),
+    ("availabilityZone", {"availabilityZone": "eu-central-1"}, "not an availability zone"),
+    ("availabilityZone", {"availabilityZone": "us-east-1a"}, "not in aws:region"),
+    ("networkCidr", {"networkCidr": "10.42.0.0"}, "prefix from /16"),
+    ("networkCidr", {"networkCidr": "10.42.0.1/16"}, "host bits set"),
+    ("networkCidr", {"networkCidr": "8.8.0.0/16"}, "not private"),
+    ("networkCidr", {"networkCidr": "10.0.0.0/8"}, "prefix from /16 to /26"),
+    ("networkCidr", {"networkCidr": "172.17.0.0/16"}, "which Docker uses"),
+    ("adminCidrs", {"adminCidrs": None}, "missing"),
+    ("adminCidrs", {"adminCidrs": []}, "empty"),
+    ("adminCidrs", {"adminCidrs": "198.51.100.7/32"}, "not a list"),
+    ("adminCidrs[0]", {"adminCidrs": ["0.0.0.0/0"]}, "opens SSH to the world"),
+    ("adminCidrs[1]", {"adminCidrs": ["198.51.100.7/32", "::/0"]}, "not an IPv4 network"),
+    ("clientCidrs", {"clientCidrs": None}, "missing"),
+    ("clientCidrs", {"clientCidrs": ["0.0.0.0/0"]}, "without certificateArn"),
+    ("clientCidrs", {"clientCidrs": ["198.51.100.0/24", "198.51.100.0/24"]}, "twice"),
+    ("domain", {"domain": "https://git.example.com"}, "scheme"),
+    ("domain", {"domain": "Git.Example.com"}, "lower-case"),
+    ("domain", {"domain": "203.0.113.7"}, "lower-case domain name"),
+    ("domain", {"certificateArn": CERTIFICATE}, "missing, but certificateArn is set"),
+    ("certificateArn", {"certificateArn": "my-certificate", "domain": "git.example.com"}, "not the ARN"),
+    (
+        "certificateArn",
+        {"certificateArn": CERTIFICATE.replace("eu-central-1", "us-east-1"), "domain": "git.example.com"},
+        "in 'us-east-1', the balancer in 'eu-central-1'",
+    ),
+    ("hostedZoneId", {"hostedZoneId": "example.com", "domain": "git.example.com"}, "not the id"),
+    ("hostedZoneId", {"hostedZoneId": "Z0123456789ABC"}, "domain is missing"),
+    ("registryPort", {"registryPort": "80"}, "from 1024 to 65535"),
+    ("registryPort", {"registryPort": "http"}, "not a whole number"),
+    ("amiId", {"amiId": "RHEL-8.10"}, "not the id of an image"),
+    ("serverInstanceType", {"serverInstanceType": "large"}, "not an instance type"),
+    ("serverInstanceType", {"serverInstanceType": "m7g.xlarge"}, "Arm"),
+    ("registryInstanceType", {"registryInstanceType": "t2.small"}, "no NVMe"),
+    ("runnerRootVolumeSize", {"runnerRootVolumeSize": "10"}, "from 30 to"),
+    ("serverDataVolumeSize", {"serverDataVolumeSize": "1"}, "from 10 to"),
+    ("sshPublicKey", {"sshPublicKey": None}, "missing"),
+    ("sshPublicKey", {"sshPublicKey": "ecdsa-sha2-nistp256 AAAA"}, "EC2 takes no other"),
+    ("sshPublicKey", {"sshPublicKey": "ssh-ed25519 not-base64!"}, "damaged"),
+    ("sshPublicKey", {"sshPublicKey": "ssh-ed25519 AAAAB3NzaC1yc2E="}, "damaged"),
+    ("sshPublicKey", {"sshPublicKey": OTHER_PUBLIC_KEY}, "does not belong to sshPrivateKey"),
+    ("sshPrivateKey", {"sshPrivateKey": None}, "pulumi config set --secret sshPrivateKey"),
+    ("sshPrivateKey", {"sshPrivateKey": "hunter2"}, "not a private key"),
+    ("sshPrivateKey", {"sshPrivateKey": ENCRYPTED_PRIVATE_KEY}, "passphrase"),
+    ("gitlabVersion", {"gitlabVersion": "17.10"}, "not a version"),
+    ("runnerVersion", {"runnerVersion": "latest"}, "not a version"),
+    ("registryVersion", {"registryVersion": "v4.15.2-gitlab"}, "not a version"),
+    ("dockerVersion", {"dockerVersion": "29.1.3"}, "refuses the runner's Docker API"),
+    ("initialRootPassword", {"initialRootPassword": "short"}, "shorter than 12"),
+    ("initialRootPassword", {"initialRootPassword": "MyGitLabIsFine1"}, "contains 'gitlab'"),
+    ("initialRootPassword", {"initialRootPassword": "abababababab"}, "repeats itself"),
+    ("initialRootPassword", {"initialRootPassword": "pässwörter-4711"}, "printable ASCII"),
+    ("runnerConcurrency", {"runnerConcurrency": "0"}, "from 1 to"),
+    ("runnerTags[0]", {"runnerTags": ["docker, linux"]}, "not a runner tag"),
+    ("runnerDefaultImage", {"runnerDefaultImage": "Alpine latest"}, "not an image name"),
+    ("runnerPrivileged", {"runnerPrivileged": "yes"}, "neither true nor false"),
+    ("smtpUserName", {"smtpUserName": "git"}, "smtpAddress is missing"),
+    ("smtpPassword", {"smtpAddress": "mail.example.com", "smtpUserName": "g", "emailFrom": "g@example.com"}, "missing"),
+    ("emailFrom", {"smtpAddress": "mail.example.com", "emailFrom": "nobody"}, "not a mail address"),
+    ("gitlabRb", {"gitlabRb": "external_url 'http://elsewhere'"}, "sets external_url"),
+    ("deletionProtection", {"deletionProtection": "maybe"}, "neither true nor false"),
+    ("tags", {"tags": ["a"]}, "does not map"),
+    ("tags.aws:team", {"tags": {"aws:team": "x"}}, "AWS refuses"),
+    ("tags.Name", {"tags": {"Name": "x"}}, "sets Name itself"),
+    ("tags.Team", {"tags": {"Team": "x" * 257}}, "AWS refuses"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "reason"), REFUSALS, ids=[f"{key}: {reason}" for key, _, reason in REFUSALS]
+)
+def test_a_bad_value_is_refused_with_the_keys_name_and_the_reason(key, changes, reason):
+    with pytest.raises(SettingsError) as refusal:
+        load(**changes)
+    lines = [line for line in str(refusal.value).splitlines() if line.startswith(f"- {key}:")]
+    assert lines, f"{key} is not named in:\n{refusal.value}"
+    assert reason in lines[0]
+
+
+def test_one_refusal_names_every_mistake():
+    with pytest.raises(SettingsError) as refusal:
+        load(aws__region="frankfurt", registryPort="80", adminCidrs=None)
+    assert [line.split(":")[0] for line in str(refusal.value).splitlines()[1:]] == [
+        "- aws",
+        "- adminCidrs",
+        "- registryPort",
+    ]
+
+
+def test_no_refusal_shows_a_secret():
+    for changes in ({"initialRootPassword": "hunter2"}, {"sshPrivateKey": "hunter2"}, {"smtpPassword": "hunter2\nx"}):
+        with pytest.raises(SettingsError) as refusal:
+            load(smtpAddress="mail.example.com", smtpUserName="g", emailFrom="g@example.com", **changes)
+        assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"adminCidrs": ["0.0.0.0/0"]}, {"gitlabVersion": "latest"}, {"sshPrivateKey": None}]
+)
+def test_the_program_refuses_before_it_registers_anything(changes, monkeypatch):
+    registered = []
+    monkeypatch.setattr("tests.engine.Registered", lambda *of: registered.append(of))
+    with pytest.raises(pulumi.RunError, match="settings of this stack cannot be used"):
+        run_program(dev_config(**changes))
+    assert registered == []
+
+
+def test_every_key_of_the_schema_is_read_and_no_other():
+    asked = set()
+
+    class Recorder(Config):
+        def get(self, key):
+            asked.add(key)
+            return super().get(key)
+
+        def get_object(self, key):
+            asked.add(key)
+            return super().get_object(key)
+
+    values = dev_config(smtpAddress="mail.example.com", smtpUserName="g", smtpPassword="p", emailFrom="g@example.com")
+    Settings.load(Recorder(values, "gitlab"), Config(values, "aws"))
+    assert asked == set(PROJECT["config"])
+
+
+def test_the_schema_describes_every_key_and_marks_every_secret():
+    for key, schema in PROJECT["config"].items():
+        assert schema["description"], key
+        assert schema["type"] in ("string", "integer", "boolean", "array", "object")
+    assert {key for key, schema in PROJECT["config"].items() if schema.get("secret")} == {
+        "sshPrivateKey",
+        "initialRootPassword",
+        "smtpPassword",
+    }
+
+
+def test_settings_do_not_show_their_secrets():
+    shown = repr(load(initialRootPassword="first-Secret-4711", gitlabRb="# extra-secret"))
+    assert "PRIVATE KEY" not in shown
+    assert "first-Secret-4711" not in shown
+    assert "extra-secret" not in shown
+
+
+@pytest.mark.parametrize(
+    ("network", "subnet"),
+    [("10.42.0.0/16", "10.42.0.0/20"), ("192.168.7.0/24", "192.168.7.0/28"), ("10.1.2.0/26", "10.1.2.0/28")],
+)
+def test_the_subnet_is_the_first_sixteenth_of_the_network_but_never_below_what_aws_allows(network, subnet):
+    assert str(load(networkCidr=network).subnet) == subnet
+
+
+def test_settings_know_nothing_of_pulumi():
+    text = Path(Settings.load.__code__.co_filename).read_text()
+    assert "import pulumi" not in text
