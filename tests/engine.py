@@ -97,7 +97,7 @@ class Cloud(mocks.Mocks):
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         self.invokes.append((args.token, args.args))
         if args.token == "aws:ec2/getAmi:getAmi":
-            return {**args.args, "id": "ami-0123456789abcdef0", "architecture": "x86_64"}, None
+            return {**args.args, "id": "ami-0123456789abcdef0", "architecture": "x86_64"}, []
         raise NotImplementedError(f"the program invoked {args.token}, which this mock does not answer")
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
@@ -201,6 +201,7 @@ def run_program(config: Mapping[str, str]) -> Graph:
         cloud, project=PROJECT["name"], stack="test", preview=False, monitor=RecordingMonitor(cloud, graph)
     )
     pulumi.runtime.set_all_config(dict(config), list(secret_keys()))
+    pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the last run's
 
     def main() -> None:
         runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
