@@ -15,8 +15,11 @@ from components.virtual_machine import VirtualMachine, rhel8_image_id
 from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT, Place, flows
 from settings import Settings, SettingsError
 
+config = pulumi.Config()
 try:
-    settings = Settings.load(pulumi.Config(), pulumi.Config("aws"))
+    settings = Settings.load(
+        config, pulumi.Config("aws"), is_secret=lambda key: pulumi.runtime.is_config_secret(config.full_key(key))
+    )
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 

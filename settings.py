@@ -111,12 +111,13 @@ class Settings:
         return 443 if self.serves_tls else 80
 
     @classmethod
-    def load(cls, config: ConfigReader, aws: ConfigReader) -> "Settings":
-        """Read the project's keys from `config` and the region from `aws`.
+    def load(cls, config: ConfigReader, aws: ConfigReader, is_secret: Callable[[str], bool]) -> "Settings":
+        """Read the project's keys from `config` and the region from `aws`; `is_secret` tells whether a key of `config`
+        is encrypted in the stack's file.
 
         Raises SettingsError that lists everything wrong, not only the first find.
         """
-        keys = _Keys(config)
+        keys = _Keys(config, is_secret)
         region = keys.checked("aws:region", aws.get("region"), _region)
         zone = keys.text("availabilityZone", _availability_zone)
         network = keys.text("networkCidr", _network)
@@ -156,7 +157,7 @@ class Settings:
             runner_default_image=keys.text("runnerDefaultImage", _image),
             runner_privileged=keys.boolean("runnerPrivileged"),
             smtp=smtp,
-            extra_gitlab_rb=keys.optional_secret("gitlabRb", _gitlab_rb) or "",
+            extra_gitlab_rb=keys.optional_secret_text("gitlabRb", _gitlab_rb) or "",
             deletion_protection=keys.boolean("deletionProtection"),
             tags=tags,
         )
@@ -198,8 +199,9 @@ def _problems_between_keys(settings: Settings) -> list[str]:
 class _Keys:
     """Reads keys and collects what is wrong with them, so that one run names every mistake."""
 
-    def __init__(self, config: ConfigReader) -> None:
+    def __init__(self, config: ConfigReader, is_secret: Callable[[str], bool]) -> None:
         self.config = config
+        self.is_secret = is_secret
         self.problems: list[str] = []
 
     def checked(self, key: str, value: str | None, check: "Check") -> Any:
@@ -217,13 +219,19 @@ class _Keys:
         if not value:
             self.problems.append(f"{key}: missing. Set it with: pulumi config set --secret {key}")
             return None
+        if not self.is_secret(key):
+            self.problems.append(f"{key}: in plain text. Set it anew with: pulumi config set --secret {key}")
         return self._checked(key, value, check, shown="(secret)")
 
     def optional(self, key: str, check: "Check") -> Any:
         return self._checked(key, value, check) if (value := self.config.get(key)) else None
 
     def optional_secret(self, key: str, check: "Check") -> Any:
-        return self._checked(key, value, check, shown="(secret)") if (value := self.config.get(key)) else None
+        return self.secret(key, check) if self.config.get(key) else None
+
+    def optional_secret_text(self, key: str, check: "Check") -> Any:
+        """Text that may hold secrets and need not: never shown, taken in plain as well."""
+        return self._checked(key, value, check, shown="(hidden)") if (value := self.config.get(key)) else None
 
     def number(self, key: str, lowest: int, highest: int) -> Any:
         def whole(value: str) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from settings import Settings, SettingsError
 from tests.conftest import dev_config, openssh_pair
-from tests.engine import PROJECT, run_program
+from tests.engine import PROJECT, SECRET_KEYS, run_program
 
 OTHER_PUBLIC_KEY, OTHER_PRIVATE_KEY = openssh_pair(b"o")
 ENCRYPTED_PRIVATE_KEY = openssh_pair(cipher=b"aes256-ctr")[1]
@@ -30,9 +30,9 @@ class Config:
         return json.loads(self.values[key]) if key in self.values else None
 
 
-def load(**changes) -> Settings:
+def load(secret_keys=SECRET_KEYS, **changes) -> Settings:
     values = dev_config(**changes)
-    return Settings.load(Config(values, "gitlab"), Config(values, "aws"))
+    return Settings.load(Config(values, "gitlab"), Config(values, "aws"), is_secret=lambda key: key in secret_keys)
 
 
 REFUSALS = [
@@ -158,7 +158,7 @@ def test_every_key_of_the_schema_is_read_and_no_other():
             return super().get_object(key)
 
     values = dev_config(smtpAddress="mail.example.com", smtpUserName="g", smtpPassword="p", emailFrom="g@example.com")
-    Settings.load(Recorder(values, "gitlab"), Config(values, "aws"))
+    Settings.load(Recorder(values, "gitlab"), Config(values, "aws"), is_secret=lambda key: True)
     assert asked == set(PROJECT["config"])
 
 
@@ -166,11 +166,20 @@ def test_the_schema_describes_every_key_and_marks_every_secret():
     for key, schema in PROJECT["config"].items():
         assert schema["description"], key
         assert schema["type"] in ("string", "integer", "boolean", "array", "object")
-    assert {key for key, schema in PROJECT["config"].items() if schema.get("secret")} == {
-        "sshPrivateKey",
-        "initialRootPassword",
-        "smtpPassword",
-    }
+    assert [key for key, schema in PROJECT["config"].items() if schema.get("secret")] == ["sshPrivateKey"]
+
+
+@pytest.mark.parametrize("key", ["sshPrivateKey", "initialRootPassword", "smtpPassword"])
+def test_a_secret_in_plain_text_is_refused_with_the_command_that_encrypts_it(key):
+    with pytest.raises(SettingsError, match=f"{key}: in plain text.*pulumi config set --secret {key}"):
+        load(
+            secret_keys=set(SECRET_KEYS) - {key},
+            initialRootPassword="first-Secret-4711",
+            smtpAddress="mail.example.com",
+            smtpUserName="g",
+            smtpPassword="p",
+            emailFrom="g@example.com",
+        )
 
 
 def test_settings_do_not_show_their_secrets():
