@@ -192,3 +192,41 @@ def test_every_script_is_used_and_every_step_has_its_script():
             Path(name).stem for name in re.findall(r'script\("([\w.]+)"\)', text)
         }
     assert used == {path.stem for path in REMOTE.iterdir()}
+
+
+def test_ports_are_opened_in_firewalld_only_where_it_is_active(graph):
+    text = script("prepare_host.sh")
+    assert text.index("systemctl is-active --quiet firewalld") < text.index("firewall-cmd")
+    assert graph.step("server-first-contact").inputs["create"] == "sudo bash -s -- 80 2222"
+    assert graph.step("registry-first-contact").inputs["create"] == "sudo bash -s -- 5000"
+    assert graph.step("runner-first-contact").inputs["create"] == "sudo bash -s --"
+
+
+def test_reconfigure_is_checked_and_readiness_awaited_on_the_workhorse_socket():
+    text = script("configure_gitlab.sh")
+    assert re.search(r"^gitlab-ctl reconfigure$", text, re.MULTILINE)
+    assert "--unix-socket /var/opt/gitlab/gitlab-workhorse/sockets/socket" in text
+    assert "cp -n /opt/gitlab/etc/gitlab.rb.template /etc/gitlab/gitlab.rb.template" in script("install_gitlab.sh")
+
+
+def test_the_runner_is_made_once_found_again_and_never_paused():
+    text = script("prepare_gitlab.rb")
+    assert text.index("find_by(description: runner_name)") < text.index("CreateRunnerService")
+    assert "paused: false" in text
+    assert "runner.update!(active: true" in text
+    assert "signup_enabled: false" in text
+
+
+def test_the_registry_runs_as_the_images_user_on_its_volume():
+    text = script("run_registry.sh")
+    assert 'install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry' in text
+    assert "mountpoint -q /srv/registry" in text
+    assert "--volume /srv/registry:/var/lib/registry" in text
+    assert "--user" not in text
+    assert "/srv/registry" in (REMOTE.parent / "cloud-init/registry.yaml").read_text()
+
+
+def test_the_initial_root_password_is_made_on_the_machine_and_kept_to_its_owner():
+    text = script("configure_gitlab.sh")
+    assert text.index("umask 077") < text.index("openssl rand") < text.index("umask 022")
+    assert "gitlab:password:reset[root]" in text

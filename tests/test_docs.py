@@ -1,0 +1,38 @@
+"""The documentation names files and tests that exist, and the settings as they are."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.engine import PROJECT
+
+ROOT = Path(__file__).resolve().parent.parent
+ROW = re.compile(r"^\| (?P<id>[SRG]\d) \|.*\| `(?P<file>[^`]+)` \| `(?P<test>[^`]+)` \|$", re.MULTILINE)
+ROWS = list(ROW.finditer((ROOT / "docs/walkthroughs.md").read_text()))
+
+
+def known_tests() -> set[str]:
+    return {
+        node.name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_every_step_of_the_walkthroughs_has_its_row():
+    expected = [f"S{n}" for n in range(1, 8)] + [f"R{n}" for n in range(1, 7)] + [f"G{n}" for n in range(1, 10)]
+    assert [row["id"] for row in ROWS] == expected
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
+def test_a_row_names_a_file_and_a_test_that_exist(row):
+    assert (ROOT / row["file"]).is_file()
+    assert row["test"] in known_tests()
+
+
+def test_the_table_of_settings_names_every_key_and_no_other():
+    table = (ROOT / "README.md").read_text().split("## Settings", 1)[1].split("\n## ", 1)[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(PROJECT["config"])
