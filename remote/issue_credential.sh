@@ -11,6 +11,6 @@ credential=$(gitlab-rails runner "$program" issue "$project" | tail -n 1)
     echo "GitLab's console printed no credential; the lines above say why"
     exit 1
 }
-systemd-run --quiet --unit gitlab-stack-revoke --on-active 15m --timer-property AccuracySec=1s \
+systemd-run --quiet --collect --unit gitlab-stack-revoke --on-active 15m --timer-property AccuracySec=1s \
     /usr/bin/gitlab-rails runner "$program" revoke "$project"
 printf '%s\n' "$credential" >&3
