@@ -57,7 +57,7 @@ class GitLabRunner(pulumi.ComponentResource):
         )
         configured = host.run(
             "configure_runner",
-            arguments=[runner_name, runner_system_id(runner_name)],
+            arguments=[runner_name, runner_system_id(runner_name), external_url],
             payload=[pulumi.Output.secret(config)],
             after=[installed.command, *after],
             parent=self,

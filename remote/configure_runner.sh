@@ -1,33 +1,39 @@
 #!/bin/bash
-# configure_runner.sh NAME SYSTEM_ID: lays down config.toml and waits until GitLab knows the runner. Standard input, base64:
-# config.toml. SYSTEM_ID stays the same on a replaced machine, so that GitLab keeps one record of this runner.
+# configure_runner.sh NAME SYSTEM_ID URL: waits until GitLab answers at URL, lays down config.toml and sees that GitLab knows the
+# runner. Standard input, base64: config.toml. SYSTEM_ID stays the same on a replaced machine, so that GitLab keeps one record.
 set -euo pipefail
-name=$1 system_id=$2
+name=$1 system_id=$2 url=$3
 read -r config
-install -d -m 0700 /etc/gitlab-runner
-umask 077
-if [ "$(cat /etc/gitlab-runner/.runner_system_id 2>/dev/null)" != "$system_id" ]; then
-    printf '%s' "$system_id" >/etc/gitlab-runner/.runner_system_id
-    systemctl try-restart gitlab-runner
-fi
-base64 -d <<<"$config" >/etc/gitlab-runner/config.toml.new
-# The service reads a changed file by itself within seconds.
-if cmp -s /etc/gitlab-runner/config.toml.new /etc/gitlab-runner/config.toml; then
-    rm /etc/gitlab-runner/config.toml.new
-else
-    mv /etc/gitlab-runner/config.toml.new /etc/gitlab-runner/config.toml
-fi
-systemctl enable --now gitlab-runner
 
-# The balancer sends nothing to GitLab before its health checks have passed.
+# First, because a runner whose requests fail three times in a row stops asking for an hour (unhealthy_interval); and the
+# balancer sends nothing to GitLab before its health checks have passed.
 for attempt in {1..60}; do
-    timeout 30 gitlab-runner verify && break
+    status=$(curl -s --max-time 10 --output /dev/null --write-out '%{http_code}' "$url/users/sign_in") || true
+    [ "$status" = 200 ] && break
     if [ "$attempt" = 60 ]; then
-        echo "GitLab did not accept the runner within 5 minutes. Is the web address reachable from this machine? Was the"
-        echo "runner deleted in GitLab's admin area? Then run: pulumi up --target-replace of the server's prepare-gitlab step"
+        echo "$url/users/sign_in answers $status (000: nothing) to the runner's machine for 5 minutes. Is the balancer's target"
+        echo "healthy? With your own domain: does it point to the balancer's address?"
         exit 1
     fi
     sleep 5
 done
-gitlab-runner list 2>&1 | grep -F "$name"
+
+install -d -m 0700 /etc/gitlab-runner
+umask 077
+if [ "$(cat /etc/gitlab-runner/.runner_system_id 2>/dev/null)" != "$system_id" ]; then
+    printf '%s' "$system_id" >/etc/gitlab-runner/.runner_system_id
+fi
+base64 -d <<<"$config" >/etc/gitlab-runner/config.toml.new
+mv /etc/gitlab-runner/config.toml.new /etc/gitlab-runner/config.toml
+systemctl enable gitlab-runner
+systemctl restart gitlab-runner
+
+# verify ends well also when GitLab does not answer: only its words tell.
+verified=$(timeout 60 gitlab-runner verify 2>&1) || true
+echo "$verified"
+if ! grep -q 'is valid\|is alive' <<<"$verified"; then
+    echo "GitLab does not know the runner $name. If it was deleted in GitLab's admin area, replace the step prepare-gitlab"
+    echo "(docs/operations.md, Rotate)."
+    exit 1
+fi
 echo "$name verified" >&3

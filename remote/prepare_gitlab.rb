@@ -24,7 +24,9 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   group = Group.find_by_full_path(group_path)
   unless group
     made = Groups::CreateService.new(
-      admin, { name: group_path, path: group_path, visibility_level: Gitlab::VisibilityLevel::PRIVATE }
+      admin,
+      { name: group_path, path: group_path, visibility_level: Gitlab::VisibilityLevel::PRIVATE,
+        organization_id: Organizations::Organization::DEFAULT_ORGANIZATION_ID }
     ).execute
     abort("GitLab made no group #{group_path}: #{made.payload[:group].errors.full_messages}") if made.error?
     group = made.payload.fetch(:group)
