@@ -1,0 +1,44 @@
+# The words are the same in the README, in CI and in the hand.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed
+COMPILE := pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links
+
+.PHONY: up preview test lint e2e down clean requirements
+
+up: $(INSTALLED)  ## start the lab and run pulumi up on it
+	@$(PYTHON) -m lab up
+
+preview: $(INSTALLED)  ## show what up would do; needs no machines
+	@$(PYTHON) -m lab preview
+
+test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
+	$(PYTHON) -m pytest
+
+lint: $(INSTALLED)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy .
+
+e2e: $(INSTALLED)  ## the life of a stack on the lab, from up to destroy
+	$(PYTHON) -m pytest --override-ini addopts= --verbose tests/e2e
+
+down:  ## take the lab away; what was built stays
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi
+
+clean: down
+	rm -rf .lab $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+requirements:  ## pin again what the .in files ask for; needs pip-tools
+	CUSTOM_COMPILE_COMMAND='make requirements' $(COMPILE) requirements.in
+	CUSTOM_COMPILE_COMMAND='make requirements' $(COMPILE) requirements-dev.in
+	cd lab/engine && CUSTOM_COMPILE_COMMAND='make requirements' $(COMPILE) go.in
+
+$(INSTALLED): requirements-dev.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@python3 -c 'import ensurepip' 2>/dev/null || [ "$$(id -u)" -ne 0 ] || apt-get install --yes python3-venv
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

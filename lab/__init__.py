@@ -1,0 +1,1 @@
+"""The AWS-shaped cloud on one machine that runs the unmodified program end to end."""

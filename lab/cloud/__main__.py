@@ -1,0 +1,72 @@
+"""`python -m lab.cloud [--api-only | --clean]`: the API's server and the loop beside it, in one process."""
+
+import argparse
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import make_server
+
+from lab.cloud import HOST, PORT, patches
+from lab.cloud.reconciler import Reconciler, remove_everything
+
+LATENCY = 0.05  # seconds
+"""What every call takes at least. The AWS SDK for Go closes a request's body as soon as the answer is there; an answer
+that overtakes the writing of the request makes net/http close the connection, and the answer is lost.
+"""
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lab.cloud", description=__doc__)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--api-only", action="store_true", help="only the API: no machines, no rights needed")
+    mode.add_argument("--clean", action="store_true", help="take away what a killed cloud has left, and end")
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    if arguments.clean:
+        remove_everything()
+        return
+    patches.apply()
+    reconciler = Reconciler(api_only=arguments.api_only)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: reconciler.stop())
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request
+    app = application(reconciler)
+    server = make_server(HOST, PORT, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, name="api", daemon=True).start()
+    reconciler.run()
+
+
+def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
+    """moto's API for all services, and the lab's two routes before it."""
+    aws = DomainDispatcherApplication(create_backend_app)
+
+    def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
+            case "GET", "/_lab/status":
+                start_response("200 OK", [("Content-Type", "application/json")])
+                return [json.dumps(reconciler.status()).encode()]
+            case "POST", "/_lab/shutdown":
+                reconciler.stop()
+                start_response("202 Accepted", [("Content-Type", "text/plain")])
+                return [b"shutting down\n"]
+        time.sleep(LATENCY)
+        answer: Iterable[bytes] = aws(environ, start_response)
+        return answer
+
+    return serve
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Network load balancers: a network namespace with haproxy in it, behind the balancer's own interface.
+
+The balancer reaches its targets and is reached like any machine, so security groups judge both sides, health
+checks included. Where it differs from AWS:
+
+- no target is healthy: connections are refused (AWS sends them to all targets)
+- health checks run at least every `CHECK_INTERVAL` seconds, however rare the target group wants them
+- TLS and UDP listeners and client address preservation are not modelled: the port stays closed, or the target
+  unhealthy, and the log says why
+"""
+
+import csv
+import io
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cloud import network
+from lab.cloud.network import NAMESPACE_PREFIX, NAMESPACES, Interface
+from lab.cloud.patches import INITIAL, TargetHealth
+from lab.cloud.shell import call
+from lab.workspace import RUN, Daemon
+
+CHECK_INTERVAL = 2  # seconds
+IDLE_TIMEOUT = 350  # seconds, AWS's for TCP
+DRAIN_TIMEOUT = 30  # seconds that connections to a removed target live on
+
+HEALTHY = TargetHealth("healthy")
+UNHEALTHY = TargetHealth("unhealthy", "Target.FailedHealthChecks", "Health checks failed")
+NOT_IN_USE = TargetHealth(
+    "unused", "Target.NotInUse", "Target group is not configured to receive traffic from the load balancer"
+)
+WRONG_ZONE = TargetHealth(
+    "unused", "Target.NotInUse", "Target is in an Availability Zone that is not enabled for the load balancer"
+)
+STOPPED = TargetHealth("unused", "Target.InvalidState", "Target is in the stopped state")
+PRESERVATION = TargetHealth(
+    "unhealthy", "Target.FailedHealthChecks", "preserve_client_ip is not modelled by the lab: set it to false"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """`address` is None when the target is not a running machine."""
+
+    id: str
+    port: int
+    zone: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class TargetGroup:
+    arn: str
+    name: str
+    targets: tuple[Target, ...] = ()
+    proxy_protocol: bool = False
+    preserve_client_ip: bool = False
+    check_protocol: str = "TCP"
+    check_port: int | None = None  # None: the port of the traffic
+    check_path: str = "/"
+    check_codes: str = "200-399"
+    check_interval: int = 30  # seconds
+    check_timeout: int = 10  # seconds
+    healthy_after: int = 5
+    unhealthy_after: int = 2
+
+
+@dataclass(frozen=True)
+class Listener:
+    port: int
+    protocol: str
+    group: TargetGroup | None
+
+
+@dataclass(frozen=True)
+class Balancer:
+    """A network load balancer with one interface: more than one zone is not modelled."""
+
+    name: str
+    zone: str
+    interface: Interface
+    listeners: tuple[Listener, ...] = ()
+
+    @property
+    def namespace(self) -> str:
+        return NAMESPACE_PREFIX + self.name
+
+    def groups(self) -> list[TargetGroup]:
+        """The target groups that are reached, each once."""
+        used = {li.group.arn: li.group for li in self.listeners if li.group and li.protocol == "TCP"}
+        return [used[arn] for arn in sorted(used)]
+
+    def not_modelled(self) -> list[str]:
+        """What AWS would do and the lab does not, for the log."""
+        notes = [
+            f"listener {li.port}/{li.protocol}: only TCP is modelled by the lab, the port stays closed"
+            for li in self.listeners
+            if li.protocol != "TCP"
+        ]
+        return notes + [
+            f"target group {group.name}: {PRESERVATION.description}"
+            for group in self.groups()
+            if group.preserve_client_ip
+        ]
+
+
+def fixed_health(balancer: Balancer, group: TargetGroup, target: Target) -> TargetHealth | None:
+    """The health that follows from the settings alone; None when a health check has to find out."""
+    if target.address is None:
+        return STOPPED
+    if target.zone not in (None, balancer.zone):
+        return WRONG_ZONE
+    return PRESERVATION if group.preserve_client_ip else None
+
+
+def render(balancer: Balancer, run: Path = RUN) -> str:
+    """haproxy's configuration."""
+    address, device = balancer.interface.address, balancer.interface.device
+    lines = [
+        "global",
+        f"  stats socket {run / device}.sock mode 600 level admin",
+        f"  server-state-file {run / device}.state",
+        f"  hard-stop-after {DRAIN_TIMEOUT}s",
+        "defaults",
+        "  mode tcp",
+        "  load-server-state-from-file global",
+        "  timeout connect 5s",
+        f"  timeout client {IDLE_TIMEOUT}s",
+        f"  timeout server {IDLE_TIMEOUT}s",
+    ]
+    for listener in balancer.listeners:
+        if listener.protocol == "TCP" and listener.group:
+            name = listener.group.name
+            lines += [
+                f"frontend {listener.port}",
+                f"  bind {address}:{listener.port}",
+                f"  tcp-request connection reject unless {{ nbsrv({name}) gt 0 }}",
+                f"  default_backend {name}",
+            ]
+    for group in balancer.groups():
+        lines += _backend(balancer, group)
+    return "\n".join([*lines, ""])
+
+
+def _backend(balancer: Balancer, group: TargetGroup) -> list[str]:
+    lines = [f"backend {group.name}", f"  timeout check {group.check_timeout}s"]
+    if group.check_protocol == "HTTP":
+        lines += [
+            "  option httpchk",
+            f"  http-check send meth GET uri {group.check_path} ver HTTP/1.1"
+            f" hdr Host {balancer.name} hdr User-Agent ELB-HealthChecker/2.0 hdr Connection close",
+            f"  http-check expect status {group.check_codes}",
+        ]
+    interval = min(group.check_interval, CHECK_INTERVAL)
+    check = f"check inter {interval}s rise {group.healthy_after} fall {group.unhealthy_after}"
+    if group.check_port:
+        check += f" port {group.check_port}"
+    if group.proxy_protocol:
+        # In a health check the header carries no client, as AWS's does not.
+        check += " send-proxy-v2 check-send-proxy"
+    lines += [f"  server {t.id} {t.address}:{t.port} {check}" for t in _checked(balancer, group)]
+    return lines
+
+
+def _checked(balancer: Balancer, group: TargetGroup) -> list[Target]:
+    return [target for target in group.targets if fixed_health(balancer, group, target) is None]
+
+
+STATE_COLUMNS = (
+    *("be_id", "be_name", "srv_id", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight"),
+    *(
+        "srv_iweight",
+        "srv_time_since_last_change",
+        "srv_check_status",
+        "srv_check_result",
+        "srv_check_health",
+    ),
+    *("srv_check_state", "srv_agent_state", "bk_f_forced_id", "srv_f_forced_id", "srv_fqdn", "srv_port"),
+    *("srvrecord", "srv_use_ssl", "srv_check_port", "srv_check_addr", "srv_agent_addr", "srv_agent_port"),
+)
+
+
+def render_state(balancer: Balancer, healthy: set[tuple[str, str]]) -> str:
+    """haproxy's server state file: it takes a server without a check result for up, AWS for not yet healthy.
+
+    `healthy` holds target group name and target id of those that have proved themselves before a reload.
+    """
+    lines = ["1", "# " + " ".join(STATE_COLUMNS)]
+    # The backends' own ids are not known here: haproxy goes by the name when be_id fits none.
+    for group in balancer.groups():
+        for number, target in enumerate(_checked(balancer, group), start=1):
+            up = (group.name, target.id) in healthy
+            values = dict.fromkeys(STATE_COLUMNS, "0") | {
+                "be_id": "0",
+                "be_name": group.name,
+                "srv_id": str(number),
+                "srv_name": target.id,
+                "srv_addr": target.address or "-",
+                "srv_op_state": "2" if up else "0",
+                "srv_uweight": "1",
+                "srv_iweight": "1",
+                "srv_check_status": "6" if up else "1",
+                "srv_check_result": "3" if up else "0",
+                "srv_check_health": str(group.healthy_after + group.unhealthy_after - 1) if up else "0",
+                "srv_check_state": "6",
+                "srv_fqdn": "-",
+                "srv_port": str(target.port),
+                "srvrecord": "-",
+                "srv_check_addr": "-",
+                "srv_agent_addr": "-",
+            }
+            lines.append(" ".join(values[column] for column in STATE_COLUMNS))
+    return "\n".join([*lines, ""])
+
+
+def read_health(statistics: str) -> dict[tuple[str, str], TargetHealth]:
+    """Target group name and target id → health, from what haproxy answers to `show stat`."""
+    found = {}
+    for row in csv.DictReader(io.StringIO(statistics.removeprefix("# "))):
+        if row["svname"] not in ("FRONTEND", "BACKEND") and row["check_status"]:
+            found[row["pxname"], row["svname"]] = _health(row["status"], row["check_status"])
+    return found
+
+
+def _health(status: str, check: str) -> TargetHealth:
+    if status.startswith("UP"):
+        return HEALTHY
+    # "* L4OK" is a check that is just running after that result.
+    result = check.removeprefix("* ")
+    return INITIAL if result in ("INI", "UNK") or result.endswith("OK") else UNHEALTHY
+
+
+Health = dict[tuple[str, str], TargetHealth]
+
+
+class Balancers:
+    """Brings namespaces and haproxy processes to what the API says. One thread a balancer at a time.
+
+    `active` is called with the balancer's name when it is configured, `log` with what the lab does not model.
+    """
+
+    def __init__(self, active: Callable[[str], None], log: Callable[[str, str], None]) -> None:
+        self._active = active
+        self._log = log
+        self._known: dict[str, Balancer] = {}
+        self._measured: dict[str, Health] = {}
+
+    def reconcile(self, balancer: Balancer) -> Health:
+        """Configure the balancer and return its targets' health by target group ARN and target id."""
+        known = self._known.get(balancer.name)
+        if known and known.interface.id != balancer.interface.id:
+            self.remove(balancer.name)
+            known = None
+        if known is None:
+            self._create(balancer)
+        if known != balancer or not daemon(balancer).running():
+            self._configure(balancer)
+            self._log(f"load balancer {balancer.name}, settings", "; ".join(balancer.not_modelled()))
+            self._known[balancer.name] = balancer
+            self._active(balancer.name)
+        return self._health(balancer)
+
+    def names(self) -> set[str]:
+        """The balancers that exist on this machine."""
+        return set(self._known)
+
+    def remove(self, name: str) -> None:
+        """Take the balancer away. Idempotent."""
+        if balancer := self._known.pop(name, None):
+            daemon(balancer).stop()
+            call("ip", "netns", "delete", balancer.namespace, check=False)
+            self._measured.pop(name, None)
+            for suffix in ("cfg", "state", "sock"):
+                (RUN / f"{balancer.interface.device}.{suffix}").unlink(missing_ok=True)
+
+    def _create(self, balancer: Balancer) -> None:
+        if not (NAMESPACES / balancer.namespace).exists():
+            call("ip", "netns", "add", balancer.namespace)
+        network.plug_in(balancer.interface, NAMESPACES / balancer.namespace)
+
+    def _configure(self, balancer: Balancer) -> None:
+        RUN.mkdir(parents=True, exist_ok=True)
+        healthy = {key for key, value in self._measured.get(balancer.name, {}).items() if value == HEALTHY}
+        configuration = RUN / f"{balancer.interface.device}.cfg"
+        (RUN / f"{balancer.interface.device}.state").write_text(render_state(balancer, healthy))
+        configuration.write_text(render(balancer))
+        call("haproxy", "-c", "-q", "-f", str(configuration))
+        process = daemon(balancer)
+        if (pid := process.pid) is None:
+            process.start()
+        else:
+            os.kill(pid, signal.SIGUSR2)
+
+    def _health(self, balancer: Balancer) -> Health:
+        before = self._measured.get(balancer.name, {})
+        try:
+            measured = read_health(_ask(RUN / f"{balancer.interface.device}.sock", "show stat"))
+        except OSError:  # between two workers while it reloads
+            measured = before
+        for key, health in measured.items():
+            # On its way up from unhealthy: AWS calls only a new target initial.
+            if health == INITIAL and before.get(key) == UNHEALTHY:
+                measured[key] = UNHEALTHY
+        self._measured[balancer.name] = measured
+        return {
+            (group.arn, target.id): fixed_health(balancer, group, target)
+            or measured.get((group.name, target.id), INITIAL)
+            for group in balancer.groups()
+            for target in group.targets
+        }
+
+
+def daemon(balancer: Balancer) -> Daemon:
+    """The balancer's haproxy: a master, which takes a new configuration on SIGUSR2, and its workers."""
+    configuration = RUN / f"{balancer.interface.device}.cfg"
+    command = ["haproxy", "-W", "-db", "-f", str(configuration)]
+    return Daemon(f"balancer-{balancer.name}", command, netns=balancer.namespace)
+
+
+def _ask(path: Path, question: str) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2)
+        connection.connect(str(path))
+        connection.sendall(f"{question}\n".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def remove() -> None:
+    """Stop every balancer that a pid file tells of, whoever started it. Idempotent."""
+    for pid_file in RUN.glob("balancer-*.pid"):
+        Daemon(pid_file.stem, []).stop()
+    for suffix in ("cfg", "state", "sock"):
+        for file in RUN.glob(f"{network.DEVICE_PREFIX}*.{suffix}"):
+            file.unlink()

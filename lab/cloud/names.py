@@ -1,0 +1,73 @@
+"""Names as machines in the VPC resolve them: dnsmasq on the address of the VPC's resolver.
+
+It knows the vendors, the machines' and load balancers' own names and the A, CNAME and alias records of Route 53;
+every other name does not exist. This host's own resolver is left alone.
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Mapping
+
+from lab.cloud.network import VENDORS
+from lab.workspace import RUN, Daemon
+
+VENDOR_NAMES = ("packages.gitlab.com", "download.docker.com", "registry.gitlab.com")
+HOSTS = RUN / "names"
+
+
+def render_hosts(names: Mapping[str, Iterable[str]]) -> str:
+    """A hosts(5) file of the vendors and of `names`: name → addresses."""
+    lines = [f"{VENDORS} {' '.join(VENDOR_NAMES)}"]
+    lines += [f"{address} {name}" for name in sorted(names) for address in sorted(names[name])]
+    return "\n".join([*lines, ""])
+
+
+def command(listen: list[str]) -> list[str]:
+    """dnsmasq that answers at these addresses from the hosts file alone."""
+    return [
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",  # a clone below /root is closed to others
+        "--no-resolv",
+        "--no-hosts",
+        f"--addn-hosts={HOSTS}",
+        "--local=/#/",
+        "--bind-interfaces",
+        *(f"--listen-address={address}" for address in listen),
+    ]
+
+
+class Names:
+    """The name server, brought to the names and addresses that are wanted."""
+
+    def __init__(self) -> None:
+        self._daemon = Daemon("names", [])
+        self._hosts = ""
+        self._listen: list[str] = []
+
+    def apply(self, names: Mapping[str, Iterable[str]], listen: list[str]) -> None:
+        """Serve `names` at the addresses `listen`, which this host must have."""
+        hosts = render_hosts(names)
+        changed = hosts != self._hosts
+        if changed:
+            RUN.mkdir(parents=True, exist_ok=True)
+            HOSTS.write_text(hosts)
+            self._hosts = hosts
+        if listen != self._listen:
+            self._daemon.stop()
+            self._daemon = Daemon("names", command(listen))
+            self._listen = listen
+        if not listen:
+            return
+        if (pid := self._daemon.pid) is None:
+            self._daemon.start()
+        elif changed:
+            os.kill(pid, signal.SIGHUP)
+
+
+def remove() -> None:
+    """Stop the name server, whoever started it. Idempotent."""
+    Daemon("names", []).stop()
+    HOSTS.unlink(missing_ok=True)

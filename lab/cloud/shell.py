@@ -1,0 +1,21 @@
+"""Short commands of the host: `ip`, `nft`, `losetup`."""
+
+import subprocess
+
+from lab.workspace import LabError
+
+
+def call(*command: str, input: str | None = None, check: bool = True) -> str:
+    """What the command prints. Raises LabError with its own message when it fails and `check` is set.
+
+    Without `check` a command that does not exist prints nothing.
+    """
+    try:
+        done = subprocess.run(command, input=input or "", capture_output=True, text=True)
+    except FileNotFoundError as error:
+        if not check:
+            return ""
+        raise LabError(f"{command[0]} is not installed") from error
+    if check and done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip() or f'status {done.returncode}'}")
+    return done.stdout

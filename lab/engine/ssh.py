@@ -1,0 +1,218 @@
+"""SSH connections as the command plugin makes them: its defaults, its retries, its error texts.
+
+Read in pulumi/pulumi-command v1.2.1 `provider/pkg/provider/remote/connection.go`.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncssh
+import asyncssh.channel
+import asyncssh.connection
+from asyncssh.packet import SSHPacket
+
+from lab.engine.operation import CommandError, Operation
+from lab.engine.properties import Properties
+
+DEFAULTS = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
+SECRET_KEYS = ("password", "privateKey", "privateKeyPassword")
+
+OPTIONAL_VARIABLES = ("PULUMI_COMMAND_STDOUT", "PULUMI_COMMAND_STDERR")
+
+RETRY_DELAY, RETRY_BACKOFF, RETRY_MAX_DELAY = 0.1, 1.5, 5.0  # seconds, factor, seconds
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a machine; the plugin's own defaults are filled in by `check`."""
+
+    host: str
+    user: str
+    port: int
+    dial_error_limit: int
+    per_dial_timeout: float
+    password: str | None = None
+    private_key: str | None = None
+    private_key_password: str | None = None
+    agent_socket_path: str | None = None
+    host_key: str | None = None
+
+    @classmethod
+    def of(cls, properties: Properties) -> "Connection":
+        given = {**DEFAULTS, **properties}
+        return cls(
+            host=given["host"],
+            user=given["user"],
+            port=int(given["port"]),
+            dial_error_limit=int(given["dialErrorLimit"]),
+            per_dial_timeout=given["perDialTimeout"],
+            password=given.get("password"),
+            private_key=given.get("privateKey"),
+            private_key_password=given.get("privateKeyPassword"),
+            agent_socket_path=given.get("agentSocketPath") or os.environ.get("SSH_AUTH_SOCK") or None,
+            host_key=given.get("hostKey"),
+        )
+
+    @property
+    def endpoint(self) -> str:
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(self.host).version == 6:
+                return f"[{self.host}]:{self.port}"
+        return f"{self.host}:{self.port}"
+
+    @contextlib.asynccontextmanager
+    async def open(self, operation: Operation) -> AsyncIterator[asyncssh.SSHClientConnection]:
+        """A connection, after as many attempts as `dialErrorLimit` allows.
+
+        The operation's end stops the dialling; once the connection stands, nothing does. Raises CommandError.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            options = await self._options(stack)
+            async with operation.bounded():
+                client = await self._dial_with_retry(options, operation)
+            stack.push_async_callback(client.wait_closed)
+            stack.callback(client.close)
+            yield client
+
+    async def _options(self, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "username": self.user,
+            "password": self.password,
+            "client_keys": None,  # an empty list would mean the keys of the user who runs the engine
+            "known_hosts": None,
+            "agent_path": None,
+            "gss_host": None,
+            "config": None,
+            "preferred_auth": ("publickey", "password", "keyboard-interactive"),
+        }
+        if self.host_key is not None:
+            try:
+                key = asyncssh.import_public_key(self.host_key)
+            except asyncssh.KeyImportError:
+                raise CommandError("failed to parse host key: ssh: no key found") from None
+            options["known_hosts"] = ([key], [], [])
+            options["server_host_key_algs"] = [key.get_algorithm()]
+        if self.agent_socket_path is not None:
+            try:
+                agent = await asyncssh.connect_agent(self.agent_socket_path)
+            except OSError as error:
+                raise CommandError(f"dial unix {self.agent_socket_path}: connect: {reason(error)}") from error
+            stack.callback(agent.close)
+            options["client_keys"] = list(await agent.get_keys()) or None
+        if self.private_key is not None:
+            # Go offers one list of keys only: with a key of its own the agent's are never tried.
+            try:
+                options["client_keys"] = [asyncssh.import_private_key(self.private_key, self.private_key_password)]
+            except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+                raise CommandError(f"ssh: {error}") from None
+        return options
+
+    async def _dial_with_retry(self, options: dict[str, Any], operation: Operation) -> asyncssh.SSHClientConnection:
+        delay = RETRY_DELAY
+        failed = 0
+        while True:
+            try:
+                return await self._dial(options)
+            except CommandError as error:
+                failed += 1
+                if 0 <= self.dial_error_limit < failed:
+                    raise CommandError(f"after {failed - 1} failed attempts: {error}") from error
+            limit = "inf" if self.dial_error_limit == -1 else str(self.dial_error_limit)
+            await operation.status(f"Dial {failed}/{limit} failed: retrying")
+            await asyncio.sleep(delay)
+            delay = min(delay * RETRY_BACKOFF, RETRY_MAX_DELAY)
+
+    async def _dial(self, options: dict[str, Any]) -> asyncssh.SSHClientConnection:
+        sock: socket.socket | None = None
+        try:
+            async with asyncio.timeout(self.per_dial_timeout or None):  # the handshake after it is not covered
+                sock = await _connect(self.host, self.port)
+            return await asyncssh.connect(self.host, self.port, sock=sock, **options)
+        except socket.gaierror:
+            raise CommandError(f"dial tcp: lookup {self.host}: no such host") from None
+        except TimeoutError:
+            raise CommandError(f"dial tcp {self.endpoint}: i/o timeout") from None
+        except asyncssh.HostKeyNotVerifiable:
+            raise CommandError("ssh: handshake failed: ssh: host key mismatch") from None
+        except asyncssh.PermissionDenied:
+            methods = ["none"]
+            if options["client_keys"]:
+                methods.append("publickey")
+            if self.password is not None:
+                methods += ["password", "keyboard-interactive"]
+            raise CommandError(
+                "ssh: handshake failed: ssh: unable to authenticate, "
+                f"attempted methods [{' '.join(methods)}], no supported methods remain"
+            ) from None
+        except asyncssh.Error as error:
+            raise CommandError(f"ssh: handshake failed: {error.reason or 'EOF'}") from error
+        except OSError as error:
+            where = f"dial tcp {self.endpoint}: connect" if sock is None else "ssh: handshake failed"
+            raise CommandError(f"{where}: {reason(error)}") from error
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError(errno.EHOSTUNREACH, "no address")
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, address)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
+
+
+def reason(error: OSError) -> str:
+    """The error in Go's words, which are the C library's without the capital."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+class VariableRefused(Exception):
+    """The server has no AcceptEnv for the environment variable of this name."""
+
+
+class Channel(asyncssh.channel.SSHClientChannel[bytes]):  # type: ignore[misc]
+    """A session that waits for the server's answer about each environment variable before it starts the command.
+
+    asyncssh sends the variables and never asks; Go's client asks, and the command plugin fails on a refusal, unless
+    the variable is one of `OPTIONAL_VARIABLES`: those are listed in `refused_variables`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._variables: list[tuple[bytes, ...]] = []
+        self.refused_variables: list[str] = []
+
+    def _send_request(self, request: bytes, *args: bytes, want_reply: bool = False) -> None:
+        if request == b"env" and not want_reply:
+            self._variables.append(args)
+        else:
+            super()._send_request(request, *args, want_reply=want_reply)
+
+    async def _make_request(self, request: bytes, *args: bytes) -> object:
+        while self._variables:
+            variable = self._variables.pop(0)
+            if not await super()._make_request(b"env", *variable):
+                name = SSHPacket(variable[0]).get_string().decode()
+                if name not in OPTIONAL_VARIABLES:
+                    raise VariableRefused(name)
+                self.refused_variables.append(name)
+        return await super()._make_request(request, *args)
+
+
+asyncssh.connection.SSHClientChannel = Channel

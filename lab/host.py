@@ -1,0 +1,151 @@
+"""What the lab needs of the machine it runs on: tools, and a kernel that lets it run machines."""
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from lab.workspace import LabError, run
+
+ENGINE_TOOLS = {"ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+"""Executable → Debian package, for the engine and the API alone."""
+
+MACHINE_TOOLS = {
+    "busybox": "busybox-static",
+    "createrepo_c": "createrepo-c",
+    "debootstrap": "debootstrap",
+    "dnsmasq": "dnsmasq-base",
+    "docker": "docker.io",
+    "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
+    "gpg": "gnupg",
+    "haproxy": "haproxy",
+    "ip": "iproute2",
+    "losetup": "mount",
+    "nft": "nftables",
+    "nsenter": "util-linux",
+    "openssl": "openssl",
+    "rpmbuild": "rpm",
+    "skopeo": "skopeo",
+}
+"""Executable → Debian package, for machines, network, balancers and the vendors."""
+
+SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
+POLICY_TEXT = "#!/bin/sh\n# The lab installs tools and starts no services.\nexit 101\n"
+
+COMMAND_NOT_FOUND = 127  # exit status of the shell and of unshare(1)
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # capabilities(7)
+
+
+def missing(tools: Mapping[str, str]) -> dict[str, str]:
+    """The executables that are not there, each with its package."""
+    return {tool: package for tool, package in tools.items() if shutil.which(tool) is None}
+
+
+def ensure(tools: Mapping[str, str]) -> None:
+    """Install what is missing, when root on Debian; else raise LabError with the command that does."""
+    absent = missing(tools)
+    if not absent:
+        return
+    packages = sorted(set(absent.values()))
+    install = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    if shutil.which("apt-get") is None:
+        names = ", ".join(sorted(absent))
+        raise LabError(f"this machine lacks {names}: install them (in Debian: {' '.join(install)})")
+    if os.geteuid() != 0:
+        raise LabError(f"this machine lacks {', '.join(sorted(absent))}: run  sudo {' '.join(install)}")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    with _no_services_started():
+        run("reading package lists", ["apt-get", "update"], log="host-tools", env=quiet)
+        run(f"installing {', '.join(packages)}", install, log="host-tools", env=quiet)
+    if still := missing(tools):
+        raise LabError(f"{', '.join(sorted(still))}: not there even after the installation of {', '.join(packages)}")
+
+
+def why_no_machines() -> str | None:
+    """One line that says what is missing here to run machines; None when they can run.
+
+    What cannot be tried before `MACHINE_TOOLS` are installed counts as there.
+    """
+    return next((reason for probe in PROBES if (reason := probe())), None)
+
+
+@contextlib.contextmanager
+def _no_services_started() -> Iterator[None]:
+    """Debian starts the services it installs unless this file says no (invoke-rc.d(8))."""
+    if SERVICE_POLICY.exists() and SERVICE_POLICY.read_text() != POLICY_TEXT:
+        yield  # somebody's own policy
+        return
+    SERVICE_POLICY.write_text(POLICY_TEXT)
+    SERVICE_POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        SERVICE_POLICY.unlink(missing_ok=True)
+
+
+def _wrong_system() -> str | None:
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) == ("Linux", "x86_64"):
+        return None
+    return f"machines need Linux on x86_64, this is {system} on {machine}"
+
+
+def _no_rights() -> str | None:
+    if os.geteuid() != 0:
+        return f"machines need root, you are {os.environ.get('USER') or os.geteuid()}"
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    capabilities = {"CAP_NET_ADMIN": CAP_NET_ADMIN, "CAP_SYS_ADMIN": CAP_SYS_ADMIN}
+    lacking = [name for name, bit in capabilities.items() if not effective >> bit & 1]
+    return f"root here lacks {' and '.join(lacking)}: is this an unprivileged container?" if lacking else None
+
+
+def _no_loop_devices() -> str | None:
+    return _fails(["losetup", "--find"], "no loop devices for the volumes")
+
+
+def _no_namespaces() -> str | None:
+    # The mount goes with the namespace.
+    return _fails(["unshare", "--net", "--mount", "mount", "-t", "tmpfs", "lab", "/mnt"], "no namespaces and mounts")
+
+
+def _no_links() -> str | None:
+    program = "ip link add lab type bridge && ip link add lab0 type veth peer name lab1"
+    return _fails(["unshare", "--net", "sh", "-c", program], "no bridges and veth pairs")
+
+
+def _no_packet_filter() -> str | None:
+    table = "add table ip lab\nadd chain ip lab nat { type nat hook prerouting priority 0; }\ndelete table ip lab\n"
+    return _fails(["unshare", "--net", "nft", "-f", "-"], "no packet filter (nftables)", table)
+
+
+def _no_cgroups() -> str | None:
+    return None if os.access("/sys/fs/cgroup", os.W_OK) else "/sys/fs/cgroup cannot be written"
+
+
+def _fails(command: list[str], what: str, input: str | None = None) -> str | None:
+    try:
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=10, check=False)
+    except subprocess.TimeoutExpired as error:
+        return f"{what}: {error}"
+    except FileNotFoundError:
+        return None
+    if done.returncode in (0, COMMAND_NOT_FOUND):
+        return None
+    words = done.stderr.strip().splitlines() or [f"{command[0]} ended with status {done.returncode}"]
+    return f"{what}: {words[0]}"
+
+
+PROBES: tuple[Callable[[], str | None], ...] = (
+    _wrong_system,
+    _no_rights,
+    _no_loop_devices,
+    _no_namespaces,
+    _no_links,
+    _no_packet_filter,
+    _no_cgroups,
+)

@@ -1,0 +1,133 @@
+"""Builds the machine image, and builds it again only when something it is made of has changed."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from lab import workspace
+from lab.cloud.shell import call
+from lab.containers import client, docker
+from lab.vendors import authority, rpm
+from lab.workspace import CACHE, LabError, inputs_hash
+
+SOURCE = Path(__file__).parent
+REPOSITORY = "gitlab-lab-machine"
+BASE_REPOSITORY = "gitlab-lab-machine-base"
+SUITE = "bookworm"
+BASE_PACKAGES = ("ca-certificates", "dbus", "systemd", "systemd-sysv")
+CONTEXT = ("Dockerfile", "files", "finish.sh")
+PACKAGES = SOURCE / "packages"
+AVAILABLE = Path("usr/share/lab/baseos")  # where redhat-rhui.repo says that Red Hat's repository is
+
+
+def image() -> str:
+    """The tag that the image of this clone's files has, whether it is built or not."""
+    parts = [Path(__file__), PACKAGES, rpm.MACROS, *(SOURCE / name for name in CONTEXT)]
+    inputs = inputs_hash(*parts, authority.certificate(), extra=_base_tag())
+    return f"{REPOSITORY}:{inputs}"
+
+
+def ensure() -> str:
+    """Build the image unless it is there, and return its tag. Needs the lab's engine to run.
+
+    Raises LabError when a step fails; what was built before it is used by the next call.
+    """
+    tag = image()
+    if _exists(tag):
+        return tag
+    base = _ensure_base()
+    with tempfile.TemporaryDirectory(prefix="machine-image-", dir=CACHE) as folder:
+        context = Path(folder)
+        for name in CONTEXT:
+            _copy(SOURCE / name, context / name)
+        _copy(authority.certificate(), context / "authority.crt")
+        for spec in PACKAGES.glob("installed/*.spec"):
+            rpm.build(spec, context / "packages")
+        for spec in PACKAGES.glob("available/*.spec"):
+            rpm.build(spec, context / "files" / AVAILABLE)
+        rpm.index(context / "files" / AVAILABLE)
+        # Whatever the umask is: a folder that COPY finds in the image takes the mode of the one here.
+        call("chmod", "--recursive", "u=rwX,go=rX", folder)
+        workspace.run(
+            "machine image",
+            client("build", "--force-rm", "--network=host", f"--build-arg=BASE={base}", f"--tag={tag}", folder),
+            log="machine-image",
+            # The classic builder is in every engine; BuildKit's client is a package of its own.
+            env={"DOCKER_BUILDKIT": "0"},
+        )
+    _remove_others(REPOSITORY, tag)
+    _remove_others(BASE_REPOSITORY, base)
+    return tag
+
+
+def _exists(tag: str) -> bool:
+    return bool(docker("images", "--quiet", tag).strip())
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target)
+
+
+def _base_tag() -> str:
+    return f"{BASE_REPOSITORY}:{SUITE}-{inputs_hash(extra=' '.join(BASE_PACKAGES))}"
+
+
+def _ensure_base() -> str:
+    tag = _base_tag()
+    if not _exists(tag):
+        docker("import", str(_ensure_base_archive()), tag)
+    return tag
+
+
+def _ensure_base_archive() -> Path:
+    """A Debian system with nothing but systemd, packed."""
+    archive = CACHE / f"{_base_tag().replace(':', '-')}.tar.gz"
+    if archive.exists():
+        return archive
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="machine-base-", dir=CACHE) as folder:
+        root, unfinished = Path(folder, "root"), Path(folder, "root.tar.gz")
+        root.mkdir()
+        root.chmod(0o755)  # whatever the umask is: it becomes the machine's /
+        workspace.run(
+            "base of the machine image",
+            # A mount namespace of its own, so that an interrupted run leaves no /proc mounted in the folder.
+            [
+                *("unshare", "--mount", "debootstrap", "--variant=minbase"),
+                *(f"--include={','.join(BASE_PACKAGES)}", SUITE, str(root), _mirror()),
+            ],
+            log="machine-image",
+        )
+        workspace.run(
+            "packing the base",
+            [
+                *("tar", "--directory", str(root), "--use-compress-program=gzip -1", "--create"),
+                *("--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*"),
+                *("--file", str(unfinished), "."),
+            ],
+            log="machine-image",
+        )
+        unfinished.rename(archive)
+    for other in CACHE.glob(f"{BASE_REPOSITORY}-*.tar.gz"):
+        if other != archive:
+            other.unlink()
+    return archive
+
+
+def _mirror() -> str:
+    """Where this host has its Debian packages from. Raises LabError when it is not set up for the suite."""
+    wanted = ("Created-By: Packages", "Component: main", f"Codename: {SUITE}")
+    listed = call("apt-get", "indextargets", "--format=$(REPO_URI)", *wanted)
+    if not listed.strip():
+        raise LabError(f"the package sources of this host have no Debian {SUITE}: add it and run `apt-get update`")
+    return listed.split()[0]
+
+
+def _remove_others(repository: str, tag: str) -> None:
+    """Images of earlier inputs; one that a machine still runs from stays."""
+    for other in docker("images", "--format={{.Repository}}:{{.Tag}}", repository).split():
+        if other != tag:
+            docker("rmi", other, check=False)

@@ -1,0 +1,114 @@
+"""The package's system users and groups, by the same tools as the real one: next free number unless one is given."""
+
+import os
+import subprocess
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_gitlab.paths import IS_MACHINE, at
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Numbers of a user and a group, as files carry them."""
+
+    uid: int
+    gid: int
+
+
+ROOT_OWNER = Owner(0, 0) if IS_MACHINE else Owner(os.geteuid(), os.getegid())
+
+
+@dataclass(frozen=True)
+class Account:
+    """A system user with its group. `uid` and `gid` are None where gitlab.rb names no number."""
+
+    user: str
+    group: str
+    home: str
+    shell: str
+    uid: int | None
+    gid: int | None
+
+
+class AccountError(Exception):
+    """useradd, groupadd and their like refused; the text is theirs."""
+
+
+def ensure(account: Account) -> Owner:
+    """Make user and group, or give them the numbers asked for, and return their numbers.
+
+    Without a machine of its own (LAB_ROOT) everything belongs to the caller.
+    """
+    if not IS_MACHINE:
+        return ROOT_OWNER
+    gid = _number("/etc/group", account.group)
+    if gid is None:
+        _run("groupadd", "--system", *_option("--gid", account.gid), account.group)
+    elif account.gid is not None and gid != account.gid:
+        _run("groupmod", "--gid", str(account.gid), account.group)
+    uid = _number("/etc/passwd", account.user)
+    if uid is None:
+        _run(
+            *("useradd", "--system", "--no-create-home", "--gid", account.group, *_option("--uid", account.uid)),
+            *("--home-dir", account.home, "--shell", account.shell, account.user),
+        )
+    elif account.uid is not None and uid != account.uid:
+        _run("usermod", "--uid", str(account.uid), account.user)
+    return owner(account.user, account.group)
+
+
+def owner(user: str, group: str) -> Owner:
+    """Raises AccountError when the machine has no such user or group."""
+    if not IS_MACHINE:
+        return ROOT_OWNER
+    uid, gid = _number("/etc/passwd", user), _number("/etc/group", group)
+    if uid is None or gid is None:
+        raise AccountError(f"unknown user/group: {user}:{group}")
+    return Owner(uid, gid)
+
+
+def become(new: Owner) -> None:
+    """Give up root for good. Does nothing for a caller who is that user already."""
+    if os.geteuid() == new.uid:
+        return
+    os.setgroups([new.gid])
+    os.setgid(new.gid)
+    os.setuid(new.uid)
+
+
+def run_as(new: Owner, work: Callable[[], None]) -> None:
+    """Do something as another user, in a process of its own. Raises AccountError when it failed there."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            become(new)
+            work()
+            status = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        raise AccountError(f"a step that runs as the user {new.uid} failed")
+
+
+def _number(file: str, name: str) -> int | None:
+    for line in at(file).read_text().splitlines():
+        fields = line.split(":")
+        if fields[0] == name:
+            return int(fields[2])
+    return None
+
+
+def _option(name: str, value: int | None) -> tuple[str, ...]:
+    return () if value is None else (name, str(value))
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AccountError(f"{Path(command[0]).name}: {(done.stderr or done.stdout).strip()}")

@@ -1,0 +1,33 @@
+"""What every part of the application works with."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab_gitlab import paths
+from lab_gitlab.crypto import Cipher
+from lab_gitlab.database import Database
+
+
+@dataclass
+class Application:
+    """`settings` is gitlab.yml as the last reconfigure wrote it."""
+
+    settings: dict[str, Any]
+    cipher: Cipher
+    database: Database = field(default_factory=Database)
+
+    @property
+    def registry(self) -> dict[str, Any]:
+        """gitlab.yml's part about the container registry."""
+        part: dict[str, Any] = self.settings["registry"]
+        return part
+
+
+def load() -> Application:
+    """Read what reconfigure left for the application. The files are for the user git."""
+    secrets = json.loads(paths.RAILS_SECRETS.read_text())
+    return Application(
+        settings=json.loads(paths.RAILS_CONFIGURATION.read_text()),
+        cipher=Cipher(secrets["db_key_base"]),
+    )

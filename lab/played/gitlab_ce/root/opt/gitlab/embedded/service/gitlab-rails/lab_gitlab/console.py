@@ -1,0 +1,137 @@
+"""The application's side of `gitlab-rails runner`: answers what the Ruby classes ask for.
+
+The real console has the whole application in one process; here Ruby asks over a socket, so that there is one truth.
+"""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lab_gitlab import application, crypto, paths, projects, runners, schema, users
+from lab_gitlab.application import Application
+from lab_gitlab.crypto import DecryptionError
+from lab_gitlab.database import DatabaseError
+from lab_gitlab.records import Record, RecordInvalidError, UnknownAttributeError, full_messages
+from lab_gitlab.registry_client import RegistryError
+from lab_gitlab.version import version
+
+ERRORS: Mapping[type[Exception], str] = {
+    DatabaseError: "ActiveRecord::ConnectionNotEstablished",
+    DecryptionError: "OpenSSL::Cipher::CipherError",
+    RegistryError: "Projects::DestroyService::DestroyError",
+    UnknownAttributeError: "ActiveModel::UnknownAttributeError",
+}
+
+
+def run(script: str, arguments: list[str]) -> int:
+    """Run a script (code, a file's name, or - for standard input) and return its exit code."""
+    app = application.load()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [paths.RUBY, "--disable=gems", paths.RUBY_LIBRARY / "console.rb", str(theirs.fileno()), script, *arguments],
+            env={**os.environ, "LANG": "C.UTF-8", "RUBYOPT": "-W:no-experimental"},
+            pass_fds=[theirs.fileno()],
+        )
+    with ours, ours.makefile("rwb") as stream:
+        for line in stream:
+            stream.write(json.dumps(_answer(app, json.loads(line))).encode() + b"\n")
+            stream.flush()
+    return process.wait()
+
+
+def _answer(app: Application, question: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"result": CALLS[question["call"]](app, **question["arguments"])}
+    except tuple(ERRORS) as error:
+        return {"error": ERRORS[type(error)], "message": str(error)}
+
+
+def _record(app: Application, model: str, record_id: int) -> Record:
+    return schema.MODELS[model].select(app, {"id": record_id})[0]
+
+
+def hello(app: Application) -> dict[str, Any]:
+    return {
+        "version": version(),
+        "settings": app.settings,
+        "columns": {name: list(model.columns) for name, model in schema.MODELS.items()},
+    }
+
+
+def select(app: Application, model: str, order: list[list[str]], **question: Any) -> list[Record]:
+    return schema.MODELS[model].select(app, order=[(column, direction) for column, direction in order], **question)
+
+
+def save(app: Application, model: str, id: int | None, attributes: dict[str, Any]) -> dict[str, Any]:
+    return _saved(lambda: schema.MODELS[model].save(app, id, attributes))
+
+
+def destroy(app: Application, model: str, id: int) -> None:
+    schema.MODELS[model].destroy(app, _record(app, model, id))
+
+
+def token(app: Application, model: str, id: int) -> str | None:
+    return schema.MODELS[model].token(app, _record(app, model, id))
+
+
+def find_by_full_path(app: Application, model: str, path: str) -> Record | None:
+    found = projects.at_full_path(app, schema.MODELS[model], path)
+    return found[0] if found else None
+
+
+def find_access_token(app: Application, token: str) -> Record | None:
+    return users.PERSONAL_ACCESS_TOKEN.find(app, token_digest=app.cipher.digest(token))
+
+
+def find_runner(app: Application, token: str) -> Record | None:
+    return runners.runner_with_token(app, token)
+
+
+def runner_status(app: Application, id: int) -> str:
+    return runners.status(_record(app, "Ci::Runner", id))
+
+
+def valid_password(app: Application, id: int, password: str) -> bool:
+    return crypto.password_matches(password, _record(app, "User", id)["encrypted_password"])
+
+
+def create_runner(app: Application, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"record": runners.create_runner(app, _record(app, "User", user_id), params)}
+    except PermissionError as error:
+        return {"message": str(error), "reason": "forbidden"}
+    except RecordInvalidError as error:
+        return {"message": full_messages(error.errors), "reason": "save_error"}
+
+
+def create_group(app: Application, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
+    return _saved(lambda: projects.create_group(app, _record(app, "User", user_id), params))
+
+
+def create_project(app: Application, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
+    return _saved(lambda: projects.create_project(app, _record(app, "User", user_id), params))
+
+
+def create_deploy_token(app: Application, project_id: int, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
+    project, user = _record(app, "Project", project_id), _record(app, "User", user_id)
+    return _saved(lambda: projects.create_deploy_token(app, project, user, params))
+
+
+def _saved(work: Callable[[], Record]) -> dict[str, Any]:
+    try:
+        return {"record": work(), "errors": []}
+    except RecordInvalidError as error:
+        return {"errors": full_messages(error.errors)}
+
+
+CALLS: Mapping[str, Callable[..., Any]] = {
+    call.__name__: call
+    for call in (
+        *(hello, select, save, destroy, token, find_by_full_path, find_access_token, find_runner, runner_status),
+        *(valid_password, create_runner, create_group, create_project, create_deploy_token),
+    )
+}

@@ -1,0 +1,109 @@
+"""Plays PostgreSQL: holds the data directory as its owner and serves SQL on a Unix socket.
+
+Like PostgreSQL it starts only on a data directory that belongs to its own user and that it can read, so a machine that
+gave the user another number than the one before cannot start it. The data are SQLite. A client sends a line of JSON,
+{"sql": ..., "parameters": [...]}, and gets one back; each connection is a session of its own.
+"""
+
+import json
+import os
+import socketserver
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+from lab_gitlab import paths
+
+MAJOR_VERSION = "16"
+CONTROL_FILE = "global/pg_control"
+DATABASE_FILE = "base/gitlabhq_production.sqlite3"
+
+
+class FatalError(Exception):
+    """The server does not start; the text is PostgreSQL's."""
+
+
+def initialise(data: Path) -> None:
+    """initdb: make an empty database in the folder, which must belong to the caller."""
+    for part in ("global", "base"):
+        (data / part).mkdir(mode=0o700, exist_ok=True)
+    (data / "PG_VERSION").write_text(f"{MAJOR_VERSION}\n")
+    (data / CONTROL_FILE).write_text("played by the lab\n")
+    (data / CONTROL_FILE).chmod(0o600)
+    sqlite3.connect(data / DATABASE_FILE).close()
+    (data / DATABASE_FILE).chmod(0o600)
+
+
+def check(data: Path) -> None:
+    """Raises FatalError for what PostgreSQL refuses about its data directory."""
+    status = data.stat()
+    if status.st_uid != os.geteuid():
+        raise FatalError(
+            f'data directory "{data}" has wrong ownership\n'
+            "HINT:  The server must be started by the user that owns the data directory."
+        )
+    if status.st_mode & 0o027:
+        raise FatalError(
+            f'data directory "{data}" has invalid permissions\n'
+            "DETAIL:  Permissions should be u=rwx (0700) or u=rwx,g=rx (0750)."
+        )
+    for name in ("PG_VERSION", CONTROL_FILE, DATABASE_FILE):
+        try:
+            (data / name).open("rb").close()
+        except OSError as error:
+            raise FatalError(f'could not open file "{name}": {error.strerror}') from None
+
+
+class Session(socketserver.StreamRequestHandler):
+    """One client."""
+
+    server: "Server"
+
+    def handle(self) -> None:
+        connection = sqlite3.connect(self.server.database, timeout=30, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            for line in self.rfile:
+                self.wfile.write(json.dumps(self._answer(connection, json.loads(line))).encode() + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client went away in the middle
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _answer(connection: sqlite3.Connection, question: dict[str, Any]) -> dict[str, Any]:
+        try:
+            cursor = connection.execute(question["sql"], question["parameters"])
+            rows = [dict(row) for row in cursor.fetchall()]
+        except sqlite3.Error as error:
+            return {"error": str(error)}
+        return {"rows": rows, "id": cursor.lastrowid, "count": cursor.rowcount}
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Sessions in threads; SQLite keeps them apart."""
+
+    daemon_threads = True
+
+    def __init__(self, data: Path, socket: Path) -> None:
+        self.database = data / DATABASE_FILE
+        socket.unlink(missing_ok=True)
+        super().__init__(str(socket), Session)
+        socket.chmod(0o777)
+
+
+def main() -> None:
+    try:
+        check(paths.POSTGRESQL_DATA)
+    except FatalError as error:
+        sys.exit(f"FATAL:  {error}")
+    print("LOG:  database system is ready to accept connections", flush=True)
+    Server(paths.POSTGRESQL_DATA, paths.POSTGRESQL_SOCKET).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

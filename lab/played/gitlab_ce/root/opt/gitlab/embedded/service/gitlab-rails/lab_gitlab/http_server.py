@@ -1,0 +1,194 @@
+"""A small web server on a Unix socket, with routes: the part of Puma and Rack."""
+
+import http.server
+import ipaddress
+import json
+import re
+import socketserver
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+LOOPBACK = "127.0.0.1"
+PRIVATE = [
+    ipaddress.ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8"),
+        *("fc00::/7", "fe80::/10", "::1/128"),
+    )
+]
+"""What workhorse does not take for a client's public address."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. `headers` have lower-case names; `client` is judged by `client_address`."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: bytes
+    client: str
+
+    def parameter(self, name: str) -> str | None:
+        """The last value in the query."""
+        return self.query[name][-1] if name in self.query else None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What was sent along: query, then form or JSON."""
+        fields: dict[str, Any] = {name: values[-1] for name, values in self.query.items()}
+        if self.headers.get("content-type", "").startswith("application/json"):
+            sent = json.loads(self.body or b"{}")
+            return fields | (sent if isinstance(sent, dict) else {})
+        return fields | {name: values[-1] for name, values in parse_qs(self.body.decode(errors="replace")).items()}
+
+
+@dataclass(frozen=True)
+class Response:
+    """What goes back."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_response(status: int, content: Any, **headers: str) -> Response:
+    text = json.dumps(content, separators=(",", ":"))
+    return Response(status, text.encode(), "application/json", headers)
+
+
+Handler = Callable[..., Response]
+
+
+class Routes:
+    """Which function answers which path. `:name` in a path is one segment, decoded and handed over by that name."""
+
+    def __init__(self) -> None:
+        self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
+
+    def add(self, method: str, path: str) -> Callable[[Handler], Handler]:
+        pattern = re.compile(re.sub(r":(\w+)", r"(?P<\1>[^/]+)", path))
+
+        def remember(handler: Handler) -> Handler:
+            self._routes.append((method, pattern, handler))
+            return handler
+
+        return remember
+
+    def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
+        for route_method, pattern, handler in self._routes:
+            match = pattern.fullmatch(path)
+            if match and route_method == ("GET" if method == "HEAD" else method):
+                return handler, {name: unquote(value) for name, value in match.groupdict().items()}
+        return None
+
+
+def client_address(forwarded_for: str | None, trusted_proxies: Sequence[str]) -> str:
+    """The address that Rails sees, given the X-Forwarded-For that nginx sent.
+
+    Workhorse appends its own idea of the client: the first public address of the header, else 127.0.0.1. Rack then
+    takes the last one that is no trusted proxy (workhorse FixRemoteAddr; Rack::Request#ip with trusted_proxies).
+    """
+    given = [part.strip() for part in (forwarded_for or "").split(",") if _address(part)]
+    public = [part for part in given if not address_in(part, PRIVATE)]
+    forwarded = [*given, public[0] if public else LOOPBACK]
+    trusted = [ipaddress.ip_network(network, strict=False) for network in (*trusted_proxies, LOOPBACK, "::1")]
+    untrusted = [part for part in forwarded if not address_in(part, trusted)]
+    return untrusted[-1] if untrusted else forwarded[0]
+
+
+def address_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    return any(ipaddress.ip_address(address) in network for network in networks)
+
+
+def _address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip())
+    except ValueError:
+        return False
+    return True
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Answers each connection in a thread. `answer` must not raise; `log` gets one record per request."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        socket: Path,
+        answer: Callable[[Request], Response],
+        log: Callable[[dict[str, Any]], None],
+        trusted_proxies: Sequence[str],
+    ) -> None:
+        self.answer, self.log, self.trusted_proxies = answer, log, trusted_proxies
+        socket.unlink(missing_ok=True)
+        super().__init__(str(socket), _Connection)
+        socket.chmod(0o777)  # the folder decides who may come here
+
+
+class _Connection(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+    timeout = 60
+
+    def _serve(self) -> None:
+        started = time.monotonic()
+        path, _, query = self.path.partition("?")
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Request(
+            method=self.command,
+            path=path,
+            query=parse_qs(query, keep_blank_values=True),
+            headers=headers,
+            body=self.rfile.read(int(headers.get("content-length") or 0)),
+            client=client_address(headers.get("x-forwarded-for"), self.server.trusted_proxies),
+        )
+        try:
+            response = self.server.answer(request)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            response = Response(500, b"500 Internal Server Error")
+        self._send(response)
+        self.server.log(
+            {
+                "method": request.method,
+                "path": path,
+                "status": response.status,
+                "remote_ip": request.client,
+                "ua": headers.get("user-agent", ""),
+                "duration_s": round(time.monotonic() - started, 4),
+            }
+        )
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _serve
+
+    def _send(self, response: Response) -> None:
+        self.send_response(response.status, HTTPStatus(response.status).phrase)
+        if response.status != HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Type", response.content_type)
+            self.send_header("Content-Length", str(len(response.body)))
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD" and response.status != HTTPStatus.NO_CONTENT:
+            self.wfile.write(response.body)
+
+    def log_message(self, format: str, *values: Any) -> None:
+        """Requests are logged by the server's `log`."""
+
+    def version_string(self) -> str:
+        return "GitLab"
+
+    def address_string(self) -> str:
+        return LOOPBACK  # a Unix socket has no address

@@ -1,0 +1,64 @@
+"""Where things lie on the machine, in the places of the real package.
+
+The environment variable LAB_ROOT puts a folder in front of every absolute path: tests run without a machine.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+ROOT = Path(os.environ.get("LAB_ROOT", "/"))
+IS_MACHINE = Path("/") == ROOT
+"""False where LAB_ROOT is set: no accounts of the system, no systemd, no owners but the caller's."""
+
+
+def at(path: str | Path) -> Path:
+    """`path` below LAB_ROOT; a path that lies there already stays as it is."""
+    path = Path(path)
+    return path if path.is_relative_to(ROOT) else ROOT / path.relative_to("/")
+
+
+def program(hidden: str, usual: str) -> str:
+    """A program that the machine image hides, or the host's own."""
+    return hidden if Path(hidden).exists() else shutil.which(usual) or usual
+
+
+RUBY = program("/usr/libexec/lab/ruby", "ruby")
+NGINX = program("/usr/libexec/lab/nginx", "/usr/sbin/nginx")
+
+INSTALL = Path(__file__).resolve().parents[4]
+"""/opt/gitlab as it was installed, or as it lies in the repository."""
+RAILS = INSTALL / "embedded/service/gitlab-rails"
+RUBY_LIBRARY = RAILS / "lab_gitlab/ruby"
+
+OPT = at("/opt/gitlab")
+SERVICES = OPT / "service"
+SERVICE_DEFINITIONS = OPT / "sv"
+RAILS_RC = OPT / "etc/gitlab-rails-rc"
+RAILS_ENVIRONMENT = OPT / "etc/gitlab-rails/env"
+
+ETC = at("/etc/gitlab")
+GITLAB_RB = ETC / "gitlab.rb"
+SECRETS = ETC / "gitlab-secrets.json"
+INITIAL_ROOT_PASSWORD = ETC / "initial_root_password"
+
+VAR = at("/var/opt/gitlab")
+BOOTSTRAPPED = VAR / "bootstrapped"
+RAILS_VAR = VAR / "gitlab-rails"
+RAILS_ETC = RAILS_VAR / "etc"
+RAILS_CONFIGURATION = RAILS_ETC / "gitlab.yml"
+RAILS_SECRETS = RAILS_ETC / "secrets.yml"
+UPGRADE_STATUS = RAILS_VAR / "upgrade-status"
+PUMA_SOCKET = RAILS_VAR / "sockets/gitlab.socket"
+WORKHORSE_SOCKET = VAR / "gitlab-workhorse/sockets/socket"
+POSTGRESQL = VAR / "postgresql"
+POSTGRESQL_DATA = POSTGRESQL / "data"
+POSTGRESQL_SOCKET = POSTGRESQL / ".s.PGSQL.5432"
+REDIS = VAR / "redis"
+REDIS_SOCKET = REDIS / "redis.socket"
+GITALY = VAR / "gitaly"
+GITALY_SOCKET = GITALY / "gitaly.socket"
+NGINX_DIRECTORY = VAR / "nginx"
+BACKUPS = VAR / "backups"
+
+LOGS = at("/var/log/gitlab")

@@ -1,0 +1,71 @@
+"""Files that reconfigure writes for the Rails application (gitlab/recipes/gitlab-rails.rb)."""
+
+import json
+from typing import Any
+
+from lab_gitlab import accounts, files, paths
+from lab_gitlab.accounts import Owner
+from lab_gitlab.configuration import Configuration
+
+
+def write(configuration: Configuration, git: Owner) -> bool:
+    """Returns whether something changed that the application reads only when it starts."""
+    files.folder(paths.RAILS_VAR, owner=git)
+    for name in ("tmp", "working", "shared", "uploads", "sockets"):
+        files.folder(paths.RAILS_VAR / name, owner=git, mode=0o750)
+    for private in (paths.RAILS_ETC, paths.UPGRADE_STATUS, paths.BACKUPS, paths.LOGS / "gitlab-rails"):
+        files.folder(private, owner=git, mode=0o700)
+    _write_token_key(configuration, git)
+    _write_command_settings(configuration)
+    group = Owner(accounts.ROOT_OWNER.uid, git.gid)
+    secrets = json.dumps({"db_key_base": configuration.get("gitlab_rails", "db_key_base")})
+    changed = files.write(paths.RAILS_SECRETS, secrets, owner=group, mode=0o640)
+    settings = json.dumps(_settings(configuration))
+    return files.write(paths.RAILS_CONFIGURATION, settings, owner=group, mode=0o640) or changed
+
+
+def _write_token_key(configuration: Configuration, git: Owner) -> None:
+    """In every run, over whatever lies there: `internal_key` always has a value (secrets_file)."""
+    key = configuration.get("registry", "internal_key")
+    if configuration.get("gitlab_rails", "registry_enabled") and key:
+        files.write(paths.at(configuration.get("gitlab_rails", "registry_key_path")), key, owner=git)
+
+
+def _write_command_settings(configuration: Configuration) -> None:
+    """What `gitlab-rails` and `gitlab-rake` read before anything else."""
+    user, group = (configuration.get("user", name) for name in ("username", "group"))
+    files.write(paths.RAILS_RC, f"gitlab_user='{user}'\ngitlab_group='{group}'\n")
+    files.folder(paths.RAILS_ENVIRONMENT)
+    environment = {"HOME": paths.VAR, "RAILS_ENV": "production", **configuration.get("gitlab_rails", "env", {})}
+    for old in paths.RAILS_ENVIRONMENT.iterdir():
+        if old.name not in environment:
+            old.unlink()
+    for name, value in environment.items():
+        files.write(paths.RAILS_ENVIRONMENT / name, str(value))
+
+
+def _settings(configuration: Configuration) -> dict[str, Any]:
+    """gitlab.yml, as far as something reads it. YAML is a superset of JSON."""
+
+    def rails(name: str, default: Any = None) -> Any:
+        return configuration.get("gitlab_rails", name, default)
+
+    return {
+        "gitlab": {
+            "url": configuration.external_url,
+            "host": configuration.host,
+            "port": configuration.port,
+            "https": configuration.https,
+            "trusted_proxies": configuration.trusted_proxies,
+        },
+        "registry": {
+            "enabled": bool(rails("registry_enabled", False)),
+            "host": rails("registry_host"),
+            "port": rails("registry_port"),
+            "api_url": rails("registry_api_url"),
+            "path": rails("registry_path"),
+            "key": str(paths.at(rails("registry_key_path"))),
+            "issuer": rails("registry_issuer"),
+        },
+        "monitoring": {"ip_whitelist": rails("monitoring_whitelist")},
+    }

@@ -1,0 +1,194 @@
+"""Records and their rules: the part that ActiveRecord plays in GitLab.
+
+A record is a plain dict of its columns. Console and web interface use the same models, so both refuse the same things.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lab_gitlab.application import Application
+
+Record = dict[str, Any]
+Errors = list[tuple[str, str]]
+"""Attribute and message; the attribute "base" stands for the whole record."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """`kind` is integer, text, boolean, time (UTC), date or list."""
+
+    kind: str = "text"
+    default: Any = None
+
+
+class UnknownAttributeError(Exception):
+    """ActiveModel::UnknownAttributeError."""
+
+
+class RecordInvalidError(Exception):
+    """ActiveRecord::RecordInvalid."""
+
+    def __init__(self, errors: Errors) -> None:
+        self.errors = errors
+        super().__init__(f"Validation failed: {', '.join(full_messages(errors))}")
+
+
+class Model:
+    """One table. Subclasses add their rules by overriding `validate`, `before_save` and `before_destroy`."""
+
+    name: ClassVar[str]
+    table: ClassVar[str]
+    columns: ClassVar[Mapping[str, Column]]
+    virtual: ClassVar[Sequence[str]] = ()
+    """Attributes that are set but not stored, like a password."""
+    scopes: ClassVar[Mapping[str, str]] = {}
+    """Named conditions in SQL."""
+    base: ClassVar[dict[str, Any]] = {}
+    """What all records of this model have in common, where several models share a table."""
+
+    # Rules
+
+    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+        """What is wrong with the record as it would be stored."""
+        return []
+
+    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+        """Complete the record, which is valid."""
+
+    def before_destroy(self, app: Application, record: Record) -> None:
+        """Remove what belongs to the record."""
+
+    # Reading
+
+    def select(
+        self,
+        app: Application,
+        where: Mapping[str, Any] | None = None,
+        *,
+        excluding: Mapping[str, Any] | None = None,
+        scopes: Sequence[str] = (),
+        order: Sequence[tuple[str, str]] = (),
+        limit: int | None = None,
+    ) -> list[Record]:
+        """Records by equality; a list means any of its values. Raises UnknownAttributeError for an unknown column."""
+        conditions, parameters = [f"({self.scopes[scope]})" for scope in scopes], []
+        for given, template in (({**self.base, **(where or {})}, "{}"), (excluding or {}, "NOT ({})")):
+            for column, value in given.items():
+                values = value if isinstance(value, list) else [value]
+                self._require(column)
+                alternatives = [f"{column} IS ?"] * len(values) or ["0"]
+                conditions.append(template.format(" OR ".join(alternatives)))
+                parameters += [self._stored(column, value) for value in values]
+        sql = f"SELECT * FROM {self.table} WHERE {' AND '.join(f'({part})' for part in conditions) or '1'}"
+        for column, _ in order:
+            self._require(column)
+        if order:
+            sql += " ORDER BY " + ", ".join(
+                f"{column} {'DESC' if direction == 'desc' else 'ASC'}" for column, direction in order
+            )
+        if limit is not None:
+            sql += f" LIMIT {int(limit)}"
+        return [self._loaded(row) for row in app.database.query(sql, *parameters)]
+
+    def find(self, app: Application, **where: Any) -> Record | None:
+        found = self.select(app, where, order=[("id", "asc")], limit=1)
+        return found[0] if found else None
+
+    # Writing
+
+    def create(self, app: Application, **attributes: Any) -> Record:
+        """Raises RecordInvalidError, UnknownAttributeError."""
+        return self.save(app, None, attributes)
+
+    def update(self, app: Application, record: Record, **attributes: Any) -> Record:
+        """Raises RecordInvalidError, UnknownAttributeError."""
+        return self.save(app, record["id"], attributes)
+
+    def save(self, app: Application, record_id: int | None, attributes: Mapping[str, Any]) -> Record:
+        """Create (without id) or change a record; virtual attributes set by the rules stay in what is returned."""
+        for attribute in attributes:
+            self._require(attribute, virtual=True)
+        record: Record
+        if record_id is None:
+            record = {name: column.default for name, column in self.columns.items()} | {"id": None} | self.base
+            if "created_at" in self.columns:
+                record["created_at"] = now()
+        else:
+            record = self.select(app, {"id": record_id})[0]
+        before = dict(record)
+        record |= {name: self._assigned(name, value) for name, value in attributes.items()}
+        errors = self.validate(app, record, new=record_id is None)
+        if errors:
+            raise RecordInvalidError(errors)
+        self.before_save(app, record, new=record_id is None)
+        changed = {
+            name: self._stored(name, record[name])
+            for name in self.columns
+            if record_id is None or record[name] != before[name]
+        }
+        if record_id is None:
+            record["id"] = app.database.insert(self.table, changed)
+        else:
+            app.database.update(self.table, record_id, changed)
+        return record
+
+    def destroy(self, app: Application, record: Record) -> None:
+        self.before_destroy(app, record)
+        app.database.execute(f"DELETE FROM {self.table} WHERE id = ?", record["id"])
+
+    def token(self, app: Application, record: Record) -> str | None:
+        """The token of a model that keeps it encrypted. Raises DecryptionError."""
+        encrypted = record.get("token_encrypted")
+        return app.cipher.decrypt(encrypted) if encrypted else None
+
+    # Types
+
+    def _require(self, name: str, *, virtual: bool = False) -> None:
+        if name != "id" and name not in self.columns and not (virtual and name in self.virtual):
+            raise UnknownAttributeError(f"unknown attribute '{name}' for {self.name}.")
+
+    def _assigned(self, name: str, value: Any) -> Any:
+        column = self.columns.get(name)
+        if column and column.kind == "list" and isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        if column and column.kind == "date" and value is not None:
+            return str(value)[:10]
+        return value
+
+    def _stored(self, name: str, value: Any) -> Any:
+        kind = self.columns[name].kind if name in self.columns else "integer"
+        if kind == "list" and value is not None:
+            return json.dumps(value)
+        if kind == "boolean" and value is not None:
+            return int(bool(value))
+        return value
+
+    def _loaded(self, row: Record) -> Record:
+        record = dict(row)
+        for name, column in self.columns.items():
+            value = record.get(name)
+            if column.kind == "list":
+                record[name] = json.loads(value) if value else []
+            elif column.kind == "boolean" and value is not None:
+                record[name] = bool(value)
+        return record
+
+
+def full_messages(errors: Errors) -> list[str]:
+    """As Rails words them: the attribute's name, then the message."""
+    return [
+        message if attribute == "base" else f"{attribute.replace('_', ' ').capitalize()} {message}"
+        for attribute, message in errors
+    ]
+
+
+def now() -> str:
+    """This moment as it is stored and sent."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -1,0 +1,69 @@
+"""GitLab as a client of the registry, at gitlab.yml's `api_url`."""
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from lab_gitlab import registry_tokens
+from lab_gitlab.application import Application
+
+TIMEOUT = 10.0  # seconds
+MANIFEST_TYPES = ", ".join(
+    (
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    )
+)
+
+
+class RegistryError(Exception):
+    """The registry cannot be reached, or refuses GitLab's own token."""
+
+
+def tags(app: Application, repository: str) -> list[str]:
+    """Names of the tags, sorted; empty for a repository that the registry does not know. Raises RegistryError."""
+    status, _, body = _request(app, "GET", repository, "tags/list", "pull")
+    if status == 404:
+        return []
+    return sorted(json.loads(body).get("tags") or [])
+
+
+def digest(app: Application, repository: str, tag: str) -> str | None:
+    """What the tag points to, None when there is no such tag. Raises RegistryError."""
+    status, headers, _ = _request(app, "HEAD", repository, f"manifests/{tag}", "pull")
+    return None if status == 404 else headers.get("docker-content-digest")
+
+
+def delete_tags(app: Application, repository: str) -> None:
+    """Remove every tag of a repository with what it points to. Raises RegistryError."""
+    if not app.registry["enabled"]:
+        return
+    for found in {digest(app, repository, tag) for tag in tags(app, repository)} - {None}:
+        _request(app, "DELETE", repository, f"manifests/{found}", "pull", "delete", "*")
+
+
+def _request(
+    app: Application, method: str, repository: str, path: str, *actions: str
+) -> tuple[int, dict[str, str], bytes]:
+    url = urlsplit(app.registry["api_url"] or "http://localhost:5000/")
+    kind: Any = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection: http.client.HTTPConnection = kind(url.netloc, timeout=TIMEOUT)
+    token = registry_tokens.own_token(app, repository, *actions)
+    try:
+        connection.request(
+            method,
+            f"{url.path.rstrip('/')}/v2/{repository}/{path}",
+            headers={"Authorization": f"Bearer {token}", "Accept": MANIFEST_TYPES},
+        )
+        response = connection.getresponse()
+        body = response.read()
+    except OSError as error:
+        raise RegistryError(f"{url.netloc}: {error.strerror or error}") from None
+    finally:
+        connection.close()
+    if response.status >= 400 and response.status != 404:
+        raise RegistryError(f"{url.netloc} answered {response.status} to {method} {repository}/{path}")
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, body

@@ -1,0 +1,78 @@
+"""Tokens for the container registry: RS256, signed with the file at registry_key_path, named by `kid` only.
+
+Source: gitlab-org/gitlab lib/json_web_token/rsa_token.rb, container_registry_authentication_service.rb.
+"""
+
+import base64
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from lab_gitlab import instance_settings, paths
+from lab_gitlab.application import Application
+
+AUDIENCE = "container_registry"
+NOT_BEFORE = 5  # seconds a token is valid before it was made
+
+Access = dict[str, Any]
+
+
+def token(
+    app: Application,
+    access: Sequence[Access],
+    *,
+    audience: str = AUDIENCE,
+    subject: str | None = None,
+    **claims: Any,
+) -> str:
+    """A token that grants `access`. Raises OSError when the key file is missing."""
+    moment = int(time.time())
+    life = 60 * int(instance_settings.current(app)["container_registry_token_expire_delay"])
+    payload = {
+        "access": list(access),
+        "jti": str(uuid.uuid4()),
+        "aud": audience,
+        "sub": subject,
+        "iss": app.registry["issuer"],
+        "iat": moment,
+        "nbf": moment - NOT_BEFORE,
+        "exp": moment + life,
+        **claims,
+    }
+    return _encode(_key(app), {name: value for name, value in payload.items() if value is not None})
+
+
+def own_token(app: Application, repository: str, *actions: str) -> str:
+    """GitLab's own way into the registry, past the permissions of its users."""
+    return token(app, [{"type": "repository", "name": repository, "actions": list(actions)}])
+
+
+def key_id(key: rsa.RSAPublicKey) -> str:
+    """The libtrust fingerprint by which the registry finds the certificate."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
+    return ":".join(text[start : start + 4] for start in range(0, len(text), 4))
+
+
+def _key(app: Application) -> rsa.RSAPrivateKey:
+    key = serialization.load_pem_private_key(paths.at(app.registry["key"]).read_bytes(), password=None)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise ValueError(f"{app.registry['key']} holds no RSA key")
+    return key
+
+
+def _encode(key: rsa.RSAPrivateKey, payload: Access) -> str:
+    header = {"typ": "JWT", "alg": "RS256", "kid": key_id(key.public_key())}
+    signed = f"{_base64(json.dumps(header).encode())}.{_base64(json.dumps(payload).encode())}"
+    signature = key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{signed}.{_base64(signature)}"
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,299 @@
+# GitLab's classes that the lab plays. A method that is not here does not exist: NoMethodError, and the script fails.
+
+class ServiceResponse
+  attr_reader :status, :message, :payload, :reason, :http_status
+
+  def self.success(message: nil, payload: {}) = new(:success, message, payload, nil)
+  def self.error(message:, payload: {}, reason: nil) = new(:error, message, payload, reason)
+
+  def initialize(status, message, payload, reason)
+    @status = status
+    @message = message
+    @payload = payload
+    @reason = reason
+  end
+
+  def success? = status == :success
+  def error? = status == :error
+  def errors = error? ? Array.wrap(message) : []
+  def to_h = payload.merge(status: status, message: message, reason: reason)
+  def [](key) = to_h[key]
+  def deconstruct_keys(_) = to_h
+end
+
+class ApplicationSetting < ApplicationRecord
+  columns(*Console.columns('ApplicationSetting').map(&:to_sym))
+  column_names.each { |name| alias_method :"#{name}?", name unless name == 'id' }
+
+  def self.current = first
+  def self.current_without_cache = first
+end
+
+module Organizations
+  class Organization < ApplicationRecord
+    DEFAULT_ORGANIZATION_ID = 1
+    columns :name, :path
+
+    def self.default_organization = find_by(id: DEFAULT_ORGANIZATION_ID)
+    def self.default?(id) = id == DEFAULT_ORGANIZATION_ID
+    def default? = id == DEFAULT_ORGANIZATION_ID
+  end
+end
+
+class PersonalAccessToken < ApplicationRecord
+  columns :user_id, :name, :scopes, :token_digest, dates: %i[expires_at], times: %i[last_used_at created_at], booleans: %i[revoked]
+  virtual :token
+  scope :active, :revoked
+  belongs_to :user, 'User'
+
+  def self.find_by_token(token) = (row = Console.call('find_access_token', token: token)) && load(row)
+  def set_token(token) = self.token = token
+  def revoke! = update!(revoked: true)
+  def active? = self.class.active.exists?(id: id)
+  def expired? = !!expires_at && expires_at <= Date.current
+end
+
+class User < ApplicationRecord
+  columns :username, :name, :email, :encrypted_password, :state, times: %i[created_at], booleans: %i[admin otp_required_for_login]
+  virtual :password, :password_confirmation
+  scope :active, :admins, :blocked, :human, :with_two_factor
+  has_many :personal_access_tokens, 'PersonalAccessToken', :user_id
+
+  def self.find_by_username(name) = find_by(username: name)
+  def self.find_by_email(address) = find_by(email: address)
+  def self.find_by_login(login) = find_by_username(login) || find_by_email(login)
+  def namespace = Namespace.find_by(type: 'User', owner_id: id)
+  def active? = state == 'active'
+  def blocked? = state == 'blocked'
+  def block! = update!(state: 'blocked')
+  def activate! = update!(state: 'active')
+  alias block block!
+  alias activate activate!
+  def two_factor_enabled? = !!otp_required_for_login
+  def disable_two_factor! = update!(otp_required_for_login: false)
+  def valid_password?(password) = Console.call('valid_password', id: id, password: password)
+  def can_create_group? = active?
+end
+
+class Namespace < ApplicationRecord
+  columns :type, :name, :path, :full_path, :parent_id, :organization_id, :visibility_level, :owner_id, times: %i[created_at]
+  has_many :projects, 'Project', :namespace_id
+  belongs_to :parent, 'Namespace'
+  belongs_to :organization, 'Organizations::Organization'
+
+  def self.find_by_full_path(path) = (row = Console.call('find_by_full_path', model: name, path: path)) && load(row)
+  def self.find_by_path(path) = find_by(path: path)
+  def to_param = full_path
+end
+
+class Group < Namespace
+end
+
+class DeployToken < ApplicationRecord
+  SCOPES = %i[read_repository read_registry write_registry read_package_registry write_package_registry].freeze
+  columns :name, :username, :project_id, :creator_id, :deploy_token_type, :token_encrypted,
+    times: %i[expires_at created_at], booleans: %i[revoked] + SCOPES
+  scope :active
+  belongs_to :project, 'Project'
+
+  def token = Console.call('token', model: self.class.name, id: id)
+  def revoke! = update!(revoked: true)
+  def scopes = SCOPES.select { |scope| public_send(scope) }
+  def active? = self.class.active.exists?(id: id)
+end
+
+class ContainerRepository < ApplicationRecord
+  columns :project_id, :name, times: %i[created_at]
+  belongs_to :project, 'Project'
+end
+
+class Project < ApplicationRecord
+  columns :name, :path, :full_path, :description, :namespace_id, :organization_id, :creator_id, :visibility_level,
+    times: %i[created_at], booleans: %i[container_registry_enabled shared_runners_enabled]
+  virtual :initialize_with_readme
+  has_many :deploy_tokens, 'DeployToken', :project_id
+  has_many :container_repositories, 'ContainerRepository', :project_id
+  belongs_to :namespace, 'Namespace'
+  belongs_to :creator, 'User'
+
+  def self.find_by_full_path(path) = (row = Console.call('find_by_full_path', model: name, path: path)) && load(row)
+  def group = (found = namespace) && found.type == 'Group' ? found : nil
+  def path_with_namespace = full_path
+  def to_param = path
+  def private? = visibility_level == Gitlab::VisibilityLevel::PRIVATE
+  def public? = visibility_level == Gitlab::VisibilityLevel::PUBLIC
+end
+
+module Ci
+  class RunnerManager < ApplicationRecord
+    columns :runner_id, :system_xid, :version, :revision, :platform, :architecture, :executor, :ip_address,
+      times: %i[contacted_at created_at]
+    belongs_to :runner, 'Ci::Runner'
+  end
+
+  class Runner < ApplicationRecord
+    columns :runner_type, :description, :access_level, :maximum_timeout, :maintenance_note, :tag_list, :token_encrypted,
+      :registration_type, :creator_id, times: %i[contacted_at created_at], booleans: %i[active run_untagged locked]
+    scope :instance_type, :group_type, :project_type, :paused
+    has_many :runner_managers, 'Ci::RunnerManager', :runner_id
+    belongs_to :creator, 'User'
+
+    Relation.define_method(:active) { |value = true| value ? scope(:active) : scope(:paused) }
+    def self.active(value = true) = relation.active(value)
+    def self.find_by_token(token) = (row = Console.call('find_runner', token: token)) && load(row)
+    def token = Console.call('token', model: self.class.name, id: id)
+    def status = Console.call('runner_status', id: id).to_sym
+    def online? = status == :online
+    def instance_type? = runner_type == 'instance_type'
+    def short_sha = token.delete_prefix('glrt-')[0..8]
+  end
+
+  module Runners
+    class CreateRunnerService
+      TYPES = %w[instance_type group_type project_type].freeze
+
+      def initialize(user:, params:)
+        # The real one calls `new` on what it finds for the type; a symbol finds nothing.
+        raise NoMethodError, "undefined method `new' for nil:NilClass" unless TYPES.include?(params[:runner_type])
+
+        @user = user
+        @params = params
+      end
+
+      def execute
+        answer = Console.call('create_runner', user_id: @user.id, params: @params)
+        return ServiceResponse.error(message: answer['message'], reason: answer['reason'].to_sym) if answer['message']
+
+        ServiceResponse.success(payload: { runner: Runner.load(answer['record']) })
+      end
+    end
+  end
+end
+
+module Groups
+  class CreateService
+    def initialize(user, params = {})
+      @user = user
+      @params = params
+    end
+
+    def execute
+      answer = Console.call('create_group', user_id: @user.id, params: @params)
+      return ServiceResponse.success(payload: { group: Group.load(answer['record']) }) if answer['errors'].empty?
+
+      group = Group.new(@params).tap { |unsaved| unsaved.errors.replace(answer['errors']) }
+      ServiceResponse.error(message: 'Group has errors', payload: { group: group })
+    end
+  end
+
+  class DestroyService
+    def initialize(group, user, params = {})
+      @group = group
+      @user = user
+      @params = params
+    end
+
+    def execute = @group.destroy
+  end
+end
+
+module Projects
+  class CreateService
+    def initialize(user, params)
+      @user = user
+      @params = params
+    end
+
+    # Returns the project, saved or not.
+    def execute
+      answer = Console.call('create_project', user_id: @user.id, params: @params)
+      return Project.load(answer['record']) if answer['errors'].empty?
+
+      Project.new(@params).tap { |unsaved| unsaved.errors.replace(answer['errors']) }
+    end
+  end
+
+  class DestroyService
+    DestroyError = Class.new(StandardError)
+
+    def initialize(project, user, params = {})
+      @project = project
+      @user = user
+      @params = params
+    end
+
+    def execute
+      @project.destroy
+      true
+    end
+  end
+
+  module DeployTokens
+    class CreateService
+      def initialize(project, user, params = {})
+        @project = project
+        @user = user
+        @params = params
+      end
+
+      def execute
+        answer = Console.call('create_deploy_token', project_id: @project.id, user_id: @user.id, params: @params)
+        unless answer['errors'].empty?
+          return { message: answer['errors'].to_sentence, status: :error, http_status: :bad_request }
+        end
+
+        { deploy_token: DeployToken.load(answer['record']), http_status: :created, status: :success }
+      end
+    end
+  end
+end
+
+module Gitlab
+  VERSION = Console.version
+
+  module VisibilityLevel
+    PRIVATE = 0
+    INTERNAL = 10
+    PUBLIC = 20
+  end
+
+  # The settings of the admin area; every setting of the record is a method here too.
+  module CurrentSettings
+    class << self
+      def current_application_settings = ApplicationSetting.first
+
+      def method_missing(name, *args, **options, &block)
+        current_application_settings.public_send(name, *args, **options, &block)
+      end
+
+      def respond_to_missing?(name, include_private = false)
+        ApplicationSetting.method_defined?(name) || super
+      end
+    end
+  end
+
+  module Auth
+    class CurrentUserMode
+      # Admin mode is off on a new server: administrators are administrators.
+      def self.bypass_session!(_user_id) = block_given? ? yield : nil
+    end
+  end
+
+  # gitlab.yml; what is not in it raises.
+  class Settings
+    def initialize(values)
+      values.each do |name, value|
+        define_singleton_method(name) { value.is_a?(Hash) ? Settings.new(value) : value }
+      end
+    end
+
+    def [](name) = public_send(name)
+  end
+
+  def self.config = @config ||= Settings.new(Console.settings)
+end
+
+module Rails
+  def self.env = 'production'
+  def self.version = '7.0.8.7'
+end

@@ -1,0 +1,86 @@
+"""gitlab:db:configure: makes and seeds the database, or brings the tables of an older package up to date.
+
+Source: gitlab-org/gitlab lib/tasks/gitlab/db.rake, db/fixtures/production/003_admin.rb. As there, seeding happens only
+in the run that makes the tables: when it fails, a second run succeeds and there is no administrator.
+"""
+
+from collections.abc import Mapping
+
+from lab_gitlab import instance_settings, projects, runners, users
+from lab_gitlab.application import Application
+from lab_gitlab.records import Column, Model, RecordInvalidError, full_messages
+from lab_gitlab.version import version
+
+DEFAULT_ROOT_EMAIL = "admin@example.com"
+
+TYPES = {"integer": "INTEGER", "boolean": "INTEGER"}
+MODELS: Mapping[str, Model] = {
+    model.name: model
+    for model in (
+        instance_settings.APPLICATION_SETTING,
+        users.USER,
+        users.PERSONAL_ACCESS_TOKEN,
+        projects.ORGANIZATION,
+        projects.NAMESPACE,
+        projects.GROUP,
+        projects.PROJECT,
+        projects.DEPLOY_TOKEN,
+        projects.CONTAINER_REPOSITORY,
+        runners.RUNNER,
+        runners.RUNNER_MANAGER,
+    )
+}
+
+
+class SeedError(Exception):
+    """The tables are there now, but there is no administrator."""
+
+
+def configure(app: Application, environment: Mapping[str, str]) -> list[str]:
+    """Returns what the task prints. Raises SeedError with what it prints then."""
+    tables = {row["name"] for row in app.database.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    make = "schema_migrations" not in tables
+    with app.database.transaction():
+        _migrate(app)
+        app.database.execute("CREATE TABLE IF NOT EXISTS schema_migrations (version TEXT PRIMARY KEY)")
+        app.database.execute("INSERT OR IGNORE INTO schema_migrations VALUES (?)", version())
+    if not make:
+        return ["Running db:migrate rake task"]
+    return ["Running db:schema:load rake task", *_seed(app, environment)]
+
+
+def _migrate(app: Application) -> None:
+    for model in MODELS.values():
+        app.database.execute(f"CREATE TABLE IF NOT EXISTS {model.table} (id INTEGER PRIMARY KEY AUTOINCREMENT)")
+        known = {row["name"] for row in app.database.query(f"PRAGMA table_info({model.table})")}
+        for name, column in model.columns.items():
+            if name not in known:
+                app.database.execute(f"ALTER TABLE {model.table} ADD COLUMN {_definition(name, column)}")
+
+
+def _definition(name: str, column: Column) -> str:
+    kind, default = TYPES.get(column.kind, "TEXT"), column.default
+    if default is None or column.kind == "list":
+        return f"{name} {kind}"
+    return f"{name} {kind} DEFAULT {int(default) if kind == 'INTEGER' else repr(default)}"
+
+
+def _seed(app: Application, environment: Mapping[str, str]) -> list[str]:
+    instance_settings.APPLICATION_SETTING.create(app)
+    password = environment.get("GITLAB_ROOT_PASSWORD") or ""
+    email = environment.get("GITLAB_ROOT_EMAIL") or DEFAULT_ROOT_EMAIL
+    try:
+        root = users.seed_administrator(app, password=password, email=email)
+    except RecordInvalidError as error:
+        raise SeedError(
+            "\n".join(
+                [
+                    "Could not create the default administrator account:",
+                    "",
+                    *(f"--> {message}" for message in full_messages(error.errors)),
+                    "",
+                ]
+            )
+        ) from None
+    projects.seed(app, root)
+    return ["Administrator account created:", "", "login:    root", "password: ******"]

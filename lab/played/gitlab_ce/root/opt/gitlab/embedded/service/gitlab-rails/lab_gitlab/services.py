@@ -1,0 +1,103 @@
+"""The package's services and their run scripts.
+
+Which script checks the mount points, and under which user it runs: omnibus-gitlab 17.10.4+ce.0, the sv-*-run.erb files.
+"""
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_gitlab import paths
+from lab_gitlab.accounts import Owner
+from lab_gitlab.configuration import MONITORING, Configuration
+
+PLACEHOLDER = ("sleep", "infinity")
+"""Runs for services that only have to be seen running."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """`section` of gitlab.rb switches it on and off. Root runs it where `account` is None."""
+
+    name: str
+    section: str
+    command: tuple[str, ...] = PLACEHOLDER
+    account: str | None = "user"
+    directory: Path | None = None
+    checks_mounts: bool = True
+    enabled: bool = True
+
+    def is_enabled(self, configuration: Configuration) -> bool:
+        if self.section in MONITORING and configuration.section("prometheus_monitoring").get("enable") is False:
+            return False
+        return configuration.enabled(self.section, default=self.enabled)
+
+
+def _module(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-W", "ignore", "-m", f"lab_gitlab.{name}", *arguments)
+
+
+# In the order in which reconfigure sets them up; what comes before the database is needed to migrate it.
+BEFORE_MIGRATION = (
+    Service(
+        "gitlab-sshd",
+        "gitlab_sshd",
+        _module("sshd"),
+        directory=paths.VAR / "gitlab-sshd",
+        checks_mounts=False,
+        enabled=False,
+    ),
+    Service("logrotate", "logrotate", account=None, checks_mounts=False),
+    Service("redis", "redis", _module("answering_service", str(paths.REDIS_SOCKET)), account="redis"),
+    Service("gitaly", "gitaly", _module("answering_service", str(paths.GITALY_SOCKET))),
+    Service("postgresql", "postgresql", _module("database_server"), account="postgresql"),
+    Service("gitlab-kas", "gitlab_kas"),
+)
+AFTER_MIGRATION = (
+    Service("puma", "puma", _module("puma")),
+    Service("sidekiq", "sidekiq"),
+    Service("gitlab-workhorse", "gitlab_workhorse", _module("workhorse")),
+    Service(
+        "nginx",
+        "nginx",
+        (paths.NGINX, "-p", f"{paths.NGINX_DIRECTORY}/", "-c", "conf/nginx.conf", "-e", "stderr"),
+        account=None,
+        directory=paths.NGINX_DIRECTORY,
+    ),
+    Service("registry", "registry", checks_mounts=False, enabled=False),
+    Service("node-exporter", "node_exporter", account="prometheus"),
+    Service("gitlab-exporter", "gitlab_exporter"),
+    Service("redis-exporter", "redis_exporter", account="redis"),
+    Service("prometheus", "prometheus", account="prometheus"),
+    Service("alertmanager", "alertmanager", account="prometheus"),
+    Service("postgres-exporter", "postgres_exporter", account="postgresql"),
+)
+
+
+def run_script(service: Service, configuration: Configuration, owner: Owner | None) -> str:
+    """The shell script that becomes the service, as `owner` if one is given."""
+    lines = ["#!/bin/bash", "exec 2>&1"]
+    if service.checks_mounts:
+        for mountpoint in configuration.mountpoints:
+            lines += [
+                f"if ! mountpoint -q {shlex.quote(mountpoint)}; then",
+                f"  echo 'Refusing to start because {mountpoint} is not a mountpoint.'",
+                "  exit 1",
+                "fi",
+            ]
+    if service.directory:
+        lines.append(f"cd {shlex.quote(str(service.directory))} || exit 1")
+    lines.append(f"export PYTHONPATH={shlex.quote(str(paths.RAILS))} PYTHONUNBUFFERED=1")
+    if not paths.IS_MACHINE:
+        lines.append(f"export LAB_ROOT={shlex.quote(str(paths.ROOT))}")
+    command = [*_as(owner), *service.command]
+    lines.append(f"exec {shlex.join(command)}")
+    return "\n".join(lines) + "\n"
+
+
+def _as(owner: Owner | None) -> tuple[str, ...]:
+    if owner is None or owner.uid == os.geteuid():
+        return ()
+    return ("setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups")

@@ -1,0 +1,152 @@
+"""What the command line shows of the lab: its state, what its machines are doing, and how a run has ended."""
+
+import contextlib
+import json
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from lab import stack, versions
+from lab.workspace import ROOT, LabError, say
+
+REAL = (
+    f"the program, Pulumi's engine {versions.PULUMI} and HashiCorp's AWS provider {versions.TERRAFORM_AWS}; systemd, "
+    "cloud-init, SSH, dnf with signed repositories, Docker; the container registry's server; nginx before GitLab; "
+    "disks, routing, packet filter and the balancer's health checks"
+)
+PLAYED = (
+    "AWS's API (moto) and Pulumi's AWS and command plugins; RHEL 8 (Debian dressed as it); GitLab CE behind its "
+    "nginx; gitlab-runner; the vendors' addresses. lab/README.md says what that proves and what not"
+)
+
+WATCH_INTERVAL = 2.0  # seconds
+
+
+def cloud_status() -> dict[str, Any] | None:
+    """What the cloud says of itself; None when it does not run."""
+    # Not by way of a proxy that the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{stack.API}/_lab/status", timeout=10) as answer:
+            status: dict[str, Any] = json.load(answer)
+            return status
+    except (OSError, ValueError):
+        return None
+
+
+def machine(role: str) -> dict[str, Any]:
+    """The running cloud's machine of this role. Raises LabError when there is none."""
+    status = cloud_status()
+    if status is None:
+        raise LabError("the lab is not up: run make up")
+    names = [str(found["name"]) for found in status["machines"]]
+    for found in status["machines"]:
+        if found["name"] == role or str(found["name"]).startswith(f"{role}-"):
+            return dict(found)
+    raise LabError(f"there is no machine {role}; there are: {', '.join(sorted(names)) or 'none'}")
+
+
+def overview(status: dict[str, Any], running: dict[str, bool]) -> str:
+    """The text of `lab status`."""
+    names = {found["instance_id"]: found["name"] for found in status["machines"]}
+    sections: dict[str, list[Sequence[object]]] = {
+        "Parts": [(name, "running" if alive else "not running") for name, alive in running.items()],
+        "Machines": [_machine(found) for found in status["machines"]],
+        "Balancers": [
+            (f"{balancer['address']}:{target['port']}", names.get(target["instance_id"], "-"), target["health"])
+            for balancer in status["balancers"]
+            for target in balancer["targets"]
+        ],
+        "Volumes": [
+            (volume["id"], f"{volume['size']} GiB", volume["status"] or "available", names.get(volume["instance"], "-"))
+            for volume in status["volumes"]
+        ],
+        "Flows": [_flow(flow) for flow in status["flows"]],
+        "Dropped in the last ten minutes": [
+            (f"{drop['from']} → {drop['to']}", f"{drop['protocol']} {drop['port']}")
+            for drop in status.get("rejected") or []
+        ],
+    }
+    text = [f"{title}\n{_table(rows) or '  none'}" for title, rows in sections.items()]
+    return "\n".join([*text, f"Real\n  {REAL}", f"Played\n  {PLAYED}"])
+
+
+def summary(outputs: dict[str, Any]) -> str:
+    """What a person wants to know after `up`."""
+    password = f"{_python()} -m lab outputs initialRootPassword --show-secrets"
+    lines = [
+        ("GitLab", outputs["externalUrl"]),
+        ("Log in", f"as root; this shows the password: {password}"),
+        ("Registry", outputs["registryHost"]),
+    ]
+    checks = [(f"✓ {check['check']}", f"{check['seconds']:.1f} s") for check in outputs["acceptance"]]
+    return f"{_table(lines)}\nProof, from the runner's machine and through the balancer\n{_table(checks)}"
+
+
+@contextlib.contextmanager
+def machines_watched() -> Iterator[None]:
+    """Say what changes about machines and targets, where the engine's display scrolls and leaves room for it."""
+    if sys.stdout.isatty():
+        yield
+        return
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(over,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(over: threading.Event) -> None:
+    before: set[str] = set()
+    while not over.wait(WATCH_INTERVAL):
+        status = cloud_status()
+        if status is None:
+            continue
+        now = set(_facts(status))
+        for fact in sorted(now - before):
+            say(f"    {fact}")
+        before = now
+
+
+def _facts(status: dict[str, Any]) -> Iterator[str]:
+    names = {found["instance_id"]: found["name"] for found in status["machines"]}
+    for found in status["machines"]:
+        boot = f", first boot {found['cloud_init']}" if found["cloud_init"] != "-" else ""
+        yield f"machine {found['name']}: {found['state']}{boot}"
+        if found.get("error"):
+            yield f"machine {found['name']}: {found['error']}"
+    for balancer in status["balancers"]:
+        for target in balancer["targets"]:
+            name = names.get(target["instance_id"], target["instance_id"])
+            yield f"balancer {balancer['name']}: port {target['port']} to {name} {target['health']}"
+        if balancer.get("error"):
+            yield f"balancer {balancer['name']}: {balancer['error']}"
+
+
+def _machine(found: dict[str, Any]) -> Sequence[object]:
+    addresses = (found["private_ip"] or "-", found["public_ip"] or "-")
+    boot = f"first boot {found['cloud_init']}"
+    return (found["name"], found["instance_id"], found["state"], *addresses, boot, found.get("error") or "")
+
+
+def _flow(flow: dict[str, Any]) -> Sequence[object]:
+    first, last = flow["first_port"], flow["last_port"]
+    ports = "" if first is None else f" {first}" if first == last else f" {first}-{last}"
+    return (flow["direction"], f"{flow['from']} → {flow['to']}", f"{flow['protocol']}{ports}", flow["why"] or "")
+
+
+def _table(rows: Iterable[Sequence[object]]) -> str:
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _python() -> str:
+    """The running Python as a person in the clone would type it."""
+    return sys.executable.removeprefix(f"{ROOT}/")

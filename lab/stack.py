@@ -1,0 +1,241 @@
+"""Runs Pulumi on the lab's stack: this clone's program, unchanged, with state, secrets and plugins below `.lab`."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.engine import build
+from lab.workspace import ROOT, STATE, LabError, inputs_hash
+
+STACK = "lab"
+API = "http://127.0.0.1:5566"
+SETTINGS = ROOT / "Pulumi.lab.yaml"
+PROJECT = ROOT / "Pulumi.yaml"
+
+KEYS = STATE / "keys"
+PRIVATE_KEY = KEYS / "id_ed25519"
+PASSPHRASE = KEYS / "passphrase"
+BACKEND = STATE / "state"
+FOLDER = STATE / "stack"
+"""A project of the same name: what the CLI writes for the stack lands here instead of in the clone's own files."""
+
+CLONE_VARIABLE = "LAB_CLONE"
+"""Marks every process of the engine with the clone it works for."""
+
+
+class EngineFailed(LabError):
+    """Pulumi has ended with an error, which it has shown itself."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: unlike a key press at the terminal it has not reached the engine yet."""
+
+
+def environment() -> dict[str, str]:
+    """Environment of every Pulumi command: nothing of the user's AWS account can be reached from it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PULUMI_"))}
+    own = {
+        CLONE_VARIABLE: str(ROOT),
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": API,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "PULUMI_BACKEND_URL": f"file://{BACKEND}",
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(PASSPHRASE),
+        "PULUMI_CREDENTIAL_STORE": "plaintext",
+        "PULUMI_HOME": str(build.PULUMI_HOME),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+    if build.official():
+        return inherited | own
+    own |= {
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PULUMI_DISABLE_REGISTRY_RESOLVE": "true",
+    }
+    if mirror := build.terraform_mirror():
+        own[build.MIRROR_VARIABLE] = str(mirror)
+    return inherited | own
+
+
+def up() -> None:
+    """`pulumi up`, its own display on the terminal. Raises EngineFailed."""
+    _operate("up", "--yes", "--skip-preview")
+
+
+def preview(*, refresh: bool = False, expect_no_changes: bool = False) -> None:
+    """`pulumi preview`, its own display on the terminal. Raises EngineFailed, also for an unexpected change."""
+    options = {"--refresh": refresh, "--expect-no-changes": expect_no_changes}
+    _operate("preview", *[option for option, wanted in options.items() if wanted])
+
+
+def preview_json(*, refresh: bool = False) -> dict[str, Any]:
+    """What `pulumi preview --json` says: `steps`, `changeSummary`, `diagnostics`."""
+    prepare()
+    options = ["--refresh"] if refresh else []
+    answer: dict[str, Any] = json.loads(_ask("preview", *_stack_options(), "--json", *options, cwd=ROOT))
+    return answer
+
+
+def refresh() -> None:
+    """`pulumi refresh`, its own display on the terminal. Raises EngineFailed."""
+    _operate("refresh", "--yes", "--skip-preview")
+
+
+def destroy() -> None:
+    """`pulumi destroy`, its own display on the terminal; the emptied stack stays. Raises EngineFailed."""
+    _operate("destroy", "--yes", "--skip-preview")
+
+
+def outputs(*, show_secrets: bool = False) -> dict[str, Any]:
+    """The stack's outputs; a secret is the text `[secret]` unless it is asked for. Empty without a stack."""
+    if not _exists():
+        return {}
+    options = ["--show-secrets"] if show_secrets else []
+    answer: dict[str, Any] = json.loads(_ask("stack", "output", "--stack", STACK, "--json", *options))
+    return answer
+
+
+def resources() -> list[str]:
+    """URNs of the resources that the state lists, without the stack's own and the providers'."""
+    if not _exists():
+        return []
+    deployment = json.loads(_ask("stack", "export", "--stack", STACK))["deployment"]
+    urns = [resource["urn"] for resource in deployment.get("resources") or []]
+    return [urn for urn in urns if not urn.split("::")[2].startswith("pulumi:")]
+
+
+def forget() -> None:
+    """Remove the stack's state and configuration; passphrase and key pair stay. What it made is not touched."""
+    shutil.rmtree(BACKEND, ignore_errors=True)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def prepare() -> None:
+    """Make what an operation needs: passphrase, key pair, backend, stack, stack file. Idempotent, quick when done."""
+    KEYS.mkdir(parents=True, exist_ok=True)
+    KEYS.chmod(0o700)
+    _ensure_passphrase()
+    _ensure_key_pair()
+    BACKEND.mkdir(parents=True, exist_ok=True)
+    if not (_exists() and "encryptionsalt" in _read(_stack_file())):
+        forget()
+        BACKEND.mkdir(parents=True)
+    made_from = inputs_hash(PROJECT, SETTINGS, PRIVATE_KEY)
+    stamp = FOLDER / "made-from"
+    if stamp.exists() and stamp.read_text() == made_from:
+        return
+    salt = _read(_stack_file()).get("encryptionsalt")
+    settings = _read(SETTINGS)
+    settings["config"][f"{_project()}:sshPublicKey"] = PRIVATE_KEY.with_suffix(".pub").read_text().strip()
+    if salt is not None:
+        settings["encryptionsalt"] = salt
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "Pulumi.yaml").write_text(yaml.safe_dump({"name": _project(), "runtime": "python"}))
+    _stack_file().write_text(yaml.safe_dump(settings, sort_keys=False))
+    if not _exists():
+        _ask("stack", "init", "--stack", STACK, "--secrets-provider", "passphrase")
+    private_key = PRIVATE_KEY.read_text()
+    _ask("config", "set", "--stack", STACK, "--secret", "--raw", "sshPrivateKey", input=private_key)
+    stamp.write_text(made_from)
+
+
+def clear_stale() -> None:
+    """End what a killed engine left running and release its lock. Only for the one who alone uses the stack."""
+    for pid in sorted(_engine_processes()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    if _exists() and any((BACKEND / ".pulumi" / "locks").rglob("*.json")):
+        _ask("cancel", "--yes", "--stack", STACK)
+
+
+def _operate(*command: str) -> None:
+    prepare()
+    arguments = [str(build.ensure()), *command, *_stack_options()]
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment())
+    interruption: KeyboardInterrupt | None = None
+    while process.returncode is None:
+        # The engine answers the first interrupt by finishing what it is at, and must not be killed over it.
+        try:
+            process.wait()
+        except KeyboardInterrupt as interrupt:
+            interruption = interrupt
+            if isinstance(interrupt, Terminated):
+                process.send_signal(signal.SIGINT)
+    if interruption is not None:
+        raise interruption
+    if process.returncode:
+        raise EngineFailed(f"pulumi {command[0]} has failed: see above")
+
+
+def _stack_options() -> list[str]:
+    return ["--stack", STACK, "--config-file", str(_stack_file())]
+
+
+def _ask(*command: str, cwd: Path = FOLDER, input: str | None = None) -> str:
+    """Run a command that answers at once. Returns its standard output; raises LabError with its errors."""
+    arguments = [str(build.ensure()), "--non-interactive", "--color", "never", *command]
+    done = subprocess.run(
+        arguments, cwd=cwd, env=environment(), input=input, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise LabError(f"pulumi {' '.join(command[:2])} has failed:\n{done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def _project() -> str:
+    name: str = _read(PROJECT)["name"]
+    return name
+
+
+def _stack_file() -> Path:
+    return FOLDER / f"Pulumi.{STACK}.yaml"
+
+
+def _exists() -> bool:
+    return any((BACKEND / ".pulumi" / "stacks" / _project()).glob(f"{STACK}.json*"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A YAML file, empty when there is none."""
+    return (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
+
+
+def _ensure_passphrase() -> None:
+    if PASSPHRASE.exists():
+        return
+    unfinished = PASSPHRASE.with_suffix(".unfinished")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(secrets.token_urlsafe(32))
+    unfinished.rename(PASSPHRASE)
+
+
+def _ensure_key_pair() -> None:
+    public_key = PRIVATE_KEY.with_suffix(".pub")
+    if PRIVATE_KEY.exists() and public_key.exists():
+        return
+    PRIVATE_KEY.unlink(missing_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(PRIVATE_KEY)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def _engine_processes() -> Iterator[int]:
+    """Processes that an engine of this clone started, itself included."""
+    mark = f"{CLONE_VARIABLE}={ROOT}\0".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if re.search(rb"(^|\0)" + re.escape(mark), variables):
+            yield int(folder.name)

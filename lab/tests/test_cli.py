@@ -1,0 +1,291 @@
+"""The command line: who may run a lab, what it does when things are gone, what it shows."""
+
+import fcntl
+import os
+import sys
+
+import pytest
+
+from lab import __main__ as cli
+from lab import host, report, stack
+from lab.workspace import ROOT, LabError
+
+STATUS = {
+    "api": {"only": False},
+    "machines": [
+        {
+            "instance_id": "i-1",
+            "name": "server-lab",
+            "private_ip": "10.42.0.10",
+            "public_ip": "203.0.113.17",
+            "state": "running",
+            "container": "gitlab-lab-i-1",
+            "cloud_init": "running",
+            "error": None,
+        }
+    ],
+    "balancers": [
+        {
+            "name": "gitlab",
+            "address": "203.0.113.16",
+            "targets": [{"port": 80, "instance_id": "i-1", "health": "initial", "reason": "x"}],
+            "error": None,
+        }
+    ],
+    "flows": [
+        {
+            "direction": "in",
+            "from": "203.0.113.1/32",
+            "to": "server",
+            "protocol": "tcp",
+            "first_port": 22,
+            "last_port": 22,
+            "why": "administrators",
+        }
+    ],
+    "rejected": [{"from": "203.0.113.1", "to": "203.0.113.17", "protocol": "tcp", "port": 8080}],
+    "volumes": [{"id": "vol-1", "size": 10, "zone": "us-east-1a", "status": "attached", "instance": "i-1"}],
+}
+
+
+class Cloud:
+    """A daemon that is there or not."""
+
+    name = "cloud"
+    command = ["cloud"]
+    log_file = pid_file = None
+    runs = False
+
+    def __init__(self, log_file, pid_file):
+        self.log_file, self.pid_file = log_file, pid_file
+        self.stopped = 0
+
+    def running(self):
+        return self.runs
+
+    def stop(self, timeout=10.0):
+        self.runs = False
+        self.stopped += 1
+
+
+@pytest.fixture(autouse=True)
+def lab(tmp_path, monkeypatch):
+    """A clone and a machine of the test's own, without tools for machines."""
+    state = tmp_path / "clone" / ".lab"
+    state.mkdir(parents=True)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setattr(cli, "ROOT", tmp_path / "clone")
+    monkeypatch.setattr(cli, "STATE", state)
+    monkeypatch.setattr(cli, "LOGS", state / "logs")
+    monkeypatch.setattr(cli, "KNOWN_CLOUD", state / "known-cloud")
+    monkeypatch.setattr(cli, "_owner_file", lambda: tmp_path / "owner")
+    monkeypatch.setattr(cli, "CLOUD", Cloud(tmp_path / "cloud.log", tmp_path / "cloud.pid"))
+    monkeypatch.setattr(host, "missing", lambda tools: {"no-such-tool": "no-such-package"})
+    monkeypatch.setattr(report, "cloud_status", lambda: None)
+    for name in ("clear_stale", "forget", "preview", "up"):
+        monkeypatch.setattr(stack, name, lambda: None)
+    monkeypatch.setattr(stack, "resources", list)
+    return tmp_path
+
+
+def run(*arguments):
+    return cli.main(arguments)
+
+
+def test_every_command_explains_itself(capsys):
+    for command in ("up", "preview", "status", "outputs", "ssh", "logs", "down"):
+        with pytest.raises(SystemExit) as left:
+            run(command, "--help")
+        assert left.value.code == 0
+        assert f"usage: python -m lab {command}" in capsys.readouterr().out
+
+
+def test_a_command_for_a_machine_is_taken_whole():
+    arguments = cli._parser().parse_args(["ssh", "server", "--", "sudo bash -c 'ls --all'"])
+    assert (arguments.role, arguments.run) == ("server", ["sudo bash -c 'ls --all'"])
+    assert cli._parser().parse_args(["ssh", "server"]).run == []
+
+
+def test_where_machines_cannot_run_up_says_why_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(host, "why_no_machines", lambda: "no loop devices for the volumes")
+    assert run("up") == 1
+    said = capsys.readouterr().err
+    assert said == "lab: no loop devices for the volumes; make preview works here and shows what would be made\n"
+
+
+def test_there_is_one_lab_on_a_machine(lab):
+    assert cli._claim()
+    assert not cli._claim()
+    other = lab / "other"
+    (other / ".lab").mkdir(parents=True)
+    (lab / "owner").write_text(f"{other}\n")
+    with pytest.raises(LabError, match=f"the lab of {other} is on this machine.*run make down there"):
+        cli._claim()
+    (other / ".lab").rmdir()
+    assert cli._claim(), "a clone that is gone owns nothing"
+
+
+def test_down_in_another_clone_touches_nothing(lab, monkeypatch, capsys):
+    (lab / "owner").write_text(f"{lab / 'other'}\n")
+    monkeypatch.setattr(stack, "forget", lambda: pytest.fail("touched"))
+    assert run("down") == 0
+    assert "nothing of this clone is up" in capsys.readouterr().out
+
+
+def test_down_tries_every_step_and_keeps_its_claim_when_one_fails(lab, monkeypatch, capsys):
+    cli._claim()
+    done = []
+
+    def fail():
+        raise OSError("device is busy")
+
+    monkeypatch.setattr(stack, "clear_stale", fail)
+    monkeypatch.setattr(stack, "forget", lambda: done.append("forget"))
+    assert run("down") == 1
+    assert "lab: device is busy" in capsys.readouterr().err
+    assert done == ["forget"]
+    assert (lab / "owner").exists()
+
+    monkeypatch.setattr(stack, "clear_stale", lambda: None)
+    assert run("down") == 0
+    assert not (lab / "owner").exists()
+
+
+def test_a_second_command_at_the_same_time_is_refused(lab, capsys):
+    with (lab / "clone" / ".lab" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run("down") == 1
+    assert "another command is at work on this lab" in capsys.readouterr().err
+
+
+def test_a_stack_whose_cloud_is_gone_starts_anew(lab, monkeypatch, capsys):
+    forgotten = []
+    monkeypatch.setattr(stack, "forget", lambda: forgotten.append(True))
+    cli.CLOUD.pid_file.write_text("1 1\n")
+    cli._match_stack_and_cloud()
+    monkeypatch.setattr(stack, "resources", lambda: ["urn"])
+    cli._match_stack_and_cloud()
+    assert not forgotten
+
+    cli.CLOUD.pid_file.write_text("2 2\n")
+    cli._match_stack_and_cloud()
+    assert forgotten == [True]
+    assert "the stack starts anew" in capsys.readouterr().out
+
+
+def test_a_cloud_whose_stack_is_gone_starts_anew(lab, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
+    monkeypatch.setattr(cli, "_start_cloud", lambda *, api_only: started.append(api_only))
+    cli.CLOUD.pid_file.write_text("1 1\n")
+    cli._match_stack_and_cloud()
+    assert started == [False]
+    assert "machines that no stack knows of" in capsys.readouterr().out
+
+
+def test_something_else_at_the_clouds_address_is_not_taken_for_it(monkeypatch):
+    monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
+    with pytest.raises(LabError, match="something else answers at"):
+        cli._start_cloud(api_only=False)
+
+
+def test_a_preview_without_a_lab_starts_the_api_alone_and_stops_it(lab, monkeypatch):
+    monkeypatch.setattr(host, "ensure", lambda tools: None)
+    started = []
+    monkeypatch.setattr(cli, "_start_cloud", lambda *, api_only: started.append(api_only))
+    cli.CLOUD.pid_file.write_text("1 1\n")
+    assert run("preview") == 0
+    assert started == [True]
+    assert cli.CLOUD.stopped == 1  # type: ignore[attr-defined]
+    assert not (lab / "owner").exists()
+
+
+def test_a_preview_of_a_running_lab_leaves_it_running(monkeypatch, capsys):
+    monkeypatch.setattr(host, "ensure", lambda tools: None)
+    monkeypatch.setattr(cli.CLOUD, "runs", True)
+    assert run("preview") == 0
+    assert cli.CLOUD.running()
+    assert run("preview", "--api-only") == 1
+    assert "the lab is up" in capsys.readouterr().err
+
+
+def test_ssh_goes_to_the_machines_public_address_with_the_labs_key(monkeypatch):
+    executed: list[list[str]] = []
+    monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
+    monkeypatch.setattr(os, "execvp", lambda program, command: executed.append(command))
+    run("ssh", "server", "--", "sudo id")
+    (command,) = executed
+    assert command[:5] == ["ssh", "-F", "none", "-i", str(stack.PRIVATE_KEY)]
+    assert command[-2:] == ["ec2-user@203.0.113.17", "sudo id"]
+
+
+def test_an_unknown_machine_is_answered_with_those_that_are_there(monkeypatch, capsys):
+    monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
+    assert run("ssh", "database") == 1
+    assert capsys.readouterr().err == "lab: there is no machine database; there are: server-lab\n"
+
+
+def test_without_a_lab_there_is_nothing_to_show(lab, capsys):
+    (lab / "owner").write_text("/srv/other\n")
+    assert run("status") == 1
+    assert "the lab is not up: run make up; the lab of /srv/other is on this machine" in capsys.readouterr().err
+
+
+def test_an_interruption_is_no_failure_of_the_lab(monkeypatch, capsys):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "down", interrupt)
+    assert run("down") == cli.INTERRUPTED
+    assert "can be run again" in capsys.readouterr().err
+
+
+def test_the_overview_names_machines_where_the_cloud_has_ids():
+    text = report.overview(STATUS, {"cloud": True, "dockerd": False})
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "dockerd not running" in lines
+    assert "server-lab i-1 running 10.42.0.10 203.0.113.17 first boot running" in lines
+    assert "203.0.113.16:80 server-lab initial" in lines
+    assert "vol-1 10 GiB attached server-lab" in lines
+    assert "in 203.0.113.1/32 → server tcp 22 administrators" in lines
+    assert "203.0.113.1 → 203.0.113.17 tcp 8080" in lines
+    assert {"Real", "Played"} <= set(lines)
+
+
+def test_up_ends_with_address_login_and_proof(monkeypatch):
+    monkeypatch.setattr(sys, "executable", f"{ROOT}/.venv/bin/python")
+    outputs = {
+        "externalUrl": "http://203.0.113.16",
+        "registryHost": "203.0.113.16:5000",
+        "acceptance": [{"check": "push of a fresh image", "seconds": 0.44}],
+    }
+    lines = [" ".join(line.split()) for line in report.summary(outputs).splitlines()]
+    assert lines == [
+        "GitLab http://203.0.113.16",
+        "Log in as root; this shows the password: .venv/bin/python -m lab outputs initialRootPassword --show-secrets",
+        "Registry 203.0.113.16:5000",
+        "Proof, from the runner's machine and through the balancer",
+        "✓ push of a fresh image 0.4 s",
+    ]
+
+
+def test_changes_of_the_machines_are_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(report, "WATCH_INTERVAL", 0.01)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
+    answers = [STATUS, STATUS, {**STATUS, "machines": [{**STATUS["machines"][0], "cloud_init": "done"}]}]  # type: ignore[index]
+    over = []
+
+    def answer():
+        if len(answers) == 1:
+            over.append(True)
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr(report, "cloud_status", answer)
+    with report.machines_watched():
+        while len(over) < 2:
+            pass
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "balancer gitlab: port 80 to server-lab initial",
+        "machine server-lab: running, first boot running",
+        "machine server-lab: running, first boot done",
+    ]

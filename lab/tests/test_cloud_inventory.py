@@ -1,0 +1,191 @@
+"""From calls of the API to what the lab will make of them."""
+
+import pytest
+from moto import mock_aws
+
+from lab.cloud import inventory, patches
+from lab.cloud.balancers import PRESERVATION, WRONG_ZONE, fixed_health
+from lab.cloud.reconciler import Reconciler
+from lab.tests.test_cloud_patches import REGION, Cloud, client, settle
+
+
+@pytest.fixture
+def cloud():
+    with mock_aws():
+        patches.target_health.clear()
+        yield Cloud()
+
+
+def route_out(cloud):
+    table = cloud.ec2.create_route_table(VpcId=cloud.vpc)["RouteTable"]["RouteTableId"]
+    cloud.ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=cloud.gateway)
+    cloud.ec2.associate_route_table(RouteTableId=table, SubnetId=cloud.subnet)
+
+
+def serve(cloud, instance, **group):
+    settle()
+    arn = cloud.target_group(**group)
+    cloud.elb.register_targets(TargetGroupArn=arn, Targets=[{"Id": instance}])
+    balancer = cloud.balancer()
+    cloud.elb.create_listener(
+        LoadBalancerArn=balancer["LoadBalancerArn"],
+        Port=80,
+        Protocol="TCP",
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": arn}],
+    )
+    return arn
+
+
+def test_an_interface(cloud):
+    group, (allocation, public) = cloud.group("server"), cloud.address()
+    interface = cloud.interface(Groups=[group])
+    cloud.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=interface)
+    assert inventory.read().network.interfaces == ()  # in no machine
+    cloud.run_on(interface)
+    (found,) = inventory.read().network.interfaces
+    assert (found.address, found.subnet, found.vpc) == ("10.42.0.4", "10.42.0.0/24", "10.42.0.0/16")
+    assert found.groups == (group,)
+    assert (found.elastic, found.public) == (public, None)
+    route_out(cloud)
+    assert inventory.read().network.interfaces[0].public == public
+    cloud.ec2.disassociate_address(AssociationId=cloud.ec2.describe_addresses()["Addresses"][0]["AssociationId"])
+    cloud.ec2.detach_internet_gateway(InternetGatewayId=cloud.gateway, VpcId=cloud.vpc)
+    assert not inventory.read().network.interfaces[0].routed
+
+
+def test_rules(cloud):
+    group, other = cloud.group("one"), cloud.group("other")
+    permissions = [
+        {
+            "IpProtocol": "tcp",
+            "FromPort": 22,
+            "ToPort": 22,
+            "IpRanges": [{"CidrIp": "198.51.100.1/32", "Description": "administrator"}],
+        },
+        {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "UserIdGroupPairs": [{"GroupId": other}]},
+        {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]},
+    ]
+    cloud.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=permissions)
+    rules = [rule for rule in inventory.read().network.rules if rule.group == group]
+    assert {(r.egress, r.protocol, r.peer, r.first_port, r.description) for r in rules} == {
+        (False, "tcp", "198.51.100.1/32", 22, "administrator"),
+        (False, "tcp", other, 80, ""),
+        (True, "-1", "0.0.0.0/0", None, ""),
+    }
+
+
+def test_a_machine(cloud):
+    names = [{"Key": "Name", "Value": "runner"}]
+    tags = [{"ResourceType": "instance", "Tags": names}]
+    instance, volume = cloud.run(TagSpecifications=tags), cloud.volume()
+    settle()
+    cloud.ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    (found,) = inventory.read().machines
+    assert (found.id, found.name, found.state) == (instance, "runner", "running")
+    assert found.hostname == "ip-10-42-0-4"
+    assert [(v.id, v.status) for v in found.volumes] == [(volume, "attaching")]  # not the root device
+    settle()
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+    assert inventory.read().machines[0].state == "shutting-down"
+    settle()
+    left = inventory.read()
+    assert left.machines == () and [v.id for v in left.volumes] == [volume]
+
+
+def test_what_the_metadata_service_tells(cloud):
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBsZvlFH8RsHAT6sAH4flr3a4VY+I7hu74FRQ3cC76cx admin"
+    cloud.ec2.import_key_pair(KeyName="admin", PublicKeyMaterial=key.encode())
+    instance = cloud.run(
+        KeyName="admin",
+        UserData="#cloud-config\n",
+        MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
+    )
+    facts = inventory.read().facts["10.42.0.4"]
+    assert (facts.instance_id, facts.user_data) == (instance, b"#cloud-config\n")
+    assert (facts.token_required, facts.hop_limit, facts.enabled) == (True, 2, True)
+    assert facts.key == key
+    assert facts.zone == REGION + "a"
+
+
+def test_a_balancer_and_its_targets(cloud):
+    instance = cloud.run()
+    arn = serve(cloud, instance, HealthCheckProtocol="HTTP", HealthCheckPath="/-/readiness", HealthCheckPort="81")
+    preserve = [{"Key": "preserve_client_ip.enabled", "Value": "false"}]
+    proxy = [{"Key": "proxy_protocol_v2.enabled", "Value": "true"}]
+    cloud.elb.modify_target_group_attributes(TargetGroupArn=arn, Attributes=preserve + proxy)
+    (balancer,) = inventory.read().balancers
+    (listener,) = balancer.listeners
+    group = listener.group
+    assert group
+    assert (balancer.name, balancer.interface.address, listener.port) == ("front", "10.42.0.5", 80)
+    assert (group.proxy_protocol, group.preserve_client_ip) == (True, False)
+    assert (group.check_protocol, group.check_path, group.check_port) == ("HTTP", "/-/readiness", 81)
+    assert [(t.id, t.port, t.address) for t in group.targets] == [(instance, 80, "10.42.0.4")]
+    assert fixed_health(balancer, group, group.targets[0]) is None
+    cloud.ec2.stop_instances(InstanceIds=[instance])
+    stopped = inventory.read().balancers[0].groups()[0]
+    assert stopped.targets[0].address is None
+
+
+def test_client_addresses_are_preserved_unless_told_otherwise(cloud):
+    serve(cloud, cloud.run())
+    (balancer,) = inventory.read().balancers
+    (group,) = balancer.groups()
+    assert fixed_health(balancer, group, group.targets[0]) == PRESERVATION
+
+
+def test_a_target_in_a_zone_that_the_balancer_has_not(cloud):
+    serve(cloud, cloud.run(SubnetId=cloud.make_subnet("10.42.1.0/24", "b")))
+    (balancer,) = inventory.read().balancers
+    (group,) = balancer.groups()
+    assert fixed_health(balancer, group, group.targets[0]) == WRONG_ZONE
+
+
+def test_targets_that_no_listener_leads_to(cloud):
+    instance = cloud.run()
+    settle()
+    arn = cloud.target_group()
+    cloud.elb.register_targets(TargetGroupArn=arn, Targets=[{"Id": instance}])
+    assert inventory.read().idle_targets == ((arn, instance),)
+
+
+def test_names(cloud):
+    cloud.run()
+    balancer = cloud.balancer()
+    route53 = client("route53")
+    zone = route53.create_hosted_zone(Name="example.test", CallerReference="1")["HostedZone"]["Id"]
+    alias = {"HostedZoneId": "Z", "DNSName": balancer["DNSName"], "EvaluateTargetHealth": False}
+    records = [
+        {"Name": "git.example.test", "Type": "A", "AliasTarget": alias},
+        {"Name": "a.example.test", "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "10.42.0.9"}]},
+        {"Name": "c.example.test", "Type": "CNAME", "TTL": 60, "ResourceRecords": [{"Value": "a.example.test"}]},
+    ]
+    changes = [{"Action": "CREATE", "ResourceRecordSet": record} for record in records]
+    route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": changes})
+    names = inventory.read().names
+    assert names["ip-10-42-0-4.eu-central-1.compute.internal"] == ("10.42.0.4",)
+    assert names["git.example.test"] == names[balancer["DNSName"]]
+    assert names["a.example.test"] == names["c.example.test"] == ("10.42.0.9",)
+
+
+def test_overlapping_ranges_are_said_not_to_be_modelled(cloud):
+    cloud.run()
+    Cloud().run()
+    found = inventory.read()
+    assert len(found.network.interfaces) == 1
+    assert "overlapping" in found.not_modelled[0]
+    assert [machine.interface is None for machine in found.machines] == [False, True]
+
+
+def test_with_the_api_alone_what_is_asked_for_counts_as_done(cloud):
+    instance = cloud.run()
+    balancer = cloud.balancer()
+    reconciler = Reconciler(api_only=True)
+    reconciler._step()
+    assert cloud.state(instance) == "running"
+    assert cloud.elb.describe_load_balancers()["LoadBalancers"][0]["State"]["Code"] == "active"
+    status = reconciler.status()
+    assert status["api"] == {"only": True}
+    assert status["machines"][0]["instance_id"] == instance
+    assert status["balancers"][0]["name"] == balancer["LoadBalancerName"]
+    assert status["flows"][0]["direction"] == "out"

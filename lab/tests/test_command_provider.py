@@ -1,0 +1,574 @@
+"""The command plugin against the real plugin's contract, with an SSH server on the loopback."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncssh
+import grpc
+import pytest
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import engine_pb2, provider_pb2, provider_pb2_grpc
+
+from lab.engine import ssh
+from lab.engine.command_provider import CommandProvider, diff
+from lab.engine.properties import (
+    ARCHIVE,
+    ASSET,
+    SECRET,
+    SIGNATURE,
+    UNKNOWN,
+    differences,
+    from_message,
+    plain,
+    root,
+    secret,
+    to_message,
+)
+from lab.workspace import ROOT
+
+LOCAL = "command:local:Command"
+REMOTE = "command:remote:Command"
+COPY = "command:remote:CopyToRemote"
+
+CLIENT_KEY = asyncssh.generate_private_key("ssh-ed25519")
+HOST_KEY = asyncssh.generate_private_key("ssh-ed25519")
+
+Kind = provider_pb2.PropertyDiff
+
+
+class Refused(Exception):
+    """What the engine is told instead of an answer."""
+
+
+class Context:
+    async def abort(self, code, details):
+        raise Refused(details)
+
+
+class Engine:
+    def __init__(self):
+        self.log: list[tuple[str, str]] = []
+
+    async def Log(self, request):
+        severity = engine_pb2.LogSeverity.Name(request.severity).lower()
+        self.log.append(("status" if request.ephemeral else severity, request.message))
+
+    @property
+    def status(self):
+        return [text for severity, text in self.log if severity == "status"]
+
+
+class Plugin:
+    """The plugin as the engine sees it: each method is one call, checked inputs first where the engine checks."""
+
+    def __init__(self, token):
+        self.engine = Engine()
+        self.token = token
+        self.provider = CommandProvider(self.engine)  # type: ignore[arg-type]
+        self.common = {"urn": f"urn:pulumi:lab::gitlab::{token}::step", "type": token, "name": "step"}
+
+    async def check(self, inputs):
+        request = provider_pb2.CheckRequest(news=to_message(inputs), **self.common)
+        response = await self.provider.Check(request, Context())
+        return from_message(response.inputs), [(failure.property, failure.reason) for failure in response.failures]
+
+    async def checked(self, inputs):
+        found, failures = await self.check(inputs)
+        assert not failures
+        return found
+
+    async def create(self, inputs, *, preview=False, timeout=0.0):
+        properties = to_message(await self.checked(inputs))
+        request = provider_pb2.CreateRequest(properties=properties, preview=preview, timeout=timeout, **self.common)
+        response = await self.provider.Create(request, Context())
+        self.id = response.id
+        return from_message(response.properties)
+
+    async def update(self, state, inputs, *, preview=False):
+        news = to_message(await self.checked(inputs))
+        request = provider_pb2.UpdateRequest(olds=to_message(state), news=news, preview=preview, **self.common)
+        return from_message((await self.provider.Update(request, Context())).properties)
+
+    async def delete(self, state):
+        request = provider_pb2.DeleteRequest(properties=to_message(state), **self.common)
+        await self.provider.Delete(request, Context())
+
+
+@contextlib.asynccontextmanager
+async def ssh_server(*, refused_variables=(), **options):
+    """An SSH server that runs what it is told in a shell of this machine; yields the connection to it."""
+
+    async def run(process):
+        if process.command == "die":
+            process.exit_with_signal("KILL", msg="out of memory")
+            return
+        if process.command == "vanish":
+            process.get_extra_info("connection").abort()
+            return
+        shell = await asyncio.create_subprocess_shell(
+            process.command,
+            env={**os.environ, **process.env},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await shell.communicate(await process.stdin.read())
+        process.stdout.write(stdout)
+        process.stderr.write(stderr)
+        process.exit(shell.returncode)
+
+    class Channel(asyncssh.channel.SSHServerChannel):  # type: ignore[misc]
+        def _process_env_request(self, packet):
+            accepted = super()._process_env_request(packet)
+            return accepted and not {name.decode() for name in self.get_environment_bytes()} & set(refused_variables)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncssh.connection, "SSHServerChannel", Channel)
+        keys = asyncssh.import_authorized_keys(CLIENT_KEY.export_public_key().decode())
+        server = await asyncssh.create_server(
+            options.pop("server", asyncssh.SSHServer),
+            "127.0.0.1",
+            0,
+            server_host_keys=[HOST_KEY],
+            authorized_client_keys=keys,
+            process_factory=run,
+            sftp_factory=True,
+            encoding=None,
+        )
+        async with server:
+            yield {
+                "host": "127.0.0.1",
+                "port": server.get_port(),
+                "user": "ec2-user",
+                "privateKey": CLIENT_KEY.export_private_key().decode(),
+                "dialErrorLimit": 0,
+                **options,
+            }
+
+
+@pytest.fixture(autouse=True)
+def no_agent(monkeypatch):
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(ssh, "RETRY_DELAY", 0.001)
+    monkeypatch.setattr(ssh, "RETRY_MAX_DELAY", 0.001)
+
+
+# Check, diff, preview
+
+
+def test_a_connection_gets_the_plugins_defaults_and_is_secret():
+    checked = asyncio.run(Plugin(REMOTE).checked({"create": "id", "connection": {"host": "h", "privateKey": "k"}}))
+    assert checked["create"] == "id"
+    assert checked["connection"][SIGNATURE] == SECRET
+    assert checked["connection"]["value"]["privateKey"] == secret("k")
+    assert plain(checked["connection"]) == {
+        "host": "h",
+        "privateKey": "k",
+        "user": "root",
+        "port": 22,
+        "dialErrorLimit": 10,
+        "perDialTimeout": 15,
+    }
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs", "property"),
+    [
+        (REMOTE, {"create": "id"}, "connection"),
+        (REMOTE, {"connection": {"user": "root"}}, "connection.host"),
+        (REMOTE, {"connection": {"host": "h", "proxy": {"host": "p"}}}, "connection.proxy"),
+        (LOCAL, {"create": "id", "assetPaths": ["*"]}, "assetPaths"),
+        (COPY, {"connection": {"host": "h"}, "remotePath": "/x"}, "source"),
+        (COPY, {"connection": {"host": "h"}, "remotePath": "/x", "source": UNKNOWN}, "asset"),
+        (COPY, {"connection": {"host": "h"}, "remotePath": "/x", "source": {SIGNATURE: ASSET, "uri": "u"}}, "asset"),
+    ],
+)
+def test_what_is_missing_or_not_supported_is_named(token, inputs, property):
+    _, failures = asyncio.run(Plugin(token).check(inputs))
+    assert [name for name, _ in failures] == [property]
+
+
+def test_a_connection_that_is_not_known_yet_is_left_alone():
+    inputs = {"create": "id", "connection": UNKNOWN}
+    assert asyncio.run(Plugin(REMOTE).checked(inputs)) == inputs
+
+
+def test_differences_are_paths_into_the_inputs():
+    old = {"environment": {"A": "1", "B": "2", "a.b": "3"}, "triggers": ["1"], "create": "x", "stdin": "s"}
+    new = {"environment": {"A": "1", "B": "4"}, "triggers": ["2", "3"], "create": "x", "stdin": secret("s")}
+    assert dict(differences(old, new)) == {
+        'environment["a.b"]': Kind.DELETE,
+        "environment.B": Kind.UPDATE,
+        "stdin": Kind.UPDATE,
+        "triggers[0]": Kind.UPDATE,
+        "triggers[1]": Kind.ADD,
+    }
+    assert [root(path) for path in ('environment["a.b"]', "environment.B", "stdin", "triggers[0]")] == [
+        "environment",
+        "environment",
+        "stdin",
+        "triggers",
+    ]
+
+
+def test_any_change_is_an_update_and_only_triggers_as_a_whole_replaces():
+    response = diff({"create": "x", "connection": {"port": 22}}, {"create": "x", "connection": {"port": 23}})
+    assert response.changes == response.DIFF_SOME
+    assert (list(response.diffs), list(response.replaces)) == (["connection"], [])
+    added = diff({}, {"triggers": ["1"]})
+    assert added.detailedDiff["triggers"].kind == Kind.ADD_REPLACE
+    assert list(added.replaces) == ["triggers"]
+    assert diff({"triggers": ["1"]}, {"triggers": ["2"]}).detailedDiff["triggers[0]"].kind == Kind.UPDATE
+    assert diff({"create": "x"}, {"create": "x"}).changes == response.DIFF_NONE
+
+
+def test_a_preview_runs_nothing_and_leaves_the_outputs_unknown(tmp_path):
+    mark = tmp_path / "ran"
+
+    async def scenario():
+        plugin = Plugin(LOCAL)
+        inputs = {"create": f"touch {mark}", "stdin": secret("s")}
+        created = await plugin.create(inputs, preview=True)
+        updated = await plugin.update({**inputs, "stdout": "old", "stderr": ""}, inputs, preview=True)
+        return inputs, created, updated
+
+    inputs, created, updated = asyncio.run(scenario())
+    assert created == updated == {**inputs, "stdout": UNKNOWN, "stderr": UNKNOWN}
+    assert not mark.exists()
+
+
+# Commands on this machine
+
+
+def test_a_local_command_gets_its_input_environment_and_folder(tmp_path):
+    async def scenario():
+        plugin = Plugin(LOCAL)
+        inputs = {
+            "create": "cat; echo; echo $NAME; pwd; echo; echo warned >&2",
+            "environment": {"NAME": "world"},
+            "stdin": secret("typed"),
+            "dir": str(tmp_path),
+        }
+        state = await plugin.create(inputs)
+        assert plugin.id.startswith("step")
+        assert len(plugin.id) == len("step") + 8
+        return state, plugin.engine.status
+
+    state, status = asyncio.run(scenario())
+    assert state["stdin"] == secret("typed")
+    assert state["stdout"] == f"typed\nworld\n{tmp_path}\n"  # one line end is taken away, no more
+    assert state["stderr"] == "warned"
+    assert sorted(status) == sorted(["typed", "world", str(tmp_path), "", "warned"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"create": 'echo "out"; exit 3'}, 'exit status 3: running "echo \\"out\\"; exit 3":\nout\n'),
+        ({"create": "kill -9 $$"}, 'signal: killed: running "kill -9 $$":\n'),
+        ({"create": "x", "dir": "/absent"}, 'chdir /absent: no such file or directory: running "x":\n'),
+        ({"create": "x", "interpreter": ["/absent"]}, 'fork/exec /absent: no such file or directory: running "x":\n'),
+    ],
+)
+def test_a_failed_local_command_says_how_it_ended_and_what_it_wrote(inputs, message):
+    with pytest.raises(Refused) as refused:
+        asyncio.run(Plugin(LOCAL).create(inputs))
+    assert str(refused.value) == message
+
+
+def test_the_resources_timeout_kills_a_local_command():
+    with pytest.raises(Refused, match="signal: killed"):
+        asyncio.run(Plugin(LOCAL).create({"create": "exec sleep 60"}, timeout=0.05))
+
+
+def test_an_update_runs_update_or_else_create_and_knows_the_output_before():
+    async def scenario(inputs):
+        state = {"stdout": "before", "stderr": "", "create": "x"}
+        return (await Plugin(LOCAL).update(state, inputs))["stdout"]
+
+    create = 'echo "create $PULUMI_COMMAND_STDOUT"'
+    assert asyncio.run(scenario({"create": create})) == "create before"
+    assert asyncio.run(scenario({"create": create, "update": "echo update"})) == "update"
+    assert asyncio.run(scenario({"create": create, "addPreviousOutputInEnv": False})) == "create "
+    assert asyncio.run(scenario({"delete": "true"})) == "before"
+
+
+def test_without_a_create_command_the_outputs_are_empty():
+    state = asyncio.run(Plugin(LOCAL).create({"delete": "true"}))
+    assert (state["stdout"], state["stderr"]) == ("", "")
+
+
+# Commands on another machine
+
+
+def test_a_remote_command_gets_its_input_and_gives_its_output():
+    async def scenario():
+        async with ssh_server() as connection:
+            plugin = Plugin(REMOTE)
+            inputs = {"create": "cat; echo end; echo warned >&2", "stdin": "a\nb\n", "connection": connection}
+            return await plugin.create(inputs), plugin.engine.status
+
+    state, status = asyncio.run(scenario())
+    assert (state["stdout"], state["stderr"]) == ("a\nb\nend", "warned")
+    assert sorted(status) == ["a", "b", "end", "warned"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("echo out; echo err >&2; exit 3", "Process exited with status 3: running"),
+        ("vanish", 'wait: remote command exited without exit status or exit signal: running "vanish"'),
+        ("die", 'Process exited with status 137 from signal KILL. Reason was: out of memory: running "die"'),
+    ],
+)
+def test_a_failed_remote_command_says_how_it_ended_and_what_it_wrote(command, message):
+    async def scenario():
+        async with ssh_server() as connection:
+            await Plugin(REMOTE).create({"create": command, "connection": connection})
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(scenario())
+    assert str(refused.value).startswith(message)
+    assert "echo" not in command or {"out", "err"} <= set(str(refused.value).splitlines())
+
+
+def test_delete_goes_by_the_connection_in_the_state(tmp_path):
+    async def scenario():
+        async with ssh_server() as connection:
+            plugin = Plugin(REMOTE)
+            inputs = {"delete": f"touch {tmp_path}/gone", "connection": connection}
+            await plugin.delete(await plugin.create(inputs))
+
+    asyncio.run(scenario())
+    assert (tmp_path / "gone").exists()
+
+
+def other_host_key():
+    return asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hostKey": other_host_key()}, "after 0 failed attempts: ssh: handshake failed: ssh: host key mismatch"),
+        ({"hostKey": "nonsense"}, "failed to parse host key: ssh: no key found"),
+        (
+            {"privateKey": asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()},
+            "after 0 failed attempts: ssh: handshake failed: ssh: unable to authenticate, "
+            "attempted methods [none publickey], no supported methods remain",
+        ),
+        ({"agentSocketPath": "/absent"}, "dial unix /absent: connect: no such file or directory"),
+    ],
+)
+def test_a_connection_that_cannot_be_trusted_is_refused(changes, message):
+    async def scenario():
+        async with ssh_server(**changes) as connection:
+            await Plugin(REMOTE).create({"create": "true", "connection": connection})
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(scenario())
+    assert str(refused.value) == message
+
+
+def test_a_pinned_host_key_a_password_and_an_encrypted_key_are_accepted():
+    class Server(asyncssh.SSHServer):  # type: ignore[misc]
+        def password_auth_supported(self):
+            return True
+
+        def validate_password(self, username, password):
+            return (username, password) == ("ec2-user", "right")
+
+    async def scenario(**changes):
+        async with ssh_server(server=Server, **changes) as connection:
+            given = {name: value for name, value in connection.items() if value is not None}
+            return (await Plugin(REMOTE).create({"create": "echo in", "connection": given}))["stdout"]
+
+    host_key = HOST_KEY.export_public_key().decode()
+    encrypted = CLIENT_KEY.export_private_key(passphrase="word").decode()
+    assert asyncio.run(scenario(hostKey=host_key)) == "in"
+    assert asyncio.run(scenario(privateKey=None, password="right")) == "in"
+    assert asyncio.run(scenario(privateKey=encrypted, privateKeyPassword="word")) == "in"
+
+
+def test_dialling_is_repeated_as_often_as_the_limit_says():
+    async def scenario():
+        async with ssh_server() as connection:
+            free_port = connection["port"]
+        plugin = Plugin(REMOTE)
+        connection = {"host": "127.0.0.1", "port": free_port, "dialErrorLimit": 2}
+        with pytest.raises(Refused) as refused:
+            await plugin.create({"create": "true", "connection": connection})
+        return free_port, str(refused.value), plugin.engine.status
+
+    port, message, status = asyncio.run(scenario())
+    assert message == f"after 2 failed attempts: dial tcp 127.0.0.1:{port}: connect: connection refused"
+    assert status == ["Dial 1/2 failed: retrying", "Dial 2/2 failed: retrying"]
+
+
+def test_dialling_without_a_limit_ends_with_the_resources_timeout_or_an_interrupt():
+    async def scenario(interrupt):
+        plugin = Plugin(REMOTE)
+        inputs = {"create": "true", "connection": {"host": "127.0.0.1", "port": 1, "dialErrorLimit": -1}}
+        dialling = asyncio.create_task(plugin.create(inputs, timeout=60 if interrupt else 0.05))
+        if interrupt:
+            await asyncio.sleep(0.05)
+            await plugin.provider.Cancel(empty_pb2.Empty(), Context())
+        with pytest.raises(Refused) as refused:
+            await dialling
+        assert plugin.engine.status[0] == "Dial 1/inf failed: retrying"
+        return str(refused.value)
+
+    assert asyncio.run(scenario(interrupt=False)) == "context deadline exceeded"
+    assert asyncio.run(scenario(interrupt=True)) == "context canceled"
+
+
+def test_a_variable_that_the_server_refuses_fails_before_the_command_runs(tmp_path):
+    async def scenario():
+        async with ssh_server(refused_variables=["NAME"]) as connection:
+            plugin = Plugin(REMOTE)
+            inputs = {"create": f"touch {tmp_path}/ran", "environment": {"NAME": "x"}, "connection": connection}
+            with pytest.raises(Refused) as refused:
+                await plugin.create(inputs)
+            return str(refused.value), plugin.engine.log
+
+    message, log = asyncio.run(scenario())
+    assert message == 'could not set environment variable "NAME": ssh: setenv failed'
+    assert [severity for severity, text in log if "AcceptEnv" in text] == ["error"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_output_before_is_sent_if_the_server_takes_it():
+    async def scenario(*refused):
+        async with ssh_server(refused_variables=refused) as connection:
+            plugin = Plugin(REMOTE)
+            state = {"stdout": "before", "stderr": "", "connection": connection}
+            inputs = {"create": 'echo "$PULUMI_COMMAND_STDOUT$NAME"', "connection": connection}
+            updated = await plugin.update(state, {**inputs, "environment": {"NAME": "!"}})
+            return updated["stdout"], [severity for severity, _ in plugin.engine.log if severity != "status"]
+
+    assert asyncio.run(scenario()) == ("before!", [])
+    # asyncssh's server keeps a refused variable, so its value is no proof here; the warning is.
+    assert asyncio.run(scenario("PULUMI_COMMAND_STDOUT"))[1] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("logging", "status"),
+    [("none", []), ("stdout", ["out"]), ("stderr", ["err"]), ("stdoutAndStderr", ["err", "out"])],
+)
+def test_only_the_streams_that_are_asked_for_are_logged(logging, status):
+    async def scenario():
+        plugin = Plugin(LOCAL)
+        state = await plugin.create({"create": "echo out; echo err >&2", "logging": logging})
+        return state["stdout"], sorted(plugin.engine.status)
+
+    assert asyncio.run(scenario()) == ("out", status)
+
+
+def test_a_logged_line_at_which_the_real_plugin_would_hang_is_an_error():
+    command = "head -c 70000 /dev/zero | tr '\\0' x"
+    with pytest.raises(Refused, match="set logging to none"):
+        asyncio.run(Plugin(LOCAL).create({"create": command}))
+    state = asyncio.run(Plugin(LOCAL).create({"create": command, "logging": "none"}))
+    assert len(state["stdout"]) == 70000
+
+
+# Copies
+
+
+def copy(connection, target, **source):
+    return {"connection": connection, "remotePath": str(target), "source": source}
+
+
+def test_a_file_a_text_and_a_folder_are_copied(tmp_path):
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "file").write_text("content")
+    target = tmp_path / "target"
+
+    async def scenario():
+        async with ssh_server() as connection:
+            plugin = Plugin(COPY)
+            file = {SIGNATURE: ASSET, "path": str(source / "sub" / "file")}
+            await plugin.create(copy(connection, target / "made" / "renamed", **file))
+            await plugin.create(copy(connection, target / "made", **file))
+            await plugin.create(copy(connection, target / "text", **{SIGNATURE: ASSET, "text": "typed"}))
+            await plugin.create(copy(connection, target / "with", **{SIGNATURE: ARCHIVE, "path": str(source)}))
+            await plugin.create(copy(connection, target / "without", **{SIGNATURE: ARCHIVE, "path": f"{source}/"}))
+            with pytest.raises(Refused, match="is a directory; when using a text asset"):
+                await plugin.create(copy(connection, target, **{SIGNATURE: ASSET, "text": "typed"}))
+            with pytest.raises(Refused, match="no such file or directory"):
+                await plugin.create(copy(connection, target / "x", **{SIGNATURE: ASSET, "path": "/absent"}))
+
+    asyncio.run(scenario())
+    copied = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
+    assert copied == {
+        "made/renamed": "content",
+        "made/file": "content",
+        "text": "typed",
+        "with/source/sub/file": "content",
+        "without/sub/file": "content",
+    }
+
+
+def test_a_copy_is_repeated_only_for_another_content_or_place(tmp_path):
+    target = tmp_path / "target"
+
+    def source(text, hash):
+        return {SIGNATURE: ASSET, "text": text, "hash": hash}
+
+    async def scenario():
+        async with ssh_server() as connection:
+            plugin = Plugin(COPY)
+            state = await plugin.create(copy(connection, target, **source("one", "1")))
+            target.unlink()
+            state = await plugin.update(state, copy({**connection, "user": "root"}, target, **source("one", "1")))
+            assert not target.exists()
+            await plugin.update(state, copy(connection, target, **source("two", "2")))
+
+    asyncio.run(scenario())
+    assert target.read_text() == "two"
+
+
+# The process
+
+
+def test_what_the_lab_does_not_play_is_refused_by_name():
+    with pytest.raises(Refused, match="command:remote:CopyFile is not supported"):
+        asyncio.run(Plugin("command:remote:CopyFile").check({}))
+    request = provider_pb2.InvokeRequest(tok="command:local:run")
+    with pytest.raises(Refused, match="command:local:run is not supported"):
+        asyncio.run(Plugin(LOCAL).provider.Invoke(request, Context()))
+
+
+def test_the_plugin_serves_until_it_is_interrupted():
+    program = "from lab.engine.command_provider import main; main()"
+    command = [sys.executable, "-c", program, "127.0.0.1:1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as plugin:
+        assert plugin.stdout is not None
+        port = int(plugin.stdout.readline())
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = provider_pb2_grpc.ResourceProviderStub(channel)
+            assert stub.GetPluginInfo(empty_pb2.Empty(), timeout=5).version == "1.2.1"
+            configured = stub.Configure(provider_pb2.ConfigureRequest(), timeout=5)
+            assert configured.acceptSecrets
+            assert configured.supportsPreview
+        plugin.send_signal(signal.SIGINT)
+        _, errors = plugin.communicate(timeout=5)
+        assert (plugin.returncode, errors) == (0, "")
+
+
+def test_the_stand_in_has_the_version_of_the_pinned_package():
+    from lab import versions
+    from lab.engine.command_provider import VERSION
+
+    assert versions.PULUMI_COMMAND == VERSION
+    assert f"pulumi-command=={VERSION}" in Path(ROOT, "requirements.in").read_text()

@@ -1,0 +1,510 @@
+"""The played GitLab as a whole, in a folder: reconfigured, asked through its real nginx, and in its console."""
+
+import base64
+import http.client
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from lab.workspace import ROOT
+
+OPT = ROOT / "lab/played/gitlab_ce/root/opt/gitlab"
+RUNNER = ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner"
+PASSWORD = "hg29fjQQ01mmz7Lp"
+PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+PROJECT = "stack/acceptance"
+CLIENT = "203.0.113.77"
+RUBY_SETUP = """
+admin = User.admins.active.order(:id).first
+organization = Organizations::Organization.default_organization
+group = Groups::CreateService.new(admin, { name: 'stack', path: 'stack', organization_id: organization.id,
+  visibility_level: Gitlab::VisibilityLevel::PRIVATE }).execute.payload.fetch(:group)
+project = Projects::CreateService.new(admin, { name: 'acceptance', path: 'acceptance', namespace_id: group.id,
+  visibility_level: Gitlab::VisibilityLevel::PRIVATE }).execute
+runner = Ci::Runners::CreateRunnerService.new(user: admin, params: { runner_type: 'instance_type', description: 'r',
+  run_untagged: true, paused: false, tag_list: [] }).execute.payload.fetch(:runner)
+token = Projects::DeployTokens::CreateService.new(project, admin,
+  { name: 'acceptance', expires_at: Date.tomorrow.iso8601, read_registry: true, write_registry: true }).execute
+api = admin.personal_access_tokens.create!(name: 'api', scopes: %w[api], expires_at: 1.day.from_now)
+puts JSON.generate(runner: runner.token, user: token[:deploy_token].username, deploy: token[:deploy_token].token,
+  api: api.token)
+"""
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("ruby", "ssh-keygen"))) or not Path("/usr/sbin/nginx").exists(),
+    reason="the played GitLab needs ruby, ssh-keygen and nginx",
+)
+
+
+@dataclass
+class Answer:
+    status: int
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Server:
+    """A machine that is only a folder."""
+
+    root: Path
+    http: int
+    ssh: int
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "LAB_ROOT": str(self.root)}
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "var/opt/gitlab/gitlab-workhorse/sockets/socket"
+
+    @property
+    def key_path(self) -> Path:
+        return self.root / "var/opt/gitlab/gitlab-rails/etc/gitlab-registry.key"
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """What is carried to the registry."""
+        kept = json.loads((self.root / "etc/gitlab/gitlab-secrets.json").read_text())
+        return x509.load_pem_x509_certificate(kept["registry"]["internal_certificate"].encode())
+
+    def run(self, command: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, str(OPT / "bin" / command), *arguments]
+        return subprocess.run(program, env=self.environment, input=input, capture_output=True, text=True, check=False)
+
+    def configure(self, more: str = "") -> subprocess.CompletedProcess[str]:
+        (self.root / "etc/gitlab/gitlab.rb").write_text(
+            f"""
+            external_url 'http://203.0.113.16'
+            nginx['listen_port'] = {self.http}
+            nginx['listen_addresses'] = ['127.0.0.1']
+            nginx['status'] = {{ 'port' => {free_port()}, 'listen_addresses' => ['127.0.0.1'] }}
+            nginx['proxy_protocol'] = true
+            nginx['real_ip_trusted_addresses'] = ['127.0.0.1/32']
+            gitlab_sshd['enable'] = true
+            gitlab_sshd['listen_address'] = '127.0.0.1:{self.ssh}'
+            gitlab_sshd['proxy_protocol'] = true
+            registry['enable'] = false
+            gitlab_rails['registry_enabled'] = true
+            gitlab_rails['registry_host'] = '203.0.113.16'
+            gitlab_rails['registry_port'] = '5000'
+            gitlab_rails['registry_api_url'] = 'http://127.0.0.1:1'
+            gitlab_rails['initial_root_password'] = '{PASSWORD}'
+            prometheus_monitoring['enable'] = false
+            gitlab_kas['enable'] = false
+            {more}
+            """
+        )
+        return self.run("gitlab-ctl", "reconfigure")
+
+    def console(self, script: str) -> str:
+        done = self.run("gitlab-rails", "runner", script)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def ask(self, method: str, path: str, *, client: str | None = CLIENT, body: Any = None, **headers: str) -> Answer:
+        """Through nginx, as behind the balancer; `client` None is the balancer's own health check."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
+        connection.connect()
+        connection.sock.sendall(proxy_header(client))
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            named["Content-Type"] = "application/json"
+        connection.request(method, path, None if body is None else json.dumps(body), named)
+        response = connection.getresponse()
+        answer = Answer(response.status, response.read())
+        connection.close()
+        return answer
+
+    def get(self, path: str, **options: Any) -> Answer:
+        return self.ask("GET", path, **options)
+
+    def token(self, user: str, password: str, *scopes: str) -> Answer:
+        query = "&".join(["service=container_registry", *(f"scope={scope}" for scope in scopes)])
+        credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return self.get(f"/jwt/auth?{query}", Authorization=f"Basic {credentials}")
+
+
+def proxy_header(client: str | None) -> bytes:
+    """PROXY protocol version 2; without a client the command is LOCAL."""
+    if client is None:
+        return PROXY_SIGNATURE + bytes([0x20, 0]) + struct.pack("!H", 0)
+    addresses = socket.inet_aton(client) + socket.inet_aton("203.0.113.16") + struct.pack("!HH", 40000, 80)
+    return PROXY_SIGNATURE + bytes([0x21, 0x11]) + struct.pack("!H", len(addresses)) + addresses
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_until(condition: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    # Not pytest's folder: the names of sockets must be short.
+    root = Path(tempfile.mkdtemp(prefix="lab-"))
+    (root / "etc/gitlab").mkdir(parents=True)
+    machine = Server(root, free_port(), free_port())
+    command = [sys.executable, "-m", "lab_gitlab.supervisor"]
+    folder = OPT / "embedded/service/gitlab-rails"
+    supervisor = subprocess.Popen(command, cwd=folder, env=machine.environment)
+    try:
+        done = machine.configure()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.endswith("gitlab Reconfigured!\n")
+        wait_until(machine.socket.exists)
+        machine.secrets = json.loads(machine.console(RUBY_SETUP))
+        yield machine
+    finally:
+        supervisor.terminate()
+        supervisor.wait(20)
+        shutil.rmtree(root)
+
+
+# Seen from outside
+
+
+def test_the_sign_in_page(server):
+    assert server.get("/users/sign_in").status == 200
+
+
+@pytest.mark.parametrize("path", ["/-/readiness", "/-/liveness", "/-/health"])
+def test_monitoring_is_for_addresses_on_the_allow_list(server, path):
+    assert server.get(path, client=None).status == 200
+    assert server.get(path).status == 404
+    assert server.get(path, X_Forwarded_For="127.0.0.1").status == 404
+
+
+def test_nginx_answers_proxy_connections_only(server):
+    with socket.create_connection(("127.0.0.1", server.http)) as connection:
+        connection.sendall(b"GET /users/sign_in HTTP/1.0\r\n\r\n")
+        assert connection.recv(64) == b""
+
+
+def test_the_logs_have_the_clients_own_address(server):
+    server.get("/users/sign_in?private_token=secret-of-mine", client="198.51.100.9")
+    access = server.root / "var/log/gitlab/nginx/gitlab_access.log"
+    production = server.root / "var/log/gitlab/gitlab-rails/production_json.log"
+    # A line is written when the answer is out.
+    wait_until(lambda: "198.51.100.9 - - " in access.read_text())
+    wait_until(lambda: '"remote_ip": "198.51.100.9"' in production.read_text())
+    assert "secret-of-mine" not in access.read_text() + production.read_text()
+
+
+def test_readiness_of_all_fails_with_one_service_and_without_puma_nginx_has_no_upstream(server):
+    assert server.get("/-/readiness?all=1", client=None).status == 200
+    assert server.run("gitlab-ctl", "stop", "redis").stdout.startswith("ok: down: redis:")
+    assert server.run("gitlab-ctl", "status", "redis").returncode == 3
+    answer = server.get("/-/readiness?all=1", client=None)
+    assert answer.status == 503
+    assert answer.json["cache_check"][0]["status"] == "failed"
+    assert server.get("/-/readiness", client=None).status == 200
+    server.run("gitlab-ctl", "start", "redis")
+    server.run("gitlab-ctl", "stop", "puma")
+    assert server.get("/users/sign_in").status == 502
+    server.run("gitlab-ctl", "start", "puma")
+    wait_until(lambda: server.get("/-/readiness?all=1", client=None).status == 200)
+
+
+# Git over SSH
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", proxy_header(None), proxy_header(CLIENT), b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"],
+    ids=["none", "version 2 LOCAL", "version 2", "version 1"],
+)
+def test_the_ssh_banner_with_and_without_proxy_header(server, header):
+    with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
+        connection.sendall(header + b"SSH-2.0-test\r\n")
+        assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
+
+
+def test_an_unknown_key_is_refused(server, tmp_path):
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", tmp_path / "key"], check=True)
+    options = [
+        "StrictHostKeyChecking=no",
+        f"UserKnownHostsFile={tmp_path}/hosts",
+        "BatchMode=yes",
+        "IdentityAgent=none",
+    ]
+    command = ["ssh", "-F", "none", "-i", tmp_path / "key", "-p", str(server.ssh)]
+    for option in options:
+        command += ["-o", option]
+    done = subprocess.run([*command, "git@127.0.0.1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 255
+    assert "Permission denied (publickey)" in done.stderr
+    public = (server.root / "var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub").read_text().split()[1]
+    assert public in (tmp_path / "hosts").read_text()
+
+
+# Tokens for the registry
+
+
+def claims(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    header, payload, _ = (base64.urlsafe_b64decode(part + "==") for part in token.split("."))
+    return json.loads(header), json.loads(payload)
+
+
+def registry_accepts(token: str, certificate: x509.Certificate) -> bool:
+    """Whether a registry that trusts the certificate would: it finds the key by its id, then checks the signature."""
+    key = certificate.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(der)
+    known = base64.b32encode(digest.finalize()[:30]).decode()
+    if claims(token)[0]["kid"].replace(":", "") != known:
+        return False
+    signed, _, signature = token.rpartition(".")
+    try:
+        key.verify(base64.urlsafe_b64decode(signature + "=="), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def granted(answer: Answer) -> list[tuple[str, list[str]]]:
+    return [(access["name"], access["actions"]) for access in claims(answer.json["token"])[1]["access"]]
+
+
+def test_a_deploy_token_pushes_to_its_project_alone(server):
+    user, token = server.secrets["user"], server.secrets["deploy"]
+    answer = server.token(user, token, f"repository:{PROJECT}/image:pull,push")
+    assert granted(answer) == [(f"{PROJECT}/image", ["pull", "push"])]
+    header, payload = claims(answer.json["token"])
+    assert set(header) == {"typ", "alg", "kid"}
+    assert (payload["iss"], payload["aud"]) == ("omnibus-gitlab-issuer", "container_registry")
+    assert payload["exp"] - payload["iat"] == 300
+    assert registry_accepts(answer.json["token"], server.certificate)
+    assert granted(server.token(user, token, f"repository:{PROJECT}/image:delete")) == []
+
+
+def test_a_path_without_a_project_grants_nothing(server):
+    for path in ("stack/none", "nowhere/at/all", "acceptance"):
+        assert granted(server.token("root", PASSWORD, f"repository:{path}:pull,push")) == []
+    assert granted(server.token("root", PASSWORD, f"repository:{PROJECT}:pull,push")) == [(PROJECT, ["pull", "push"])]
+
+
+@pytest.mark.parametrize(("user", "password"), [("root", "wrong"), ("root", ""), ("nobody", PASSWORD)])
+def test_wrong_credentials_get_no_token(server, user, password):
+    answer = server.token(user, password)
+    assert answer.status == 401
+    assert answer.json["errors"][0]["code"] == "UNAUTHORIZED"
+
+
+def test_nobody_gets_no_token_and_post_is_no_way(server):
+    assert server.get("/jwt/auth?service=container_registry").status == 403
+    assert server.ask("POST", "/jwt/auth?service=container_registry", body={}).status == 404
+    assert server.token("root", PASSWORD).status == 200
+    assert server.get("/jwt/auth?service=other").status == 404
+
+
+def test_ended_and_revoked_deploy_tokens_are_refused(server):
+    made = json.loads(
+        server.console(
+            """
+            project, admin = Project.find_by_full_path('stack/acceptance'), User.first
+            make = lambda do |ends|
+              params = { name: 'x', expires_at: ends, read_registry: true }
+              Projects::DeployTokens::CreateService.new(project, admin, params).execute.fetch(:deploy_token)
+            end
+            over, revoked = make.call(Date.yesterday), make.call(Date.tomorrow.iso8601)
+            project.deploy_tokens.where(name: 'x', id: revoked.id).each(&:revoke!)
+            puts JSON.generate([over, revoked].map { |token| [token.username, token.token] })
+            """
+        )
+    )
+    assert [server.token(user, token).status for user, token in made] == [401, 401]
+
+
+def test_the_second_factor_and_a_block_end_the_password(server):
+    for change in ("otp_required_for_login: true", "otp_required_for_login: false, state: 'blocked'"):
+        server.console(f"User.find_by_username('root').update!({change})")
+        assert server.token("root", PASSWORD).status == 401
+    server.console("User.find_by_username('root').activate!")
+    assert server.token("root", PASSWORD).status == 200
+
+
+def test_reconfigure_overwrites_a_key_that_was_laid_at_registry_key_path(server):
+    own = server.key_path.read_text()
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL
+    server.key_path.write_bytes(other.private_bytes(pem, form, serialization.NoEncryption()))
+    assert not registry_accepts(server.token("root", PASSWORD).json["token"], server.certificate)
+    assert server.configure().returncode == 0
+    assert server.key_path.read_text() == own
+    assert registry_accepts(server.token("root", PASSWORD).json["token"], server.certificate)
+
+
+# Runners
+
+
+def test_a_paused_runner_is_told_there_is_nothing_and_a_wrong_token_is_refused(server):
+    body = {"token": server.secrets["runner"], "system_id": "s_0123456789ab", "info": {"version": "17.10.1"}}
+    assert server.ask("POST", "/api/v4/runners/verify", body=body).json["token"] == server.secrets["runner"]
+    assert server.ask("POST", "/api/v4/jobs/request", body=body).status == 204
+    server.console("Ci::Runner.instance_type.find_by(description: 'r').update!(active: false)")
+    assert server.ask("POST", "/api/v4/jobs/request", body=body).status == 204
+    listed = server.get("/api/v4/runners/all", Private_Token=server.secrets["api"]).json
+    assert [(runner["paused"], runner["status"], runner["ip_address"]) for runner in listed] == [
+        (True, "online", CLIENT)
+    ]
+    server.console("Ci::Runner.instance_type.find_by(description: 'r').update!(active: true)")
+    wrong = {**body, "token": "glrt-t1_wrong"}
+    for path in ("runners/verify", "jobs/request"):
+        assert server.ask("POST", f"/api/v4/{path}", body=wrong).status == 403
+
+
+def test_runners_through_the_api(server):
+    def made(**fields: Any) -> Answer:
+        return server.ask("POST", "/api/v4/user/runners", body=fields, Private_Token=server.secrets["api"])
+
+    assert made().status == 400
+    assert made(runner_type="instance_type", run_untagged=False).status == 400
+    token = made(runner_type="instance_type", description="second", paused=True).json["token"]
+    assert server.console("puts Ci::Runner.where(description: 'second').pluck(:active).inspect") == "[false]"
+    assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 204
+    assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 403
+
+
+# The API
+
+
+def test_the_api_wants_a_token(server):
+    assert server.get("/api/v4/version").status == 401
+    assert server.get("/api/v4/version", Private_Token="wrong").status == 401
+    assert server.get("/api/v4/user", Private_Token=server.secrets["api"]).json["username"] == "root"
+    assert server.ask("POST", "/api/v4/session", body={"login": "root", "password": PASSWORD}).status == 404
+
+
+def test_projects_and_a_registry_that_cannot_be_reached(server):
+    token = server.secrets["api"]
+    project = server.get(f"/api/v4/projects/{PROJECT.replace('/', '%2F')}", Private_Token=token).json
+    assert project["container_registry_image_prefix"] == f"203.0.113.16:5000/{PROJECT}"
+    server.token("root", PASSWORD, f"repository:{PROJECT}/seen:push")
+    images = f"/api/v4/projects/{project['id']}/registry/repositories"
+    assert f"{PROJECT}/seen" in [image["path"] for image in server.get(images, Private_Token=token).json]
+    assert server.get(f"{images}?tags=true", Private_Token=token).status == 503
+    assert server.get("/api/v4/projects/4711", Private_Token=token).status == 404
+
+
+# The console
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("User.first.nonsense", "NoMethodError"),
+        ("abort('for a reason')", "for a reason"),
+        ("def (", "Please specify a valid ruby command"),
+    ],
+)
+def test_a_script_that_goes_wrong_fails(server, script, complaint):
+    done = server.run("gitlab-rails", "runner", script)
+    assert done.returncode == 1
+    assert complaint in done.stderr
+
+
+def test_what_models_and_services_refuse(server):
+    said = json.loads(
+        server.console(
+            """
+            def complaint = yield && 'none' rescue $!.message.lines.first.strip
+            admin = User.first
+            group = Groups::CreateService.new(admin, { name: 'g', path: 'g', visibility_level: 0 }).execute
+            project = Projects::CreateService.new(admin, { name: 'acceptance', namespace_id: Group.first.id }).execute
+            token = Projects::DeployTokens::CreateService.new(Project.first, admin,
+              { name: 'n', expires_at: 1.hour.from_now, read_registry: true }).execute
+            runner = Ci::Runners::CreateRunnerService.new(user: admin,
+              params: { runner_type: 'instance_type', run_untagged: false }).execute
+            puts JSON.generate([
+              group.payload[:group].errors.full_messages.first, project.errors.full_messages.first,
+              token[:message], runner.message.first,
+              complaint { Ci::Runner.first.update!(paused: false) },
+              complaint { Gitlab::CurrentSettings.update!(signup: false) },
+              complaint { admin.update!(password: 'root-of-all') },
+            ])
+            """
+        )
+    )
+    assert said == [
+        "Organization can't be blank",
+        "Name has already been taken",
+        "Expires at must be in ISO 8601 format",
+        "Tags list can not be empty when runner is not allowed to pick untagged jobs",
+        "unknown attribute 'paused' for Ci::Runner.",
+        "unknown attribute 'signup' for ApplicationSetting.",
+        "Validation failed: Password must not contain commonly used combinations of words and letters",
+    ]
+
+
+def test_a_script_gets_arguments_and_standard_input_and_can_be_standard_input(server):
+    done = server.run("gitlab-rails", "runner", "puts ARGV.inspect, $stdin.read; exit 3", "a", input="from outside")
+    assert done.stdout == '["a"]\nfrom outside\n'
+    assert done.returncode == 3
+    assert server.run("gitlab-rails", "runner", "-", input="puts Gitlab::VERSION").stdout == "17.10.4\n"
+
+
+def test_sign_up_can_be_closed(server):
+    assert b"Register now" in server.get("/users/sign_in").body
+    server.console("Gitlab::CurrentSettings.update!(signup_enabled: false)")
+    assert b"Register now" not in server.get("/users/sign_in").body
+    assert server.get("/users/sign_up").status == 302
+
+
+# Reconfigure
+
+
+def test_an_unknown_key_fails_reconfigure_and_changes_nothing(server):
+    def processes() -> list[str]:
+        return [line.partition(")")[0] for line in server.run("gitlab-ctl", "status").stdout.splitlines()]
+
+    before = processes()
+    done = server.configure("nginxx['typo'] = 1")
+    assert done.returncode == 1
+    assert "Reading unsupported config value nginxx." in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Infra Phase failed.")
+    assert processes() == before
+
+
+def test_secrets_that_were_lost_leave_tokens_unreadable(server):
+    """The last test: the server is worth nothing afterwards."""
+    kept = server.root / "etc/gitlab/gitlab-secrets.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.unlink()
+    assert server.configure().returncode == 0
+    wait_until(lambda: server.get("/-/readiness", client=None).status == 200)
+    body = {"token": server.secrets["runner"]}
+    assert server.ask("POST", "/api/v4/runners/verify", body=body).status == 403
+    done = server.run("gitlab-rails", "runner", "puts Ci::Runner.first.token")
+    assert "OpenSSL::Cipher::CipherError" in done.stderr
+    assert "- Ci::Runner failures: 1" in server.run("gitlab-rake", "gitlab:doctor:secrets").stdout
+    assert server.token("root", PASSWORD).status == 200

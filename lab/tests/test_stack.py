@@ -1,0 +1,218 @@
+"""The stack that Pulumi runs on: what it is made of, what its engine sees, how it is interrupted."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from lab import stack
+from lab.engine import build
+
+SALT = "v1:salt"
+
+needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+
+
+@pytest.fixture(autouse=True)
+def clone(tmp_path, monkeypatch):
+    """A clone with a program of two settings."""
+    lab = tmp_path / ".lab"
+    for name, path in {
+        "ROOT": tmp_path,
+        "PROJECT": tmp_path / "Pulumi.yaml",
+        "SETTINGS": tmp_path / "Pulumi.lab.yaml",
+        "KEYS": lab / "keys",
+        "PRIVATE_KEY": lab / "keys" / "id_ed25519",
+        "PASSPHRASE": lab / "keys" / "passphrase",
+        "BACKEND": lab / "state",
+        "FOLDER": lab / "stack",
+    }.items():
+        monkeypatch.setattr(stack, name, path)
+    monkeypatch.setattr(build, "PULUMI_HOME", lab / "pulumi")
+    stack.PROJECT.write_text("name: trial\nruntime: python\n")
+    stack.SETTINGS.write_text("config:\n  aws:region: us-east-1\n")
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The commands given to a Pulumi that keeps its files where the real one does."""
+    commands: list[tuple[str, ...]] = []
+
+    def ask(*command, cwd=stack.FOLDER, input=None):
+        commands.append(command)
+        file = stack.FOLDER / "Pulumi.lab.yaml"
+        settings = yaml.safe_load(file.read_text()) if file.exists() else {}
+        if command[:2] == ("stack", "init"):
+            state = stack.BACKEND / ".pulumi" / "stacks" / "trial" / "lab.json"
+            state.parent.mkdir(parents=True)
+            state.touch()
+            settings["encryptionsalt"] = SALT
+        if command[:2] == ("config", "set"):
+            settings["config"]["trial:sshPrivateKey"] = {"secure": f"{settings['encryptionsalt']}:{hash(input)}"}
+        if command[:2] == ("stack", "export"):
+            urns = ["pulumi:pulumi:Stack", "pulumi:providers:aws", "aws:ec2/vpc:Vpc"]
+            return str(
+                {"deployment": {"resources": [{"urn": f"urn:pulumi:lab::trial::{t}::x"} for t in urns]}}
+            ).replace("'", '"')
+        file.write_text(yaml.safe_dump(settings))
+        return ""
+
+    monkeypatch.setattr(stack, "_ask", ask)
+    return commands
+
+
+def stack_file():
+    return yaml.safe_load((stack.FOLDER / "Pulumi.lab.yaml").read_text())
+
+
+@needs_ssh_keygen
+def test_a_stack_is_made_once_from_the_clones_settings_and_the_labs_key_pair(asked):
+    stack.prepare()
+    made = stack_file()
+    assert made["config"]["aws:region"] == "us-east-1"
+    assert made["config"]["trial:sshPublicKey"].startswith("ssh-ed25519 ")
+    assert set(made["config"]["trial:sshPrivateKey"]) == {"secure"}
+    for secret in (stack.PRIVATE_KEY, stack.PASSPHRASE):
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert [command[:2] for command in asked] == [("stack", "init"), ("config", "set")]
+    assert "OPENSSH" not in str(asked), "a private key is no argument"
+    assert "encryptionsalt" not in stack.SETTINGS.read_text()
+
+    stack.prepare()
+    assert len(asked) == 2
+
+
+@needs_ssh_keygen
+def test_changed_settings_reach_the_stack_and_its_salt_stays(asked):
+    stack.prepare()
+    stack.SETTINGS.write_text("config:\n  aws:region: eu-central-1\n")
+    stack.prepare()
+    assert stack_file()["config"]["aws:region"] == "eu-central-1"
+    assert stack_file()["encryptionsalt"] == SALT
+    assert [command[:2] for command in asked].count(("stack", "init")) == 1
+
+
+@needs_ssh_keygen
+def test_a_stack_that_was_half_made_is_made_again(asked):
+    stack.prepare()
+    key = stack.PRIVATE_KEY.read_text()
+    shutil.rmtree(stack.FOLDER)
+    stack.prepare()
+    assert [command[:2] for command in asked].count(("stack", "init")) == 2
+    assert stack.PRIVATE_KEY.read_text() == key
+
+
+@needs_ssh_keygen
+def test_the_state_lists_only_what_the_cloud_holds(asked):
+    assert stack.resources() == []
+    stack.prepare()
+    assert stack.resources() == ["urn:pulumi:lab::trial::aws:ec2/vpc:Vpc::x"]
+    stack.forget()
+    assert stack.resources() == []
+    assert stack.outputs() == {}
+    assert stack.PRIVATE_KEY.exists()
+
+
+def test_the_engine_sees_nothing_of_the_users_aws_account(monkeypatch):
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "PULUMI_ACCESS_TOKEN", "PULUMI_BACKEND_URL"):
+        monkeypatch.setenv(name, "the user's")
+    environment = stack.environment()
+    assert "the user's" not in environment.values()
+    assert environment["AWS_ENDPOINT_URL"] == stack.API
+    assert environment["AWS_CONFIG_FILE"] == os.devnull
+    assert environment["PULUMI_BACKEND_URL"] == f"file://{stack.BACKEND}"
+
+
+def test_only_the_engine_of_this_clone_is_ended(clone, monkeypatch):
+    def process(name):
+        variables = {**os.environ, stack.CLONE_VARIABLE: str(name)}
+        return subprocess.Popen(["sleep", "60"], env=variables)
+
+    own, other = process(clone), process(clone / "other")
+    try:
+        deadline = time.monotonic() + 5
+        while own.poll() is None:
+            stack.clear_stale()
+            assert time.monotonic() < deadline
+        assert own.returncode == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_lock_without_an_engine_is_released(asked):
+    (stack.BACKEND / ".pulumi" / "stacks" / "trial").mkdir(parents=True)
+    (stack.BACKEND / ".pulumi" / "stacks" / "trial" / "lab.json").touch()
+    stack.FOLDER.mkdir()
+    stack.clear_stale()
+    assert asked == []
+    lock = stack.BACKEND / ".pulumi" / "locks" / "organization" / "trial" / "lab" / "1.json"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    stack.clear_stale()
+    assert asked == [("cancel", "--yes", "--stack", "lab")]
+
+
+@pytest.fixture
+def engine(clone, monkeypatch):
+    """Make Pulumi the Python program given."""
+
+    def make(program):
+        pulumi = clone / "pulumi"
+        pulumi.write_text(f"#!{sys.executable}\nimport os, signal, sys, time\n{program}")
+        pulumi.chmod(0o755)
+        monkeypatch.setattr(build, "ensure", lambda: pulumi)
+        monkeypatch.setattr(stack, "prepare", lambda: None)
+
+    return make
+
+
+def test_operations_run_the_program_of_the_clone_on_the_labs_stack(engine, clone, capfd):
+    engine("print(os.getcwd(), *sys.argv[1:])")
+    stack.preview(refresh=True, expect_no_changes=True)
+    stack.up()
+    options = f"--stack lab --config-file {stack.FOLDER}/Pulumi.lab.yaml"
+    assert capfd.readouterr().out.splitlines() == [
+        f"{clone} preview --refresh --expect-no-changes {options}",
+        f"{clone} up --yes --skip-preview {options}",
+    ]
+
+
+def test_a_failed_operation_is_an_error(engine):
+    engine("sys.exit(255)")
+    with pytest.raises(stack.EngineFailed, match="pulumi destroy has failed"):
+        stack.destroy()
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, stack.Terminated])
+def test_an_interrupted_engine_finishes_what_it_is_at(engine, clone, monkeypatch, interruption):
+    engine(
+        f"def finish(*_): open({str(clone / 'finished')!r}, 'w').close(); sys.exit(1)\n"
+        "signal.signal(signal.SIGINT, finish)\n"
+        f"open({str(clone / 'started')!r}, 'w').close()\n"
+        "while True: time.sleep(0.01)"
+    )
+    wait = subprocess.Popen.wait
+
+    def interrupted_wait(process, timeout=None):
+        monkeypatch.setattr(subprocess.Popen, "wait", wait)
+        deadline = time.monotonic() + 5
+        while not (clone / "started").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if interruption is KeyboardInterrupt:  # the terminal tells the engine too
+            process.send_signal(signal.SIGINT)
+        raise interruption
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted_wait)
+    with pytest.raises(interruption):
+        stack.up()
+    assert (clone / "finished").exists()

@@ -1,0 +1,84 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.vendors import authority, front, packages, registry
+from lab.workspace import LabError
+
+
+def write_specs(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}.spec").write_text(f"Name: {name}\n")
+
+
+OFFERED = sorted({package.name for package in packages.PACKAGES})
+
+
+def test_specs_are_found_under_their_package_names(tmp_path: Path):
+    write_specs(tmp_path, *(name.replace("-", "_") for name in OFFERED))
+    assert sorted(packages.find_specs(tmp_path)) == OFFERED
+
+
+def test_a_spec_that_no_vendor_offers_is_named(tmp_path: Path):
+    write_specs(tmp_path, *OFFERED, "gitlab-pages")
+    with pytest.raises(LabError, match=r"gitlab-pages\.spec: no vendor offers gitlab-pages"):
+        packages.find_specs(tmp_path)
+
+
+def test_a_missing_spec_is_named(tmp_path: Path):
+    write_specs(tmp_path, *(name for name in OFFERED if name != "gitlab-runner"))
+    with pytest.raises(LabError, match="no spec for the package gitlab-runner in"):
+        packages.find_specs(tmp_path)
+
+
+def test_addresses_are_below_hosts_that_the_front_answers_for():
+    addresses = {package.repository for package in packages.PACKAGES} | set(packages.METADATA_KEYS.values())
+    addresses |= {package.key for package in packages.PACKAGES}
+    assert {address.split("/")[0] for address in addresses} | {front.REGISTRY_HOST} == set(front.HOSTS)
+
+
+def test_gitlabs_packages_and_their_list_have_different_keys():
+    for package in packages.PACKAGES:
+        if package.repository != packages.DOCKER:
+            assert package.key != packages.METADATA_KEYS[package.repository]
+
+
+def test_one_version_of_gitlab_is_offered_to_upgrade_to():
+    versions = [p.macros["gitlab_version"] for p in packages.PACKAGES if p.name == "gitlab-ce"]
+    assert versions == ["17.10.4", "17.11.7"]
+
+
+def test_the_front_takes_its_address_before_the_host_has_it():
+    text = front.configuration("192.0.2.7", "/ca/server.pem")
+    assert "bind 192.0.2.7:443 transparent ssl crt /ca/server.pem" in text
+
+
+def test_the_server_certificate_is_good_for_every_vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, file in (("FOLDER", ""), ("CERTIFICATE", "authority.crt"), ("KEY", "authority.key")):
+        monkeypatch.setattr(authority, name, tmp_path / "ca" / file)
+    server = authority.server_certificate(front.HOSTS)
+    assert server.stat().st_mode & 0o077 == 0
+    for host in front.HOSTS:
+        trusted = ["-CAfile", str(authority.certificate())]
+        subprocess.run(["openssl", "verify", *trusted, "-verify_hostname", host, str(server)], check=True)
+    before = server.read_text()
+    assert authority.server_certificate(front.HOSTS).read_text() == before
+    assert authority.server_certificate([*front.HOSTS, "one.more"]).read_text() != before
+
+
+def test_the_libraries_of_a_program_are_read_from_ldd():
+    listed = """
+        linux-vdso.so.1 (0x00007f2e219b2000)
+        libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f2e217bf000)
+        /lib64/ld-linux-x86-64.so.2 (0x00007f2e219b4000)
+    """
+    assert registry.libraries(listed) == [
+        Path("/lib/x86_64-linux-gnu/libc.so.6"),
+        Path("/lib64/ld-linux-x86-64.so.2"),
+    ]
+
+
+def test_the_vendors_registry_takes_no_push():
+    assert "readonly: {enabled: true}" in registry._configuration(Path("/s"), "127.0.0.1:1", read_only=True)

@@ -1,0 +1,152 @@
+"""Signed package repositories, laid out in a folder as they lie below the vendors' addresses.
+
+The packages are built from packages/*/*.spec, where Docker's carry Debian's build of the engine, and from
+lab/played/*/*.spec. As with the vendors, the key that signs a package of GitLab's is not the one that signs the
+list of packages, and it changed in spring 2025.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab import workspace
+from lab.cloud.shell import call
+from lab.vendors import rpm
+from lab.workspace import CACHE, ROOT, STATE, LabError, inputs_hash
+
+SOURCE = Path(__file__).parent / "packages"
+PLAYED = ROOT / "lab" / "played"
+FOLDER = STATE / "vendors"
+WEB_ROOT = FOLDER / "www"  # has a folder for each host name
+KEYRING = FOLDER / "gnupg"
+ENGINE = CACHE / "docker-engine-bookworm"  # Debian's packages of it
+ENGINE_PACKAGES = ("docker.io", "containerd", "runc", "tini")
+
+GITLAB = "packages.gitlab.com/gitlab/gitlab-ce/el/8/x86_64"
+RUNNER = "packages.gitlab.com/runner/gitlab-runner/el/8/x86_64"
+DOCKER = "download.docker.com/linux/rhel/8/x86_64/stable"
+
+GITLAB_METADATA_KEY = "packages.gitlab.com/gpgkey/gpg.key"
+GITLAB_OLD_KEY = "packages.gitlab.com/gpgkey/gitlab/3D645A26AB9FBD22.pub.gpg"
+GITLAB_KEY = "packages.gitlab.com/gpgkey/gitlab/CB947AD886C8E8FD.pub.gpg"
+RUNNER_KEY = "packages.gitlab.com/gpgkey/runner/49F16C5CC3A0F81F.pub.gpg"
+DOCKER_KEY = "download.docker.com/linux/rhel/gpg"
+
+METADATA_KEYS = {GITLAB: GITLAB_METADATA_KEY, RUNNER: GITLAB_METADATA_KEY, DOCKER: DOCKER_KEY}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package, where it is offered, and the address of the key that it is signed with."""
+
+    name: str
+    repository: str
+    key: str
+    macros: Mapping[str, str] = field(default_factory=dict)
+
+
+PACKAGES = (
+    # 17.10.4 is of 9 April 2025, a week before GitLab announced the new key.
+    Package("gitlab-ce", GITLAB, GITLAB_OLD_KEY, {"gitlab_version": "17.10.4"}),
+    # What an upgrade goes to.
+    Package("gitlab-ce", GITLAB, GITLAB_KEY, {"gitlab_version": "17.11.7"}),
+    Package("gitlab-runner", RUNNER, RUNNER_KEY),
+    Package("gitlab-runner-helper-images", RUNNER, RUNNER_KEY),
+    Package("docker-ce", DOCKER, DOCKER_KEY),
+    Package("docker-ce-cli", DOCKER, DOCKER_KEY),
+    Package("containerd.io", DOCKER, DOCKER_KEY),
+)
+
+
+def ensure() -> None:
+    """Build the repositories unless they are of the present specs and files.
+
+    Raises LabError when a package does not build, or when there is a spec that no vendor offers.
+    """
+    specs = find_specs(SOURCE, PLAYED)
+    wanted = inputs_hash(Path(__file__), rpm.MACROS, *sorted(spec.parent for spec in specs.values()))
+    marker = WEB_ROOT / "inputs"
+    if marker.exists() and marker.read_text() == wanted:
+        return
+    _ensure_engine_packages()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    workspace.say("packages …")
+    with tempfile.TemporaryDirectory(prefix="www-", dir=FOLDER) as folder, _key_ring():
+        root, engine = Path(folder, "www"), Path(folder, "engine")
+        for archive in ENGINE.iterdir():
+            call("dpkg-deb", "--extract", str(archive), str(engine))
+        for package in PACKAGES:
+            macros = {"engine": str(engine), **package.macros}
+            _sign(package.key, rpm.build(specs[package.name], root / package.repository, macros))
+        for repository, key in METADATA_KEYS.items():
+            _index(root / repository, key)
+        for key in {package.key for package in PACKAGES} | set(METADATA_KEYS.values()):
+            _publish(key, root / key)
+        (root / "inputs").write_text(wanted)
+        shutil.rmtree(WEB_ROOT, ignore_errors=True)
+        root.rename(WEB_ROOT)
+    workspace.say(f"packages  {len(PACKAGES)} built and signed")
+
+
+def find_specs(*folders: Path) -> dict[str, Path]:
+    """The spec of each offered package by its name; the file gitlab_ce.spec is of gitlab-ce.
+
+    Raises LabError when one is missing or offered by nobody.
+    """
+    found = {spec.stem.replace("_", "-"): spec for folder in folders for spec in folder.glob("*/*.spec")}
+    offered = {package.name for package in PACKAGES}
+    for name in found.keys() - offered:
+        raise LabError(f"{found[name]}: no vendor offers {name}; name it in PACKAGES of {__file__}")
+    for name in offered - found.keys():
+        raise LabError(f"there is no spec for the package {name} in {' or '.join(map(str, folders))}")
+    return found
+
+
+def _sign(key: str, files: Iterable[Path]) -> None:
+    signing = {"_gpg_name": key, "_gpg_path": str(KEYRING), "__gpg": shutil.which("gpg") or "gpg"}
+    call("rpmsign", *(f"--define={name} {value}" for name, value in signing.items()), "--addsign", *map(str, files))
+
+
+def _index(repository: Path, key: str) -> None:
+    rpm.index(repository)
+    _gpg("--local-user", f"={key}", "--armor", "--detach-sign", str(repository / "repodata" / "repomd.xml"))
+
+
+def _publish(key: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(_gpg("--armor", "--export", f"={key}"))
+
+
+@contextmanager
+def _key_ring() -> Iterator[None]:
+    """A key for every address of one, named after it; nothing of gpg runs on afterwards."""
+    KEYRING.mkdir(mode=0o700, exist_ok=True)
+    try:
+        known = _gpg("--list-keys", "--with-colons")
+        for key in sorted({package.key for package in PACKAGES} | set(METADATA_KEYS.values())):
+            if f":{key}:" not in known:
+                # RSA: rpm of RHEL 8 knows no Ed25519.
+                _gpg("--passphrase", "", "--quick-generate-key", key, "rsa2048", "sign", "never")
+        yield
+    finally:
+        call("gpgconf", "--homedir", str(KEYRING), "--kill", "all")
+
+
+def _gpg(*args: str) -> str:
+    return call("gpg", "--homedir", str(KEYRING), "--batch", "--quiet", "--yes", *args)
+
+
+def _ensure_engine_packages() -> None:
+    if ENGINE.exists():
+        return
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="engine-", dir=CACHE) as folder:
+        archives = Path(folder, "archives")
+        archives.mkdir()
+        # As root apt would go down to a user of its own, who may not write there.
+        command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", *ENGINE_PACKAGES]
+        workspace.run("Docker engine for the packages", command, log="packages", cwd=archives)
+        archives.rename(ENGINE)

@@ -1,0 +1,35 @@
+"""Builds packages with rpmbuild, in a folder that is gone afterwards."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.cloud.shell import call
+from lab.workspace import CACHE
+
+MACROS = Path(__file__).parent / "packages" / "macros"
+
+
+def build(spec: Path, output: Path, macros: Mapping[str, str] | None = None) -> list[Path]:
+    """Build the packages of a spec into `output`; its sources are what lies beside it.
+
+    Raises LabError with rpmbuild's words when it fails.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rpmbuild-", dir=CACHE) as folder:
+        defined = {
+            "_topdir": folder,
+            "_dbpath": f"{folder}/database",  # else ~/.rpmdb
+            "_sourcedir": str(spec.parent),
+            **(macros or {}),
+        }
+        defines = (f"--define={name} {value}" for name, value in defined.items())
+        call("rpmbuild", "-bb", "--quiet", f"--load={MACROS}", *defines, str(spec))
+        return [Path(shutil.move(file, output)) for file in sorted(Path(folder, "RPMS").glob("*/*.rpm"))]
+
+
+def index(repository: Path) -> None:
+    """Write the repository's metadata."""
+    call("createrepo_c", "--quiet", str(repository))
