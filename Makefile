@@ -3,7 +3,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
-COMPILE := pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links
+PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: up preview test lint e2e down clean requirements
 
@@ -31,10 +31,10 @@ clean: down
 	rm -rf .lab $(VENV) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-requirements:  ## pin again what the .in files ask for; needs pip-tools
-	CUSTOM_COMPILE_COMMAND='make requirements' $(COMPILE) requirements.in
-	CUSTOM_COMPILE_COMMAND='make requirements' $(COMPILE) requirements-dev.in
-	cd lab/engine && CUSTOM_COMPILE_COMMAND='make requirements' $(COMPILE) go.in
+requirements:  ## pin again what the .in files ask for; needs uv
+	$(PIN) requirements.in --output-file requirements.txt
+	$(PIN) requirements-dev.in --output-file requirements-dev.txt
+	$(PIN) lab/engine/go.in --output-file lab/engine/go.txt
 
 $(INSTALLED): requirements-dev.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

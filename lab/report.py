@@ -81,7 +81,7 @@ def summary(outputs: dict[str, Any]) -> str:
         ("Log in", f"as root; this shows the password: {password}"),
         ("Registry", outputs["registryHost"]),
     ]
-    checks = [(f"✓ {check['check']}", f"{check['seconds']:.1f} s") for check in outputs["acceptance"]]
+    checks = [(f"✓ {check['check']}", f"{check['seconds']:.2f} s") for check in outputs["acceptance"]]
     return f"{_table(lines)}\nProof, from the runner's machine and through the balancer\n{_table(checks)}"
 
 

@@ -265,7 +265,7 @@ def test_up_ends_with_address_login_and_proof(monkeypatch):
         "Log in as root; this shows the password: .venv/bin/python -m lab outputs initialRootPassword --show-secrets",
         "Registry 203.0.113.16:5000",
         "Proof, from the runner's machine and through the balancer",
-        "✓ push of a fresh image 0.4 s",
+        "✓ push of a fresh image 0.44 s",
     ]
 
 

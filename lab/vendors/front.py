@@ -24,7 +24,10 @@ def start() -> None:
     """Answer for the vendors. Idempotent. The address need not be there yet."""
     RUN.mkdir(parents=True, exist_ok=True)
     certificate = authority.server_certificate(HOSTS)
-    (RUN / "vendors-front.cfg").write_text(configuration(VENDORS, str(certificate)))
+    file, text = RUN / "vendors-front.cfg", configuration(VENDORS, str(certificate))
+    if not file.exists() or file.read_text() != text:
+        _front.stop()
+        file.write_text(text)
     _files.start()
     _front.start()
 
