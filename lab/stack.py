@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from lab.engine import build
-from lab.workspace import ROOT, STATE, LabError, inputs_hash
+from lab.workspace import LOGS, ROOT, STATE, LabError, inputs_hash
 
 STACK = "lab"
 API = "http://127.0.0.1:5566"
@@ -52,6 +53,7 @@ def environment() -> dict[str, str]:
         "PULUMI_BACKEND_URL": f"file://{BACKEND}",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(PASSPHRASE),
         "PULUMI_CREDENTIAL_STORE": "plaintext",
+        "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
         "PULUMI_HOME": str(build.PULUMI_HOME),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }
@@ -161,7 +163,9 @@ def clear_stale() -> None:
 
 def _operate(*command: str) -> None:
     prepare()
-    arguments = [str(build.ensure()), *command, *_stack_options()]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    events = LOGS / f"engine-events-{time.strftime('%Y%m%dT%H%M%S')}-{command[0]}.jsonl"
+    arguments = [str(build.ensure()), *command, *_stack_options(), "--event-log", str(events)]
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment())
     interruption: KeyboardInterrupt | None = None
     while process.returncode is None:

@@ -1,9 +1,9 @@
 """The shell files, run for real where that needs no machine."""
 
-import base64
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -99,29 +99,31 @@ def test_a_step_repeated_after_a_cut_session_waits_for_the_one_still_running(run
 
 @pytest.fixture
 def gitlab_machine(tmp_path):
-    """A root for install_gitlab.sh: its absolute paths moved below a scratch folder, package tools that only record."""
+    """Runs a script with its absolute paths moved below a scratch folder and commands that do nothing."""
     tools = tmp_path / "bin"
-    for tool, body in {"rpm": "exit 0", "dnf": "exit 9"}.items():
-        path = tools / tool
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/bash\n{body}\n")
-        path.chmod(0o755)
+    tools.mkdir()
+    for tool in ("rpm", "gitlab-ctl", "curl"):
+        (tools / tool).write_text("#!/bin/bash\n")
+        (tools / tool).chmod(0o755)
     for folder in ("etc/yum.repos.d", "etc/gitlab", "opt/gitlab/etc", "var/opt/gitlab"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "opt/gitlab/etc/gitlab.rb.template").touch()
-    text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", script("install_gitlab.sh"))
+    version = tmp_path / "opt/gitlab/embedded/service/gitlab-rails/VERSION"
+    version.parent.mkdir(parents=True)
+    version.write_text("17.10.4\n")
 
-    def install(version: str) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *arguments: str, payload: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", script(name))
         return subprocess.run(
-            ["bash", "-c", f"exec 3>/dev/null\n{text}", "install_gitlab", version],
-            input=base64.b64encode(b"[repo]").decode() + "\n",
+            ["bash", "-c", f"exec 3>/dev/null\n{text}", name, *arguments],
+            input=step_input("", payload).removeprefix("0\n"),
             text=True,
             capture_output=True,
             env={"PATH": f"{tools}:{os.environ['PATH']}"},
             check=False,
         )
 
-    return install
+    return run
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
 ):
     if configured:
         (tmp_path / "etc/gitlab/configured-version").write_text(configured + "\n")
-    done = gitlab_machine(wanted)
+    done = gitlab_machine("install_gitlab.sh", wanted, payload=["[repository]"])
     assert (done.returncode == 0) == allowed, done.stdout + done.stderr
     if not allowed:
         assert "gitlabVersion" in done.stdout
@@ -154,11 +156,11 @@ def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
 
 def test_a_volume_with_a_gitlab_but_without_its_secrets_stops_the_installation(gitlab_machine, tmp_path):
     (tmp_path / "var/opt/gitlab/bootstrapped").touch()
-    refused = gitlab_machine("17.10.4")
+    refused = gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"])
     assert refused.returncode == 1
     assert "gitlab-secrets.json is missing" in refused.stdout
     (tmp_path / "etc/gitlab/gitlab-secrets.json").write_text("{}")
-    assert gitlab_machine("17.10.4").returncode == 0
+    assert gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"]).returncode == 0
 
 
 def test_a_volume_is_formatted_only_when_it_is_blank():
@@ -226,7 +228,30 @@ def test_the_registry_runs_as_the_images_user_on_its_volume():
     assert "/srv/registry" in (REMOTE.parent / "cloud-init/registry.yaml").read_text()
 
 
-def test_the_initial_root_password_is_made_on_the_machine_and_kept_to_its_owner():
-    text = script("configure_gitlab.sh")
-    assert text.index("umask 077") < text.index("openssl rand") < text.index("umask 022")
-    assert "gitlab:password:reset[root]" in text
+def test_the_initial_root_password_is_made_on_the_machine_and_kept_to_its_owner(gitlab_machine, tmp_path):
+    configured = gitlab_machine("configure_gitlab.sh", payload=["external_url 'x'", ""])
+    assert configured.returncode == 0, configured.stdout
+    password = tmp_path / "etc/gitlab/seeded-root-password"
+    assert re.fullmatch(r"[0-9a-f]{32}\n", password.read_text())
+    assert password.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "etc/gitlab/gitlab.rb").read_text() == "external_url 'x'"
+    assert (tmp_path / "etc/gitlab/gitlab.rb").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "etc/gitlab/configured-version").read_text() == "17.10.4\n"
+    assert password.read_text().strip() not in configured.stdout + configured.stderr
+
+
+def test_a_given_initial_root_password_is_used_once_and_a_later_change_refused(gitlab_machine, tmp_path):
+    assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 0
+    assert (tmp_path / "etc/gitlab/seeded-root-password").read_text() == "first-Secret-4711\n"
+    assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 0
+    refused = gitlab_machine("configure_gitlab.sh", payload=["", "other-Secret-4711"])
+    assert refused.returncode == 1
+    assert "sudo gitlab-rake 'gitlab:password:reset[root]'" in refused.stdout
+    assert "Secret" not in refused.stdout + refused.stderr
+
+
+def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitlab_machine, tmp_path):
+    (tmp_path / "var/opt/gitlab/bootstrapped").touch()
+    refused = gitlab_machine("configure_gitlab.sh", payload=["", ""])
+    assert refused.returncode == 1
+    assert "seeded by something else" in refused.stdout

@@ -25,7 +25,7 @@ class Finished:
 
 
 def lab(*arguments: str, input: str | None = None) -> Finished:
-    """`python -m lab`, with its output kept in the lab's logs as well."""
+    """`python -m lab`; what the engine shows is kept in the lab's logs as well."""
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "lab", *arguments],
@@ -37,9 +37,10 @@ def lab(*arguments: str, input: str | None = None) -> Finished:
         text=True,
         check=False,
     )
-    LOGS.mkdir(parents=True, exist_ok=True)
-    with (LOGS / "e2e.log").open("a") as log:
-        log.write(f"$ python -m lab {shlex.join(arguments)}\n{done.stdout}")
+    if arguments == ("up",):
+        LOGS.mkdir(parents=True, exist_ok=True)
+        with (LOGS / "engine-display.log").open("a") as log:
+            log.write(done.stdout)
     return Finished(done.returncode, done.stdout, time.monotonic() - started)
 
 
