@@ -4,12 +4,13 @@ import contextlib
 import json
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lab import stack, versions
-from lab.workspace import ROOT, LabError, say
+from lab.workspace import PROGRESS_INTERVAL, ROOT, LabError, say
 
 REAL = (
     f"the program, Pulumi's engine {versions.PULUMI} and HashiCorp's AWS provider {versions.TERRAFORM_AWS}; systemd, "
@@ -102,14 +103,18 @@ def machines_watched() -> Iterator[None]:
 
 
 def _watch(over: threading.Event) -> None:
+    started = said = time.monotonic()
     before: set[str] = set()
     while not over.wait(WATCH_INTERVAL):
         status = cloud_status()
-        if status is None:
-            continue
-        now = set(_facts(status))
-        for fact in sorted(now - before):
-            say(f"    {fact}")
+        now = set(_facts(status)) if status else before
+        lines = sorted(now - before)
+        if not lines and time.monotonic() - said > PROGRESS_INTERVAL:
+            lines = ["…"]
+        if lines:
+            said = time.monotonic()
+        for line in lines:
+            say(f"  {said - started:4.0f} s  {line}")
         before = now
 
 

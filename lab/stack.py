@@ -69,8 +69,8 @@ def environment() -> dict[str, str]:
 
 
 def up() -> None:
-    """`pulumi up`, its own display on the terminal. Raises EngineFailed."""
-    _operate("up", "--yes", "--skip-preview")
+    """`pulumi up`, its own display on the terminal but for dots and outputs. Raises EngineFailed."""
+    _operate("up", "--yes", "--skip-preview", "--suppress-progress", "--suppress-outputs")
 
 
 def preview(*, refresh: bool = False, expect_no_changes: bool = False) -> None:

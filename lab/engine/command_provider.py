@@ -1,6 +1,6 @@
 """A stand-in for the command plugin, `pulumi-resource-command` 1.2.1, for machines where its binary cannot be had.
 
-It keeps the real plugin's contract, read in its source (pulumi/pulumi-command v1.2.1 `provider/pkg/provider`, and
+It behaves as the real plugin does, read in its source (pulumi/pulumi-command v1.2.1 `provider/pkg/provider`, and
 pulumi-go-provider v1.3.0 `infer/resource.go` for check, diff and preview), down to its error texts, because what a
 program does about errors, changes and secrets hangs on them. Where the real one would hang for ever, on a logged line
 of more than 64 KiB, this one fails. Refused with a message instead of played: connections through a proxy,

@@ -285,7 +285,7 @@ def test_changes_of_the_machines_are_said_once(monkeypatch, capsys):
         while len(over) < 2:
             pass
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
-        "balancer gitlab: port 80 to server-lab initial",
-        "machine server-lab: running, first boot running",
-        "machine server-lab: running, first boot done",
+        "0 s  balancer gitlab: port 80 to server-lab initial",
+        "0 s  machine server-lab: running, first boot running",
+        "0 s  machine server-lab: running, first boot done",
     ]

@@ -1,4 +1,4 @@
-"""The command plugin against the real plugin's contract, with an SSH server on the loopback."""
+"""The command plugin held to what the real plugin does, with an SSH server on the loopback."""
 
 import asyncio
 import contextlib

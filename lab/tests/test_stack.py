@@ -32,6 +32,7 @@ def clone(tmp_path, monkeypatch):
         "PASSPHRASE": lab / "keys" / "passphrase",
         "BACKEND": lab / "state",
         "FOLDER": lab / "stack",
+        "LOGS": lab / "logs",
     }.items():
         monkeypatch.setattr(stack, name, path)
     monkeypatch.setattr(build, "PULUMI_HOME", lab / "pulumi")
@@ -180,10 +181,15 @@ def test_operations_run_the_program_of_the_clone_on_the_labs_stack(engine, clone
     stack.preview(refresh=True, expect_no_changes=True)
     stack.up()
     options = f"--stack lab --config-file {stack.FOLDER}/Pulumi.lab.yaml"
-    assert capfd.readouterr().out.splitlines() == [
+    quietly = "--yes --skip-preview --suppress-progress --suppress-outputs"
+    commands, event_logs = zip(
+        *(line.split(" --event-log ") for line in capfd.readouterr().out.splitlines()), strict=True
+    )
+    assert commands == (
         f"{clone} preview --refresh --expect-no-changes {options}",
-        f"{clone} up --yes --skip-preview {options}",
-    ]
+        f"{clone} up {quietly} {options}",
+    )
+    assert all(log.startswith(f"{clone}/.lab/logs/engine-events-") for log in event_logs)
 
 
 def test_a_failed_operation_is_an_error(engine):
