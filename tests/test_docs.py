@@ -13,6 +13,10 @@ ROW = re.compile(r"^\| (?P<id>[SRG]\d) \|.*\| `(?P<file>[^`]+)` \| `(?P<test>[^`
 ROWS = list(ROW.finditer((ROOT / "docs/walkthroughs.md").read_text()))
 
 
+AWS_ROW = re.compile(r"^\| A(?P<id>\d+) \|.*\| `(?P<test>[^`]+)` \|$", re.MULTILINE)
+AWS_ROWS = list(AWS_ROW.finditer((ROOT / "docs/aws.md").read_text()))
+
+
 def known_tests() -> set[str]:
     return {
         node.name
@@ -31,6 +35,11 @@ def test_every_step_of_the_walkthroughs_has_its_row():
 def test_a_row_names_a_file_and_a_test_that_exist(row):
     assert (ROOT / row["file"]).is_file()
     assert row["test"] in known_tests()
+
+
+def test_every_trap_of_aws_names_a_test_that_exists():
+    assert [int(row["id"]) for row in AWS_ROWS] == list(range(1, 27))
+    assert {row["test"] for row in AWS_ROWS} <= known_tests()
 
 
 def test_the_table_of_settings_names_every_key_and_no_other():

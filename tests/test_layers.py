@@ -60,3 +60,8 @@ def test_only_the_remote_host_makes_remote_commands():
 def test_components_read_no_configuration_of_their_own():
     for path in (ROOT / "components").glob("*.py"):
         assert "pulumi.Config" not in path.read_text(), path.name
+
+
+def test_components_do_not_sleep():
+    for path in PRODUCT:
+        assert not imported(path) & {"time", "asyncio"}, path.name

@@ -352,3 +352,12 @@ def test_names_of_balancer_and_target_groups_leave_room_for_a_suffix_within_32_c
     for resource in [*graph.of_type("aws:lb/loadBalancer:LoadBalancer"), *graph.of_type(TARGET_GROUP)]:
         assert "name" not in resource.inputs
         assert len(resource.name) + 8 <= 32
+
+
+def test_everything_lies_in_the_one_zone(graph):
+    [subnet] = graph.of_type("aws:ec2/subnet:Subnet")
+    [balancer] = graph.of_type("aws:lb/loadBalancer:LoadBalancer")
+    assert subnet.inputs["availabilityZone"] == "eu-central-1a"
+    assert [mapping["subnetId"] for mapping in balancer.inputs["subnetMappings"]] == ["gitlab-id"]
+    assert {interface.inputs["subnetId"] for interface in graph.of_type(INTERFACE)} == {"gitlab-id"}
+    assert {volume.inputs["availabilityZone"] for volume in graph.of_type(VOLUME)} == {"eu-central-1a"}

@@ -255,3 +255,13 @@ def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitl
     refused = gitlab_machine("configure_gitlab.sh", payload=["", ""])
     assert refused.returncode == 1
     assert "seeded by something else" in refused.stdout
+
+
+def test_the_proof_logs_in_as_nobody_and_its_credential_ends():
+    program = script("issue_credential.rb")
+    assert "DeployTokens::CreateService" in program
+    assert "each(&:revoke!)" in program
+    assert "expires_at: Date.tomorrow.iso8601" in program
+    assert "--on-active 15m" in script("issue_credential.sh")
+    for name in ("issue_credential.sh", "prove_stack.sh", "revoke_credential.sh"):
+        assert "seeded-root-password" not in script(name)
