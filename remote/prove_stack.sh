@@ -12,7 +12,7 @@ image=$registry/$project/acceptance:latest
 
 work=$(mktemp -d /var/tmp/prove-stack.XXXXXX)
 export DOCKER_CONFIG=$work/docker
-trap 'docker image rm --force "$image" >/dev/null 2>&1; rm -rf "$work"' EXIT
+trap 'docker rm --force acceptance-proof; docker image rm --force "$image"; rm -rf "$work"' EXIT
 
 checks=()
 check() { # NAME REMEDY FUNCTION...
@@ -27,22 +27,13 @@ check() { # NAME REMEDY FUNCTION...
     checks+=("$(printf '{"check": "%s", "seconds": %d.%03d}' "$name" $((took / 1000)) $((took % 1000)))")
 }
 
-status_of() { curl -s --max-time 10 --output /dev/null --write-out '%{http_code}' "$1"; }
-
-sign_in_page() {
-    local deadline=$((SECONDS + 300)) status
-    until status=$(status_of "$url/users/sign_in"); [ "$status" = 200 ]; do
-        echo "$url/users/sign_in answers $status"
+await_status() { # URL STATUS SECONDS
+    local deadline=$((SECONDS + $3)) status
+    until status=$(curl -s --max-time 10 --output /dev/null --write-out '%{http_code}' "$1"); [ "$status" = "$2" ]; do
+        echo "$1 answers $status instead of $2"
         [ "$SECONDS" -lt "$deadline" ] || return 1
         sleep 3
     done
-}
-
-readiness_hidden() {
-    local status
-    status=$(status_of "$url/-/readiness") || true
-    echo "$url/-/readiness answers $status"
-    [ "$status" = 404 ]
 }
 
 git_over_ssh() {
@@ -64,21 +55,17 @@ runner_known() {
 
 docker_login() { docker login --username "$1" --password-stdin "$registry"; }
 
-registry_answers() {
-    local deadline=$((SECONDS + 120)) status
-    until status=$(status_of "${url%%:*}://$registry/v2/"); [ "$status" = 401 ]; do
-        echo "$registry/v2/ answers $status"
-        [ "$SECONDS" -lt "$deadline" ] || return 1
-        sleep 3
-    done
-}
-
-wrong_credential_refused() {
-    if docker_login "$username" <<<"not-$token"; then
-        docker logout "$registry"
+refused() { # COMMAND...: it fails, and for want of rights
+    local answer
+    if answer=$("$@" 2>&1); then
+        echo "$answer"
         return 1
     fi
+    echo "$answer"
+    grep -qiE 'denied|unauthorized' <<<"$answer"
 }
+
+wrong_credential_refused() { refused docker_login "$username" <<<"not-$token"; }
 
 login() { docker_login "$username" <<<"$token"; }
 
@@ -94,7 +81,7 @@ push() {
 other_project_refused() {
     local other=$registry/$project-of-others/acceptance:latest
     docker tag "$image" "$other" || return 1
-    if docker push "$other"; then return 1; fi
+    refused docker push "$other" || return 1
     docker image rm "$other"
 }
 
@@ -102,7 +89,7 @@ pull() {
     docker image rm --force "$image" || return 1
     docker pull "$registry/$project/acceptance@$digest" || return 1
     docker create --name acceptance-proof "$registry/$project/acceptance@$digest" none || return 1
-    docker cp acceptance-proof:/fresh-bytes "$work/pulled-bytes"
+    docker cp acceptance-proof:/fresh-bytes "$work/pulled-bytes" || return 1
     docker rm acceptance-proof
     docker image rm --force "$registry/$project/acceptance@$digest"
     cmp "$work/fresh-bytes" "$work/pulled-bytes"
@@ -110,13 +97,14 @@ pull() {
 
 check "sign-in page through the balancer" \
     "Look at the balancer's target health, then at gitlab-ctl status on the server. With your own domain: does it point to the balancer's address?" \
-    sign_in_page
+    await_status "$url/users/sign_in" 200 300
 check "readiness hidden from clients" "GitLab's monitoring allow-list lets clients in: look at monitoring_whitelist and nginx in gitlab.rb." \
-    readiness_hidden
+    await_status "$url/-/readiness" 404 0
 check "git over SSH with GitLab's host key" "Look at gitlab-ctl status gitlab-sshd on the server and at the target group of port 2222." \
     git_over_ssh
 check "runner verified" "Look at journalctl -u gitlab-runner on this machine." runner_known
-check "registry through the balancer" "Look at docker ps on the registry's machine and at its target's health." registry_answers
+check "registry through the balancer" "Look at docker ps on the registry's machine and at its target's health." \
+    await_status "${url%%:*}://$registry/v2/" 401 120
 check "wrong credential refused" "The registry lets anybody in: look at auth.token in its config.yml." wrong_credential_refused
 check "login with a short-lived credential" \
     "Compare the registry's certificate with GitLab's key, the issuer on both, and the clocks of both machines (chronyc tracking)." login
