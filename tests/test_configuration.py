@@ -3,7 +3,6 @@
 import configparser
 import json
 import re
-import subprocess
 import tomllib
 
 import pytest
@@ -17,6 +16,7 @@ from configuration.registry_config import registry_image, render_registry_config
 from configuration.remote_step import first_contact_command, step_command, step_input
 from configuration.runner_config import render_runner_config
 from configuration.user_data import render_user_data
+from tests.shell import check_shell
 from tests.test_settings import CERTIFICATE, load
 
 MAIL = {
@@ -199,8 +199,7 @@ def test_user_data_that_ec2_would_refuse_are_refused_here(monkeypatch):
 def test_scripts_in_user_data_are_sound_shell(role):
     for file in yaml.safe_load(render_user_data(role))["write_files"]:
         if file["content"].startswith("#!/bin/bash"):
-            subprocess.run(["bash", "-n"], input=file["content"], text=True, check=True)
-            subprocess.run(["shellcheck", "-"], input=file["content"], text=True, check=True)
+            check_shell(file["content"])
 
 
 def test_the_command_line_of_a_step_quotes_its_arguments():
