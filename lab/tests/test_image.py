@@ -1,13 +1,12 @@
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lab.image import build
 from lab.vendors import authority
+from tests.shell import check_shell
 
 SHELL_FILES = [
     file
@@ -40,9 +39,7 @@ def test_the_tag_follows_the_inputs(certificate: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("file", SHELL_FILES, ids=lambda file: file.name)
 def test_shell_files_are_sound(file: Path):
-    subprocess.run(["bash", "-n", file], check=True)
-    if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", file], check=True)
+    check_shell(file.read_text())
 
 
 def test_what_runs_in_the_machine_is_executable():
