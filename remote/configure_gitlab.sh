@@ -1,5 +1,6 @@
 #!/bin/bash
-# configure_gitlab.sh: lays down gitlab.rb, reconfigures, waits until GitLab is ready. Standard input, base64, a line each:
+# configure_gitlab.sh VERSION: lays down gitlab.rb, reconfigures, waits until GitLab is ready; VERSION only makes the step run
+# again after an upgrade. Standard input, base64, a line each:
 # gitlab.rb, and the initial root password or nothing (then one is made here).
 set -euo pipefail
 read -r gitlab_rb
