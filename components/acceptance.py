@@ -70,8 +70,8 @@ class Acceptance(pulumi.ComponentResource):
             arguments=[project],
             payload=[credential_program],
             after=[found.command],
-            # The report differs from run to run: every credential that was used is revoked.
-            triggers=[*triggers, found.result],
+            # The image's digest differs from run to run: every credential that was used is revoked.
+            triggers=[*triggers, proven.result],
             limit=900,
             parent=self,
         )
