@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: up preview test lint e2e down clean requirements
+.PHONY: up preview test test-tools lint e2e down clean requirements
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
@@ -15,6 +15,9 @@ preview: $(INSTALLED)  ## show what up would do; needs no machines
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
 	$(PYTHON) -m pytest
+
+test-tools: $(INSTALLED)  ## install what the played GitLab's unit tests need; without it they are skipped
+	@$(PYTHON) -c 'from lab import host; host.ensure(host.TEST_TOOLS)'
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

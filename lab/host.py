@@ -33,6 +33,9 @@ MACHINE_TOOLS = {
 }
 """Executable → Debian package, for machines, network, balancers and the vendors."""
 
+TEST_TOOLS = {"nginx": "nginx-light", "ruby": "ruby", "ssh-keygen": "openssh-client"}
+"""Executable → Debian package, for the unit tests of the played GitLab; without them those are skipped."""
+
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# The lab installs tools and starts no services.\nexit 101\n"
 
