@@ -20,9 +20,7 @@ done
 
 install -d -m 0700 /etc/gitlab-runner
 umask 077
-if [ "$(cat /etc/gitlab-runner/.runner_system_id 2>/dev/null)" != "$system_id" ]; then
-    printf '%s' "$system_id" >/etc/gitlab-runner/.runner_system_id
-fi
+printf '%s' "$system_id" >/etc/gitlab-runner/.runner_system_id
 base64 -d <<<"$config" >/etc/gitlab-runner/config.toml.new
 mv /etc/gitlab-runner/config.toml.new /etc/gitlab-runner/config.toml
 systemctl enable gitlab-runner
