@@ -6,6 +6,8 @@ import json
 import pytest
 import yaml
 
+from components import acceptance
+from configuration.remote_step import script
 from tests.conftest import dev_config
 from tests.engine import (
     CERTIFICATE,
@@ -310,6 +312,17 @@ def test_the_proof_comes_after_the_balancer_and_checks_what_it_was_told(graph):
 )
 def test_whatever_the_proof_proves_makes_it_run_again_when_it_changes(graph, change):
     changed = run_program(dev_config(**change))
+    for step in ("server-issue-credential", "runner-prove-stack", "registry-find-image", "server-revoke-credential"):
+        assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["issue_credential.rb", "issue_credential.sh", "prove_stack.sh", "find_image.sh", "revoke_credential.sh"],
+)
+def test_a_new_text_of_one_part_of_the_proof_runs_the_whole_proof_again(graph, monkeypatch, text):
+    monkeypatch.setattr(acceptance, "script", lambda name: script(name) + ("\n# new" if name == text else ""))
+    changed = run_program(dev_config())
     for step in ("server-issue-credential", "runner-prove-stack", "registry-find-image", "server-revoke-credential"):
         assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"]
 
