@@ -161,12 +161,31 @@ def clear_stale() -> None:
         _ask("cancel", "--yes", "--stack", STACK)
 
 
-def _operate(*command: str) -> None:
+def start(*command: str, program: Path | None = None, output: int | None = None) -> subprocess.Popen[str]:
+    """Start an operation of the engine: `up`, `preview`, `refresh` or `destroy` with its options.
+
+    `program` is the folder of the program to run, this clone's own unless given. `output` is where both of its
+    streams go, as subprocess has it. Its events are logged in `.lab/logs`.
+    """
     prepare()
     LOGS.mkdir(parents=True, exist_ok=True)
-    events = LOGS / f"engine-events-{time.strftime('%Y%m%dT%H%M%S')}-{command[0]}.jsonl"
+    events = LOGS / f"engine-events-{time.strftime('%Y%m%dT%H%M%S')}-{time.monotonic_ns()}-{command[0]}.jsonl"
     arguments = [str(build.ensure()), *command, *_stack_options(), "--event-log", str(events)]
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment())
+    streams: dict[str, Any] = {} if output is None else {"stdout": output, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(arguments, cwd=program or ROOT, env=environment(), text=True, **streams)
+
+
+def configure(key: str, value: str | None) -> None:
+    """Set a key of the stack's settings, or take it away again. Lasts until the stack is forgotten."""
+    prepare()
+    if value is None:
+        _ask("config", "rm", "--stack", STACK, key)
+    else:
+        _ask("config", "set", "--stack", STACK, key, value)
+
+
+def _operate(*command: str) -> None:
+    process = start(*command)
     interruption: KeyboardInterrupt | None = None
     while process.returncode is None:
         # The engine answers the first interrupt by finishing what it is at, and must not be killed over it.

@@ -1,58 +1,23 @@
 """The lab with the stack on it, for tests that walk through a stack's life in the order they are written."""
 
-import shlex
 import subprocess
-import sys
-import time
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab import stack
-from lab.workspace import LOGS, ROOT
+from lab.workspace import ROOT
+from tests.e2e.operations import lab
 
-ROLES = ("server", "registry", "runner")
+HERE = Path(__file__).parent
 
-
-@dataclass(frozen=True)
-class Finished:
-    """A command of the lab that has ended: its output, both streams, and how long it took, in seconds."""
-
-    status: int
-    output: str
-    seconds: float
+ORDER = ("test_stack", "test_traps", "test_machines", "test_faults", "test_end")
+"""From the first `up` to `destroy`: the files share one stack."""
 
 
-def lab(*arguments: str, input: str | None = None) -> Finished:
-    """`python -m lab`; what the engine shows is kept in the lab's logs as well."""
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "lab", *arguments],
-        cwd=ROOT,
-        input=input,
-        stdin=subprocess.DEVNULL if input is None else None,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if arguments == ("up",):
-        LOGS.mkdir(parents=True, exist_ok=True)
-        with (LOGS / "engine-display.log").open("a") as log:
-            log.write(done.stdout)
-    return Finished(done.returncode, done.stdout, time.monotonic() - started)
-
-
-def on(role: str, command: str, *, input: str | None = None) -> Finished:
-    """Run a shell command on a machine as its administrator does: by SSH to its own address."""
-    return lab("ssh", role, "--", f"sudo bash -c {shlex.quote(command)}", input=input)
-
-
-def must(role: str, command: str, *, input: str | None = None) -> str:
-    done = on(role, command, input=input)
-    assert done.status == 0, done.output
-    return done.output.strip()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.parent == HERE else -1)
 
 
 @pytest.fixture(scope="session")

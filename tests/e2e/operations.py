@@ -1,0 +1,171 @@
+"""What the end-to-end tests do to the lab and its stack: commands of the lab, of the engine, of machines and of AWS."""
+
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from lab import stack
+from lab.workspace import LOGS, ROOT
+
+ROLES = ("server", "registry", "runner")
+OPERATION_TIMEOUT = 900.0  # seconds
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended: its output, both streams, and how long it took, in seconds."""
+
+    status: int
+    output: str
+    seconds: float
+
+
+def lab(*arguments: str, input: str | None = None) -> Finished:
+    """`python -m lab`; what the engine shows is kept in the lab's logs as well."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", *arguments],
+        cwd=ROOT,
+        input=input,
+        stdin=subprocess.DEVNULL if input is None else None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if arguments == ("up",):
+        _keep(done.stdout)
+    return Finished(done.returncode, done.stdout, time.monotonic() - started)
+
+
+def on(role: str, command: str, *, input: str | None = None) -> Finished:
+    """Run a shell command on a machine as its administrator does: by SSH to its own address."""
+    return lab("ssh", role, "--", f"sudo bash -c {shlex.quote(command)}", input=input)
+
+
+def must(role: str, command: str, *, input: str | None = None) -> str:
+    """What a shell command on a machine says; it has to succeed."""
+    done = on(role, command, input=input)
+    assert done.status == 0, done.output
+    return done.output.strip()
+
+
+class Operation:
+    """An operation of the engine that is under way."""
+
+    def __init__(self, *command: str, program: Path | None = None) -> None:
+        self._started = time.monotonic()
+        self.process = stack.start(*command, program=program, output=subprocess.PIPE)
+        self._output: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._output.append(line)
+
+    def finish(self) -> Finished:
+        """Wait for its end."""
+        try:
+            status = self.process.wait(OPERATION_TIMEOUT)
+        finally:
+            self.process.kill()
+        # A plugin that outlives a killed engine keeps the pipe open.
+        self._reader.join(10)
+        output = "".join(self._output)
+        _keep(output)
+        return Finished(status, output, time.monotonic() - self._started)
+
+
+def start_up(*options: str, program: Path | None = None) -> Operation:
+    """Begin a plain `pulumi up`, of this clone's program unless another is given."""
+    return Operation("up", "--yes", "--skip-preview", "--suppress-progress", *options, program=program)
+
+
+def up(*options: str, program: Path | None = None) -> Finished:
+    """A plain `pulumi up`, of this clone's program unless another is given."""
+    return start_up(*options, program=program).finish()
+
+
+def heal() -> float:
+    """One plain `pulumi up` of this clone's program, which has to succeed. Returns its seconds."""
+    done = up()
+    assert done.status == 0, done.output
+    return done.seconds
+
+
+def prove(*, program: Path | None = None) -> Finished:
+    """Test the stack again, as docs/operations.md says."""
+    return up("--replace", step("server-issue-credential"), program=program)
+
+
+def step(name: str) -> str:
+    """URN of a remote step."""
+    return _urn(f"command:remote:Command::{name}")
+
+
+def machine(role: str) -> str:
+    """URN of a machine."""
+    return _urn(f"aws:ec2/instance:Instance::{role}")
+
+
+def _urn(ending: str) -> str:
+    found = [urn for urn in stack.resources() if urn.endswith(f"${ending}")]
+    assert len(found) == 1, f"{ending} is {found}"
+    return found[0]
+
+
+def client(service: str) -> Any:
+    """The lab's AWS, as boto3 has it."""
+    return boto3.client(
+        service,
+        endpoint_url=stack.API,
+        region_name="us-east-1",
+        aws_access_key_id="lab",
+        aws_secret_access_key="lab",
+    )
+
+
+def instances() -> list[dict[str, Any]]:
+    """Instances that are not terminated."""
+    reservations = client("ec2").describe_instances(
+        Filters=[{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    )["Reservations"]
+    return [instance for reservation in reservations for instance in reservation["Instances"]]
+
+
+def instance_id(role: str) -> str:
+    """Id of the machine of this role that is there now."""
+    found = [
+        instance["InstanceId"]
+        for instance in instances()
+        for tag in instance["Tags"]
+        if tag == {"Key": "Name", "Value": f"{role}-{stack.STACK}"}
+    ]
+    assert len(found) == 1, f"{role} is {found}"
+    return found[0]
+
+
+def eventually(condition: Callable[[], object], seconds: float = 120.0, interval: float = 1.0) -> float:
+    """Wait until the condition is true. Returns after how many seconds it was."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"not within {seconds:.0f} s"
+        time.sleep(interval)
+    return time.monotonic() - started
+
+
+def _keep(display: str) -> None:
+    """What the engine shows is searched for secrets in the end."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with (LOGS / "engine-display.log").open("a") as log:
+        log.write(display)

@@ -1,0 +1,52 @@
+"""The product with one thing changed: what somebody would run who did not know what AWS does."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.workspace import ROOT, STATE
+
+Edits = Mapping[str, Sequence[tuple[str, str]]]
+"""For each file of the program: texts of it, each there exactly once, and what stands there instead."""
+
+PRODUCT = ("Pulumi.yaml", "__main__.py", "settings.py", "components", "configuration", "cloud-init", "remote")
+
+IMPATIENT: Edits = {
+    "remote/prove_stack.sh": [
+        ('/users/sign_in" 200 300', '/users/sign_in" 200 25'),
+        ("deadline=$((SECONDS + 120)) scan", "deadline=$((SECONDS + 15)) scan"),
+        ('/v2/" 401 120', '/v2/" 401 15'),
+    ]
+}
+"""A proof that does not wait for minutes, as it must for a new balancer of AWS."""
+
+
+@contextmanager
+def changed_program(*changes: Edits) -> Iterator[Path]:
+    """A copy of this clone's program with these edits, in a folder of its own."""
+    folder = STATE / "changed-program"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        for name in PRODUCT:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / name)
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        for change in changes:
+            for name, edits in change.items():
+                _edit(folder / name, edits)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _edit(file: Path, edits: Sequence[tuple[str, str]]) -> None:
+    text = file.read_text()
+    for old, new in edits:
+        assert text.count(old) == 1, f"{file.name} has {text.count(old)} times: {old}"
+        text = text.replace(old, new)
+    file.write_text(text)

@@ -1,0 +1,57 @@
+"""The end of a stack on the lab: what was left lying about, and that nothing stays behind."""
+
+import json
+
+import pytest
+
+from lab import stack
+from lab.workspace import LOGS, STATE
+from tests.e2e.operations import ROLES, client, instances, lab, must, on
+
+
+def test_no_secret_lies_about_in_clear(outputs):
+    secrets = {
+        "initial root password": outputs["initialRootPassword"],
+        "private key of the administrators": stack.PRIVATE_KEY.read_text().splitlines()[-2],
+        "runner token": must("runner", r"sed -n 's/^ *token = \"\(.*\)\"/\1/p' /etc/gitlab-runner/config.toml"),
+        "private key of the tokens": must("server", "sed -n 2p /etc/gitlab/registry-token.key"),
+        "http secret of the registry": must("registry", "cut -d = -f 2 /srv/registry/http-secret.env"),
+    }
+    assert all(len(secret) >= 20 for secret in secrets.values()), "a secret to look for was not found"
+    found = []
+    assert list(LOGS.glob("engine-events-*-up.jsonl")), "the engine wrote no event log"
+    files = [path for path in [*(STATE / "state").rglob("*"), *LOGS.rglob("*")] if path.is_file()]
+    for name, secret in secrets.items():
+        found += [f"{name} in {path}" for path in files if secret.encode() in path.read_bytes()]
+        for role in ROLES:
+            look = (
+                "cat >/run/needle; grep -rlFf /run/needle /var/log /var/lib/cloud /run/cloud-init 2>/dev/null;"
+                " journalctl --no-pager | grep -cFf /run/needle; rm /run/needle"
+            )
+            answer = on(role, look, input=secret + "\n").output.split()
+            found += [f"{name} in {place} of the {role} machine" for place in answer if place != "0"]
+    for instance in instances():
+        attribute = client("ec2").describe_instance_attribute(InstanceId=instance["InstanceId"], Attribute="userData")
+        user_data = json.dumps(attribute["UserData"])
+        found += [f"{name} in user-data" for name, secret in secrets.items() if secret in user_data]
+    assert not found
+
+
+def test_destroy_ends_clean_also_when_a_machine_is_already_gone(outputs):
+    client("ec2").terminate_instances(InstanceIds=[outputs["instanceIds"]["runner"]])
+    stack.destroy()
+    ec2 = client("ec2")
+    assert instances() == []
+    assert ec2.describe_addresses()["Addresses"] == []
+    assert ec2.describe_volumes()["Volumes"] == []
+    assert ec2.describe_network_interfaces()["NetworkInterfaces"] == []
+    assert [vpc for vpc in ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]] == []
+    assert client("elbv2").describe_load_balancers()["LoadBalancers"] == []
+    assert client("elbv2").describe_target_groups()["TargetGroups"] == []
+
+
+@pytest.mark.usefixtures("outputs")
+def test_down_leaves_nothing_on_the_machine(leftovers):
+    done = lab("down")
+    assert done.status == 0, done.output
+    assert leftovers() == []
