@@ -5,6 +5,7 @@ import pulumi_aws as aws
 
 from components.acceptance import Acceptance
 from components.container_registry import ContainerRegistry
+from components.existing import check_existing
 from components.gitlab_runner import GitLabRunner
 from components.gitlab_server import GitLabServer
 from components.load_balancer import LoadBalancer
@@ -20,6 +21,7 @@ try:
     settings = Settings.load(
         config, pulumi.Config("aws"), is_secret=lambda key: pulumi.runtime.is_config_secret(config.full_key(key))
     )
+    check_existing(settings)
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 
@@ -65,6 +67,7 @@ balancer = LoadBalancer(
     security_group_id=groups.ids[Place.BALANCER],
     vpc_id=network.vpc_id,
     instance_ids={role: machine.instance_id for role, machine in machines.items()},
+    after=[network.gateway],
 )
 
 server = GitLabServer(

@@ -42,11 +42,15 @@ class ConfigReader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSettings:
-    """Size of one machine. Volumes in GiB; `data_volume_size` is None where a machine holds no data."""
+    """Size of one machine. Volumes in GiB; `data_volume_size` is None where a machine holds no data.
+
+    `data_volume_id` names a volume that a destroyed stack has left, to be taken over.
+    """
 
     instance_type: str
     root_volume_size: int
     data_volume_size: int | None = None
+    data_volume_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,7 @@ class Settings:
     certificate_arn: str | None
     hosted_zone_id: str | None
     registry_port: int
+    balancer_address_id: str | None
     ami_id: str | None
     server: MachineSettings
     registry: MachineSettings
@@ -141,6 +146,7 @@ class Settings:
             certificate_arn=certificate_arn,
             hosted_zone_id=hosted_zone_id,
             registry_port=keys.number("registryPort", 1024, 65535),
+            balancer_address_id=keys.optional("balancerAddressId", _address_id),
             ami_id=keys.optional("amiId", _ami_id),
             server=_machine(keys, "server", has_data=True),
             registry=_machine(keys, "registry", has_data=True),
@@ -308,6 +314,11 @@ def _matching(pattern: str, remedy: str) -> Check:
 _region = _matching(r"[a-z]{2}(-[a-z]+)+-\d", "is not an AWS region such as eu-central-1")
 _availability_zone = _matching(r"[a-z]{2}(-[a-z]+)+-\d[a-z]", "is not an availability zone such as eu-central-1a")
 _ami_id = _matching(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "is not the id of an image (ami- and 17 hex digits)")
+_volume_id = _matching(r"vol-([0-9a-f]{8}|[0-9a-f]{17})", "is not the id of a volume (vol- and 17 hex digits)")
+_address_id = _matching(
+    r"eipalloc-([0-9a-f]{8}|[0-9a-f]{17})",
+    "is not the allocation id of an elastic address (eipalloc- and 17 hex digits)",
+)
 _hosted_zone_id = _matching(r"Z[A-Z0-9]{1,31}", "is not the id of a Route 53 hosted zone (Z...)")
 _certificate_arn = _matching(
     r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/[0-9a-f-]{36}",
@@ -466,6 +477,7 @@ def _machine(keys: _Keys, role: str, *, has_data: bool) -> MachineSettings:
         instance_type=keys.text(f"{role}InstanceType", _x86_instance_type),
         root_volume_size=keys.number(f"{role}RootVolumeSize", MINIMUM_ROOT_VOLUME_SIZE, 16384),
         data_volume_size=keys.number(f"{role}DataVolumeSize", 10, 16384) if has_data else None,
+        data_volume_id=keys.optional(f"{role}DataVolumeId", _volume_id) if has_data else None,
     )
 
 

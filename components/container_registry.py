@@ -23,7 +23,7 @@ class ContainerRegistry(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gitlab:registry:ContainerRegistry", name, None, opts)
-        mounted = machine.mount_data("/srv/registry", parent=self)
+        mounted = machine.mount_data("/srv/registry", service="docker", parent=self)
         installed = machine.host.run(
             "install_docker",
             arguments=[settings.docker_version],

@@ -32,7 +32,9 @@ class GitLabServer(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:server:GitLabServer", name, None, opts)
         host = machine.host
-        mounted = machine.mount_data("/srv/gitlab", "/var/opt/gitlab", "/etc/gitlab", parent=self)
+        mounted = machine.mount_data(
+            "/srv/gitlab", "/var/opt/gitlab", "/etc/gitlab", service="gitlab-runsvdir", parent=self
+        )
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
         installed = host.run(
             "install_gitlab",

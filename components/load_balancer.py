@@ -1,6 +1,6 @@
 """The one network load balancer behind external_url: web, git over SSH and the registry on one fixed address."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,7 @@ class LoadBalancer(pulumi.ComponentResource):
         security_group_id: pulumi.Input[str],
         vpc_id: pulumi.Input[str],
         instance_ids: Mapping[Place, pulumi.Input[str]],
+        after: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gitlab:balancer:LoadBalancer", name, None, opts)
@@ -91,7 +92,7 @@ class LoadBalancer(pulumi.ComponentResource):
             # A balancer made without a group can never get one.
             security_groups=[security_group_id],
             tags=tagged(settings, name),
-            opts=own,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
         )
         self.listeners = listeners(settings)
         for listener in self.listeners:

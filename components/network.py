@@ -70,8 +70,12 @@ class Addresses(pulumi.ComponentResource):
             f"{name}-balancer",
             domain="vpc",
             tags=tagged(settings, f"{name}-balancer"),
+            # It depends on nothing: when it is kept, it keeps nothing else alive.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[network.gateway], protect=settings.deletion_protection
+                parent=self,
+                protect=settings.deletion_protection,
+                import_=settings.balancer_address_id,
+                ignore_changes=["tags", "tagsAll"] if settings.balancer_address_id else None,
             ),
         )
         self.interface_ids: dict[Place, pulumi.Output[str]] = {}

@@ -91,12 +91,19 @@ class VirtualMachine(pulumi.ComponentResource):
         if machine.data_volume_size:
             volume = aws.ebs.Volume(
                 f"{role}-data",
-                availability_zone=network.subnet.availability_zone,
+                # Not the subnet's: a volume that is kept keeps nothing else alive.
+                availability_zone=settings.availability_zone,
                 type="gp3",
                 size=machine.data_volume_size,
                 encrypted=True,
                 tags=tagged(settings, f"{role}-data"),
-                opts=pulumi.ResourceOptions(parent=self, protect=settings.deletion_protection),
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    protect=settings.deletion_protection,
+                    import_=machine.data_volume_id,
+                    # What an adopted volume is called is not a reason to refuse it.
+                    ignore_changes=["tags", "tagsAll"] if machine.data_volume_id else None,
+                ),
             )
             self.volume_id = volume.id
             self._attachment = aws.ec2.VolumeAttachment(
@@ -118,13 +125,16 @@ class VirtualMachine(pulumi.ComponentResource):
         )
         self.register_outputs({"instanceId": instance.id})
 
-    def mount_data(self, mountpoint: str, *targets: str, parent: pulumi.Resource) -> Step:
-        """Mount the data volume, and bind a folder of it over each of `targets`. Raises ValueError without one."""
+    def mount_data(self, mountpoint: str, *targets: str, service: str, parent: pulumi.Resource) -> Step:
+        """Mount the data volume, and bind a folder of it over each of `targets`; `service` is what lives on it.
+
+        Raises ValueError without a data volume.
+        """
         if self.volume_id is None or self._attachment is None:
             raise ValueError(f"the {self.role} machine has no data volume")
         return self.host.run(
             "mount_data",
-            arguments=[self.volume_id, str(self.machine.data_volume_size), mountpoint, *targets],
+            arguments=[self.volume_id, str(self.machine.data_volume_size), service, mountpoint, *targets],
             after=[self._attachment],
             parent=parent,
         )

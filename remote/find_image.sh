@@ -4,7 +4,7 @@
 set -euo pipefail
 project=$1 hex=${2#sha256:}
 start=$(($(date +%s%N) / 1000000))
-root=/srv/registry/docker/registry/v2
+root=/srv/registry/images/docker/registry/v2
 link=$root/repositories/$project/acceptance/_manifests/revisions/sha256/$hex/link
 if [ "$(cat "$link")" != "sha256:$hex" ]; then
     echo "the pushed image is not linked in $link: the registry stores somewhere else than on its data volume"

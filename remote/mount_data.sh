@@ -1,9 +1,9 @@
 #!/bin/bash
-# mount_data.sh VOLUME_ID SIZE MOUNTPOINT [TARGET...]: mounts a data volume, makes its file system only if it is blank,
-# grows it to the volume's SIZE, and binds a folder of it over each TARGET.
+# mount_data.sh VOLUME_ID SIZE SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, makes its file system only if it is blank,
+# grows it to the volume's SIZE, and binds a folder of it over each TARGET. SERVICE lives on it.
 set -euo pipefail
-volume_id=$1 size=$2 mountpoint=$3
-shift 3
+volume_id=$1 size=$2 service=$3 mountpoint=$4
+shift 4
 
 # Nitro machines name volumes by their order of appearance; only the serial number is the volume's own.
 device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${volume_id/-/}
@@ -50,4 +50,49 @@ for target in "$@"; do
     mkdir -p "$folder"
     add_mount "$folder" "$target" none "bind,nofail,x-systemd.requires-mounts-for=$mountpoint"
 done
+
+# systemd mounts at boot only: what comes later, or comes back, is mounted by this.
+cat >/usr/local/sbin/keep-data-mounted.new <<'KEEP_DATA_MOUNTED'
+#!/bin/bash
+# keep-data-mounted DEVICE SERVICE MOUNTPOINT [TARGET...]: whenever DEVICE is there and not what is mounted, mounts it and
+# starts SERVICE anew.
+set -euo pipefail
+device=$1 service=$2
+shift 2
+
+in_order() { [ "$(mountpoint -d "$1")" = "$(mountpoint -x "$device")" ] && ls "$1" >/dev/null; }
+
+while sleep 10; do
+    [ -b "$device" ] || continue
+    lost=
+    for place in "$@"; do in_order "$place" || lost=$place; done
+    [ -n "$lost" ] || continue
+    exec 9>/run/gitlab-stack.lock
+    flock --nonblock 9 || continue # a step is at work
+    echo "$lost is not on $device: mounting anew, with a restart of $service"
+    installed=$(systemctl list-unit-files --no-legend "$service.service" || true)
+    if [ -n "$installed" ]; then systemctl stop "$service"; fi
+    for ((last = $#; last > 0; last--)); do
+        while mountpoint -q "${!last}"; do umount --lazy "${!last}"; done
+    done
+    for place in "$@"; do mount "$place"; done
+    if [ -n "$installed" ]; then systemctl start "$service"; fi
+    exec 9>&-
+done
+KEEP_DATA_MOUNTED
+chmod 0755 /usr/local/sbin/keep-data-mounted.new
+mv /usr/local/sbin/keep-data-mounted.new /usr/local/sbin/keep-data-mounted
+cat >/etc/systemd/system/keep-data-mounted.service <<UNIT
+[Unit]
+Description=Mount the data volume when it comes late or again
+[Service]
+ExecStart=/usr/local/sbin/keep-data-mounted $device $service $mountpoint $*
+Restart=always
+RestartSec=10
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl daemon-reload
+systemctl enable --quiet keep-data-mounted
+systemctl restart keep-data-mounted
 echo "$volume_id ($size GiB) on $mountpoint" >&3

@@ -11,7 +11,7 @@ mountpoint -q /srv/registry || {
     echo "/srv/registry is not mounted; images would be written to the root disk"
     exit 1
 }
-chown "$account:$account" /srv/registry
+install -d -m 0700 -o "$account" -g "$account" /srv/registry/images
 install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry
 umask 077
 base64 -d <<<"$config" >/etc/docker/registry/config.yml
@@ -23,13 +23,17 @@ if [ ! -s /srv/registry/http-secret.env ]; then
 fi
 
 docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image"
-state=$({ echo "$image $port" && cat /etc/docker/registry/* /srv/registry/http-secret.env; } | sha256sum | cut -d ' ' -f 1)
+# --mount, because --volume would make a missing folder, and images would go to the root disk.
+container=(
+    --name registry --restart always --publish "$port:$port" --env GITLAB_CONTAINER_REGISTRY_LISTEN_PORT="$port"
+    --env-file /srv/registry/http-secret.env --volume /etc/docker/registry:/etc/docker/registry:ro
+    --mount "type=bind,source=/srv/registry/images,target=/var/lib/registry" "$image"
+)
+state=$({ echo "${container[*]}" && cat /etc/docker/registry/* /srv/registry/http-secret.env; } | sha256sum | cut -d ' ' -f 1)
 running=$(docker ps --quiet --filter name='^registry$' --filter label=gitlab-stack.state="$state")
 if [ -z "$running" ]; then
     docker rm --force registry >/dev/null 2>&1 || true
-    docker run --detach --name registry --restart always --label gitlab-stack.state="$state" \
-        --publish "$port:$port" --env GITLAB_CONTAINER_REGISTRY_LISTEN_PORT="$port" --env-file /srv/registry/http-secret.env \
-        --volume /etc/docker/registry:/etc/docker/registry:ro --volume /srv/registry:/var/lib/registry "$image"
+    docker run --detach --label gitlab-stack.state="$state" "${container[@]}"
 fi
 
 for attempt in {1..60}; do

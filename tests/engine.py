@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pulumi
@@ -38,6 +39,19 @@ STEP_RESULTS = {
     "issue-credential": json.dumps({"username": "gitlab+deploy-token-1", "token": CREDENTIAL}),
     "prove-stack": json.dumps({"checks": [{"check": "push", "seconds": 0.5}], "digest": DIGEST}),
     "find-image": json.dumps({"checks": [{"check": "image on the data volume", "seconds": 0.1}]}),
+}
+
+
+LOOKUPS: Mapping[str, Mapping[str, Any]] = {
+    "aws:ec2/getAmi:getAmi": {"id": "ami-0123456789abcdef0", "architecture": "x86_64"},
+    "aws:ebs/getVolume:getVolume": {
+        "id": "vol-0123456789abcdef0",
+        "availabilityZone": "eu-central-1a",
+        "encrypted": True,
+        "size": 100,
+        "volumeType": "gp3",
+    },
+    "aws:ec2/getElasticIp:getElasticIp": {"publicIp": "203.0.113.9"},
 }
 
 
@@ -91,13 +105,16 @@ class Graph:
 class Cloud(mocks.Mocks):
     """Answers as AWS and the machines would, with values that tell where they came from."""
 
-    def __init__(self) -> None:
+    def __init__(self, existing: Mapping[str, Any] | None) -> None:
+        self.existing = existing
         self.invokes: list[tuple[str, Mapping[str, Any]]] = []
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         self.invokes.append((args.token, args.args))
-        if args.token == "aws:ec2/getAmi:getAmi":
-            return {**args.args, "id": "ami-0123456789abcdef0", "architecture": "x86_64"}, []
+        if args.token in LOOKUPS:
+            if self.existing is None:
+                raise LookupError("Your query returned no results")
+            return {**args.args, **LOOKUPS[args.token], **self.existing}, []
         raise NotImplementedError(f"the program invoked {args.token}, which this mock does not answer")
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
@@ -190,12 +207,20 @@ def _config_text(value: Any) -> str:
 SECRET_KEYS = ("sshPrivateKey", "initialRootPassword", "smtpPassword", "gitlabRb")
 
 
-def run_program(config: Mapping[str, str], secret_keys: Sequence[str] = SECRET_KEYS) -> Graph:
-    """Run the program once, fresh, and wait until everything it started has landed. Encrypted are `secret_keys`."""
+def run_program(
+    config: Mapping[str, str],
+    secret_keys: Sequence[str] = SECRET_KEYS,
+    existing: Mapping[str, Any] | None = MappingProxyType({}),
+) -> Graph:
+    """Run the program once, fresh, and wait until everything it started has landed.
+
+    Encrypted are `secret_keys`. `existing` changes what AWS tells of images, volumes and addresses it is asked about;
+    None: it knows none of them.
+    """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     graph = Graph()
-    cloud = Cloud()
+    cloud = Cloud(existing)
     pulumi.runtime.set_mocks(
         cloud, project=PROJECT["name"], stack="test", preview=False, monitor=RecordingMonitor(cloud, graph)
     )

@@ -3,6 +3,7 @@
 import base64
 import json
 
+import pulumi
 import pytest
 import yaml
 
@@ -90,8 +91,11 @@ def test_the_image_is_red_hats_newest_rhel_8_with_the_fee_on_the_aws_bill(graph)
     assert {instance.inputs["ami"] for instance in graph.of_type(INSTANCE)} == {"ami-0123456789abcdef0"}
 
 
-def test_a_pinned_image_is_not_looked_up(tls_graph):
-    assert tls_graph.invokes == []
+def test_a_pinned_image_is_looked_up_by_its_id_alone(tls_graph):
+    [(token, arguments)] = tls_graph.invokes
+    assert token == "aws:ec2/getAmi:getAmi"
+    assert arguments["filters"] == [{"name": "image-id", "values": ["ami-0fedcba9876543210"]}]
+    assert "owners" not in arguments
     assert {instance.inputs["ami"] for instance in tls_graph.of_type(INSTANCE)} == {"ami-0fedcba9876543210"}
 
 
@@ -374,3 +378,58 @@ def test_everything_lies_in_the_one_zone(graph):
     assert [mapping["subnetId"] for mapping in balancer.inputs["subnetMappings"]] == ["gitlab-id"]
     assert {interface.inputs["subnetId"] for interface in graph.of_type(INTERFACE)} == {"gitlab-id"}
     assert {volume.inputs["availabilityZone"] for volume in graph.of_type(VOLUME)} == {"eu-central-1a"}
+
+
+KEPT = {
+    "serverDataVolumeId": "vol-0123456789abcdef1",
+    "registryDataVolumeId": "vol-0123456789abcdef2",
+    "balancerAddressId": "eipalloc-0123456789abcdef0",
+}
+
+
+def test_what_another_stack_left_is_taken_over_whatever_it_is_called():
+    graph = run_program(dev_config(**KEPT))
+    for registered, kept in (
+        (graph.one(VOLUME, "server-data"), "vol-0123456789abcdef1"),
+        (graph.one(VOLUME, "registry-data"), "vol-0123456789abcdef2"),
+        (graph.one(EIP, "gitlab-balancer"), "eipalloc-0123456789abcdef0"),
+    ):
+        assert registered.request.importId == kept
+        assert "tags" in registered.request.ignoreChanges
+        assert registered.request.protect
+
+
+def test_nothing_is_taken_over_unless_it_is_named(graph):
+    assert not [resource.name for resource in graph.resources if resource.request.importId]
+
+
+def test_what_is_kept_when_the_stack_goes_keeps_nothing_else_alive(graph):
+    kept = [graph.one(VOLUME, "server-data"), graph.one(VOLUME, "registry-data"), graph.one(EIP, "gitlab-balancer")]
+    for resource in graph.resources:
+        if not resource.type.startswith("gitlab:"):
+            assert not [each.name for each in kept if graph.comes_after(each, resource)], resource.name
+
+
+@pytest.mark.parametrize(
+    ("settings", "existing", "message"),
+    [
+        ({"amiId": "ami-0fedcba9876543210"}, {"architecture": "arm64"}, "amiId: .* is for arm64"),
+        (KEPT, {"availabilityZone": "eu-central-1b"}, "serverDataVolumeId: .* is in eu-central-1b"),
+        (KEPT, {"encrypted": False}, "registryDataVolumeId: .* is not an encrypted gp3 volume"),
+        (KEPT, {"volumeType": "gp2"}, "registryDataVolumeId: .* is not an encrypted gp3 volume"),
+        (KEPT, {"size": 200}, "serverDataVolumeSize: 100 GiB, but .* has 200"),
+    ],
+    ids=["image for Arm", "other zone", "not encrypted", "other type", "larger"],
+)
+def test_what_exists_and_does_not_fit_is_refused_before_anything_is_made(settings, existing, message):
+    with pytest.raises(pulumi.RunError, match=message):
+        run_program(dev_config(**settings), existing=existing)
+
+
+def test_what_does_not_exist_is_refused_by_the_key_that_names_it(monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(pulumi.log, "error", shown.append)
+    with pytest.raises(LookupError):
+        run_program(dev_config(amiId="ami-0fedcba9876543210", **KEPT), existing=None)
+    keys = ("amiId", "serverDataVolumeId", "registryDataVolumeId", "balancerAddressId")
+    assert [message.split(":")[0] for message in shown] == list(keys)

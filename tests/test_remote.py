@@ -13,12 +13,20 @@ from configuration.remote_step import REMOTE, script, step_input
 from tests.shell import check_shell
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
-HEREDOC = re.compile(r"<<'RUN_STEP'\n(.*?)\nRUN_STEP\n", re.DOTALL)
+LAID_DOWN = re.compile(r"<<'(?P<mark>[A-Z_]+)'\n(?P<program>#!/bin/bash\n.*?\n)(?P=mark)\n", re.DOTALL)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_is_sound_shell(path):
     check_shell(path.read_text())
+
+
+def test_programs_that_stay_on_the_machines_are_sound_shell():
+    programs = [found["program"] for path in SCRIPTS for found in LAID_DOWN.finditer(path.read_text())]
+    assert len(programs) == 2
+    for program in programs:
+        check_shell(program)
+        assert "set -euo pipefail" in program.splitlines()
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -38,9 +46,9 @@ def test_fits_the_one_line_of_result(path):
 
 
 def run_step_program() -> str:
-    found = HEREDOC.search(script("prepare_host.sh"))
+    found = LAID_DOWN.search(script("prepare_host.sh"))
     assert found
-    return found[1]
+    return found["program"]
 
 
 @pytest.fixture
@@ -223,7 +231,7 @@ def test_the_registry_runs_as_the_images_user_on_its_volume():
     text = script("run_registry.sh")
     assert 'install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry' in text
     assert "mountpoint -q /srv/registry" in text
-    assert "--volume /srv/registry:/var/lib/registry" in text
+    assert "type=bind,source=/srv/registry/images,target=/var/lib/registry" in text
     assert "--user" not in text
     assert "/srv/registry" in (REMOTE.parent / "cloud-init/registry.yaml").read_text()
 
