@@ -105,7 +105,7 @@ acceptance = Acceptance(
     public_host=public_host,
     registry_port=settings.registry_port,
     git_ssh_host_key=server.git_ssh_host_key,
-    also_proves=[repr(flows(settings)), repr(balancer.listeners), repr(settings.client_cidrs)],
+    also_proves=[repr(rules.rules), repr(balancer.listeners), repr(settings.client_cidrs)],
     after=[server.ready, registry.ready, runner.ready, balancer],
 )
 

@@ -92,7 +92,8 @@ class LoadBalancer(pulumi.ComponentResource):
             # A balancer made without a group can never get one.
             security_groups=[security_group_id],
             tags=tagged(settings, name),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
+            # The address can be in one balancer only: the old one goes first.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(after), delete_before_replace=True),
         )
         self.listeners = listeners(settings)
         for listener in self.listeners:

@@ -54,7 +54,8 @@ class SecurityGroupRules(pulumi.ComponentResource):
         self._settings = settings
         self._group_ids = group_ids
         self._public_addresses = public_addresses
-        for rule in (rule for flow in flows for rule in rules(flow)):
+        self.rules = tuple(rule for flow in flows for rule in rules(flow))
+        for rule in self.rules:
             self._register(name, rule)
         self.register_outputs({})
 
