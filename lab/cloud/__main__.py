@@ -17,6 +17,8 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from lab.cloud import HOST, PORT, patches
+from lab.cloud.faults import ROUTE, Faults
+from lab.cloud.idempotency import idempotent
 from lab.cloud.reconciler import Reconciler, remove_everything
 
 LATENCY = 0.05  # seconds
@@ -49,8 +51,9 @@ def main() -> None:
 
 
 def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
-    """moto's API for all services, and the lab's two routes before it."""
-    aws = DomainDispatcherApplication(create_backend_app)
+    """moto's API for all services, and the lab's own routes before it."""
+    faults = Faults()
+    aws = faults.before(idempotent(DomainDispatcherApplication(create_backend_app)))
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
@@ -61,9 +64,10 @@ def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartRespon
                 reconciler.stop()
                 start_response("202 Accepted", [("Content-Type", "text/plain")])
                 return [b"shutting down\n"]
+            case _, path if path == ROUTE:
+                return faults.route(environ, start_response)
         time.sleep(LATENCY)
-        answer: Iterable[bytes] = aws(environ, start_response)
-        return answer
+        return aws(environ, start_response)
 
     return serve
 
