@@ -5,9 +5,10 @@ tells moto what has become real: an instance that is up, a volume that is in, th
 """
 
 import base64
+import copy
 import ipaddress
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -563,7 +564,10 @@ def balancer_has_an_interface_in_each_subnet() -> None:
         if kwargs.get("loadbalancer_type") != "network":
             raise ELBClientError("ValidationError", "The lab models network load balancers only.")
         if any(balancer.name == name for balancer in self.load_balancers.values()):
-            raise ELBClientError("DuplicateLoadBalancerName", f"A load balancer with the name '{name}' exists already.")
+            raise ELBClientError(
+                "DuplicateLoadBalancerName",
+                f"A load balancer with the same name '{name}' exists, but with different settings",
+            )
         mappings = kwargs.get("subnet_mappings") or [{"SubnetId": s} for s in kwargs.get("subnet_ids", [])]
         kwargs["scheme"] = kwargs.get("scheme") or "internet-facing"
         balancer = original_create(self, name=name, security_groups=security_groups, **kwargs)
@@ -684,6 +688,36 @@ def health_check_of_tcp_groups() -> None:
 
     ELBv2Backend.create_target_group = create_target_group
     ELBv2Backend.modify_target_group = modify_target_group
+
+
+@_patch
+def what_is_there_already_is_not_made_again() -> None:
+    """CreateLoadBalancer, CreateTargetGroup and CreateListener complete at most one time: a second call with the
+    same settings succeeds and brings what is there, one with other settings is refused. (moto refuses both; an
+    SDK that lost the first answer would end with an error that AWS does not give.)"""
+
+    def once(create: Callable[..., Any], there: Callable[[Any], Iterable[Any]]) -> Callable[..., Any]:
+        def create_once(self: Any, *args: Any, **kwargs: Any) -> Any:
+            asked = copy.deepcopy((args, kwargs))
+            for made in there(self):
+                if getattr(made, "asked", None) == asked:
+                    return made
+            made = create(self, *args, **kwargs)
+            made.asked = asked
+            return made
+
+        return create_once
+
+    def listeners(elb: Any) -> list[Any]:
+        return [listener for balancer in elb.load_balancers.values() for listener in balancer.listeners.values()]
+
+    ELBv2Backend.create_load_balancer = once(
+        ELBv2Backend.create_load_balancer, lambda elb: list(elb.load_balancers.values())
+    )
+    ELBv2Backend.create_target_group = once(
+        ELBv2Backend.create_target_group, lambda elb: list(elb.target_groups.values())
+    )
+    ELBv2Backend.create_listener = once(ELBv2Backend.create_listener, listeners)
 
 
 @dataclass(frozen=True)

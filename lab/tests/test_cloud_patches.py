@@ -369,7 +369,7 @@ def test_a_balancer_gets_its_groups_when_it_is_made(cloud):
 
 def test_balancers_that_are_refused(cloud):
     cloud.balancer()
-    refused("DuplicateLoadBalancerName", cloud.balancer)
+    refused("DuplicateLoadBalancerName", cloud.balancer, Scheme="internal")
     refused("ValidationError", cloud.balancer, name="web", Type="application")
     cloud.elb.delete_load_balancer(
         LoadBalancerArn=cloud.elb.describe_load_balancers()["LoadBalancers"][0]["LoadBalancerArn"]
@@ -383,7 +383,20 @@ def test_one_listener_a_port(cloud):
     forward = [{"Type": "forward", "TargetGroupArn": cloud.target_group()}]
     listener = {"LoadBalancerArn": cloud.balancer()["LoadBalancerArn"], "Port": 80, "Protocol": "TCP"}
     cloud.elb.create_listener(DefaultActions=forward, **listener)
-    refused("DuplicateListener", cloud.elb.create_listener, DefaultActions=forward, **listener)
+    other = [{"Type": "forward", "TargetGroupArn": cloud.target_group("other")}]
+    refused("DuplicateListener", cloud.elb.create_listener, DefaultActions=other, **listener)
+
+
+def test_what_is_asked_for_twice_is_made_once(cloud):
+    balancer, group = cloud.balancer(), cloud.target_group()
+    assert cloud.balancer()["LoadBalancerArn"] == balancer["LoadBalancerArn"]
+    assert cloud.target_group() == group
+    refused("DuplicateTargetGroupName", cloud.target_group, Port=81)
+    forward = [{"Type": "forward", "TargetGroupArn": group}]
+    listener = {"LoadBalancerArn": balancer["LoadBalancerArn"], "Port": 80, "Protocol": "TCP"}
+    made = [cloud.elb.create_listener(DefaultActions=forward, **listener)["Listeners"] for _ in range(2)]
+    assert made[0][0]["ListenerArn"] == made[1][0]["ListenerArn"]
+    assert len(cloud.ec2.describe_network_interfaces()["NetworkInterfaces"]) == 1
 
 
 def test_status_codes_of_a_health_check(cloud):
