@@ -10,13 +10,16 @@ import ipaddress
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import moto.settings
 from moto.core.exceptions import ServiceException
+from moto.core.utils import utcnow
 from moto.ec2.exceptions import DependencyViolationError, EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
+from moto.ec2.models import iam_instance_profile as profile_models
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.elastic_block_store import Volume
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress
@@ -35,6 +38,7 @@ from moto.elbv2.models import (
     FakeTargetGroup,
     elbv2_backends,
 )
+from moto.iam.exceptions import NotFoundException
 
 from lab.cloud.network import INTERNET
 
@@ -42,6 +46,7 @@ ELASTIC_POOL = [str(INTERNET[host]) for host in range(16, 251)]
 ELASTIC_QUOTA = 5  # addresses per region, AWS's default
 USER_DATA_LIMIT = 16384  # bytes, before base64
 ROOT_SIZE = 10  # GiB, of the RHEL images
+PROFILE_DELAY = 8  # seconds until EC2 knows of a new instance profile; on AWS mostly 5 to 15
 RESERVED_ADDRESSES = 4  # at the start of a subnet; the last one is reserved too
 
 _PENDING, _RUNNING, _STOPPING, _STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
@@ -147,6 +152,46 @@ def user_data_limit() -> None:
 
     EC2Backend.run_instances = run_instances
     EC2Backend.modify_instance_attribute = modify_instance_attribute
+
+
+@_patch
+def instance_profiles_become_usable_late() -> None:
+    """EC2 learns of an instance profile some seconds after IAM has made it; until then, as for one that does not
+    exist, it answers InvalidParameterValue "Value (NAME) for parameter iamInstanceProfile.name is invalid. Invalid IAM
+    Instance Profile name" ("… ARN" when it is named so). The Terraform provider tries again for two minutes when the
+    text holds "Invalid IAM Instance Profile" or " has no associated IAM Roles". (moto: usable at once, with no role
+    too, and an unknown one is an error of IAM.)"""
+    original = instance_responses.filter_iam_instance_profiles
+
+    def filter_iam_instance_profiles(
+        account_id: str,
+        partition: str,
+        iam_instance_profile_arn: str | None = None,
+        iam_instance_profile_name: str | None = None,
+    ) -> Any:
+        try:
+            profile = original(account_id, partition, iam_instance_profile_arn, iam_instance_profile_name)
+        except NotFoundException:
+            profile = None
+        if profile is None or utcnow() - profile.create_date < timedelta(seconds=PROFILE_DELAY):
+            given, field, kind = (
+                (iam_instance_profile_name, "name", "name")
+                if iam_instance_profile_name
+                else (iam_instance_profile_arn, "arn", "ARN")
+            )
+            raise EC2ClientError(
+                "InvalidParameterValue",
+                f"Value ({given}) for parameter iamInstanceProfile.{field} is invalid. "
+                f"Invalid IAM Instance Profile {kind}",
+            )
+        if not profile.roles:
+            raise EC2ClientError(
+                "InvalidParameterValue", f'IAM Instance Profile "{profile.arn}" has no associated IAM Roles'
+            )
+        return profile
+
+    instance_responses.filter_iam_instance_profiles = filter_iam_instance_profiles
+    profile_models.filter_iam_instance_profiles = filter_iam_instance_profiles
 
 
 # --- addresses and interfaces ----------------------------------------------------------------------------

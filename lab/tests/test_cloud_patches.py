@@ -123,6 +123,44 @@ def test_user_data_is_limited(cloud):
     refused("InvalidParameterValue", cloud.run, UserData="x" * 16385)
 
 
+@pytest.fixture
+def profile(cloud):
+    """The name of a new instance profile with a role in it."""
+    iam = client("iam")
+    iam.create_role(RoleName="runner", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="runner")
+    iam.add_role_to_instance_profile(InstanceProfileName="runner", RoleName="runner")
+    return "runner"
+
+
+def test_a_new_instance_profile_is_not_usable_yet(cloud, profile, monkeypatch):
+    with pytest.raises(ClientError) as error:
+        cloud.run(IamInstanceProfile={"Name": profile})
+    # Word for word what the Terraform provider waits for.
+    assert error.value.response["Error"] == {
+        "Code": "InvalidParameterValue",
+        "Message": "Value (runner) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
+    }
+    instance = cloud.run()
+    refused(
+        "InvalidParameterValue",
+        cloud.ec2.associate_iam_instance_profile,
+        InstanceId=instance,
+        IamInstanceProfile={"Name": profile},
+    )
+    monkeypatch.setattr(patches, "PROFILE_DELAY", 0)
+    instance = cloud.run(IamInstanceProfile={"Name": profile})
+    assert cloud.instance(instance)["IamInstanceProfile"]["Arn"].endswith(":instance-profile/runner")
+
+
+def test_an_instance_profile_exists_and_has_a_role(cloud, profile, monkeypatch):
+    monkeypatch.setattr(patches, "PROFILE_DELAY", 0)
+    refused("InvalidParameterValue", cloud.run, IamInstanceProfile={"Name": "nobody"})
+    client("iam").remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=profile)
+    with pytest.raises(ClientError, match="has no associated IAM Roles"):
+        cloud.run(IamInstanceProfile={"Name": profile})
+
+
 def test_user_data_changes_while_stopped(cloud):
     instance = cloud.run(UserData="one")
     settle()
