@@ -168,6 +168,7 @@ def _volume(volume: Any) -> Volume:
         volume.availability_zone,
         attachment.status if attachment else "",
         attachment.instance.id if attachment else None,
+        forced=getattr(attachment, "forced", False),
     )
 
 

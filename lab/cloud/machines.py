@@ -49,6 +49,8 @@ class _Running:
     pid: int
     handle: int
     reboots: int
+    links_are_due: bool = False
+    """Disks have come or gone, and the machine has not yet made its links to file systems again."""
 
     @property
     def root(self) -> Path:
@@ -117,6 +119,7 @@ class Machines:
             self._forget(machine)
             running = self._power_on(machine)
         self._plug_volumes(machine, running)
+        self._settle_volumes(machine, running)
         if machine.state == "pending":
             self._settled(machine.id)
 
@@ -136,17 +139,35 @@ class Machines:
         except BaseException:
             os.close(running.handle)
             raise
+        running.links_are_due = False  # its first process sees to them
         self._running[machine.id] = running
         log.info("%s %s: is on", machine.id, machine.name)
         return running
 
     def _plug_volumes(self, machine: Machine, running: _Running) -> None:
         wanted = {volume.link for volume in machine.volumes if volume.wanted}
+        forced = {volume.link: volume for volume in machine.volumes if volume.forced}
         for link in volumes.shown(running.root) - wanted:
-            volumes.hide(link, running.root)
+            if link in forced:
+                self._tear_off(machine, forced[link], running)
+            running.links_are_due |= volumes.hide(link, running.root, forced=link in forced)
         for volume in machine.volumes:
             if volume.wanted:
-                volumes.show(volume, self._devices.device(volume), running.root)
+                running.links_are_due |= volumes.show(volume, self._devices.device(volume), running.root)
+
+    def _tear_off(self, machine: Machine, volume: Volume, running: _Running) -> None:
+        mount_table = Path(f"/proc/{running.pid}/mountinfo").read_text()
+        for mount in volumes.tear_off(volume.link, running.root, mount_table):
+            # systemd unmounts what hangs on a device that has gone; here it does not see devices.
+            docker("exec", machine.container, "umount", "--lazy", mount)
+        self._devices.renew(volume)
+
+    def _settle_volumes(self, machine: Machine, running: _Running) -> None:
+        """A volume is in when the machine has all links to it: on AWS udev makes them at once, here the stand-in."""
+        if running.links_are_due:
+            docker("exec", machine.container, "udevadm", "trigger")
+            running.links_are_due = False
+        for volume in machine.volumes:
             if (running.root / volume.link).is_symlink() == volume.wanted:
                 self._volume_settled(volume.id)
 

@@ -28,6 +28,7 @@ from moto.ec2.models.instances import Instance, InstanceState, StateReason
 from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.responses import instances as instance_responses
+from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.elbv2 import models as elbv2_models
 from moto.elbv2.exceptions import ELBClientError
 from moto.elbv2.models import (
@@ -499,6 +500,20 @@ def volumes_have_one_machine_and_one_zone() -> None:
     EC2Backend.attach_volume = attach_volume
     EC2Backend.detach_volume = detach_volume
     EC2Backend.finish_detach_volume = original_detach
+
+
+@_patch
+def detachment_can_be_forced() -> None:
+    """DetachVolume with Force takes a volume from a machine that has it mounted; moto does not read it."""
+    original = ElasticBlockStore.detach_volume
+
+    def detach_volume(self: Any) -> Any:
+        answer = original(self)
+        if str(self._get_param("Force")).lower() == "true":
+            self.ec2_backend.get_volume(self._get_param("VolumeId")).attachment.forced = True
+        return answer
+
+    ElasticBlockStore.detach_volume = detach_volume
 
 
 def settle_volume(volume: Any) -> None:

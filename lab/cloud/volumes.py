@@ -6,10 +6,12 @@ device name of the attachment (/dev/sdf) exists nowhere.
 """
 
 import errno
+import fcntl
 import itertools
 import json
 import os
 import stat
+import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +23,24 @@ GIB = 1024**3
 BY_ID = Path("dev/disk/by-id")
 LINK_PREFIX = "nvme-Amazon_Elastic_Block_Store_"
 
+SHUT_DOWN = 0x8004587D
+"""XFS_IOC_GOINGDOWN of linux/fs/xfs, which ext4 has too: the file system is as if its disk were gone."""
+WITHOUT_FLUSH = 2  # what was not yet written is lost
+
 
 @dataclass(frozen=True)
 class Volume:
-    """A data volume. `status` is that of its attachment: attaching, attached, detaching, or empty."""
+    """A data volume. `status` is that of its attachment: attaching, attached, detaching, or empty.
+
+    `forced`: it is detached without regard for the machine, which may have it mounted.
+    """
 
     id: str
     size: int  # GiB
     zone: str
     status: str = ""
     instance: str | None = None
+    forced: bool = False
 
     @property
     def link(self) -> Path:
@@ -73,6 +83,12 @@ class LoopDevices:
         self._devices[volume.id], self._sizes[volume.id] = device, volume.size
         return device
 
+    def renew(self, volume: Volume) -> None:
+        """Have another device at the next attachment: a file system that was torn off may hold this one for long."""
+        with self._lock:
+            if device := self._devices.pop(volume.id, None):
+                call("losetup", "--detach", str(device))  # when its last user is gone
+
     def forget_all_but(self, volume_ids: set[str]) -> None:
         """Delete the data of the volumes that are no more."""
         with self._lock:
@@ -82,28 +98,66 @@ class LoopDevices:
                 del self._devices[volume_id], self._sizes[volume_id]
 
 
-def show(volume: Volume, device: Path, root: Path) -> None:
-    """Make the device visible in a machine whose root directory is `root`. Idempotent."""
+def show(volume: Volume, device: Path, root: Path) -> bool:
+    """Make the device visible in a machine whose root directory is `root`; False when it was already."""
     link = root / volume.link
     if link.is_symlink():
-        return
+        return False
     link.parent.mkdir(parents=True, exist_ok=True)
     node = next(n for i in itertools.count(1) if not (n := root / f"dev/nvme{i}n1").exists())
     os.mknod(node, stat.S_IFBLK, device.stat().st_rdev)
     node.chmod(0o660)
     link.symlink_to(f"../../{node.name}")
+    return True
 
 
-def hide(link: Path, root: Path) -> bool:
-    """Take the device behind a by-id link out of the machine; False while the machine has it mounted."""
-    node = root / "dev" / (root / link).readlink().name
-    if _in_use(node):
+def hide(link: Path, root: Path, *, forced: bool = False) -> bool:
+    """Take the device behind a by-id link out of the machine; False while the machine has it mounted.
+
+    With `forced` it goes in any case, and only its nodes: what is mounted from it is for `tear_off`.
+    """
+    node = _node(link, root)
+    if not forced and _in_use(node):
         return False
     for other in (root / "dev/disk").glob("*/*"):
         if other.is_symlink() and other.readlink().name == node.name:
             other.unlink()
     node.unlink()
     return True
+
+
+def tear_off(link: Path, root: Path, mount_table: str) -> list[str]:
+    """Shut down the file system on the device behind a by-id link, as a disk that goes away does: whoever has a file
+    of it open gets I/O errors, and what was not yet written is lost. Returns where the machine has it mounted, the
+    last mount first; `mount_table` is the machine's /proc/…/mountinfo.
+    """
+    number = _node(link, root).stat().st_rdev
+    mounts = mount_points(mount_table, f"{os.major(number)}:{os.minor(number)}")
+    if mounts:
+        try:
+            _shut_down(root / mounts[0].lstrip("/"))
+        except OSError as error:
+            if error.errno != errno.EIO:  # which says that it is down already
+                raise
+    return mounts
+
+
+def _shut_down(mount: Path) -> None:
+    top = os.open(mount, os.O_RDONLY)
+    try:
+        fcntl.ioctl(top, SHUT_DOWN, struct.pack("I", WITHOUT_FLUSH))
+    finally:
+        os.close(top)
+
+
+def mount_points(mount_table: str, device: str) -> list[str]:
+    """Where a device (`major:minor`) is mounted, the last mount first."""
+    rows = [line.split() for line in mount_table.splitlines()]
+    return [row[4] for row in reversed(rows) if row[2] == device]
+
+
+def _node(link: Path, root: Path) -> Path:
+    return root / "dev" / (root / link).readlink().name
 
 
 def shown(root: Path) -> set[Path]:

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +10,7 @@ from lab.cloud import machines, network, volumes
 from lab.cloud.machines import Machine, Machines, create_command
 from lab.cloud.network import Interface
 from lab.cloud.volumes import LoopDevices, Volume
+from lab.workspace import LabError
 
 INTERFACE = Interface(
     "eni-00000000000000bbb", "10.42.0.5", "10.42.0.0/24", "10.42.0.0/16", "02:00:00:00:00:02", ("sg-runner",)
@@ -34,6 +37,9 @@ class Host:
             return "4711\n"
         if command == "wait":
             return self.status + "\n"
+        if command == "exec":
+            self.events.append(" ".join(arguments[1:]))
+            return ""
         self.events.append(command)
         self.state = {
             "create": "created", "start": "running", "restart": "running", "stop": "exited", "rm": "none"
@@ -60,7 +66,7 @@ def host(monkeypatch, tmp_path):
 def made(host):
     class Devices(LoopDevices):
         def device(self, volume):
-            return Path("/dev/loop9")
+            return Path("/dev/null")
 
     def note(text):
         return lambda name: host.events.append(f"{text} {name}")
@@ -136,29 +142,70 @@ def test_a_failed_start_is_tried_again_in_the_same_container(host, made, monkeyp
     assert host.events == ["create", "start", "start", "settled i-1"]
 
 
-def test_volumes_are_settled_when_they_are_in_or_out(host, made, monkeypatch):
-    visible: set[Path] = set()
-    monkeypatch.setattr(volumes, "shown", lambda root: set(visible))
-    monkeypatch.setattr(volumes, "hide", lambda link, root: visible.discard(link))
+ATTACHED = Volume("vol-1", 1, "z", "attached", "i-1")
+DETACHING = Volume("vol-1", 1, "z", "detaching", "i-1")
+LINKS = "udevadm trigger"
 
-    def show(volume, device, root):
-        visible.add(volume.link)
-        link = root / volume.link
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to("nowhere")
 
-    monkeypatch.setattr(volumes, "show", show)
-    volume = Volume("vol-1", 1, "z", "attaching", "i-1")
-    made.reconcile(machine("pending", volumes=(volume,)))
-    assert "volume vol-1" in host.events and visible == {volume.link}
+@pytest.fixture
+def disks(host, monkeypatch):
+    """Device nodes are plain files; `busy` says whether the machine has them mounted."""
+    disks = SimpleNamespace(busy=False)
+    (host.root / "dev").mkdir()
+    monkeypatch.setattr(os, "mknod", lambda node, *_: node.touch())
+    monkeypatch.setattr(volumes, "_in_use", lambda node: disks.busy)
+    return disks
+
+
+def test_a_disk_that_is_there_at_power_on_is_the_first_process_business(host, made, disks):
+    made.reconcile(machine("pending", volumes=(ATTACHED,)))
+    assert (host.root / ATTACHED.link).is_symlink()
+    assert host.events == ["create", "start", "eth0 10.42.0.5", "volume vol-1", "settled i-1"]
+
+
+def test_a_disk_that_comes_later_has_its_links_before_the_volume_is_in(host, made, disks):
+    made.reconcile(machine("pending"))
     host.events.clear()
-    detaching = Volume("vol-1", 1, "z", "detaching", "i-1")
-    made.reconcile(machine("running", volumes=(detaching,)))
-    assert host.events == [] and visible == set()  # the link above is still there: mounted
-    (host.root / volume.link).unlink()
-    made.reconcile(machine("running", volumes=(detaching,)))
-    assert host.events == ["volume vol-1"]
+    for _ in range(2):
+        made.reconcile(machine("running", volumes=(ATTACHED,)))
+    assert host.events == [LINKS, "volume vol-1", "volume vol-1"]
+
+
+def test_links_that_could_not_be_made_are_made_the_next_time(host, made, disks, monkeypatch):
+    made.reconcile(machine("pending"))
+    host.events.clear()
+    with monkeypatch.context() as context:
+        context.setattr(machines, "docker", lambda *_: (_ for _ in ()).throw(LabError("is restarting")))
+        with pytest.raises(LabError):
+            made.reconcile(machine("running", volumes=(ATTACHED,)))
+    assert host.events == []
+    made.reconcile(machine("running", volumes=(ATTACHED,)))
+    assert host.events == [LINKS, "volume vol-1"]
+
+
+def test_a_mounted_volume_does_not_come_out(host, made, disks):
+    made.reconcile(machine("pending", volumes=(ATTACHED,)))
+    host.events.clear()
+    disks.busy = True
+    made.reconcile(machine("running", volumes=(DETACHING,)))
+    assert host.events == []
+    disks.busy = False
+    made.reconcile(machine("running", volumes=(DETACHING,)))
+    assert host.events == [LINKS, "volume vol-1"]
+    assert not (host.root / ATTACHED.link).is_symlink()
+
+
+def test_a_forced_detachment_takes_a_mounted_volume_away(host, made, disks, monkeypatch):
+    made.reconcile(machine("pending", volumes=(ATTACHED,)))
+    host.events.clear()
+    disks.busy = True
+    monkeypatch.setattr(volumes, "tear_off", lambda *_: ["/var/opt/gitlab", "/srv/gitlab"])
+    monkeypatch.setattr(LoopDevices, "renew", lambda _, volume: host.events.append(f"another device for {volume.id}"))
+    made._running["i-1"].pid = os.getpid()
+    made.reconcile(machine("running", volumes=(dataclasses.replace(DETACHING, forced=True),)))
+    unmounts = ["umount --lazy /var/opt/gitlab", "umount --lazy /srv/gitlab"]
+    assert host.events == [*unmounts, "another device for vol-1", LINKS, "volume vol-1"]
+    assert not (host.root / ATTACHED.link).is_symlink()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
 
-from lab.cloud import patches
+from lab.cloud import inventory, patches
 
 REGION = "eu-central-1"
 patches.apply()
@@ -330,6 +330,18 @@ def test_a_volume_has_one_machine(cloud):
     refused("VolumeInUse", attach, VolumeId=volume, InstanceId=second, Device="/dev/sdf")
     settle()
     attach(VolumeId=volume, InstanceId=second, Device="/dev/sdf")
+
+
+def test_a_detachment_can_be_forced(cloud):
+    instance, volume = cloud.run(), cloud.volume()
+    settle()
+    for force in (False, True):
+        cloud.ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+        settle()
+        cloud.ec2.detach_volume(VolumeId=volume, Force=force)
+        (found,) = (v for v in inventory.read().volumes if v.id == volume)
+        assert (found.status, found.forced) == ("detaching", force)
+        settle()
 
 
 def test_a_volume_and_its_machine_are_in_one_zone(cloud):

@@ -1,9 +1,13 @@
+import errno
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from lab.cloud import volumes
-from lab.cloud.volumes import GIB, LoopDevices, Volume, hide, show, shown
+from lab.cloud.volumes import GIB, LoopDevices, Volume, hide, mount_points, show, shown, tear_off
 
 ONE = Volume("vol-0123456789abcdef0", 2, "eu-central-1a", "attached", "i-1")
 TWO = Volume("vol-0123456789abcdef1", 2, "eu-central-1a", "attached", "i-1")
@@ -20,9 +24,9 @@ def root(monkeypatch, tmp_path):
 def test_a_machine_sees_nvme_devices_and_links_by_id(root):
     device = root / "loop"
     device.touch()
-    show(ONE, device, root)
-    show(TWO, device, root)
-    show(TWO, device, root)
+    assert show(ONE, device, root)
+    assert show(TWO, device, root)
+    assert not show(TWO, device, root)
     link = root / "dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef1"
     assert link.resolve() == root / "dev/nvme2n1"
     assert shown(root) == {ONE.link, TWO.link}
@@ -48,6 +52,52 @@ def test_a_mounted_volume_stays(root, monkeypatch):
     monkeypatch.setattr(volumes, "_in_use", lambda node: True)
     assert not hide(ONE.link, root)
     assert shown(root) == {ONE.link}
+    assert hide(ONE.link, root, forced=True)
+    assert shown(root) == set()
+
+
+MOUNT_TABLE = """\
+22 1 0:20 / / rw,relatime shared:1 - overlay overlay rw
+90 22 7:3 / /srv/gitlab rw,relatime shared:5 - xfs /dev/nvme1n1 rw
+91 22 7:3 /var-opt-gitlab /var/opt/gitlab rw,relatime shared:5 - xfs /dev/nvme1n1 rw
+92 22 7:31 / /srv/other rw,relatime shared:6 - xfs /dev/nvme2n1 rw
+"""
+
+
+def test_where_a_volume_is_mounted():
+    assert mount_points(MOUNT_TABLE, "7:3") == ["/var/opt/gitlab", "/srv/gitlab"]
+    assert mount_points(MOUNT_TABLE, "7:4") == []
+
+
+def test_a_volume_torn_off_is_shut_down_where_it_is_mounted(root, monkeypatch):
+    device = root / "loop"
+    device.touch()
+    show(ONE, device, root)
+    shut: list[Path] = []
+    monkeypatch.setattr(volumes, "_shut_down", shut.append)
+    table = MOUNT_TABLE.replace("7:3 ", "0:0 ")  # of a plain file
+    assert tear_off(ONE.link, root, table) == ["/var/opt/gitlab", "/srv/gitlab"]
+    assert tear_off(ONE.link, root, "") == []
+    assert shut == [root / "var/opt/gitlab"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mkfs.ext4"), reason="mounts a loop device")
+def test_a_file_system_that_is_shut_down_gives_errors(tmp_path):
+    disk, mount = tmp_path / "disk", tmp_path / "mount"
+    mount.mkdir()
+    with disk.open("wb") as file:
+        file.truncate(16 * 2**20)
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    if subprocess.run(["mount", "-o", "loop", disk, mount]).returncode:
+        pytest.skip("there are no loop devices here")
+    try:
+        with (mount / "file").open("w") as file:
+            volumes._shut_down(mount)
+            with pytest.raises(OSError) as error:
+                os.write(file.fileno(), b"more")
+        assert error.value.errno == errno.EIO
+    finally:
+        subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +124,12 @@ def test_loop_devices_live_as_long_as_the_volume(monkeypatch, tmp_path):
     devices.device(Volume(ONE.id, 3, ONE.zone))
     assert commands[1] == ("losetup", "--set-capacity", "/dev/loop9")
     assert ONE.file.stat().st_size == 3 * GIB
+    devices.renew(ONE)
+    assert commands[2] == ("losetup", "--detach", "/dev/loop9")
+    devices.device(ONE)
+    assert commands[3] == commands[0]  # the same file under another device
     devices.forget_all_but({ONE.id})
     assert ONE.file.exists()
     devices.forget_all_but(set())
-    assert commands[2] == ("losetup", "--detach", "/dev/loop9")
+    assert commands[4] == ("losetup", "--detach", "/dev/loop9")
     assert not ONE.file.exists()
