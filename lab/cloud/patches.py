@@ -8,6 +8,7 @@ import base64
 import copy
 import ipaddress
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,7 @@ from typing import Any
 import moto.settings
 from moto.core.exceptions import ServiceException
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import DependencyViolationError, EC2ClientError
+from moto.ec2.exceptions import DependencyViolationError, EC2ClientError, TagLimitExceeded
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models import iam_instance_profile as profile_models
 from moto.ec2.models.amis import Ami
@@ -28,9 +29,10 @@ from moto.ec2.models.instances import Instance, InstanceState, StateReason
 from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.responses import instances as instance_responses
+from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.elbv2 import models as elbv2_models
-from moto.elbv2.exceptions import ELBClientError
+from moto.elbv2.exceptions import ELBClientError, TooManyTagsError
 from moto.elbv2.models import (
     AvailabilityZone,
     ELBv2Backend,
@@ -45,6 +47,8 @@ from lab.cloud.network import INTERNET
 
 ELASTIC_POOL = [str(INTERNET[host]) for host in range(16, 251)]
 ELASTIC_QUOTA = 5  # addresses per region, AWS's default
+TAG_LIMIT, TAG_KEY_LIMIT, TAG_VALUE_LIMIT = 50, 128, 256  # tags a resource; characters
+BALANCER_NAME_LIMIT, GROUP_NAME_LIMIT = 32, 255  # characters
 USER_DATA_LIMIT = 16384  # bytes, before base64
 ROOT_SIZE = 10  # GiB, of the RHEL images
 PROFILE_DELAY = 8  # seconds until EC2 knows of a new instance profile; on AWS mostly 5 to 15
@@ -69,6 +73,113 @@ def apply() -> None:
     """Put every correction into moto's classes; a second call does nothing."""
     for patch in _patches:
         patch()
+
+
+# --- names and tags --------------------------------------------------------------------------------------
+
+
+@_patch
+def tags_of_ec2_are_limited() -> None:
+    """A resource has at most 50 tags, a key 128 characters, a value 256; keys that begin with aws: are AWS's own. A
+    call that breaks this makes nothing. (moto counts only, and has made the resource by then.)"""
+    original = EC2BaseResponse._get_param
+
+    def get_param(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        value = original(self, name, *args, **kwargs)
+        if name in ("TagSpecification", "TagSpecifications"):
+            for specification in value or []:
+                check(specification.get("Tags") or [])
+        elif name == "Tags":
+            check(value or [])
+        return value
+
+    def check(tags: list[dict[str, str]]) -> None:
+        if len(tags) > TAG_LIMIT:
+            raise TagLimitExceeded()
+        for tag in tags:
+            if len(tag["Key"]) > TAG_KEY_LIMIT:
+                refuse(f"Tag key exceeds the maximum length of {TAG_KEY_LIMIT} characters")
+            if len(tag.get("Value") or "") > TAG_VALUE_LIMIT:
+                refuse(f"Tag value exceeds the maximum length of {TAG_VALUE_LIMIT} characters")
+            if tag["Key"].lower().startswith("aws:"):
+                refuse("Tag keys starting with 'aws:' are reserved for internal use")
+
+    def refuse(message: str) -> None:
+        raise EC2ClientError("InvalidParameterValue", message)
+
+    EC2BaseResponse._get_param = get_param
+
+
+@_patch
+def tags_of_load_balancing_are_limited() -> None:
+    """The same limits hold for load balancers, target groups and listeners, with the words of that service. (moto
+    refuses the eleventh tag that is added, and looks at nothing when the resource is made.)"""
+
+    def checked(method: str) -> Callable[..., Any]:
+        original = getattr(ELBv2Backend, method)
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            check(self, kwargs.get("tags") or [])
+            return original(self, *args, **kwargs)
+
+        return call
+
+    def check(elb: Any, tags: list[dict[str, str]]) -> None:
+        if len(tags) > TAG_LIMIT:
+            raise TooManyTagsError()
+        if complaint := elb.tagging_service.validate_tags(tags):
+            raise ELBClientError("ValidationError", complaint)
+
+    def add_tags(self: Any, resource_arns: list[str], tags: list[dict[str, str]]) -> None:
+        check(self, tags)
+        for arn in resource_arns:
+            self._get_resource_by_arn(arn)
+            keys = set(self.tagging_service.get_tag_dict_for_resource(arn)) | {tag["Key"] for tag in tags}
+            if len(keys) > TAG_LIMIT:
+                raise TooManyTagsError()
+        for arn in resource_arns:
+            self.tagging_service.tag_resource(arn, tags)
+
+    for method in ("create_load_balancer", "create_target_group", "create_listener"):
+        setattr(ELBv2Backend, method, checked(method))
+    ELBv2Backend.add_tags = add_tags
+
+
+@_patch
+def names_of_groups_and_balancers() -> None:
+    """A security group has a name of at most 255 characters that does not begin with sg-, a load balancer one of at
+    most 32 letters, digits and hyphens, none at an end, that does not begin with internal-. (moto looks at the names
+    of target groups only.)"""
+    original_group, original_balancer = EC2Backend.create_security_group, ELBv2Backend.create_load_balancer
+
+    def create_security_group(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        complaint = None
+        if name.lower().startswith("sg-"):
+            complaint = "Group names may not be in the format sg-*."
+        elif len(name) > GROUP_NAME_LIMIT:
+            complaint = f"Group names may have {GROUP_NAME_LIMIT} characters at most."
+        if complaint:
+            raise EC2ClientError(
+                "InvalidParameterValue", f"Value ({name}) for parameter GroupName is invalid. {complaint}"
+            )
+        return original_group(self, name, *args, **kwargs)
+
+    def create_load_balancer(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        complaint = None
+        if len(name) > BALANCER_NAME_LIMIT:
+            complaint = f"cannot be longer than '{BALANCER_NAME_LIMIT}' characters"
+        elif not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            complaint = "can only contain characters that are alphanumeric characters and hyphens(-)"
+        elif name.startswith("-") or name.endswith("-"):
+            complaint = "cannot begin or end with a hyphen(-)"
+        elif name.startswith("internal-"):
+            complaint = "cannot begin with 'internal-'"
+        if complaint:
+            raise ELBClientError("ValidationError", f"The load balancer name '{name}' {complaint}")
+        return original_balancer(self, name, *args, **kwargs)
+
+    EC2Backend.create_security_group = create_security_group
+    ELBv2Backend.create_load_balancer = create_load_balancer
 
 
 # --- images, key pairs, user-data ------------------------------------------------------------------------

@@ -123,6 +123,64 @@ def test_user_data_is_limited(cloud):
     refused("InvalidParameterValue", cloud.run, UserData="x" * 16385)
 
 
+def tags(number=1, key=1, value=1):
+    return [{"Key": f"{n:0>{key}}", "Value": "v" * value} for n in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("many", "code_of_ec2", "code_of_elb"),
+    [
+        (tags(51), "TagLimitExceeded", "TooManyTags"),
+        (tags(key=129), "InvalidParameterValue", "ValidationError"),
+        (tags(value=257), "InvalidParameterValue", "ValidationError"),
+        ([{"Key": "aws:own", "Value": "v"}], "InvalidParameterValue", "ValidationError"),
+    ],
+)
+def test_tags_are_limited_and_nothing_is_made_when_they_break_the_limits(cloud, many, code_of_ec2, code_of_elb):
+    for kind, make in (
+        ("instance", cloud.run),
+        ("volume", lambda **a: cloud.ec2.create_volume(Size=1, AvailabilityZone=REGION + "a", **a)),
+        ("vpc", lambda **a: cloud.ec2.create_vpc(CidrBlock="10.43.0.0/16", **a)),
+        ("elastic-ip", lambda **a: cloud.ec2.allocate_address(Domain="vpc", **a)),
+        ("network-interface", cloud.interface),
+        (
+            "security-group",
+            lambda **a: cloud.ec2.create_security_group(GroupName="g", Description="g", VpcId=cloud.vpc, **a),
+        ),
+    ):
+        refused(code_of_ec2, make, TagSpecifications=[{"ResourceType": kind, "Tags": many}])
+    refused(code_of_ec2, cloud.ec2.create_tags, Resources=[cloud.vpc], Tags=many)
+    refused(code_of_elb, cloud.balancer, Tags=many)
+    refused(code_of_elb, cloud.target_group, Tags=many)
+    assert cloud.ec2.describe_instances()["Reservations"] == []
+    assert cloud.ec2.describe_volumes()["Volumes"] == []
+    assert cloud.ec2.describe_addresses()["Addresses"] == []
+    assert cloud.ec2.describe_network_interfaces()["NetworkInterfaces"] == []
+    assert cloud.elb.describe_load_balancers()["LoadBalancers"] == []
+    arn = cloud.target_group()
+    refused(code_of_elb, cloud.elb.add_tags, ResourceArns=[arn], Tags=many)
+
+
+def test_tags_at_the_limits_are_taken(cloud):
+    most = tags(50, key=128, value=256)
+    instance = cloud.run(TagSpecifications=[{"ResourceType": "instance", "Tags": most}])
+    assert len(cloud.instance(instance)["Tags"]) == 50
+    refused("TagLimitExceeded", cloud.ec2.create_tags, Resources=[instance], Tags=[{"Key": "more", "Value": ""}])
+    arn = cloud.balancer(Tags=most[:25])["LoadBalancerArn"]
+    cloud.elb.add_tags(ResourceArns=[arn], Tags=most)
+    refused("TooManyTags", cloud.elb.add_tags, ResourceArns=[arn], Tags=[{"Key": "more", "Value": ""}])
+
+
+def test_names_are_limited(cloud):
+    for name in ("n" * 33, "with_underscore", "-front", "front-", "internal-front"):
+        refused("ValidationError", cloud.balancer, name=name)
+    refused("ValidationError", cloud.target_group, name="n" * 33)
+    cloud.balancer(name="n" * 32)
+    cloud.target_group(name="n" * 32)
+    for name in ("sg-front", "n" * 256):
+        refused("InvalidParameterValue", cloud.group, name=name)
+
+
 @pytest.fixture
 def profile(cloud):
     """The name of a new instance profile with a role in it."""
@@ -315,6 +373,49 @@ def test_an_automatic_address_changes_with_stop_and_start(cloud):
     after = cloud.instance(instance)
     assert after["PublicIpAddress"] != before["PublicIpAddress"]
     assert after["PrivateIpAddress"] == before["PrivateIpAddress"]
+
+
+def test_an_automatic_address_stays_over_a_reboot(cloud):
+    nic = {"DeviceIndex": 0, "SubnetId": cloud.subnet, "AssociatePublicIpAddress": True}
+    instance = cloud.run(NetworkInterfaces=[nic])
+    settle()
+    before = cloud.instance(instance)
+    cloud.ec2.reboot_instances(InstanceIds=[instance])
+    settle()
+    after = cloud.instance(instance)
+    assert after["PublicIpAddress"] == before["PublicIpAddress"]
+    assert after["PrivateIpAddress"] == before["PrivateIpAddress"]
+
+
+def test_an_elastic_address_is_there_from_the_first_moment_and_stays(cloud):
+    interface, (allocation, public) = cloud.interface(), cloud.address()
+    cloud.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=interface)
+    instance = cloud.run_on(interface)
+    first = cloud.instance(instance)
+    assert (first["State"]["Name"], first["PublicIpAddress"]) == ("pending", public)
+    settle()
+    cloud.ec2.reboot_instances(InstanceIds=[instance])
+    cloud.ec2.stop_instances(InstanceIds=[instance])
+    settle()
+    assert cloud.instance(instance)["PublicIpAddress"] == public
+    cloud.ec2.start_instances(InstanceIds=[instance])
+    settle()
+    assert cloud.instance(instance)["PublicIpAddress"] == public
+    assert cloud.instance(instance)["PrivateIpAddress"] == first["PrivateIpAddress"]
+    # So they are when another machine takes the first one's place.
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+    settle()
+    second = cloud.instance(cloud.run_on(interface))
+    assert (second["PublicIpAddress"], second["PrivateIpAddress"]) == (public, first["PrivateIpAddress"])
+
+
+def test_an_address_given_after_launch_changes_what_the_first_boot_saw(cloud):
+    nic = {"DeviceIndex": 0, "SubnetId": cloud.subnet, "AssociatePublicIpAddress": True}
+    instance, (allocation, public) = cloud.run(NetworkInterfaces=[nic]), cloud.address()
+    assert cloud.instance(instance)["PublicIpAddress"] != public
+    settle()
+    cloud.ec2.associate_address(AllocationId=allocation, InstanceId=instance)
+    assert cloud.instance(instance)["PublicIpAddress"] == public
 
 
 def test_a_volume_has_one_machine(cloud):
