@@ -1,7 +1,13 @@
+import contextlib
 import dataclasses
 import itertools
+import queue
 import shutil
+import socket
+import struct
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -154,3 +160,111 @@ def test_haproxy_takes_it(tmp_path: Path):
     configuration.write_text(render(BALANCER, tmp_path))
     (tmp_path / f"{INTERFACE.device}.state").write_text(render_state(BALANCER, set()))
     subprocess.run(["haproxy", "-c", "-q", "-f", configuration], check=True)
+
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+LOCAL, PROXY = 0x20, 0x21  # of the PROXY protocol, version 2: a check of the proxy's own, and a client's connection
+
+
+class PlayedTarget:
+    """A server that demands a PROXY header. It notes the header's command and client, by the path that is asked for,
+    and answers health checks with its health, as soon as it has one."""
+
+    def __init__(self):
+        self.health: queue.Queue[int] = queue.Queue()
+        self.seen: dict[str, set[tuple[int, str | None]]] = {}
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):  # closed at the end
+            while True:
+                threading.Thread(target=self.answer, args=self.listening.accept()[:1], daemon=True).start()
+
+    def answer(self, connection):
+        with connection, connection.makefile("rb") as stream:
+            if stream.read(len(SIGNATURE)) != SIGNATURE:
+                return
+            command, _, length = struct.unpack("!BBH", stream.read(4))
+            addresses = stream.read(length)
+            client = None
+            if addresses:
+                client = f"{socket.inet_ntoa(addresses[:4])}:{int.from_bytes(addresses[8:10], 'big')}"
+            path = stream.readline().split()[1].decode()
+            self.seen.setdefault(path, set()).add((command, client))
+            status = 200
+            if path == HTTP.check_path:
+                status = self.health.get()
+                self.health.put(status)
+            connection.sendall(f"HTTP/1.1 {status} played\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def becomes(self, status):
+        with contextlib.suppress(queue.Empty):
+            self.health.get_nowait()
+        self.health.put(status)
+
+
+@pytest.fixture
+def target():
+    target = PlayedTarget()
+    yield target
+    target.listening.close()
+
+
+@pytest.fixture
+def front(target, tmp_path):
+    """The port of a real balancer on the loopback interface, in front of the target."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    changed = dataclasses.replace(
+        HTTP,
+        targets=(dataclasses.replace(SERVER, address="127.0.0.1", port=target.port),),
+        check_port=target.port,
+        check_interval=1,
+        healthy_after=1,
+    )
+    interface = dataclasses.replace(INTERFACE, address="127.0.0.1")
+    balancer = dataclasses.replace(BALANCER, interface=interface, listeners=(Listener(port, "TCP", changed),))
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(render(balancer, tmp_path))
+    (tmp_path / f"{interface.device}.state").write_text(render_state(balancer, set()))
+    process = subprocess.Popen(["haproxy", "-db", "-f", configuration], stderr=subprocess.DEVNULL)
+    yield port
+    process.kill()
+    process.wait()
+
+
+def ask(port):
+    """The beginning of the answer, and the address and port it was asked for from; None when nobody takes the call."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            host, own_port = connection.getsockname()
+            connection.sendall(b"GET /page HTTP/1.1\r\n\r\n")
+            answer = connection.recv(12)
+            return (answer, f"{host}:{own_port}") if answer else None
+    except ConnectionError:
+        return None
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="a real haproxy is asked")
+def test_traffic_goes_to_a_healthy_target_alone_and_brings_the_client_with_it(front, target):
+    wait_for(lambda: "/-/readiness" in target.seen)
+    assert ask(front) is None  # it is new
+    target.becomes(503)
+    assert ask(front) is None
+    target.becomes(200)
+    answer, client = wait_for(lambda: ask(front))
+    assert answer == b"HTTP/1.1 200"
+    assert target.seen["/page"] == {(PROXY, client)}
+    assert target.seen["/-/readiness"] == {(LOCAL, None)}  # a check has the header too, without a client
+    target.becomes(503)
+    wait_for(lambda: ask(front) is None)
