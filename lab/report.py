@@ -9,18 +9,8 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lab import stack, versions
+from lab import parts, stack, versions
 from lab.workspace import PROGRESS_INTERVAL, ROOT, LabError, say
-
-REAL = (
-    f"the program, Pulumi's engine {versions.PULUMI} and HashiCorp's AWS provider {versions.TERRAFORM_AWS}; systemd, "
-    "cloud-init, SSH, dnf with signed repositories, Docker; the container registry's server; nginx before GitLab; "
-    "disks, routing, packet filter and the balancer's health checks"
-)
-PLAYED = (
-    "AWS's API (moto) and Pulumi's AWS and command plugins; RHEL 8 (Debian dressed as it); GitLab CE behind its "
-    "nginx; gitlab-runner; the vendors' addresses. lab/README.md says what that proves and what not"
-)
 
 WATCH_INTERVAL = 2.0  # seconds
 
@@ -71,7 +61,29 @@ def overview(status: dict[str, Any], running: dict[str, bool]) -> str:
         ],
     }
     text = [f"{title}\n{_table(rows) or '  none'}" for title, rows in sections.items()]
-    return "\n".join([*text, f"Real\n  {REAL}", f"Played\n  {PLAYED}"])
+    return "\n".join([*text, real_and_played()])
+
+
+def real_and_played() -> str:
+    """Which part is which, those of `LAB_PARTS` as they are in place."""
+    taken = parts.in_place()
+    server = parts.KNOWN[parts.REGISTRY] if parts.REGISTRY in taken else "the container registry's server (Debian's)"
+    real = [
+        f"the program, Pulumi's engine {versions.PULUMI} and HashiCorp's AWS provider {versions.TERRAFORM_AWS}",
+        "systemd, cloud-init, SSH, dnf with signed repositories, Docker",
+        *(parts.KNOWN[name] for name in (parts.COMMAND_PLUGIN, parts.RUNNER) if name in taken),
+        server,
+        "nginx before GitLab",
+        "disks, routing, packet filter and the balancer's health checks",
+    ]
+    played = [
+        f"AWS's API (moto) and Pulumi's AWS {'plugin' if parts.COMMAND_PLUGIN in taken else 'and command plugins'}",
+        "RHEL 8 (Debian dressed as it)",
+        "GitLab CE behind its nginx",
+        *(() if parts.RUNNER in taken else ["gitlab-runner"]),
+        "the vendors' addresses. lab/README.md says what that proves and what not",
+    ]
+    return f"Real\n  {'; '.join(real)}\nPlayed\n  {'; '.join(played)}"
 
 
 def summary(outputs: dict[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """Builds what runs the program: the Pulumi CLI, its AWS plugin, and launchers for the two parts written in Python.
 
 Everything is made from Go modules and Python packages, so that a machine that reaches nothing but package registries
-can run the real engine. `LAB_ENGINE=official` takes the installed `pulumi` and its published plugins instead.
+can run the real engine. `LAB_ENGINE=official` takes the installed `pulumi` and its published plugins instead; a real
+command plugin takes the place of the launcher (lab/parts.py).
 """
 
+import filecmp
 import os
 import platform
 import re
@@ -13,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import versions
+from lab import parts, versions
 from lab.workspace import BIN, CACHE, ROOT, STATE, LabError, inputs_hash, run
 
 ENGINE = ROOT / "lab" / "engine"
@@ -45,7 +47,7 @@ def ensure() -> Path:
     pulumi = _go_build(BIN / "pulumi", ENGINE / "cli", CLI_PACKAGE, CLI_FLAGS)
     _write_launcher(BIN / "pulumi-language-python", "lab.engine.language_host")
     _go_build(_plugin("aws", versions.PULUMI_AWS), ENGINE / "aws_provider", ".", AWS_FLAGS)
-    _write_launcher(_plugin("command", versions.PULUMI_COMMAND), "lab.engine.command_provider")
+    _put_command_plugin(_plugin("command", versions.PULUMI_COMMAND), parts.find(parts.COMMAND_PLUGIN))
     return pulumi
 
 
@@ -140,11 +142,23 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+def _put_command_plugin(program: Path, part: Path | None) -> None:
+    """The real plugin where there is one, else a launcher of the played one; each takes the other's place."""
+    if part is None:
+        _write_launcher(program, "lab.engine.command_provider")
+    elif not (program.exists() and filecmp.cmp(part, program)):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = program.with_suffix(".unfinished")
+        shutil.copy2(part, unfinished)  # with its time, which makes the next comparison a quick one
+        unfinished.rename(program)
+    parts.note(parts.COMMAND_PLUGIN, real=part is not None)
+
+
 def _write_launcher(program: Path, module: str) -> None:
     """An executable that runs a module of this clone with the Python, and so the packages, that runs the lab."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main()"
     text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -c {shlex.quote(code)} "$@"\n'
-    if program.exists() and program.read_text() == text:
+    if program.exists() and program.read_bytes() == text.encode():
         return
     program.parent.mkdir(parents=True, exist_ok=True)
     unfinished = program.with_suffix(".unfinished")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import versions, workspace
+from lab import parts, versions, workspace
 from lab.engine import build
 from lab.workspace import ROOT, LabError
 
@@ -21,7 +21,9 @@ def folders(tmp_path, monkeypatch):
     for name, folder in {"CACHE": "cache", "BIN": "bin", "PULUMI_HOME": "pulumi"}.items():
         monkeypatch.setattr(build, name, tmp_path / folder)
     monkeypatch.setattr(workspace, "LOGS", tmp_path / "logs")
-    monkeypatch.delenv("LAB_ENGINE", raising=False)
+    monkeypatch.setattr(parts, "IN_PLACE", tmp_path / "parts")
+    for variable in ("LAB_ENGINE", parts.VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture

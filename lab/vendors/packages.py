@@ -1,8 +1,8 @@
 """Signed package repositories, laid out in a folder as they lie below the vendors' addresses.
 
 The packages are built from packages/*/*.spec, where Docker's carry Debian's build of the engine, and from
-lab/played/*/*.spec. As with the vendors, the key that signs a package of GitLab's is not the one that signs the
-list of packages, and it changed in spring 2025.
+lab/played/*/*.spec; a real gitlab-runner takes the place of the played one (lab/parts.py). As with the vendors, the key
+that signs a package of GitLab's is not the one that signs the list of packages, and it changed in spring 2025.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import workspace
+from lab import parts, workspace
 from lab.cloud.shell import call
 from lab.vendors import rpm
 from lab.workspace import CACHE, ROOT, STATE, LabError, inputs_hash
@@ -67,7 +67,10 @@ def ensure() -> None:
     Raises LabError when a package does not build, or when there is a spec that no vendor offers.
     """
     specs = find_specs(SOURCE, PLAYED)
-    wanted = inputs_hash(Path(__file__), rpm.MACROS, *sorted(spec.parent for spec in specs.values()))
+    runner = parts.find(parts.RUNNER)
+    real = {} if runner is None else {"real_runner": str(runner)}
+    inputs = [Path(__file__), rpm.MACROS, *sorted(spec.parent for spec in specs.values())]
+    wanted = inputs_hash(*inputs, *([] if runner is None else [runner]))
     marker = WEB_ROOT / "inputs"
     if marker.exists() and marker.read_text() == wanted:
         return
@@ -79,7 +82,7 @@ def ensure() -> None:
         for archive in ENGINE.iterdir():
             call("dpkg-deb", "--extract", str(archive), str(engine))
         for package in PACKAGES:
-            macros = {"engine": str(engine), **package.macros}
+            macros = {"engine": str(engine), **real, **package.macros}
             _sign(package.key, rpm.build(specs[package.name], root / package.repository, macros))
         for repository, key in METADATA_KEYS.items():
             _index(root / repository, key)
@@ -88,6 +91,7 @@ def ensure() -> None:
         (root / "inputs").write_text(wanted)
         shutil.rmtree(WEB_ROOT, ignore_errors=True)
         root.rename(WEB_ROOT)
+        parts.note(parts.RUNNER, real=runner is not None)
     workspace.say(f"packages  {len(PACKAGES)} built and signed")
 
 

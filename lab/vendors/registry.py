@@ -1,4 +1,7 @@
-"""The vendor's container registry: Debian's docker-registry, read-only, with GitLab's registry image in it."""
+"""The vendor's container registry: Debian's docker-registry, read-only, with GitLab's registry image in it.
+
+In the image is GitLab's own server where there is one (lab/parts.py), else Debian's again.
+"""
 
 import shutil
 import socket
@@ -7,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lab import workspace
+from lab import parts, workspace
 from lab.cloud.shell import call
 from lab.containers import SOCKET, client, docker
 from lab.workspace import CACHE, RUN, STATE, Daemon, LabError, inputs_hash
@@ -28,7 +31,8 @@ def ensure() -> None:
 
     Needs the lab's engine to run. Raises LabError when a step fails.
     """
-    server, busybox = _program(SERVER), _program("busybox")
+    part = parts.find(parts.REGISTRY)
+    server, busybox = part or _program(SERVER), _program("busybox")
     wanted = inputs_hash(Path(__file__), SOURCE, server, busybox)
     marker = STORAGE / "inputs"
     if marker.exists() and marker.read_text() == wanted:
@@ -38,19 +42,26 @@ def ensure() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="registry-", dir=STORAGE.parent) as folder:
         storage, context = Path(folder, "storage"), Path(folder, "context")
-        shutil.copytree(SOURCE, context)
-        shutil.copy2(server, context / "registry")
-        shutil.copy2(busybox, context / "busybox")
-        for library in libraries(call("ldd", str(server))):
-            target = context / "libraries" / library.relative_to("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(library, target)
-        # Whatever the umask is: the server runs as a user of its own.
-        call("chmod", "--recursive", "u=rwX,go=rX", str(context))
+        prepare_context(context, server, busybox)
         _fill(storage, context)
         (storage / "inputs").write_text(wanted)
         shutil.rmtree(STORAGE, ignore_errors=True)
         storage.rename(STORAGE)
+        parts.note(parts.REGISTRY, real=part is not None)
+
+
+def prepare_context(context: Path, server: Path, busybox: Path) -> None:
+    """What the image is built from: a folder that is not there yet."""
+    shutil.copytree(SOURCE, context)
+    shutil.copy2(server, context / "registry")
+    shutil.copy2(busybox, context / "busybox")
+    (context / "libraries").mkdir()
+    for library in libraries(call("ldd", str(server), check=False)):  # which fails for a static program: it has none
+        target = context / "libraries" / library.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(library, target)
+    # Whatever the umask is: the server runs as a user of its own.
+    call("chmod", "--recursive", "u=rwX,go=rX", str(context))
 
 
 def start() -> None:

@@ -1,0 +1,242 @@
+"""Real parts instead of played ones: what `LAB_PARTS` may name, where each part goes, and how it is taken back."""
+
+import contextlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab import parts, report, versions, workspace
+from lab.engine import build
+from lab.vendors import packages, registry, rpm
+from lab.workspace import LabError
+
+RUNNER_SPEC = packages.PLAYED / "gitlab_runner" / "gitlab_runner.spec"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder of parts that `LAB_PARTS` names."""
+    found = tmp_path / "parts"
+    found.mkdir()
+    monkeypatch.setenv(parts.VARIABLE, str(found))
+    monkeypatch.setattr(parts, "IN_PLACE", tmp_path / "in-place")
+    monkeypatch.setattr(workspace, "say", lambda text: None)
+    return found
+
+
+def add(folder, name, says="real"):
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho {says}\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_without_the_variable_everything_is_played(monkeypatch):
+    monkeypatch.delenv(parts.VARIABLE)
+    assert [parts.find(name) for name in parts.KNOWN] == [None, None, None]
+
+
+def test_what_the_folder_has_is_real_and_the_rest_is_played(folder):
+    runner = add(folder, "gitlab-runner")
+    assert parts.find(parts.RUNNER) == runner
+    assert parts.find(parts.REGISTRY) is None
+
+
+def test_a_folder_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv(parts.VARIABLE, "/no/such/folder")
+    with pytest.raises(LabError, match=r"LAB_PARTS=/no/such/folder is no folder: name one that holds any of pulumi"):
+        parts.find(parts.RUNNER)
+
+
+def test_a_file_that_is_no_part_is_named_with_the_names_there_are(folder):
+    add(folder, "gitlab-runner-linux-amd64")
+    with pytest.raises(LabError, match=r"gitlab-runner-linux-amd64: no part has that name; .* gitlab-runner, registry"):
+        parts.find(parts.REGISTRY)
+
+
+def test_a_part_that_cannot_be_executed_is_named(folder):
+    add(folder, "registry").chmod(0o644)
+    with pytest.raises(LabError, match=r"registry: it must be GitLab's container registry 4\.15\.2 as an executable"):
+        parts.find(parts.COMMAND_PLUGIN)
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Where the engine looks for the command plugin; nothing is compiled."""
+    for name in ("CACHE", "BIN", "PULUMI_HOME"):
+        monkeypatch.setattr(build, name, tmp_path / name.lower())
+    monkeypatch.setattr(build, "_go_build", lambda program, *rest: program)
+    monkeypatch.delenv("LAB_ENGINE", raising=False)
+    return build.PULUMI_HOME / "plugins" / f"resource-command-v{versions.PULUMI_COMMAND}" / "pulumi-resource-command"
+
+
+def says(program):
+    return subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_real_command_plugin_takes_the_place_of_the_played_one_and_gives_it_back(folder, plugin):
+    build.ensure()
+    assert "as the lab plays it" in says(plugin)
+    part = add(folder, "pulumi-resource-command")
+    build.ensure()
+    assert says(plugin) == "real\n"
+    assert parts.in_place() == {parts.COMMAND_PLUGIN}
+    part.unlink()
+    build.ensure()
+    assert "as the lab plays it" in says(plugin)
+    assert parts.in_place() == set()
+
+
+def test_a_launcher_is_put_back_over_a_program_that_is_no_text(folder, plugin):
+    part = add(folder, "pulumi-resource-command")
+    part.write_bytes(b"\x7fELF\xff\xfe")
+    build.ensure()
+    part.unlink()
+    build.ensure()
+    assert "as the lab plays it" in says(plugin)
+
+
+def test_another_build_of_the_command_plugin_is_taken_at_the_next_command(folder, plugin):
+    add(folder, "pulumi-resource-command", "one")
+    build.ensure()
+    add(folder, "pulumi-resource-command", "another")
+    build.ensure()
+    assert says(plugin) == "another\n"
+
+
+def test_the_launcher_never_writes_into_the_part_itself(folder, plugin, tmp_path):
+    part = add(folder, "pulumi-resource-command")
+    build.ensure()
+    kept = part.rename(tmp_path / "kept")
+    build.ensure()
+    assert says(kept) == "real\n"
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """The macros of each package that would have been built; nothing is signed."""
+    made: list[tuple[str, dict[str, str]]] = []
+
+    def make(spec, output, macros):
+        output.mkdir(parents=True, exist_ok=True)
+        made.append((spec.stem, macros))
+        return []
+
+    monkeypatch.setattr(packages, "FOLDER", tmp_path / "vendors")
+    monkeypatch.setattr(packages, "WEB_ROOT", tmp_path / "vendors" / "www")
+    monkeypatch.setattr(packages, "ENGINE", folder := tmp_path / "engine")
+    folder.mkdir()
+    monkeypatch.setattr(packages, "_ensure_engine_packages", lambda: None)
+    monkeypatch.setattr(packages, "_key_ring", contextlib.nullcontext)
+    for name in ("_sign", "_index", "_publish"):
+        monkeypatch.setattr(packages, name, lambda *given: None)
+    monkeypatch.setattr(rpm, "build", make)
+    return made
+
+
+def test_the_packages_are_built_again_when_the_runner_comes_changes_or_goes(folder, built):
+    def real_runner():
+        built.clear()
+        packages.ensure()
+        return dict(built)["gitlab_runner"].get("real_runner") if built else "as before"
+
+    assert real_runner() is None
+    assert real_runner() == "as before"
+    part = add(folder, "gitlab-runner")
+    assert real_runner() == str(part)
+    assert parts.in_place() == {parts.RUNNER}
+    assert real_runner() == "as before"
+    add(folder, "gitlab-runner", "another")
+    assert real_runner() == str(part)
+    part.unlink()
+    assert real_runner() is None
+    assert parts.in_place() == set()
+
+
+@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+@pytest.mark.parametrize("real", [True, False])
+def test_the_runners_package_holds_the_real_program_alone_or_what_plays_it(real, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(rpm, "CACHE", tmp_path)
+    macros = {"real_runner": str(add(folder, "gitlab-runner"))} if real else {}
+    (package,) = rpm.build(RUNNER_SPEC, tmp_path / "out", macros)
+    assert package.name == "gitlab-runner-17.10.1-1.x86_64.rpm"
+    held = subprocess.run(["rpm", "-qpl", package], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "/usr/bin/gitlab-runner" in held
+    assert (len(held) == 1) is real
+    scripts = subprocess.run(["rpm", "-qp", "--scripts", package], capture_output=True, text=True, check=True).stdout
+    assert "gitlab-runner install --user=gitlab-runner" in scripts
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """The servers that went into an image; nothing is built from the folder that was prepared."""
+    made: list[str] = []
+
+    def fill(storage, context):
+        storage.mkdir()
+        made.append(says(context / "registry"))
+
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("docker-registry", "busybox"):
+        add(tools, name, "ancestor")
+    monkeypatch.setattr(registry, "STORAGE", tmp_path / "vendors" / "registry")
+    monkeypatch.setattr(registry, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(registry, "_program", lambda name: tools / name)
+    monkeypatch.setattr(registry, "_fill", fill)
+    monkeypatch.setattr(registry, "stop", lambda: None)
+    return made
+
+
+def test_the_registry_image_is_built_again_when_the_real_server_comes_changes_or_goes(folder, images):
+    def server():
+        images.clear()
+        registry.ensure()
+        return images[0] if images else "as before"
+
+    assert server() == "ancestor\n"
+    part = add(folder, "registry")
+    assert server() == "real\n"
+    assert parts.in_place() == {parts.REGISTRY}
+    assert server() == "as before"
+    add(folder, "registry", "another")
+    assert server() == "another\n"
+    part.unlink()
+    assert server() == "ancestor\n"
+    assert parts.in_place() == set()
+
+
+def test_a_server_that_is_linked_statically_brings_no_libraries(folder, tmp_path):
+    program = add(folder, "registry")  # ldd has as little to say of a script
+    registry.prepare_context(tmp_path / "context", program, program)
+    assert (tmp_path / "context" / "registry").stat().st_mode & 0o777 == 0o755
+    assert list((tmp_path / "context" / "libraries").iterdir()) == []
+
+
+def test_a_server_that_is_linked_dynamically_brings_its_libraries(tmp_path):
+    shell = Path("/bin/sh").resolve()
+    registry.prepare_context(tmp_path / "context", shell, shell)
+    assert list((tmp_path / "context" / "libraries").rglob("libc.so*"))
+
+
+def test_the_status_tells_real_parts_from_played_ones(monkeypatch):
+    def sentences():
+        real, played = report.real_and_played().split("Played\n")
+        return real, played
+
+    real, played = sentences()
+    assert "Debian's" in real
+    assert "gitlab-runner" not in real
+    assert "AWS and command plugins" in played
+    assert "gitlab-runner" in played
+    for name in parts.KNOWN:
+        parts.note(name, real=True)
+    monkeypatch.delenv(parts.VARIABLE)
+    real, played = sentences()
+    for part in parts.KNOWN.values():
+        assert part in real
+    assert "Debian's" not in real
+    assert "command" not in played
+    assert "gitlab-runner" not in played
