@@ -3,9 +3,10 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
+E2E := $(PYTHON) -m pytest --override-ini addopts= --verbose tests/e2e
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: up preview test test-tools lint e2e down clean requirements
+.PHONY: up preview test test-tools lint e2e e2e-faults faults-table down clean requirements
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
@@ -25,7 +26,13 @@ lint: $(INSTALLED)
 	$(PYTHON) -m mypy .
 
 e2e: $(INSTALLED)  ## the life of a stack on the lab, from up to destroy
-	$(PYTHON) -m pytest --override-ini addopts= --verbose tests/e2e
+	$(E2E) -m "not long"
+
+e2e-faults: $(INSTALLED)  ## what takes long: every fault, every replacement, the lab killed
+	$(E2E) -m "long or end"
+
+faults-table: $(INSTALLED)  ## write what was measured into docs/operations.md
+	$(PYTHON) -m tests.e2e.measured
 
 down:  ## take the lab away; what was built stays
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi

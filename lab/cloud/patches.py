@@ -306,6 +306,26 @@ def instance_profiles_become_usable_late() -> None:
     profile_models.filter_iam_instance_profiles = filter_iam_instance_profiles
 
 
+@_patch
+def metadata_options_that_are_not_named_stay() -> None:
+    """ModifyInstanceMetadataOptions changes what it names; moto forgets the rest, and the provider ends over it."""
+    original = EC2Backend.modify_instance_metadata_options
+
+    def modify_instance_metadata_options(self: Any, instance_id: str, **options: Any) -> Any:
+        before = self.get_instance(instance_id).metadata_options
+        kept = {
+            "http_tokens": before.http_tokens,
+            "hop_limit": before.http_put_response_hop_limit,
+            "http_endpoint": before.http_endpoint,
+            "http_protocol": before.http_protocol_ipv6,
+            "metadata_tags": before.instance_metadata_tags,
+        }
+        named = {name: value for name, value in options.items() if value is not None}
+        return original(self, instance_id, **(kept | named))
+
+    EC2Backend.modify_instance_metadata_options = modify_instance_metadata_options
+
+
 # --- addresses and interfaces ----------------------------------------------------------------------------
 
 

@@ -118,6 +118,19 @@ def test_unknown_image_key_or_type_is_refused(cloud):
     refused("InvalidInstanceType.NotFound", cloud.run, InstanceType="t3.enormous")
 
 
+def test_metadata_options_that_are_not_named_stay_as_they_were(cloud):
+    instance_id = cloud.run(MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 2})
+    changed = cloud.ec2.modify_instance_metadata_options(InstanceId=instance_id, HttpPutResponseHopLimit=1)
+    assert changed["InstanceMetadataOptions"] == {
+        "State": "applied",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+        "HttpEndpoint": "enabled",
+        "HttpProtocolIpv6": "disabled",
+        "InstanceMetadataTags": "disabled",
+    }
+
+
 def test_user_data_is_limited(cloud):
     cloud.run(UserData="x" * 16384)
     refused("InvalidParameterValue", cloud.run, UserData="x" * 16385)

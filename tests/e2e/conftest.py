@@ -1,6 +1,7 @@
 """The lab with the stack on it, for tests that walk through a stack's life in the order they are written."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 
 from lab import stack
 from lab.workspace import ROOT
+from tests.e2e.measured import record
 from tests.e2e.operations import lab
 
 HERE = Path(__file__).parent
 
-ORDER = ("test_stack", "test_traps", "test_machines", "test_faults", "test_end")
+ORDER = ("test_stack", "test_traps", "test_machines", "test_faults", "test_adoption", "test_end", "test_sturdiness")
 """From the first `up` to `destroy`: the files share one stack."""
 
 
@@ -26,6 +28,18 @@ def outputs() -> dict[str, Any]:
     done = lab("up")
     assert done.status == 0, done.output
     return stack.outputs(show_secrets=True)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keeps the seconds that this test's fault took to heal, for the table of docs/operations.md."""
+    mark = request.node.get_closest_marker("fault")
+    assert mark is not None, "only a test of a fault measures"
+
+    def keep(seconds: float, case: str = "") -> None:
+        record(mark.args[0], case, seconds)
+
+    return keep
 
 
 @pytest.fixture

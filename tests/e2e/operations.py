@@ -96,6 +96,11 @@ def up(*options: str, program: Path | None = None) -> Finished:
     return start_up(*options, program=program).finish()
 
 
+def preview(*, program: Path | None = None) -> Finished:
+    """`pulumi preview`, of this clone's program unless another is given."""
+    return Operation("preview", program=program).finish()
+
+
 def heal() -> float:
     """One plain `pulumi up` of this clone's program, which has to succeed. Returns its seconds."""
     done = up()
@@ -104,7 +109,7 @@ def heal() -> float:
 
 
 def prove(*, program: Path | None = None) -> Finished:
-    """Test the stack again, as docs/operations.md says."""
+    """Test the stack again, as docs/operations.md says; with `program`, after it was brought up to that."""
     return up("--replace", step("server-issue-credential"), program=program)
 
 

@@ -8,6 +8,8 @@ from lab import stack
 from lab.workspace import LOGS, STATE
 from tests.e2e.operations import ROLES, client, instances, lab, must, on
 
+pytestmark = pytest.mark.end
+
 
 def test_no_secret_lies_about_in_clear(outputs):
     secrets = {

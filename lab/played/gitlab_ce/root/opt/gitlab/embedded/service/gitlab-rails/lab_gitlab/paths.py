@@ -37,6 +37,8 @@ SERVICE_DEFINITIONS = OPT / "sv"
 RAILS_RC = OPT / "etc/gitlab-rails-rc"
 RAILS_ENVIRONMENT = OPT / "etc/gitlab-rails/env"
 
+CLOCK_OFFSET = at("/run/lab/clock-offset")
+
 ETC = at("/etc/gitlab")
 GITLAB_RB = ETC / "gitlab.rb"
 SECRETS = ETC / "gitlab-secrets.json"

@@ -1,0 +1,417 @@
+"""What goes wrong in real life, injected; one plain `up` heals it, doubles nothing and loses nothing.
+
+The marks make the table of docs/operations.md (tests/e2e/measured.py).
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lab import stack
+from lab.cloud import faults
+from lab.vendors import front
+from tests.e2e import kept
+from tests.e2e.operations import (
+    ROLES,
+    Operation,
+    client,
+    eventually,
+    heal,
+    instance_id,
+    instances,
+    lab,
+    machine,
+    must,
+    on,
+    prove,
+    start_up,
+    step,
+    up,
+)
+from tests.e2e.programs import changed_program
+
+pytestmark = pytest.mark.long
+
+STEPS = (
+    *("server-mount-data", "server-make-token-key", "server-install-gitlab", "server-configure-gitlab"),
+    *("server-prepare-gitlab", "server-issue-credential", "server-revoke-credential"),
+    *("registry-mount-data", "registry-install-docker", "registry-run-registry", "registry-find-image"),
+    *("runner-install-docker", "runner-install-runner", "runner-configure-runner", "runner-prove-stack"),
+)
+"""Every remote step but the three first contacts."""
+
+LINGER = 20
+"""Seconds a step waits before it starts when it was told to: time enough to meet it."""
+
+WATCHED = (
+    # After it has the lock: a note of when each run begins and ends, and a rest when the test asks for one.
+    'sed -i \'/^status=0$/i trap "echo end \\$name \\$(date +%s%N) >>/run/steps" EXIT; '
+    'echo begin "$name" "$(date +%s%N)" >>/run/steps; '
+    f"[ ! -e /run/linger ] || {{ rm /run/linger; sleep {LINGER}; }}' /usr/local/sbin/run-step"
+)
+
+
+@pytest.fixture(scope="module")
+def image(outputs) -> Iterator[str]:
+    """An image that was pushed before the faults, and what there was then: both are there after them."""
+    digest = kept.push("from-before-the-faults")
+    before = kept.holdings()
+    yield digest
+    assert heal() > 0
+    assert kept.holdings() == before
+    kept.pull(digest)
+
+
+@pytest.fixture(scope="module")
+def watched(image) -> None:
+    """run-step on every machine writes down when it begins and ends."""
+    for role in ROLES:
+        must(role, f"grep -q /run/steps /usr/local/sbin/run-step || {WATCHED}")
+
+
+def lingering(name: str) -> Operation:
+    """An `up` that repeats the step and has begun it; the step lingers."""
+    role, script = name.split("-", 1)
+    must(role, "touch /run/linger")
+    operation = start_up("--replace", step(name))
+    eventually(lambda: on(role, "test ! -e /run/linger").status == 0, interval=0.3)
+    return operation
+
+
+def runs(role: str) -> list[tuple[str, str]]:
+    """What was begun and ended on a machine, in order."""
+    return [(line.split()[0], line.split()[1]) for line in must(role, "cat /run/steps").splitlines()]
+
+
+def assert_one_at_a_time(role: str) -> None:
+    noted = runs(role)
+    for (before, _), (after, _) in zip(noted, noted[1:], strict=False):
+        assert before != after, noted
+
+
+def proven() -> float:
+    """The proof, repeated by an `up`, succeeds. Returns its seconds."""
+    done = prove()
+    assert done.status == 0, done.output
+    return done.seconds
+
+
+def boot_id(role: str) -> str:
+    done = on(role, "ps -o lstart= 1")
+    return done.output.strip() if done.status == 0 else ""
+
+
+def reboot(role: str) -> None:
+    before = boot_id(role)
+    client("ec2").reboot_instances(InstanceIds=[instance_id(role)])
+    eventually(lambda: boot_id(role) not in ("", before))
+
+
+@pytest.mark.fault(
+    "the SSH connection is cut in the middle of a remote step",
+    sees="`remote command exited without exit status or exit signal` from that step",
+    heals="`pulumi up`: it waits for the step that still runs, then repeats it",
+)
+@pytest.mark.parametrize("name", STEPS)
+def test_a24_a_cut_connection(name, watched, measured):
+    role = name.partition("-")[0]
+    operation = lingering(name)
+    on(role, "pkill -KILL -u ec2-user -f '^sshd: ec2-user' || pkill -KILL -f '^sshd: ec2-user'")
+    cut = operation.finish()
+    assert cut.status != 0, cut.output
+    assert name in cut.output
+    measured(heal(), name)
+    assert_one_at_a_time(role)
+
+
+@pytest.mark.fault(
+    "the SSH connection is cut at first contact",
+    sees="the step `first-contact` fails",
+    heals="`pulumi up`",
+)
+def test_a_cut_first_contact(watched, measured):
+    slow = "mv /usr/bin/cloud-init /usr/bin/cloud-init.real && printf '#!/bin/bash\\nsleep 15\\n' >/usr/bin/cloud-init"
+    must("runner", f"{slow} && chmod +x /usr/bin/cloud-init")
+    operation = start_up("--replace", step("runner-first-contact"))
+    eventually(lambda: on("runner", "pgrep -f 'cloud-init status --wait'").status == 0, interval=0.3)
+    on("runner", "pkill -KILL -f '^sshd: ec2-user'")
+    cut = operation.finish()
+    must("runner", "mv /usr/bin/cloud-init.real /usr/bin/cloud-init")
+    assert cut.status != 0
+    assert "runner-first-contact" in cut.output
+    measured(heal())
+
+
+@pytest.mark.fault(
+    "`Ctrl-C` during `up`",
+    sees="`update canceled`; the step that runs is finished first",
+    heals="`pulumi up`",
+)
+def test_an_interrupted_engine(watched, measured):
+    operation = lingering("server-prepare-gitlab")
+    operation.process.send_signal(signal.SIGINT)
+    done = operation.finish()
+    assert done.status != 0
+    assert "cancel" in done.output
+    measured(heal())
+
+
+@pytest.mark.fault(
+    "`kill -9` of the engine during a remote step",
+    sees="at the next `up`: `the stack is currently locked by 1 lock(s)`, with a state in files or a bucket",
+    heals="`pulumi cancel`, where there is a lock; `pulumi up` waits for the step that still runs, then repeats it",
+)
+def test_a_killed_engine(watched, measured):
+    operation = lingering("server-prepare-gitlab")
+    operation.process.kill()
+    operation.finish()
+    assert "currently locked by 1 lock" in up().output
+    done = lab("up")
+    assert done.status == 0, done.output
+    measured(done.seconds)
+    assert_one_at_a_time("server")
+
+
+@pytest.mark.fault(
+    "`kill -9` of the engine while AWS makes a machine",
+    sees="`pulumi refresh` names the machine that was `interrupted while creating`; `up` finds its interface in use",
+    heals="terminate what was interrupted (its Name tag is the role's), then `pulumi cancel` and `pulumi up`",
+)
+def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
+    faults.inject("RunInstances", kind="slow", seconds=5.0)
+    operation = start_up("--replace", machine("runner"))
+    eventually(lambda: any(faults.served().values()), interval=0.1)
+    operation.process.kill()
+    operation.finish()
+    faults.clear()
+    eventually(lambda: len(instances()) == len(ROLES))
+    stack.clear_stale()
+    named = Operation("refresh", "--yes", "--skip-preview").finish()
+    assert "instance:Instance::runner" in named.output
+    assert "interrupted while creating" in named.output
+    client("ec2").terminate_instances(InstanceIds=[instance_id("runner")])
+    eventually(lambda: len(instances()) == len(ROLES) - 1)
+    measured(heal())
+    assert len(instances()) == len(ROLES)
+
+
+@pytest.mark.fault(
+    "a machine reboots",
+    sees="GitLab, the registry or the runner is away until it is up again",
+    heals="nothing to do: everything starts by itself",
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_reboot_while_idle(role, image, measured):
+    started = time.monotonic()
+    reboot(role)
+    proven()
+    measured(time.monotonic() - started, role)
+
+
+@pytest.mark.fault(
+    "a machine reboots during a push",
+    sees="the push fails, or waits and goes on",
+    heals="nothing to do: the push is repeated by whoever pushed",
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_reboot_during_a_push(role, image, outputs, measured):
+    push_for_a_while(outputs)
+    started = time.monotonic()
+    reboot(role)
+    proven()
+    measured(time.monotonic() - started, role)
+    kept.pull(kept.push("after-the-reboot"))
+
+
+def push_for_a_while(outputs) -> None:
+    """Begin a push that takes some seconds, and leave it alone."""
+    kept.push("before-the-push")
+    name = f"{outputs['registryHost']}/{kept.PROJECT}/large:1"
+    must("runner", f"head -c 400M /dev/urandom >/var/tmp/large && tar -C /var/tmp -c large | docker import - {name}")
+    must("runner", f"systemd-run --unit=large-push --collect docker --config /root/.docker push {name}")
+    eventually(lambda: "ctive: active" in on("runner", "systemctl status large-push").output, interval=0.2)
+    time.sleep(1)
+
+
+@pytest.mark.fault(
+    "the registry's container dies during a push",
+    sees="the push waits and goes on, or fails",
+    heals="nothing to do: Docker starts it again",
+)
+def test_a_registry_killed_during_a_push(image, outputs, measured):
+    push_for_a_while(outputs)
+    started = time.monotonic()
+    must("registry", "kill -KILL $(docker inspect --format '{{.State.Pid}}' registry)")
+    proven()
+    measured(time.monotonic() - started)
+    kept.pull(kept.push("after-the-kill"))
+
+
+@pytest.mark.fault(
+    "the Docker daemon is restarted",
+    sees="the registry is away for seconds; jobs that run on the runner's machine fail",
+    heals="nothing to do",
+)
+@pytest.mark.parametrize("role", ["registry", "runner"])
+def test_a_restarted_docker(role, image, measured):
+    started = time.monotonic()
+    must(role, "systemctl restart docker")
+    proven()
+    measured(time.monotonic() - started, role)
+
+
+@pytest.mark.fault(
+    "a data volume is detached behind Pulumi's back",
+    sees="input/output errors on that machine; `up` finds the attachment gone and makes it again",
+    heals="`pulumi up`: the machine mounts the volume when it is back, and restarts what lives on it",
+)
+@pytest.mark.parametrize("role", ["server", "registry"])
+def test_a_detached_volume(role, image, measured):
+    ec2 = client("ec2")
+    [volume] = ec2.describe_volumes(Filters=[{"Name": "tag:Name", "Values": [f"{role}-data-{stack.STACK}"]}])["Volumes"]
+    ec2.detach_volume(VolumeId=volume["VolumeId"], Force=True)
+    eventually(lambda: ec2.describe_volumes(VolumeIds=[volume["VolumeId"]])["Volumes"][0]["State"] == "available")
+    started = time.monotonic()
+    heal()
+    proven()
+    measured(time.monotonic() - started, role)
+
+
+@pytest.mark.fault(
+    "AWS answers a 500 and throttles",
+    sees="nothing: the provider asks again",
+    heals="nothing to do",
+)
+def test_a13_an_error_and_a_throttle_of_aws(image, measured):
+    client("ec2").terminate_instances(InstanceIds=[instance_id("runner")])
+    eventually(lambda: len(instances()) == len(ROLES) - 1)
+    for action in ("DescribeInstances", "RunInstances", "DescribeTargetHealth"):
+        faults.inject(action, kind="throttle")
+        faults.inject(action, kind="error")
+    measured(heal())
+    assert all(served for served in faults.served().values())
+    faults.clear()
+    assert len(instances()) == len(ROLES)
+
+
+@pytest.mark.fault(
+    "an IAM profile is usable only seconds after it was made",
+    sees="nothing: the provider asks again",
+    heals="nothing to do",
+)
+def test_a13_a_late_profile(image, measured):
+    policy = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},'
+    policy += '"Action":"sts:AssumeRole"}]}'
+    with_profile = {
+        "__main__.py": [
+            (
+                "machines = {\n",
+                f"role = aws.iam.Role('late', assume_role_policy='{policy}')\n"
+                "profile = aws.iam.InstanceProfile('late', role=role.name)\n"
+                "aws.ec2.Instance('late', ami=image_id, instance_type='t3.micro', subnet_id=network.subnet.id,\n"
+                "    iam_instance_profile=profile.name)\n"
+                "machines = {\n",
+            )
+        ]
+    }
+    with changed_program(with_profile) as program:
+        done = up(program=program)
+    assert done.status == 0, done.output
+    measured(done.seconds)
+    heal()
+    assert len(instances()) == len(ROLES)
+
+
+@pytest.mark.fault(
+    "a package repository is down",
+    sees="`runner-install-runner failed` with dnf's words",
+    heals="`pulumi up`, once the repository answers again",
+)
+def test_a_package_repository_that_is_down(image, measured):
+    front.stop()
+    try:
+        must("runner", "dnf clean all && rpm --erase gitlab-runner gitlab-runner-helper-images")
+        down = up("--replace", step("runner-install-runner"))
+    finally:
+        front.start()
+    assert down.status != 0
+    assert "install_runner failed" in down.output
+    done = up("--replace", step("runner-configure-runner"))
+    assert done.status == 0, done.output
+    measured(done.seconds)
+
+
+@pytest.mark.fault(
+    "a data volume is full",
+    sees="`push of a fresh image failed`; in the step's log `no space left on device`",
+    heals="a larger `registryDataVolumeSize`, then `pulumi up`",
+)
+def test_a_full_volume(image, measured):
+    must("registry", "fallocate -l $(df --output=avail -B1 /srv/registry | tail -n 1) /srv/registry/filler || true")
+    must("registry", "cat /dev/zero >/srv/registry/images/rest 2>/dev/null || rm -f /srv/registry/images/rest.not")
+    full = prove()
+    assert full.status != 0
+    assert "push of a fresh image failed" in full.output
+    stack.configure("registryDataVolumeSize", "12")
+    measured(heal())
+    must("registry", "rm -f /srv/registry/filler /srv/registry/images/rest")
+
+
+@pytest.mark.fault(
+    "`amiId` names no image",
+    sees="`amiId: AWS did not find 'ami-...' in this region`; nothing was changed",
+    heals="the right id, then `pulumi up`",
+)
+def test_a_wrong_image(image, measured):
+    stack.configure("amiId", "ami-0badbadbadbadbad0")
+    wrong = up()
+    assert wrong.status != 0
+    assert "amiId: AWS did not find 'ami-0badbadbadbadbad0'" in wrong.output
+    stack.configure("amiId", None)
+    measured(heal())
+
+
+@pytest.mark.fault(
+    "two `up`s at once",
+    sees="the second: `the stack is currently locked by 1 lock(s)`",
+    heals="nothing to do: the first goes on",
+)
+def test_two_at_once(watched, measured):
+    first = lingering("runner-install-docker")
+    second = up()
+    assert second.status != 0
+    assert "currently locked by 1 lock" in second.output
+    done = first.finish()
+    assert done.status == 0, done.output
+    measured(heal())
+
+
+@pytest.mark.fault(
+    "GitLab's clock is two minutes off",
+    sees="`login with a short-lived credential failed`, and to compare the clocks",
+    heals="the right time (`chronyc tracking`), then `pulumi up`",
+)
+def test_a_clock_that_is_off(image, measured):
+    must("server", "mkdir -p /run/lab && echo 120 >/run/lab/clock-offset && chmod 644 /run/lab/clock-offset")
+    wrong = prove()
+    assert wrong.status != 0
+    assert "clocks of both machines" in wrong.output
+    must("server", "rm /run/lab/clock-offset")
+    measured(heal())
+
+
+@pytest.mark.fault(
+    "a machine shows another SSH host key",
+    sees="`host key mismatch`, and nothing is sent to it",
+    heals="nothing, and that is right: find out who answers there; a machine you replaced yourself, replace by Pulumi",
+)
+def test_a14_another_host_key(image, measured):
+    key, again = "/etc/ssh/ssh_host_ed25519_key", "systemctl restart ssh*"
+    must("runner", f"cp -a {key} /root/kept && rm {key}* && ssh-keygen -q -t ed25519 -N '' -f {key} && {again}")
+    wrong = prove()
+    assert wrong.status != 0
+    assert "mismatch" in wrong.output
+    must("runner", f"mv /root/kept {key} && ssh-keygen -y -f {key} >{key}.pub && {again}")
+    measured(heal())

@@ -1,0 +1,212 @@
+"""Machines come and go: however one is replaced, what the stack holds stays, and one plain `up` proves it again."""
+
+import pytest
+
+from lab import stack
+from tests.e2e import kept
+from tests.e2e.operations import (
+    ROLES,
+    Finished,
+    client,
+    eventually,
+    heal,
+    instance_id,
+    instances,
+    machine,
+    must,
+    up,
+)
+from tests.e2e.programs import changed_program
+
+OTHER_TYPE = {"server": "m6i.2xlarge", "registry": "t3.medium", "runner": "t3.xlarge"}
+
+
+@pytest.fixture(scope="module")
+def image(outputs) -> str:
+    """An image that was pushed before any machine was replaced."""
+    return kept.push("from-before")
+
+
+def terminate(role: str) -> None:
+    ec2, gone = client("ec2"), instance_id(role)
+    ec2.terminate_instances(InstanceIds=[gone])
+    eventually(lambda: gone not in [instance["InstanceId"] for instance in instances()])
+
+
+def replace(role: str, way: str) -> Finished:
+    match way:
+        case "--replace":
+            return up("--replace", machine(role))
+        case "another type":
+            stack.configure(f"{role}InstanceType", OTHER_TYPE[role])
+            return up()
+        case "terminated":
+            terminate(role)
+            return up()
+    raise ValueError(way)
+
+
+def replaced(role: str, way: str, image: str) -> float:
+    before, old = kept.holdings(), instance_id(role)
+    done = replace(role, way)
+    assert done.status == 0, done.output
+    assert instance_id(role) != old
+    assert len(instances()) == len(ROLES)
+    assert kept.holdings() == before
+    kept.pull(image)
+    return done.seconds
+
+
+def test_a6_a9_a_machine_that_goes_after_its_replacement_or_is_told_too_much_at_birth_is_refused(outputs):
+    """Nothing is lost by the first refusal; after the second the machine is missing until the next `up`."""
+    in_wrong_order = {
+        "components/virtual_machine.py": [
+            (
+                'delete_before_replace=True,\n                ignore_changes=["userDataBase64", "ami"]',
+                'ignore_changes=["userDataBase64", "ami"]',
+            )
+        ]
+    }
+    too_much = {
+        "configuration/user_data.py": [
+            ("LARGEST_USER_DATA = 16384", "LARGEST_USER_DATA = 16385"),
+            (
+                "    return text\n",
+                '    return text.ljust(LARGEST_USER_DATA, "#")\n',
+            ),
+        ]
+    }
+    before = instance_id("runner")
+    with changed_program(in_wrong_order) as program:
+        wrong = up("--replace", machine("runner"), program=program)
+    assert wrong.status != 0
+    assert "InvalidNetworkInterface.InUse" in wrong.output
+    assert instance_id("runner") == before
+    with changed_program(too_much) as program:
+        wrong = up("--replace", machine("runner"), program=program)
+    assert wrong.status != 0
+    assert "User data is limited to 16384 bytes" in wrong.output
+    heal()
+
+
+def test_a9_changed_user_data_leave_a_machine_alone(outputs):
+    before = instance_id("runner")
+    with changed_program(
+        {"cloud-init/base.yaml": [("touch /var/lib/gitlab-stack", "touch /var/lib/other; touch /var/lib/gitlab-stack")]}
+    ) as program:
+        assert up(program=program).status == 0
+    assert instance_id("runner") == before
+
+
+@pytest.mark.fault(
+    "a machine is replaced on purpose, by `--replace`",
+    sees="the machine is missing meanwhile",
+    heals="that `up` itself",
+)
+@pytest.mark.parametrize(
+    "role", ["server", pytest.param("registry", marks=pytest.mark.long), pytest.param("runner", marks=pytest.mark.long)]
+)
+def test_a_machine_replaced_on_purpose_keeps_everything(role, image, measured):
+    measured(replaced(role, "--replace", image), role)
+
+
+@pytest.mark.fault(
+    "a machine gets another instance type",
+    sees="the machine is missing meanwhile",
+    heals="that `up` itself",
+)
+@pytest.mark.parametrize(
+    "role", [pytest.param("server", marks=pytest.mark.long), "registry", pytest.param("runner", marks=pytest.mark.long)]
+)
+def test_a_machine_of_another_type_keeps_everything(role, image, measured):
+    measured(replaced(role, "another type", image), role)
+
+
+@pytest.mark.fault(
+    "a machine is terminated behind Pulumi's back",
+    sees="what ran there does not answer; `up` finds the machine gone and makes it again",
+    heals="`pulumi up`",
+)
+@pytest.mark.parametrize(
+    "role", [pytest.param("server", marks=pytest.mark.long), pytest.param("registry", marks=pytest.mark.long), "runner"]
+)
+def test_a_machine_terminated_behind_pulumis_back_keeps_everything(role, image, measured):
+    measured(replaced(role, "terminated", image), role)
+
+
+def test_a8_stop_and_start_keep_the_addresses(outputs, image):
+    ec2, registry = client("ec2"), instance_id("registry")
+    before = kept.holdings()
+    ec2.stop_instances(InstanceIds=[registry])
+    ec2.get_waiter("instance_stopped").wait(InstanceIds=[registry], WaiterConfig={"Delay": 1})
+    ec2.start_instances(InstanceIds=[registry])
+    ec2.get_waiter("instance_running").wait(InstanceIds=[registry], WaiterConfig={"Delay": 1})
+    eventually(lambda: must_or_none("registry", "docker ps --quiet --filter health=healthy"))
+    assert kept.holdings() == before
+    kept.pull(image)
+
+
+def must_or_none(role: str, command: str) -> str | None:
+    try:
+        return must(role, command)
+    except AssertionError:
+        return None
+
+
+@pytest.mark.long
+def test_a21_a_first_boot_that_needs_the_network_fails_when_the_address_comes_after_the_launch(outputs):
+    late = {
+        "components/network.py": [
+            ("                network_interface=interface.id,\n", ""),
+            (
+                "            self.private[machine] = interface.private_ip\n",
+                "            self.allocations[machine] = address.allocation_id\n"
+                "            self.private[machine] = interface.private_ip\n",
+            ),
+            (
+                "        self.interface_ids: dict",
+                "        self.allocations: dict[Place, pulumi.Output[str]] = {}\n        self.interface_ids: dict",
+            ),
+        ],
+        "components/virtual_machine.py": [
+            (
+                "        self.instance_id = instance.id\n",
+                "        aws.ec2.EipAssociation(\n"
+                "            role.value, allocation_id=addresses.allocations[role], instance_id=instance.id\n"
+                "        )\n"
+                "        self.instance_id = instance.id\n",
+            )
+        ],
+        "cloud-init/base.yaml": [
+            (
+                "      systemctl daemon-reload\n",
+                "      curl -fsS --max-time 5 https://packages.gitlab.com/\n      systemctl daemon-reload\n",
+            )
+        ],
+    }
+    with changed_program(late) as program:
+        wrong = up("--replace", machine("runner"), program=program)
+    assert wrong.status != 0
+    assert "first boot did not finish" in wrong.output
+    heal_after = up("--replace", machine("runner"))
+    assert heal_after.status == 0, heal_after.output
+
+
+@pytest.mark.long
+def test_a15_a22_without_pinned_accounts_a_new_machine_cannot_read_what_the_old_one_wrote(outputs, image):
+    """And without restorecon nothing is relabelled, which the lab can only write down."""
+    before = kept.holdings()
+    assert "restorecon /srv/gitlab" in must("server", "cat /var/log/lab-selinux.log")
+    unpinned = {
+        "configuration/gitlab_rb.py": [("    for account in SYSTEM_ACCOUNTS:\n", "    for account in ():\n")],
+        "remote/mount_data.sh": [('    restorecon "$2"\n', "")],
+    }
+    with changed_program(unpinned) as program:
+        wrong = up("--replace", machine("server"), program=program)
+    assert wrong.status != 0
+    assert "server-configure-gitlab" in wrong.output
+    assert must("server", "cat /var/log/lab-selinux.log 2>/dev/null || true") == ""
+    done = up("--replace", machine("server"))
+    assert done.status == 0, done.output
+    assert "restorecon /srv/gitlab" in must("server", "cat /var/log/lab-selinux.log")
+    assert kept.holdings() == before

@@ -1,0 +1,283 @@
+"""What AWS does that is easy to forget (docs/aws.md): a program that forgets it fails on the lab as it would on AWS.
+
+Each wrong program is the product with one thing changed, on the stack as the one before left it; the right one
+mends and proves the stack in the end.
+"""
+
+import time
+
+import pytest
+
+from tests.e2e.operations import client, eventually, heal, must, on, preview, prove, up
+from tests.e2e.programs import IMPATIENT, Edits, changed_program
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mended(outputs):
+    yield
+    heal()
+
+
+def refused(edits: Edits, *messages: str) -> None:
+    """The wrong program is proven at once, and the proof or AWS says no, with these words."""
+    with changed_program(IMPATIENT, edits) as program:
+        wrong = prove(program=program)
+    assert wrong.status != 0, wrong.output
+    for message in messages:
+        assert message in wrong.output
+
+
+def refused_once_it_is_real(edits: Edits, *messages: str) -> None:
+    """As `refused`, for what passes at first: Pulumi takes old rules away last, and health checks take time."""
+    with changed_program(IMPATIENT, edits) as program:
+        first = up(program=program)
+        assert first.status == 0, first.output
+        wrong = prove(program=program)
+        deadline = time.monotonic() + 60
+        while wrong.status == 0 and time.monotonic() < deadline:
+            wrong = prove(program=program)
+    assert wrong.status != 0, wrong.output
+    for message in messages:
+        assert message in wrong.output
+
+
+def health(port: int) -> str:
+    """State of the one target on that port of its machine."""
+    elb = client("elbv2")
+    for group in elb.describe_target_groups()["TargetGroups"]:
+        if group["Port"] == port:
+            [target] = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
+            return str(target["TargetHealth"]["State"])
+    raise AssertionError(f"no target group for port {port}")
+
+
+def test_a1_a_group_as_source_never_matches_a_machine_that_calls_the_balancers_public_address():
+    refused_once_it_is_real(
+        {
+            "configuration/flows.py": [
+                (
+                    "source_peer = target_peer = Peer.PUBLIC_ADDRESS",
+                    "source_peer, target_peer = Peer.GROUP, Peer.PUBLIC_ADDRESS",
+                )
+            ]
+        },
+        "sign-in page through the balancer failed",
+        "answers 000 instead of 200",
+    )
+
+
+def test_a1_a_group_as_destination_never_matches_the_balancers_public_address():
+    refused_once_it_is_real(
+        {
+            "configuration/flows.py": [
+                (
+                    "source_peer = target_peer = Peer.PUBLIC_ADDRESS",
+                    "source_peer, target_peer = Peer.PUBLIC_ADDRESS, Peer.GROUP",
+                )
+            ]
+        },
+        "git over SSH with GitLab's host key failed",
+    )
+
+
+def test_a2_a_public_address_never_matches_private_traffic():
+    refused_once_it_is_real(
+        {
+            "configuration/flows.py": [
+                (
+                    "source_peer = Peer.GROUP if flow.source in GROUPS",
+                    "source_peer = Peer.PUBLIC_ADDRESS if flow.source in GROUPS",
+                )
+            ]
+        },
+        "sign-in page through the balancer failed",
+    )
+    eventually(lambda: health(80) == health(2222) == health(5000) == "unhealthy")
+
+
+def test_a25_a_flow_that_is_removed_is_open_for_the_proof_of_the_same_up_and_shut_for_the_next():
+    refused_once_it_is_real(
+        {
+            "configuration/flows.py": [
+                ('    yield Flow(Place.RUNNER, Place.BALANCER, registry, "images of jobs")\n', "")
+            ]
+        },
+        "registry through the balancer failed",
+        "answers 000 instead of 401",
+    )
+
+
+def test_a3_without_egress_the_balancer_reaches_no_target_and_checks_no_health():
+    refused_once_it_is_real(
+        {
+            "configuration/flows.py": [
+                (
+                    "    if flow.source in GROUPS:\n        made.append(Rule(flow.source",
+                    "    if flow.source in MACHINES:\n        made.append(Rule(flow.source",
+                )
+            ]
+        },
+        "sign-in page through the balancer failed",
+    )
+    eventually(lambda: health(80) == health(2222) == health(5000) == "unhealthy")
+
+
+def test_a4_nginx_refuses_what_comes_without_the_proxy_header_it_was_told_to_expect():
+    refused(
+        {
+            "components/load_balancer.py": [
+                ("proxy_protocol_v2=listener.tells_client", "proxy_protocol_v2=False"),
+            ]
+        },
+        "sign-in page through the balancer failed",
+    )
+    assert 'broken header: "GET ' in must("server", "tail -n 100 /var/log/gitlab/nginx/gitlab_error.log")
+
+
+def test_a4_a_target_that_sees_its_own_address_as_the_client_does_not_answer():
+    refused(
+        {"components/load_balancer.py": [('preserve_client_ip="false"', 'preserve_client_ip="true"')]},
+        "sign-in page through the balancer failed",
+    )
+
+
+def test_a5_with_a_wider_allow_list_readiness_is_open_to_clients():
+    refused(
+        {
+            "configuration/gitlab_rb.py": [
+                (
+                    "        \"letsencrypt['enable'] = false\",\n",
+                    "        \"gitlab_rails['monitoring_whitelist'] = ['0.0.0.0/0']\",\n",
+                )
+            ]
+        },
+        "readiness hidden from clients failed",
+    )
+
+
+def test_a6_a_volume_in_use_or_of_another_zone_is_not_attached():
+    refused(
+        {
+            "__main__.py": [
+                (
+                    'pulumi.export("externalUrl", external_url)\n',
+                    'stray = aws.ebs.Volume("stray", availability_zone="us-east-1b", size=1, type="gp3")\n'
+                    'for name, volume in (("stray", stray.id), ("taken", machines[Place.SERVER].volume_id)):\n'
+                    "    aws.ec2.VolumeAttachment(\n"
+                    '        name, device_name=f"/dev/sd{name[0]}", volume_id=volume,\n'
+                    "        instance_id=machines[Place.RUNNER].instance_id,\n"
+                    "    )\n",
+                )
+            ]
+        },
+        "VolumeInUse",
+        "InvalidVolume.ZoneMismatch",
+    )
+
+
+def test_a7_images_on_the_root_disk_are_found_out():
+    refused(
+        {
+            "remote/run_registry.sh": [
+                ('"$account" /srv/registry/images', '"$account" /var/lib/images'),
+                ("source=/srv/registry/images", "source=/var/lib/images"),
+            ]
+        },
+        "stores somewhere else than on its data volume",
+    )
+
+
+def test_a10_metadata_ask_for_a_token_and_end_before_a_container():
+    read = "curl -s -o /dev/null -w '%{http_code}' -m 3 http://169.254.169.254/latest/meta-data/instance-id"
+    ask = "curl -s -o /dev/null -w '%{http_code}' -m 3 -X PUT http://169.254.169.254/latest/api/token"
+    ask += " -H X-aws-ec2-metadata-token-ttl-seconds:60"
+    container = "nsenter --net --target $(docker inspect --format '{{.State.Pid}}' registry)"
+    assert must("registry", read) == "401"
+    assert must("registry", ask) == "200"
+    assert on("registry", f"{container} {ask}").output.strip() == "000"
+    with changed_program(
+        {
+            "components/virtual_machine.py": [
+                ('http_tokens="required"', 'http_tokens="optional"'),
+                ("http_put_response_hop_limit=1", "http_put_response_hop_limit=2"),
+            ]
+        }
+    ) as program:
+        changed = up(program=program)
+        assert changed.status == 0, changed.output
+    assert must("registry", read) == "200"
+    assert must("registry", f"{container} {ask}") == "200"
+
+
+def test_a11_a_target_whose_check_fails_gets_no_traffic():
+    refused_once_it_is_real(
+        {"components/load_balancer.py": [('"path": "/-/readiness"', '"path": "/-/nowhere"')]},
+        "sign-in page through the balancer failed",
+    )
+    assert health(80) == "unhealthy"
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        (
+            {"components/load_balancer.py": [('target_type="instance",', 'target_type="instance", name="x" * 33,')]},
+            "cannot be longer than 32 characters",
+        ),
+        (
+            {"components/security.py": [("vpc_id=vpc_id,\n", 'vpc_id=vpc_id, name=f"sg-{place}",\n')]},
+            "cannot begin with sg-",
+        ),
+    ],
+    ids=["target group of 33 characters", "security group with sg-"],
+)
+def test_a12_a_name_that_aws_does_not_take_is_refused(edits, message):
+    with changed_program(edits) as program:
+        wrong = preview(program=program)
+    assert wrong.status != 0
+    assert message in wrong.output
+
+
+def test_a17_a_listener_that_ends_at_openssh_shows_the_machines_host_key():
+    refused(
+        {
+            "components/load_balancer.py": [
+                (
+                    "target_port=GITLAB_SSHD_PORT,\n            tells_client=True",
+                    "target_port=22,\n            tells_client=False",
+                )
+            ],
+            "configuration/flows.py": [("GITLAB_SSHD_PORT = 2222", "GITLAB_SSHD_PORT = 22")],
+            "configuration/gitlab_rb.py": [("'[::]:{GITLAB_SSHD_PORT}'", "'[::]:2222'")],
+        },
+        "git over SSH with GitLab's host key failed",
+        "SSH-2.0-OpenSSH",
+    )
+
+
+def test_a19_sign_up_is_open_until_it_is_shut():
+    ask = "puts Gitlab::CurrentSettings.signup_enabled?"
+    open_again = {"remote/prepare_gitlab.rb": [("signup_enabled: false", "signup_enabled: true")]}
+    with changed_program(open_again) as program:
+        assert up(program=program).status == 0
+    assert must("server", "gitlab-rails runner -", input=f"{ask}\n") == "true"
+    heal()
+    assert must("server", "gitlab-rails runner -", input=f"{ask}\n") == "false"
+
+
+def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed(outputs):
+    change = "User.find_by_username('root').update!(password: '{0}', password_confirmation: '{0}')\n"
+    must("server", "gitlab-rails runner -", input=change.format("another-Secret-4711"))
+    refused(
+        {
+            "remote/issue_credential.sh": [
+                (
+                    "printf '%s\\n' \"$credential\" >&3",
+                    'printf \'{"username": "root", "token": "%s"}\\n\' "$(cat /etc/gitlab/seeded-root-password)" >&3',
+                )
+            ]
+        },
+        "login with a short-lived credential failed",
+    )
+    assert prove().status == 0
+    must("server", "gitlab-rails runner -", input=change.format(outputs["initialRootPassword"]))
