@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import measured
 from tests.engine import PROJECT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,14 +14,14 @@ ROW = re.compile(r"^\| (?P<id>[SRG]\d) \|.*\| `(?P<file>[^`]+)` \| `(?P<test>[^`
 ROWS = list(ROW.finditer((ROOT / "docs/walkthroughs.md").read_text()))
 
 
-AWS_ROW = re.compile(r"^\| A(?P<id>\d+) \|.*\| `(?P<test>[^`]+)` \|$", re.MULTILINE)
+AWS_ROW = re.compile(r"^\| A(?P<id>\d+) \|.*\| `(?P<test>[^`]+)` \| (`(?P<wrong>[^`]+)`|–) \|$", re.MULTILINE)
 AWS_ROWS = list(AWS_ROW.finditer((ROOT / "docs/aws.md").read_text()))
 
 
-def known_tests() -> set[str]:
+def known_tests(folder: str = "tests") -> set[str]:
     return {
         node.name
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / folder).glob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef)
     }
@@ -40,6 +41,17 @@ def test_a_row_names_a_file_and_a_test_that_exist(row):
 def test_every_trap_of_aws_names_a_test_that_exists():
     assert [int(row["id"]) for row in AWS_ROWS] == list(range(1, 27))
     assert {row["test"] for row in AWS_ROWS} <= known_tests()
+
+
+def test_every_trap_that_the_lab_can_set_names_the_test_in_which_a_wrong_program_fails():
+    assert [int(row["id"]) for row in AWS_ROWS if not row["wrong"]] == [16, 18]
+    assert {row["wrong"] for row in AWS_ROWS if row["wrong"]} <= known_tests("tests/e2e")
+
+
+def test_the_table_of_faults_is_that_of_their_tests():
+    shown = measured.OPERATIONS.read_text().split(measured.BEGIN)[1].split(measured.END)[0]
+    rows = [tuple(cell.strip() for cell in line.strip("|").split(" | "))[:3] for line in shown.splitlines()[2:]]
+    assert rows == [(fault.what, fault.sees, fault.heals) for fault in measured.faults()]
 
 
 def test_the_table_of_settings_names_every_key_and_no_other():

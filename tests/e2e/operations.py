@@ -160,6 +160,16 @@ def instance_id(role: str) -> str:
     return found[0]
 
 
+def target_health(port: int) -> str:
+    """State of the one target on that port of its machine."""
+    elb = client("elbv2")
+    for group in elb.describe_target_groups()["TargetGroups"]:
+        if group["Port"] == port:
+            [target] = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
+            return str(target["TargetHealth"]["State"])
+    raise AssertionError(f"no target group for port {port}")
+
+
 def eventually(condition: Callable[[], object], seconds: float = 120.0, interval: float = 1.0) -> float:
     """Wait until the condition is true. Returns after how many seconds it was."""
     started = time.monotonic()

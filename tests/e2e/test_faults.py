@@ -6,6 +6,7 @@ The marks make the table of docs/operations.md (tests/e2e/measured.py).
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,12 +46,12 @@ STEPS = (
 LINGER = 20
 """Seconds a step waits before it starts when it was told to: time enough to meet it."""
 
-WATCHED = (
-    # After it has the lock: a note of when each run begins and ends, and a rest when the test asks for one.
-    'sed -i \'/^status=0$/i trap "echo end \\$name \\$(date +%s%N) >>/run/steps" EXIT; '
-    'echo begin "$name" "$(date +%s%N)" >>/run/steps; '
-    f"[ ! -e /run/linger ] || {{ rm /run/linger; sleep {LINGER}; }}' /usr/local/sbin/run-step"
-)
+HOOK = f"""\
+echo begin "$name" >>/run/steps
+trap 'echo end "$name" >>/run/steps' EXIT
+[ ! -e /run/linger ] || {{ rm /run/linger; sleep {LINGER}; }}
+"""
+"""Stands in run-step after the lock: a note of when each run begins and ends, and a rest when the test asks for one."""
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +65,24 @@ def image(outputs) -> Iterator[str]:
     kept.pull(digest)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def watched(image) -> None:
     """run-step on every machine writes down when it begins and ends."""
     for role in ROLES:
-        must(role, f"grep -q /run/steps /usr/local/sbin/run-step || {WATCHED}")
+        watch(role)
 
 
-def lingering(name: str) -> Operation:
+def watch(role: str) -> None:
+    place = "/usr/local/sbin/run-step"
+    hooked = f"grep -q /run/steps {place} || sed -i '/^status=0$/r /run/hook' {place}"
+    must(role, f"cat >/run/hook && rm -f /run/steps && {hooked}", input=HOOK)
+
+
+def lingering(name: str, program: Path | None = None) -> Operation:
     """An `up` that repeats the step and has begun it; the step lingers."""
     role, script = name.split("-", 1)
     must(role, "touch /run/linger")
-    operation = start_up("--replace", step(name))
+    operation = start_up("--replace", step(name), program=program)
     eventually(lambda: on(role, "test ! -e /run/linger").status == 0, interval=0.3)
     return operation
 
@@ -124,6 +131,20 @@ def test_a24_a_cut_connection(name, watched, measured):
     assert name in cut.output
     measured(heal(), name)
     assert_one_at_a_time(role)
+
+
+def test_a24_without_the_lock_a_repeated_step_runs_beside_the_one_that_was_cut_off(image):
+    unlocked = {"remote/prepare_host.sh": [('if ! flock --wait "$limit" 9; then', "if false; then")]}
+    with changed_program(unlocked) as program:
+        assert up(program=program).status == 0
+        watch("server")
+        operation = lingering("server-prepare-gitlab", program=program)
+        on("server", "pkill -KILL -f '^sshd: ec2-user'")
+        assert operation.finish().status != 0
+        assert up(program=program).status == 0
+        eventually(lambda: runs("server")[-1][0] == "end")
+    assert [kind for kind, _ in runs("server")] == ["begin", "begin", "end", "end"]
+    heal()
 
 
 @pytest.mark.fault(

@@ -14,9 +14,12 @@ from tests.e2e.operations import (
     instances,
     machine,
     must,
+    prove,
+    step,
+    target_health,
     up,
 )
-from tests.e2e.programs import changed_program
+from tests.e2e.programs import IMPATIENT, changed_program
 
 OTHER_TYPE = {"server": "m6i.2xlarge", "registry": "t3.medium", "runner": "t3.xlarge"}
 
@@ -134,13 +137,17 @@ def test_a_machine_terminated_behind_pulumis_back_keeps_everything(role, image, 
     measured(replaced(role, "terminated", image), role)
 
 
+def stop_and_start(instance: str) -> None:
+    ec2 = client("ec2")
+    ec2.stop_instances(InstanceIds=[instance])
+    ec2.get_waiter("instance_stopped").wait(InstanceIds=[instance], WaiterConfig={"Delay": 1})
+    ec2.start_instances(InstanceIds=[instance])
+    ec2.get_waiter("instance_running").wait(InstanceIds=[instance], WaiterConfig={"Delay": 1})
+
+
 def test_a8_stop_and_start_keep_the_addresses(outputs, image):
-    ec2, registry = client("ec2"), instance_id("registry")
     before = kept.holdings()
-    ec2.stop_instances(InstanceIds=[registry])
-    ec2.get_waiter("instance_stopped").wait(InstanceIds=[registry], WaiterConfig={"Delay": 1})
-    ec2.start_instances(InstanceIds=[registry])
-    ec2.get_waiter("instance_running").wait(InstanceIds=[registry], WaiterConfig={"Delay": 1})
+    stop_and_start(instance_id("registry"))
     eventually(lambda: must_or_none("registry", "docker ps --quiet --filter health=healthy"))
     assert kept.holdings() == before
     kept.pull(image)
@@ -151,6 +158,49 @@ def must_or_none(role: str, command: str) -> str | None:
         return must(role, command)
     except AssertionError:
         return None
+
+
+@pytest.mark.long
+def test_a8_an_automatic_address_is_another_after_stop_and_start(outputs):
+    automatic = {
+        "__main__.py": [
+            (
+                'pulumi.export("externalUrl", external_url)\n',
+                'guest = aws.ec2.Instance("guest", ami=image_id, instance_type="t3.micro",\n'
+                "    subnet_id=network.subnet.id, associate_public_ip_address=True)\n"
+                'pulumi.export("guest", {"id": guest.id, "address": guest.public_ip})\n',
+            )
+        ]
+    }
+    with changed_program(automatic) as program:
+        assert up(program=program).status == 0
+        before = stack.outputs()["guest"]
+        stop_and_start(before["id"])
+        assert up(program=program).status == 0
+    after = stack.outputs()["guest"]
+    assert after["id"] == before["id"]
+    assert after["address"] != before["address"]
+    heal()
+
+
+@pytest.mark.long
+def test_a20_a_balancer_of_another_zone_does_not_use_the_machines(outputs):
+    elsewhere = {
+        "__main__.py": [
+            (
+                "balancer = LoadBalancer(\n",
+                'elsewhere = aws.ec2.Subnet("elsewhere", vpc_id=network.vpc_id, cidr_block="10.42.64.0/20",\n'
+                '    availability_zone="us-east-1b")\nbalancer = LoadBalancer(\n',
+            ),
+            ("    subnet_id=network.subnet.id,\n", "    subnet_id=elsewhere.id,\n"),
+        ]
+    }
+    with changed_program(IMPATIENT, elsewhere) as program:
+        wrong = prove(program=program)
+    assert wrong.status != 0
+    assert target_health(80) == "unused"
+    heal()
+    assert target_health(80) == "healthy"
 
 
 @pytest.mark.long
@@ -209,4 +259,22 @@ def test_a15_a22_without_pinned_accounts_a_new_machine_cannot_read_what_the_old_
     done = up("--replace", machine("server"))
     assert done.status == 0, done.output
     assert "restorecon /srv/gitlab" in must("server", "cat /var/log/lab-selinux.log")
+    assert kept.holdings() == before
+
+
+@pytest.mark.long
+def test_a23_a_volume_without_its_secrets_is_not_given_new_ones(outputs, image):
+    before, secrets = kept.holdings(), "/etc/gitlab/gitlab-secrets.json"
+    must("server", f"mv {secrets} /root/kept-secrets")
+    right = up("--replace", step("server-install-gitlab"))
+    assert right.status != 0
+    assert "gitlab-secrets.json is missing" in right.output
+    careless = {"remote/install_gitlab.sh": [("if [ -e /var/opt/gitlab/bootstrapped ]", "if false")]}
+    with changed_program(IMPATIENT, careless) as program:
+        wrong = up("--replace", step("server-configure-gitlab"), program=program)
+    assert wrong.status != 0
+    assert must("server", f"test -s {secrets} && echo made anew") == "made anew"
+    must("server", f"mv /root/kept-secrets {secrets}")
+    done = up("--replace", step("server-configure-gitlab"))
+    assert done.status == 0, done.output
     assert kept.holdings() == before

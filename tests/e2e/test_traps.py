@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.e2e.operations import client, eventually, heal, must, on, preview, prove, up
+from tests.e2e.operations import eventually, heal, must, on, preview, prove, target_health, up
 from tests.e2e.programs import IMPATIENT, Edits, changed_program
 
 
@@ -39,16 +39,6 @@ def refused_once_it_is_real(edits: Edits, *messages: str) -> None:
     assert wrong.status != 0, wrong.output
     for message in messages:
         assert message in wrong.output
-
-
-def health(port: int) -> str:
-    """State of the one target on that port of its machine."""
-    elb = client("elbv2")
-    for group in elb.describe_target_groups()["TargetGroups"]:
-        if group["Port"] == port:
-            [target] = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
-            return str(target["TargetHealth"]["State"])
-    raise AssertionError(f"no target group for port {port}")
 
 
 def test_a1_a_group_as_source_never_matches_a_machine_that_calls_the_balancers_public_address():
@@ -92,7 +82,7 @@ def test_a2_a_public_address_never_matches_private_traffic():
         },
         "sign-in page through the balancer failed",
     )
-    eventually(lambda: health(80) == health(2222) == health(5000) == "unhealthy")
+    eventually(lambda: target_health(80) == target_health(2222) == target_health(5000) == "unhealthy")
 
 
 def test_a25_a_flow_that_is_removed_is_open_for_the_proof_of_the_same_up_and_shut_for_the_next():
@@ -119,7 +109,7 @@ def test_a3_without_egress_the_balancer_reaches_no_target_and_checks_no_health()
         },
         "sign-in page through the balancer failed",
     )
-    eventually(lambda: health(80) == health(2222) == health(5000) == "unhealthy")
+    eventually(lambda: target_health(80) == target_health(2222) == target_health(5000) == "unhealthy")
 
 
 def test_a4_nginx_refuses_what_comes_without_the_proxy_header_it_was_told_to_expect():
@@ -214,7 +204,7 @@ def test_a11_a_target_whose_check_fails_gets_no_traffic():
         {"components/load_balancer.py": [('"path": "/-/readiness"', '"path": "/-/nowhere"')]},
         "sign-in page through the balancer failed",
     )
-    assert health(80) == "unhealthy"
+    assert target_health(80) == "unhealthy"
 
 
 @pytest.mark.parametrize(

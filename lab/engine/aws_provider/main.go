@@ -61,7 +61,11 @@ func serve(ctx context.Context) error {
 		defer cancel()
 		waitForEndOfParent()
 	}()
-	info := providerInfo(proto.New(ctx, terraform), table)
+	server, err := withPresentBlocks(ctx, terraform)
+	if err != nil {
+		return err
+	}
+	info := providerInfo(proto.New(ctx, server), table)
 	metadata := pf.ProviderMetadata{PackageSchema: fmt.Appendf(nil, `{"name":"aws","version":%q}`, pulumiVersion)}
 	return provider.MainContext(ctx, "aws", func(host *provider.HostClient) (pulumirpc.ResourceProviderServer, error) {
 		server, err := pf.NewProviderServer(ctx, host, info, metadata)
