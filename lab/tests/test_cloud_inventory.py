@@ -107,6 +107,23 @@ def test_what_the_metadata_service_tells(cloud):
     assert facts.zone == REGION + "a"
 
 
+def test_changed_user_data_do_not_make_it_another_instance(cloud):
+    """cloud-init runs user data once an instance id: after stop, change and start it sees the same one."""
+    instance = cloud.run(UserData="one")
+    settle()
+    cloud.ec2.stop_instances(InstanceIds=[instance])
+    settle()
+    cloud.ec2.modify_instance_attribute(InstanceId=instance, UserData={"Value": b"two"})
+    cloud.ec2.start_instances(InstanceIds=[instance])
+    facts = inventory.read().facts["10.42.0.4"]
+    assert (facts.instance_id, facts.user_data) == (instance, b"two")
+
+
+def test_without_a_word_about_it_a_token_goes_one_hop(cloud):
+    cloud.run()
+    assert inventory.read().facts["10.42.0.4"].hop_limit == 1
+
+
 def test_a_balancer_and_its_targets(cloud):
     instance = cloud.run()
     arn = serve(cloud, instance, HealthCheckProtocol="HTTP", HealthCheckPath="/-/readiness", HealthCheckPort="81")

@@ -341,6 +341,29 @@ def test_a_failed_remote_command_says_how_it_ended_and_what_it_wrote(command, me
     assert "echo" not in command or {"out", "err"} <= set(str(refused.value).splitlines())
 
 
+def test_a_session_that_is_cut_does_not_stop_the_remote_command(tmp_path):
+    """As when the plugin is killed: the next run finds the orphan of this one at work."""
+    started, ended = tmp_path / "started", tmp_path / "ended"
+
+    async def until(file):
+        async with asyncio.timeout(10):
+            while not file.exists():
+                await asyncio.sleep(0.02)
+
+    async def scenario():
+        async with ssh_server() as connection:
+            inputs = {"create": f"touch {started}; sleep 0.5; touch {ended}", "connection": connection}
+            step = asyncio.create_task(Plugin(REMOTE).create(inputs))
+            await until(started)
+            step.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await step
+            assert not ended.exists()
+            await until(ended)
+
+    asyncio.run(scenario())
+
+
 def test_delete_goes_by_the_connection_in_the_state(tmp_path):
     async def scenario():
         async with ssh_server() as connection:
