@@ -8,6 +8,7 @@ import base64
 import copy
 import ipaddress
 import itertools
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ TAG_LIMIT, TAG_KEY_LIMIT, TAG_VALUE_LIMIT = 50, 128, 256  # tags a resource; cha
 BALANCER_NAME_LIMIT, GROUP_NAME_LIMIT = 32, 255  # characters
 USER_DATA_LIMIT = 16384  # bytes, before base64
 ROOT_SIZE = 10  # GiB, of the RHEL images
-PROFILE_DELAY = 8  # seconds until EC2 knows of a new instance profile; on AWS mostly 5 to 15
+PROFILE_DELAY = 12  # seconds until EC2 knows of a new instance profile; the Terraform provider waits 5 unasked
 RESERVED_ADDRESSES = 4  # at the start of a subnet; the last one is reserved too
 
 _PENDING, _RUNNING, _STOPPING, _STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
@@ -59,6 +60,8 @@ _SHUTTING_DOWN, _TERMINATED = (32, "shutting-down"), (48, "terminated")
 _FROM_INSIDE = StateReason(
     "Client.InstanceInitiatedShutdown: Instance initiated shutdown", "Client.InstanceInitiatedShutdown"
 )
+
+log = logging.getLogger(__name__)
 
 _patches: list[Callable[[], None]] = []
 
@@ -291,6 +294,8 @@ def instance_profiles_become_usable_late() -> None:
                 if iam_instance_profile_name
                 else (iam_instance_profile_arn, "arn", "ARN")
             )
+            if profile:
+                log.info("instance profile %s: asked for before EC2 knows it, refused", profile.name)
             raise EC2ClientError(
                 "InvalidParameterValue",
                 f"Value ({given}) for parameter iamInstanceProfile.{field} is invalid. "
