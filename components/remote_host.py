@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 import pulumi
+import pulumi_aws as aws
 from pulumi_command import remote
 
 from configuration.flows import Place
@@ -27,8 +28,7 @@ class RemoteHost:
         role: Place,
         *,
         address: pulumi.Input[str],
-        instance: pulumi.Resource,
-        instance_id: pulumi.Output[str],
+        instance: aws.ec2.Instance,
         private_key: pulumi.Input[str],
         open_ports: Sequence[int],
         parent: pulumi.Resource,
@@ -36,9 +36,9 @@ class RemoteHost:
         self.role = role
         self._address = address
         self._instance = instance
-        self._instance_id = instance_id
+        self._instance_id = instance.id
         self._private_key = pulumi.Output.secret(private_key)
-        self._told: list[pulumi.Output[str]] = [instance_id]
+        self._told: list[pulumi.Output[str]] = [instance.id, instance.instance_type]
         self._host_key: pulumi.Output[str] | None = None
         self._first_contact = self._command(
             "first-contact",
@@ -79,7 +79,7 @@ class RemoteHost:
 
     @property
     def fingerprint(self) -> pulumi.Output[str]:
-        """Changes when the machine is another one or anything it was told so far has changed."""
+        """Changes when the machine is another one, of another type, or anything it was told so far has changed."""
         return pulumi.Output.all(*self._told).apply(lambda told: hashlib.sha256("\0".join(told).encode()).hexdigest())
 
     def _command(

@@ -34,8 +34,8 @@ class VirtualMachine(pulumi.ComponentResource):
     """A machine on an interface that exists before it, with an encrypted volume for its data that outlives it.
 
     user-data and image are what the machine was born with: a change of either leaves it alone, versions and
-    configuration reach it by remote steps. It is replaced only on purpose (another type, `pulumi up --replace`), and
-    then the old one goes first: its volume and interface can be in one machine only.
+    configuration reach it by remote steps. Another type is a stop and a start. It is replaced only on purpose
+    (`pulumi up --replace`), and then the old one goes first: its volume and interface can be in one machine only.
     """
 
     def __init__(
@@ -118,7 +118,6 @@ class VirtualMachine(pulumi.ComponentResource):
             role,
             address=addresses.public[role],
             instance=instance,
-            instance_id=instance.id,
             private_key=settings.ssh_private_key,
             open_ports=open_ports,
             parent=self,

@@ -309,6 +309,7 @@ def test_the_proof_comes_after_the_balancer_and_checks_what_it_was_told(graph):
         {"registryVersion": "4.17.1"},
         {"registryPort": "5050"},
         {"clientCidrs": ["198.51.100.128/25"]},
+        {"runnerInstanceType": "t3.xlarge"},
         {"gitlabRb": "puma['worker_processes'] = 3"},
         {"runnerConcurrency": "2"},
     ],
