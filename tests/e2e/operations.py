@@ -108,9 +108,9 @@ def heal() -> float:
     return done.seconds
 
 
-def prove(*, program: Path | None = None) -> Finished:
+def prove(*options: str, program: Path | None = None) -> Finished:
     """Test the stack again, as docs/operations.md says; with `program`, after it was brought up to that."""
-    return up("--replace", step("server-issue-credential"), program=program)
+    return up("--replace", step("server-issue-credential"), *options, program=program)
 
 
 def step(name: str) -> str:
