@@ -11,7 +11,6 @@ import pytest
 from tests.e2e.operations import eventually, heal, must, on, preview, prove, target_health, up
 from tests.e2e.programs import IMPATIENT, Edits, changed_program
 
-
 NOTHING_ELSE_CHANGED = "--refresh=false"
 """Spares the engine the look at ninety resources that nobody has touched."""
 
