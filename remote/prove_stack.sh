@@ -107,7 +107,7 @@ check "registry through the balancer" "Look at docker ps on the registry's machi
     await_status "${url%%:*}://$registry/v2/" 401 120
 check "wrong credential refused" "The registry lets anybody in: look at auth.token in its config.yml." wrong_credential_refused
 check "login with a short-lived credential" \
-    "Compare the registry's certificate with GitLab's key, the issuer on both, and the clocks of both machines (chronyc tracking)." login
+    "Compare the registry's certificate with GitLab's key, the issuer on both, and the clocks of both machines (chronyc tracking). A proof that failed more than twelve hours ago has no valid credential any more: repeat all of it (docs/operations.md, Test the stack again)." login
 check "push of a fresh image" "Look at docker logs registry on the registry's machine." push
 check "push to another project refused" "GitLab grants too much: look at the deploy tokens of $project." other_project_refused
 check "pull of the same image" "Look at docker logs registry on the registry's machine." pull

@@ -270,6 +270,6 @@ def test_the_proof_logs_in_as_nobody_and_its_credential_ends():
     assert "DeployTokens::CreateService" in program
     assert "each(&:revoke!)" in program
     assert "expires_at: Date.tomorrow.iso8601" in program
-    assert "--on-active 15m" in script("issue_credential.sh")
+    assert "--on-active 12h" in script("issue_credential.sh")
     for name in ("issue_credential.sh", "prove_stack.sh", "revoke_credential.sh"):
         assert "seeded-root-password" not in script(name)
