@@ -2,8 +2,9 @@
 
 It behaves as the real plugin does, read in its source (pulumi/pulumi-command v1.2.1 `provider/pkg/provider`, and
 pulumi-go-provider v1.3.0 `infer/resource.go` for check, diff and preview), down to its error texts, because what a
-program does about errors, changes and secrets hangs on them. Where the real one would hang for ever, on a logged line
-of more than 64 KiB, this one fails. Refused with a message instead of played: connections through a proxy,
+program does about errors, changes and secrets hangs on them; lab/tests/test_command_provider.py holds both to the same
+where there is the real one (lab/parts.py). Where that would hang for ever, on a logged line of more than 64 KiB, this
+one fails. Refused with a message instead of played: connections through a proxy,
 `assetPaths` and `archivePaths`, and whatever else the plugin offers beside the three resources.
 """
 
@@ -40,6 +41,7 @@ from lab.engine.properties import (
     secret,
     to_message,
 )
+from lab.engine.shapes import COPY_TO_REMOTE, LOCAL_COMMAND, REMOTE_COMMAND, Shape
 
 VERSION = "1.2.1"
 MAX_MESSAGE = 400 * 1024 * 1024  # bytes; what the engine's own plugins accept
@@ -48,17 +50,26 @@ MAX_MESSAGE = 400 * 1024 * 1024  # bytes; what the engine's own plugins accept
 class Command:
     """`command:local:Command` and `command:remote:Command`."""
 
-    def __init__(self, runner: Callable[..., Awaitable[Properties]], required: tuple[str, ...] = ()) -> None:
+    def __init__(self, runner: Callable[..., Awaitable[Properties]], shape: Shape) -> None:
         self._runner = runner
-        self.required = required
+        self.shape = shape
 
     def check(self, inputs: Properties) -> Iterator[tuple[str, str]]:
         for name in ("assetPaths", "archivePaths"):
             if name in inputs:
                 yield name, "not supported by the lab's command plugin"
 
-    def preview(self, inputs: Properties) -> Properties:
-        return {**inputs, "stdout": UNKNOWN, "stderr": UNKNOWN}
+    def complete(self, inputs: Properties) -> Properties:
+        return inputs
+
+    def preview(self, inputs: Properties, state: Properties | None) -> Properties:
+        """The last output stays, unless an input that the last run had changes, or one is not known yet."""
+        if state is None or any(
+            plain(inputs.get(name)) == UNKNOWN or (name in state and state[name] != inputs.get(name))
+            for name in self.shape.fields
+        ):
+            return {**inputs, "stdout": UNKNOWN, "stderr": UNKNOWN}
+        return {**inputs, "stdout": state["stdout"], "stderr": state["stderr"]}
 
     async def create(self, inputs: Properties, operation: Operation) -> Properties:
         return {**inputs, **await self._run("create", inputs, {}, operation)}
@@ -80,19 +91,29 @@ class Command:
 class CopyToRemote:
     """`command:remote:CopyToRemote`."""
 
-    required = ("connection", "remotePath", "source")
+    shape = COPY_TO_REMOTE
 
     def check(self, inputs: Properties) -> Iterator[tuple[str, str]]:
-        source = plain(inputs["source"])
+        source = plain(inputs.get("source"))
         kind = source.get(SIGNATURE) if isinstance(source, dict) else None
         if kind not in (ASSET, ARCHIVE):  # so it is too for a source that a preview does not know yet
             yield "asset", "either asset or archive must be set"
-        elif kind == ASSET and not {"path", "text"} & set(source):
+        elif kind == ASSET and source.get("uri"):
             yield "asset", "asset must be a path-based file asset or a text asset"
-        elif kind == ARCHIVE and "path" not in source:
+        elif kind == ARCHIVE and not source.get("path"):
             yield "archive", "archive must be a path to a file or directory"
 
-    def preview(self, inputs: Properties) -> Properties:
+    def complete(self, inputs: Properties) -> Properties:
+        """An asset gets every key that one can have."""
+        source = inputs.get("source")
+        if not isinstance(source, dict):
+            return inputs
+        if is_secret(source):
+            return {**inputs, "source": secret(self.complete({"source": source["value"]})["source"])}
+        content: Properties = {"text": ""} if source.get(SIGNATURE) == ASSET else {"assets": {}}
+        return {**inputs, "source": {"path": "", "uri": "", **content, **source}}
+
+    def preview(self, inputs: Properties, state: Properties | None) -> Properties:
         return inputs
 
     async def create(self, inputs: Properties, operation: Operation) -> Properties:
@@ -117,29 +138,28 @@ REPLACING = {
 }
 
 RESOURCES: dict[str, Command | CopyToRemote] = {
-    "command:local:Command": Command(run_local),
-    "command:remote:Command": Command(run_remote, required=("connection",)),
+    "command:local:Command": Command(run_local, LOCAL_COMMAND),
+    "command:remote:Command": Command(run_remote, REMOTE_COMMAND),
     "command:remote:CopyToRemote": CopyToRemote(),
 }
 
 
 def check(resource: Command | CopyToRemote, inputs: Properties) -> tuple[Properties, list[tuple[str, str]]]:
     """Inputs with the plugin's defaults filled in and its secret fields marked, and what is wrong with them."""
-    missing = [(name, "missing required property") for name in resource.required if name not in inputs]
-    connection = plain(inputs.get("connection"))
-    if not isinstance(connection, dict):
-        return inputs, missing or list(resource.check(inputs))
-    if "host" not in connection:
-        missing.append(("connection.host", "missing required property"))
-    if "proxy" in connection:
-        missing.append(("connection.proxy", "the lab's command plugin cannot connect through a proxy"))
-    given = inputs["connection"]["value"] if is_secret(inputs["connection"]) else inputs["connection"]
-    completed = {**ssh.DEFAULTS, **given}
-    for name in ssh.SECRET_KEYS:
-        if name in completed:
-            completed[name] = secret(completed[name])
-    checked = {**inputs, "connection": secret(completed)}
-    return checked, missing or list(resource.check(checked))
+    given = {name: value for name, value in inputs.items() if value is not None}
+    failures = [*resource.shape.failures(given), *resource.check(given)]
+    checked = resource.complete(given)
+    if "connection" not in given:
+        return checked, failures
+    connection = given["connection"]["value"] if is_secret(given["connection"]) else given["connection"]
+    if isinstance(connection, dict):
+        connection = dict(connection) if failures else {**ssh.DEFAULTS, **connection}
+        if "proxy" in connection:
+            failures.append(("connection.proxy", "the lab's command plugin cannot connect through a proxy"))
+        for name in ssh.SECRET_KEYS:
+            if name in connection:
+                connection[name] = secret(connection[name])
+    return {**checked, "connection": secret(connection)}, failures
 
 
 def diff(old_inputs: Properties, new_inputs: Properties) -> provider_pb2.DiffResponse:
@@ -194,7 +214,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         inputs = from_message(request.properties)
         prefix = "" if isinstance(resource, CopyToRemote) else request.name
         if request.preview:
-            outputs = resource.preview(inputs)
+            outputs = resource.preview(inputs, None)
         else:
             async with _reported(context):
                 outputs = await resource.create(inputs, self._operation(request))
@@ -204,7 +224,7 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
         resource = await self._resource(request.type, context)
         state, inputs = from_message(request.olds), from_message(request.news)
         if request.preview:
-            outputs = resource.preview(inputs)
+            outputs = resource.preview(inputs, state)
         else:
             async with _reported(context):
                 outputs = await resource.update(state, inputs, self._operation(request))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import posixpath
 import signal
@@ -12,10 +11,11 @@ from typing import Any
 import asyncssh
 
 from lab.engine.operation import CommandError, Operation, OperationEnded
-from lab.engine.properties import Properties
+from lab.engine.properties import ASSET, SIGNATURE, Properties
 from lab.engine.ssh import OPTIONAL_VARIABLES, Connection, VariableRefused, reason
 
 PREVIOUS_OUTPUT = dict(zip(OPTIONAL_VARIABLES, ("stdout", "stderr"), strict=True))
+GO_ESCAPES = {c: f"\\{e}" for c, e in zip('"\\\a\b\f\n\r\t\v', '"\\abfnrtv', strict=True)}
 LONGEST_LOGGED_LINE = 64 * 1024  # bytes; Go's bufio.Scanner stops at a longer one and nobody reads on
 
 
@@ -52,11 +52,28 @@ class _Capture:
             await self._operation.status(_text(bytes(line)))
 
     def outputs(self) -> Properties:
-        return {name: _text(bytes(data)).removesuffix("\n") for name, data in self._streams.items()}
+        """Raises CommandError for bytes that are no UTF-8, which the real plugin cannot tell the engine either."""
+        try:
+            return {name: data.decode().removesuffix("\n") for name, data in self._streams.items()}
+        except UnicodeDecodeError:
+            raise CommandError("grpc: error while marshaling: string field contains invalid UTF-8") from None
 
     def failure(self, what: str, command: str) -> CommandError:
-        quoted = json.dumps(command, ensure_ascii=False)
-        return CommandError(f"{what}: running {quoted}:\n{_text(bytes(self._together))}")
+        return CommandError(f"{what}: running {quoted(command)}:\n{_text(bytes(self._together))}")
+
+
+def quoted(text: str) -> str:
+    """The text as Go's %q writes it."""
+
+    def escaped(character: str) -> str:
+        if character in GO_ESCAPES:
+            return GO_ESCAPES[character]
+        if character == " " or character.isprintable():
+            return character
+        code = ord(character)
+        return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+    return f'"{"".join(map(escaped, text))}"'
 
 
 def _text(data: bytes) -> str:
@@ -85,8 +102,7 @@ async def run_local(command: str, inputs: Properties, previous: Properties, oper
             stderr=asyncio.subprocess.PIPE,
         )
     except OSError as error:
-        step = "chdir" if error.filename == inputs.get("dir") else "fork/exec"
-        raise capture.failure(f"{step} {error.filename}: {reason(error)}", command) from error
+        raise capture.failure(_start_trouble(error, program[0], inputs.get("dir")), command) from error
 
     async def feed() -> None:
         if process.stdin is not None:
@@ -109,10 +125,19 @@ async def run_local(command: str, inputs: Properties, previous: Properties, oper
             process.kill()
         status = await process.wait()
     if status < 0:
-        raise capture.failure(f"signal: {(signal.strsignal(-status) or str(-status)).lower()}", command)
+        known = -status < signal.SIGRTMIN and signal.strsignal(-status)
+        raise capture.failure(f"signal: {known.lower() if known else f'signal {-status}'}", command)
     if status:
         raise capture.failure(f"exit status {status}", command)
     return capture.outputs()
+
+
+def _start_trouble(error: OSError, program: str, folder: str | None) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename == folder:
+        return f"chdir {folder}: {reason(error)}"
+    if isinstance(error, FileNotFoundError) and "/" not in program:
+        return f'exec: "{program}": executable file not found in $PATH'
+    return f"fork/exec {program}: {reason(error)}"
 
 
 async def run_remote(command: str, inputs: Properties, previous: Properties, operation: Operation) -> Properties:
@@ -120,34 +145,35 @@ async def run_remote(command: str, inputs: Properties, previous: Properties, ope
     capture = _Capture(inputs.get("logging"), operation)
     environment = _environment(inputs, previous)
     stdin: str = inputs.get("stdin") or ""
-    async with Connection.of(inputs["connection"]).open(operation) as client:
-        try:
-            process = await client.create_process(command, env=environment, encoding=None)
-        except VariableRefused as refusal:
-            await operation.error(_setenv_hint(str(refusal)))
-            raise CommandError(f'could not set environment variable "{refusal}": ssh: setenv failed') from None
-        except asyncssh.Error as error:
-            raise capture.failure(f"ssh: {error.reason}", command) from error
-        for name in process.channel.refused_variables:
-            await operation.warning(_setenv_hint(name))
+    # The real plugin never closes it: the session of a finished command stays until the plugin ends.
+    client = await Connection.of(inputs["connection"]).connect(operation)
+    try:
+        process = await client.create_process(command, env=environment, encoding=None)
+    except VariableRefused as refusal:
+        await operation.error(_setenv_hint(str(refusal)))
+        raise CommandError(f'could not set environment variable "{refusal}": ssh: setenv failed') from None
+    except asyncssh.Error as error:
+        raise capture.failure(f"ssh: {error.reason}", command) from error
+    for name in process.channel.refused_variables:
+        await operation.warning(_setenv_hint(name))
 
-        async def feed() -> None:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                process.stdin.write(stdin.encode())
-                await process.stdin.drain()
-                process.stdin.write_eof()
+    async def feed() -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(stdin.encode())
+            await process.stdin.drain()
+            process.stdin.write_eof()
 
-        with contextlib.suppress(asyncssh.Error, OSError):  # a lost connection leaves no exit status
-            await asyncio.gather(feed(), capture.read("stdout", process.stdout), capture.read("stderr", process.stderr))
-            await process.wait_closed()
-        if process.exit_signal is not None:
-            name, _, message, _ = process.exit_signal
-            ended = f"Process exited with status {128 + getattr(signal, f'SIG{name}', 0)} from signal {name}"
-            raise capture.failure(f"{ended}. Reason was: {message}" if message else ended, command)
-        if process.exit_status is None:
-            raise capture.failure("wait: remote command exited without exit status or exit signal", command)
-        if process.exit_status:
-            raise capture.failure(f"Process exited with status {process.exit_status}", command)
+    with contextlib.suppress(asyncssh.Error, OSError):  # a lost connection leaves no exit status
+        await asyncio.gather(feed(), capture.read("stdout", process.stdout), capture.read("stderr", process.stderr))
+        await process.wait_closed()
+    if process.exit_signal is not None:
+        name, _, message, _ = process.exit_signal
+        ended = f"Process exited with status {128 + getattr(signal, f'SIG{name}', 0)} from signal {name}"
+        raise capture.failure(f"{ended}. Reason was: {message}" if message else ended, command)
+    if process.exit_status is None:
+        raise capture.failure("wait: remote command exited without exit status or exit signal", command)
+    if process.exit_status:
+        raise capture.failure(f"Process exited with status {process.exit_status}", command)
     return capture.outputs()
 
 
@@ -168,7 +194,7 @@ async def copy_to_remote(inputs: Properties, operation: Operation) -> None:
         client.start_sftp_client() as sftp,
     ):
         try:
-            if "text" in source:
+            if source.get(SIGNATURE) == ASSET and not source["path"]:
                 await _copy_text(sftp, source["text"], target)
             elif Path(source["path"]).is_dir():
                 await _copy_folder(sftp, source["path"], target)

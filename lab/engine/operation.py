@@ -21,7 +21,8 @@ class Operation:
     def __init__(self, engine: engine_pb2_grpc.EngineStub, urn: str, timeout: float, cancelled: asyncio.Event) -> None:
         self._engine = engine
         self._urn = urn
-        self._timeout = timeout
+        # The real plugin counts whole seconds: a part of one is over at once.
+        self._deadline = asyncio.get_running_loop().time() + int(timeout) if timeout else None
         self._cancelled = cancelled
 
     async def status(self, text: str) -> None:
@@ -35,6 +36,8 @@ class Operation:
         await self._log(engine_pb2.ERROR, text)
 
     async def _log(self, severity: "engine_pb2.LogSeverity.ValueType", text: str, ephemeral: bool = False) -> None:
+        if self._ended():
+            return  # the real plugin's messages go by the same context as the call
         await self._engine.Log(
             engine_pb2.LogRequest(severity=severity, message=text, urn=self._urn, ephemeral=ephemeral)
         )
@@ -43,7 +46,7 @@ class Operation:
     async def bounded(self) -> AsyncIterator[None]:
         """Stops what is inside with OperationEnded when the call is over."""
         try:
-            async with asyncio.timeout(self._timeout or None) as limit:
+            async with asyncio.timeout_at(self._deadline) as limit:
                 watcher = asyncio.create_task(self._expire(limit))
                 try:
                     yield
@@ -52,6 +55,10 @@ class Operation:
         except TimeoutError:
             cancelled = self._cancelled.is_set()
             raise OperationEnded("context canceled" if cancelled else "context deadline exceeded") from None
+
+    def _ended(self) -> bool:
+        late = self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline
+        return late or self._cancelled.is_set()
 
     async def _expire(self, limit: asyncio.Timeout) -> None:
         await self._cancelled.wait()

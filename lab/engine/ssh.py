@@ -71,15 +71,20 @@ class Connection:
     async def open(self, operation: Operation) -> AsyncIterator[asyncssh.SSHClientConnection]:
         """A connection, after as many attempts as `dialErrorLimit` allows.
 
-        The operation's end stops the dialling; once the connection stands, nothing does. Raises CommandError.
+        The operation's end stops the dialling between two attempts; once a connection stands, nothing does. Raises
+        CommandError.
         """
-        async with contextlib.AsyncExitStack() as stack:
-            options = await self._options(stack)
-            async with operation.bounded():
-                client = await self._dial_with_retry(options, operation)
-            stack.push_async_callback(client.wait_closed)
-            stack.callback(client.close)
+        client = await self.connect(operation)
+        try:
             yield client
+        finally:
+            client.close()
+            await client.wait_closed()
+
+    async def connect(self, operation: Operation) -> asyncssh.SSHClientConnection:
+        """As `open`, with a connection that stays until it is closed."""
+        async with contextlib.AsyncExitStack() as stack:
+            return await self._dial_with_retry(await self._options(stack), operation)
 
     async def _options(self, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -90,13 +95,11 @@ class Connection:
             "agent_path": None,
             "gss_host": None,
             "config": None,
+            "login_timeout": 0,  # a server that is silent after it has accepted is waited for without end
             "preferred_auth": ("publickey", "password", "keyboard-interactive"),
         }
         if self.host_key is not None:
-            try:
-                key = asyncssh.import_public_key(self.host_key)
-            except asyncssh.KeyImportError:
-                raise CommandError("failed to parse host key: ssh: no key found") from None
+            key = _authorized_key(self.host_key)
             options["known_hosts"] = ([key], [], [])
             options["server_host_key_algs"] = [key.get_algorithm()]
         if self.agent_socket_path is not None:
@@ -111,7 +114,7 @@ class Connection:
             try:
                 options["client_keys"] = [asyncssh.import_private_key(self.private_key, self.private_key_password)]
             except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-                raise CommandError(f"ssh: {error}") from None
+                raise CommandError(self._private_key_trouble(error)) from None
         return options
 
     async def _dial_with_retry(self, options: dict[str, Any], operation: Operation) -> asyncssh.SSHClientConnection:
@@ -126,8 +129,17 @@ class Connection:
                     raise CommandError(f"after {failed - 1} failed attempts: {error}") from error
             limit = "inf" if self.dial_error_limit == -1 else str(self.dial_error_limit)
             await operation.status(f"Dial {failed}/{limit} failed: retrying")
-            await asyncio.sleep(delay)
+            async with operation.bounded():
+                await asyncio.sleep(delay)
             delay = min(delay * RETRY_BACKOFF, RETRY_MAX_DELAY)
+
+    def _private_key_trouble(self, error: Exception) -> str:
+        if "-----BEGIN" not in (self.private_key or ""):
+            return "ssh: no key found"
+        if "assphrase" in str(error):
+            wrong = self.private_key_password is not None
+            return "x509: decryption password incorrect" if wrong else "ssh: this private key is passphrase protected"
+        return "ssh: invalid openssh private key format"
 
     async def _dial(self, options: dict[str, Any]) -> asyncssh.SSHClientConnection:
         sock: socket.socket | None = None
@@ -151,11 +163,26 @@ class Connection:
                 "ssh: handshake failed: ssh: unable to authenticate, "
                 f"attempted methods [{' '.join(methods)}], no supported methods remain"
             ) from None
+        except asyncssh.KeyExchangeFailed as error:
+            offered = options.get("server_host_key_algs")
+            trouble = f"no common algorithm for host key; we offered: [{offered[0]}]" if offered else str(error)
+            raise CommandError(f"ssh: handshake failed: ssh: {trouble}") from error
+        except asyncssh.ConnectionLost:
+            raise CommandError("ssh: handshake failed: EOF") from None
         except asyncssh.Error as error:
             raise CommandError(f"ssh: handshake failed: {error.reason or 'EOF'}") from error
         except OSError as error:
-            where = f"dial tcp {self.endpoint}: connect" if sock is None else "ssh: handshake failed"
+            where = f"dial tcp {self.endpoint}: connect" if sock is None else "ssh: handshake failed: read tcp: read"
             raise CommandError(f"{where}: {reason(error)}") from error
+
+
+def _authorized_key(text: str) -> asyncssh.SSHKey:
+    """The first key in the text, which may have options before it as in authorized_keys. Raises CommandError."""
+    for line in text.splitlines():
+        for candidate in (line, line.strip().partition(" ")[2]):
+            with contextlib.suppress(asyncssh.KeyImportError):
+                return asyncssh.import_public_key(candidate)
+    raise CommandError("failed to parse host key: ssh: no key found")
 
 
 async def _connect(host: str, port: int) -> socket.socket:
