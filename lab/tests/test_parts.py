@@ -176,7 +176,7 @@ def images(tmp_path, monkeypatch):
 
     def fill(storage, context):
         storage.mkdir()
-        made.append(says(context / "registry"))
+        made.append(says(context / "root/bin/registry"))
 
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -211,14 +211,15 @@ def test_the_registry_image_is_built_again_when_the_real_server_comes_changes_or
 def test_a_server_that_is_linked_statically_brings_no_libraries(folder, tmp_path):
     program = add(folder, "registry")  # ldd has as little to say of a script
     registry.prepare_context(tmp_path / "context", program, program)
-    assert (tmp_path / "context" / "registry").stat().st_mode & 0o777 == 0o755
-    assert list((tmp_path / "context" / "libraries").iterdir()) == []
+    root = tmp_path / "context" / "root"
+    assert (root / "bin" / "registry").stat().st_mode & 0o777 == 0o755
+    assert [folder.name for folder in root.iterdir()] == ["bin"]
 
 
 def test_a_server_that_is_linked_dynamically_brings_its_libraries(tmp_path):
     shell = Path("/bin/sh").resolve()
     registry.prepare_context(tmp_path / "context", shell, shell)
-    assert list((tmp_path / "context" / "libraries").rglob("libc.so*"))
+    assert list((tmp_path / "context" / "root").rglob("libc.so*"))
 
 
 def test_the_status_tells_real_parts_from_played_ones(monkeypatch):

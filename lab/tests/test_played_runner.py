@@ -1,4 +1,7 @@
-"""The played gitlab-runner against a GitLab that is told what to answer."""
+"""The played gitlab-runner against a GitLab that is told what to answer.
+
+Where `LAB_PARTS` has the real one, it is held to the same.
+"""
 
 import json
 import os
@@ -13,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from lab import parts
 from lab.workspace import ROOT
 
-PROGRAM = str(ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner")
+PLAYED = [sys.executable, str(ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner")]
+REAL = parts.find(parts.RUNNER)
 TOKEN = "glrt-t1_0123456789abcdefghij"
 
 
@@ -39,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         content = json.dumps({"id": 7, "token": TOKEN, "token_expires_at": None}).encode() if status == 200 else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(content)
 
@@ -67,17 +73,23 @@ def root(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(params=["played", *(["real"] if REAL else [])])
+def program(request):
+    return PLAYED if request.param == "played" else [str(REAL)]
+
+
 @pytest.fixture
-def run(root):
+def run(root, program):
     def runner(*arguments):
-        command = [sys.executable, PROGRAM, *arguments]
+        command = [*program, *arguments]
         return subprocess.run(command, env=environment(root), capture_output=True, text=True, check=False)
 
     return runner
 
 
 def environment(root: Path) -> dict[str, str]:
-    return {**os.environ, "LAB_ROOT": str(root)}
+    """Of a machine that is only a folder; the real one knows the last of these."""
+    return {**os.environ, "LAB_ROOT": str(root), "CONFIG_FILE": str(root / "etc/gitlab-runner/config.toml")}
 
 
 def configure(root: Path, *urls: str, more: str = "") -> Path:
@@ -130,7 +142,29 @@ def test_verify_is_content_without_runners_and_without_an_answer(run, root):
     configure(root, "http://127.0.0.1:1")
     done = run("verify")
     assert done.returncode == 0
-    assert "client error" in done.stderr
+    assert "Verifying runner... failed" in done.stderr
+    assert "dial tcp 127.0.0.1:1: connect: connection refused" in done.stderr
+
+
+def test_the_log_is_coloured_even_where_nobody_sees_it(gitlab, run, root):
+    configure(root, gitlab.url)
+    gitlab.status["verify"] = 403
+    lines = run("verify").stderr.splitlines()
+    assert f"{'Verifying runner... is not valid':50}\033[0;m  runner\033[0;m=t1_012345" in lines
+    assert f"\033[31;1mFATAL: {'Failed to verify runners':43}\033[0;m " in lines
+
+
+def test_the_service_goes_on_asking_a_gitlab_that_does_not_answer(root, program):
+    """Only a refused token makes a runner stop asking."""
+    configure(root, "http://127.0.0.1:1", more="unhealthy_requests_limit = 1\n")
+    with subprocess.Popen([*program, "run"], env=environment(root), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        log: list[str] = []
+        while sum("Checking for jobs... failed" in line for line in log) < 2:
+            log.append(next(process.stderr))
+        process.terminate()
+        log += process.stderr
+    assert "unhealthy" not in "".join(log)
 
 
 def test_list_goes_to_standard_error(gitlab, run, root):
@@ -187,10 +221,10 @@ def test_a_file_that_is_no_toml_stops_everything(run, root):
     assert "decoding configuration file" in done.stderr
 
 
-def test_the_service_gives_up_on_a_refused_token_until_the_file_is_read_again(gitlab, root):
+def test_the_service_gives_up_on_a_refused_token_until_the_file_is_read_again(gitlab, root, program):
     configure(root, gitlab.url, more="unhealthy_requests_limit = 1\n")
     gitlab.status["request"] = 403
-    command = [sys.executable, PROGRAM, "run"]
+    command = [*program, "run"]
     with subprocess.Popen(command, env=environment(root), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         seen = [next(process.stderr)]

@@ -53,11 +53,12 @@ def ensure() -> None:
 def prepare_context(context: Path, server: Path, busybox: Path) -> None:
     """What the image is built from: a folder that is not there yet."""
     shutil.copytree(SOURCE, context)
-    shutil.copy2(server, context / "registry")
-    shutil.copy2(busybox, context / "busybox")
-    (context / "libraries").mkdir()
+    root = context / "root"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy2(server, root / "bin" / "registry")
+    shutil.copy2(busybox, root / "bin" / "busybox")
     for library in libraries(call("ldd", str(server), check=False)):  # which fails for a static program: it has none
-        target = context / "libraries" / library.relative_to("/")
+        target = root / library.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(library, target)
     # Whatever the umask is: the server runs as a user of its own.

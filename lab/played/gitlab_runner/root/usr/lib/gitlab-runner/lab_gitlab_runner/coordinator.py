@@ -6,13 +6,14 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from lab_gitlab_runner import log
 from lab_gitlab_runner.version import architecture, revision, version
 
 TIMEOUT = 30.0  # seconds
 TOKEN_PREFIX = "glrt-"
+NO_ANSWER = -1
 LAST_UPDATE = "X-GitLab-Last-Update"
 
 Runner = Mapping[str, Any]
@@ -20,7 +21,9 @@ Runner = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is None when GitLab could not be asked; then `text` says why."""
+    """`status` is None when the runner's settings allow no request, NO_ANSWER when GitLab did not answer one; then
+    `text` says why.
+    """
 
     status: int | None
     text: str
@@ -138,6 +141,9 @@ def _send(runner: Runner, method: str, path: str, body: bytes, headers: Mapping[
     address = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}/api/v4/{path}"
     try:
         connection = _connect(runner)
+    except OSError as error:
+        return Answer(None, str(error), {})
+    try:
         agent = f"gitlab-runner {version()} (HEAD; linux/{architecture()})"
         target = f"{url.path.rstrip('/')}/api/v4/{path}"
         connection.request(method, target, body, {"User-Agent": agent, **headers})
@@ -145,7 +151,8 @@ def _send(runner: Runner, method: str, path: str, body: bytes, headers: Mapping[
         content = response.read()
         connection.close()
     except (OSError, http.client.HTTPException) as error:
-        return Answer(None, f"couldn't execute {method} against {address}: {error}", {})
+        trouble = f'{method.title()} "{address}": {_trouble_of(error, url)}'
+        return Answer(NO_ANSWER, f"couldn't execute {method} against {address}: {trouble}", {})
     try:
         decoded = json.loads(content)
     except ValueError:
@@ -156,6 +163,14 @@ def _send(runner: Runner, method: str, path: str, body: bytes, headers: Mapping[
         decoded if isinstance(decoded, dict) else {},
         response.getheader(LAST_UPDATE) or "",
     )
+
+
+def _trouble_of(error: Exception, url: SplitResult) -> str:
+    """In Go's words where they are known."""
+    if not isinstance(error, ConnectionRefusedError):
+        return str(error)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return f"dial tcp {url.hostname}:{port}: connect: connection refused"
 
 
 def _connect(runner: Runner) -> http.client.HTTPConnection:

@@ -1,10 +1,12 @@
-"""Log lines as the runner's own format has them, on standard error."""
+"""Log lines as the runner's own format has them, on standard error, with colours whatever standard error is."""
 
 import sys
 from typing import NoReturn
 
 WIDTH = 50  # characters for prefix and message
 PREFIXES = {"info": "", "warning": "WARNING: ", "error": "ERROR: ", "fatal": "FATAL: ", "panic": "PANIC: "}
+RED, RESET = "\033[31;1m", "\033[0;m"
+COLOURS = {"info": "", "warning": "\033[0;33m", "error": RED, "fatal": RED, "panic": RED}
 
 
 class ExitError(SystemExit):
@@ -14,8 +16,9 @@ class ExitError(SystemExit):
 def write(level: str, message: str, **fields: object) -> None:
     """One line: message, then the fields by name."""
     prefix = PREFIXES[level]
-    line = f"{prefix}{message:<{WIDTH - len(prefix)}} "
-    line += "".join(f" {name}={value}" for name, value in sorted(fields.items()))
+    colour = COLOURS[level]
+    line = f"{colour}{prefix}{message:<{WIDTH - len(prefix)}}{RESET} "
+    line += "".join(f" {colour}{name}{RESET}={value}" for name, value in sorted(fields.items()))
     print(line, file=sys.stderr, flush=True)
 
 
