@@ -33,7 +33,13 @@ MACHINE_TOOLS = {
 }
 """Executable → Debian package, for machines, network, balancers and the vendors."""
 
-TEST_TOOLS = {"nginx": "nginx-light", "rpmbuild": "rpm", "ruby": "ruby", "ssh-keygen": "openssh-client"}
+TEST_TOOLS = {
+    "docker-registry": "docker-registry",
+    "nginx": "nginx-light",
+    "rpmbuild": "rpm",
+    "ruby": "ruby",
+    "ssh-keygen": "openssh-client",
+}
 """Executable → Debian package, for the unit tests of the played GitLab; without them those are skipped."""
 
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")

@@ -1,15 +1,19 @@
 """The played GitLab as a whole, in a folder: reconfigured, asked through its real nginx, and in its console."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
+import select
 import shutil
 import socket
+import socketserver
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,10 +26,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from configuration.registry_config import render_registry_config
+from lab import parts
 from lab.workspace import ROOT
 
 OPT = ROOT / "lab/played/gitlab_ce/root/opt/gitlab"
-RUNNER = ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner"
+PLAYED_RUNNER = ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner"
+RUNNERS = [[sys.executable, str(PLAYED_RUNNER)]]
+if real := parts.find(parts.RUNNER):
+    RUNNERS.append([str(real)])
+REGISTRIES = [str(found) for found in (shutil.which("docker-registry"), parts.find(parts.REGISTRY)) if found]
 PASSWORD = "hg29fjQQ01mmz7Lp"
 PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 PROJECT = "stack/acceptance"
@@ -307,6 +317,60 @@ def test_a_deploy_token_pushes_to_its_project_alone(server):
     assert granted(server.token(user, token, f"repository:{PROJECT}/image:delete")) == []
 
 
+@contextlib.contextmanager
+def registry(program: str, server: Server, folder: Path) -> Iterator[str]:
+    """A registry with the program's own configuration; yields its address."""
+    folder.joinpath("config.yml").write_text(render_registry_config(external_url="http://203.0.113.16", port=5000))
+    folder.joinpath("token.crt").write_bytes(server.certificate.public_bytes(serialization.Encoding.PEM))
+    address = f"127.0.0.1:{free_port()}"
+    elsewhere = {
+        "REGISTRY_HTTP_ADDR": address,
+        "REGISTRY_HTTP_SECRET": "kept",
+        "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": str(folder / "storage"),
+        "REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE": str(folder / "token.crt"),
+    }
+    with (folder / "log").open("w") as log:
+        command = [program, "serve", str(folder / "config.yml")]
+        process = subprocess.Popen(command, env={**os.environ, **elsewhere}, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: process.poll() is not None or answers(address))
+        assert process.poll() is None, (folder / "log").read_text()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def answers(address: str) -> bool:
+    with contextlib.suppress(OSError):
+        host, _, port = address.partition(":")
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return True
+    return False
+
+
+@pytest.mark.parametrize("program", REGISTRIES, ids=os.path.basename)
+def test_the_registry_takes_the_programs_configuration_and_gitlabs_tokens(server, program, tmp_path):
+    def ask(method: str, path: str, *scopes: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(address, timeout=10)
+        token = server.token(user, server.secrets["deploy"], *scopes).json["token"] if scopes else None
+        connection.request(method, path, headers={"Authorization": f"Bearer {token}"} if token else {})
+        return connection.getresponse()
+
+    user = server.secrets["user"]
+    with registry(program, server, tmp_path) as address:
+        assert ask("GET", "/").status == 200
+        refused = ask("GET", "/v2/")
+        assert refused.status == 401
+        challenge = 'Bearer realm="http://203.0.113.16/jwt/auth",service="container_registry"'
+        assert refused.getheader("Www-Authenticate") == challenge
+        uploads = f"/v2/{PROJECT}/blobs/uploads/"
+        assert ask("POST", uploads).status == 401
+        assert ask("POST", uploads, f"repository:{PROJECT}:pull").status == 401
+        assert ask("POST", uploads, f"repository:{PROJECT}:pull,push").status == 202
+        assert ask("POST", "/v2/stack/another/blobs/uploads/", "repository:stack/another:pull,push").status == 401
+
+
 def test_a_path_without_a_project_grants_nothing(server):
     for path in ("stack/none", "nowhere/at/all", "acceptance"):
         assert granted(server.token("root", PASSWORD, f"repository:{path}:pull,push")) == []
@@ -393,6 +457,64 @@ def test_runners_through_the_api(server):
     assert server.console("puts Ci::Runner.where(description: 'second').pluck(:active).inspect") == "[false]"
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 204
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 403
+
+
+@contextlib.contextmanager
+def balancer(server: Server) -> Iterator[str]:
+    """Goes between a client that knows nothing of the PROXY protocol and nginx; yields its URL."""
+
+    class Connection(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", server.http)) as target:
+                target.sendall(proxy_header(CLIENT))
+                other = {self.request: target, target: self.request}
+                while True:
+                    for source in select.select(list(other), [], [])[0]:
+                        data = source.recv(65536)
+                        if not data:
+                            return
+                        other[source].sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection) as listener:
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
+        try:
+            yield f"http://127.0.0.1:{listener.server_address[1]}"
+        finally:
+            listener.shutdown()
+
+
+@pytest.mark.parametrize("program", RUNNERS, ids=["played", "real"][: len(RUNNERS)])
+def test_a_runner_registers_verifies_asks_for_jobs_and_unregisters(server, program, tmp_path):
+    file = tmp_path / "etc/gitlab-runner/config.toml"
+    environment = {**os.environ, "LAB_ROOT": str(tmp_path), "CONFIG_FILE": str(file)}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([*program, *arguments], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def executors() -> str:
+        """Of the managers that GitLab knows, among them those of other tests."""
+        return server.console("puts Ci::RunnerManager.pluck(:executor).inspect")
+
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    with balancer(server) as url:
+        given = ["--url", url, "--token", server.secrets["runner"]]
+        run("register", "--non-interactive", *given, "--executor", "docker", "--docker-image", "alpine:3.20")
+        assert "Verifying runner... is valid" in run("verify")
+        with subprocess.Popen([*program, "run"], env=environment, stderr=subprocess.PIPE, text=True) as service:
+            try:
+                wait_until(lambda: '"docker"' in executors())
+            finally:
+                service.terminate()
+                assert service.stderr
+                log = service.stderr.read()
+        assert "ERROR" not in log
+        assert "Unregistering runner manager from GitLab succeeded" in run("unregister", "--all-runners")
+        assert '"docker"' not in executors()
+        assert "[[runners]]" not in file.read_text()
 
 
 # The API
