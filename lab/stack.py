@@ -161,18 +161,20 @@ def clear_stale() -> None:
         _ask("cancel", "--yes", "--stack", STACK)
 
 
-def start(*command: str, program: Path | None = None, output: int | None = None) -> subprocess.Popen[str]:
+def start(
+    *command: str, program: Path | None = None, output: int | None = None, input: int | None = None
+) -> subprocess.Popen[str]:
     """Start an operation of the engine: `up`, `preview`, `refresh` or `destroy` with its options.
 
     `program` is the folder of the program to run, this clone's own unless given. `output` is where both of its
-    streams go, as subprocess has it. Its events are logged in `.lab/logs`.
+    streams go and `input` what it reads, as subprocess has them. Its events are logged in `.lab/logs`.
     """
     prepare()
     LOGS.mkdir(parents=True, exist_ok=True)
     events = LOGS / f"engine-events-{time.strftime('%Y%m%dT%H%M%S')}-{time.monotonic_ns()}-{command[0]}.jsonl"
     arguments = [str(build.ensure()), *command, *_stack_options(), "--event-log", str(events)]
     streams: dict[str, Any] = {} if output is None else {"stdout": output, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(arguments, cwd=program or ROOT, env=environment(), text=True, **streams)
+    return subprocess.Popen(arguments, cwd=program or ROOT, env=environment(), text=True, stdin=input, **streams)
 
 
 def configure(key: str, value: str | None) -> None:

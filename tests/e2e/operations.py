@@ -1,5 +1,8 @@
 """What the end-to-end tests do to the lab and its stack: commands of the lab, of the engine, of machines and of AWS."""
 
+import os
+import pty
+import select
 import shlex
 import subprocess
 import sys
@@ -168,6 +171,24 @@ def target_health(port: int) -> str:
             [target] = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
             return str(target["TargetHealth"]["State"])
     raise AssertionError(f"no target group for port {port}")
+
+
+def at_a_terminal(*command: str, until: str, seconds: float = 60.0) -> str:
+    """What an operation of the engine says to a person at a terminal, up to these words; it is ended then."""
+    terminal, its_end = pty.openpty()
+    process = stack.start(*command, output=its_end, input=its_end)
+    os.close(its_end)
+    said, deadline = "", time.monotonic() + seconds
+    try:
+        while until not in said:
+            assert time.monotonic() < deadline, said
+            if select.select([terminal], [], [], 1.0)[0]:
+                said += os.read(terminal, 4096).decode(errors="replace")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    return said
 
 
 def eventually(condition: Callable[[], object], seconds: float = 120.0, interval: float = 1.0) -> float:

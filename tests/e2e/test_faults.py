@@ -17,6 +17,7 @@ from tests.e2e import kept
 from tests.e2e.operations import (
     ROLES,
     Operation,
+    at_a_terminal,
     client,
     eventually,
     heal,
@@ -158,7 +159,7 @@ def test_a_cut_first_contact(watched, measured):
     slow = "mv /usr/bin/cloud-init /usr/bin/cloud-init.real && printf '#!/bin/bash\\nsleep 15\\n' >/usr/bin/cloud-init"
     must("runner", f"{slow} && chmod +x /usr/bin/cloud-init")
     operation = start_up("--replace", step("runner-first-contact"))
-    eventually(lambda: on("runner", "pgrep -f 'cloud-init status --wait'").status == 0, interval=0.3)
+    eventually(lambda: on("runner", "pgrep -f '[c]loud-init status --wait'").status == 0, interval=0.3)
     on("runner", "pkill -KILL -f '^sshd: ec2-user'")
     cut = operation.finish()
     must("runner", "mv /usr/bin/cloud-init.real /usr/bin/cloud-init")
@@ -199,8 +200,8 @@ def test_a_killed_engine(watched, measured):
 
 @pytest.mark.fault(
     "`kill -9` of the engine while AWS makes a machine",
-    sees="`pulumi refresh` names the machine that was `interrupted while creating`; `up` finds its interface in use",
-    heals="terminate what was interrupted (its Name tag is the role's), then `pulumi cancel` and `pulumi up`",
+    sees="`up` finds the machine's interface in use; `pulumi refresh` asks about the `pending CREATE` of the machine",
+    heals="`pulumi cancel`, where there is a lock; terminate that machine (its Name tag is the role's); `pulumi up`",
 )
 def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
     faults.inject("RunInstances", kind="slow", seconds=5.0)
@@ -211,9 +212,8 @@ def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
     faults.clear()
     eventually(lambda: len(instances()) == len(ROLES))
     stack.clear_stale()
-    named = Operation("refresh", "--yes", "--skip-preview").finish()
-    assert "instance:Instance::runner" in named.output
-    assert "interrupted while creating" in named.output
+    assert "VirtualMachine$aws:ec2/instance:Instance::runner" in at_a_terminal("refresh", until="pending CREATE of")
+    stack.clear_stale()
     client("ec2").terminate_instances(InstanceIds=[instance_id("runner")])
     eventually(lambda: len(instances()) == len(ROLES) - 1)
     measured(heal())
