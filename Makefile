@@ -17,7 +17,7 @@ preview: $(INSTALLED)  ## show what up would do; needs no machines
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
 	$(PYTHON) -m pytest
 
-test-tools: $(INSTALLED)  ## install what the played GitLab's unit tests need; without it they are skipped
+test-tools: $(INSTALLED)  ## install what some unit tests need; without it they are skipped
 	@$(PYTHON) -c 'from lab import host; host.ensure(host.TEST_TOOLS)'
 
 lint: $(INSTALLED)

@@ -38,9 +38,12 @@ TEST_TOOLS = {
     "nginx": "nginx-light",
     "rpmbuild": "rpm",
     "ruby": "ruby",
+    "skopeo": "skopeo",
     "ssh-keygen": "openssh-client",
 }
-"""Executable → Debian package, for the unit tests of the played GitLab; without them those are skipped."""
+"""Executable → Debian package, for the unit tests of registry-tree and of the played GitLab; without them those are
+skipped.
+"""
 
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# The lab installs tools and starts no services.\nexit 101\n"

@@ -144,6 +144,13 @@ def digest_of(algorithm: str, hexadecimal: str) -> Optional[str]:
     return None
 
 
+def trouble(error: OSError) -> Tuple[str, str]:
+    """Kind and detail of what cannot be read."""
+    if error.errno == errno.ELOOP:
+        return "not a file or folder", "it is a link or something else, and was not followed"
+    return "unreadable", error.strerror or str(error)
+
+
 def is_digest(text: Any) -> bool:
     return isinstance(text, str) and digest_of(*text.partition(":")[::2]) is not None
 
@@ -267,8 +274,8 @@ class Store:
         self.damage[key] = found
 
     def unreadable(self, path: str, error: OSError) -> None:
-        kind = "not a file or folder" if error.errno == errno.ELOOP else "unreadable"
-        self.report(kind, path, error.strerror or str(error))
+        kind, detail = trouble(error)
+        self.report(kind, path, detail)
 
     def read(self, path: str, limit: int) -> bytes:
         """At most `limit` + 1 bytes of a file, so that too long shows. Raises OSError."""
@@ -319,8 +326,7 @@ class Store:
             return blob.size if blob else None
         path = self.blob_path(digest)
         try:
-            found = os.lstat(path)
-            return found.st_size if stat.S_ISREG(found.st_mode) and self._is_real(os.path.dirname(path)) else None
+            return os.lstat(path).st_size if self._is_real(os.path.dirname(path)) else None
         except OSError:
             return None
 
@@ -345,9 +351,7 @@ class Store:
             self.unreadable(path, error)
             return
         digest = digest_of(algorithm, name)
-        if not stat.S_ISREG(found.st_mode):
-            self.report("not a file or folder", path, "it was not followed or opened")
-        elif digest is None or not name.startswith(prefix) or len(prefix) != 2:
+        if digest is None or not name.startswith(prefix) or len(prefix) != 2:
             self.report("misplaced file", path, "no digest leads here")
         else:
             self.blobs[digest] = Blob(found.st_size)
@@ -438,7 +442,7 @@ class Store:
         except FileNotFoundError:
             raise Damage("missing blob", "there is no such file") from None
         except OSError as error:
-            raise Damage("unreadable", error.strerror or str(error)) from None
+            raise Damage(*trouble(error)) from None
         if len(content) > LARGEST_MANIFEST:
             raise _malformed(f"it is longer than {LARGEST_MANIFEST:,} bytes")
         algorithm, _, hexadecimal = digest.partition(":")
@@ -728,9 +732,9 @@ def images(store: Store, untagged_as_one: bool = False) -> Iterator[Tuple[str, R
             yield tag, repository, contents
             store.progress(f"images of {repository.name}", len(known))
         together = {}  # type: Dict[str, int]
-        for digest in [digest for digest, _ in store.links(repository.revisions) if digest not in known]:
-            if store.size(digest) is None:
-                continue
+        untagged = [digest for digest, _ in store.links(repository.revisions) if digest not in known]
+        untagged = [digest for digest in untagged if store.size(digest) is not None]
+        for digest in set(untagged).difference(*(named_by_index(store, digest) for digest in untagged)):
             contents = store.contents(digest, image_name(repository, "@" + digest))
             if untagged_as_one:
                 together.update(contents)
@@ -738,6 +742,14 @@ def images(store: Store, untagged_as_one: bool = False) -> Iterator[Tuple[str, R
                 yield "@" + digest, repository, contents
         if together:
             yield UNTAGGED, repository, together
+
+
+def named_by_index(store: Store, digest: str) -> Set[str]:
+    try:
+        manifest = store.manifest(digest)
+    except Damage:
+        return set()
+    return {reference.digest for reference in manifest.references if reference.role == "manifest"}
 
 
 def mark(store: Store, untagged: bool) -> List[Tuple[Repository, str]]:
@@ -970,7 +982,7 @@ def check_tag(store: Store, repository: Repository, tag: str, revisions: Set[str
         return int(bool(index))
     if current and current not in revisions:
         store.report("link to nothing", path, f"{repository.name} has no manifest {current}")
-    if current and current not in index:
+    elif current and current not in index:
         store.report("missing link", link_path(os.path.join(folder, "index"), current), "it is the tag's digest")
     return 1
 
@@ -1056,7 +1068,7 @@ def hash_chunk(work: Tuple[str, List[str]]) -> Tuple[int, Dict[str, Tuple[str, s
                 for length in iter(lambda: file.readinto(buffer), 0):  # noqa: B023
                     hashing.update(buffer[:length])
         except OSError as error:
-            wrong[digest] = ("unreadable", error.strerror or str(error))
+            wrong[digest] = trouble(error)
             continue
         if hashing.hexdigest() != hexadecimal:
             wrong[digest] = ("wrong digest", f"its bytes have {algorithm}:{hashing.hexdigest()}")

@@ -1,0 +1,666 @@
+"""registry-tree, on stores that real registry servers wrote."""
+
+import argparse
+import ast
+import errno
+import itertools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from programs import registry_tree
+from tests.registry import OCI_INDEX, SERVERS, Registry, digest_of, fill, find, some_bytes
+
+PROGRAM = Path(registry_tree.__file__)
+COMMANDS = (
+    "ls",
+    "show multi:latest",
+    "history often:nightly",
+    "du",
+    "du --by tag",
+    "du --by layer",
+    "verify",
+    "reclaim",
+)
+"""The commands; those that name an image name one that `fill` pushes."""
+
+
+class Filled(NamedTuple):
+    """A server, after all was pushed to it, and the digests by name."""
+
+    registry: Registry
+    made: dict[str, str]
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def filled(request, tmp_path_factory) -> Filled:
+    if not find(request.param):
+        where = "make test-tools" if request.param == "docker-registry" else "LAB_PARTS (see lab/README.md)"
+        pytest.skip(f"{request.param} is not here: {where}")
+    registry = Registry(request.param, tmp_path_factory.mktemp("registry"))
+    with registry.running():
+        made = fill(registry)
+    return Filled(registry, made)
+
+
+@pytest.fixture
+def registry(filled, tmp_path) -> Registry:
+    """A copy of the filled store, to be changed."""
+    return filled.registry.copy(tmp_path / "copy")
+
+
+def run(command: str, root: Path, *, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, PROGRAM, *command.split(), "--root", root],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+    )
+
+
+def asked(command: str, root: Path) -> dict[str, Any]:
+    """What a command says as JSON, of a sound store."""
+    done = run(f"{command} --json", root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def verified(root: Path) -> dict[str, Any]:
+    """What `verify` finds, without a process of its own."""
+    options = argparse.Namespace(root=str(root), images=[], jobs=1)
+    store = registry_tree.Store(options.root, registry_tree.Progress(None))
+    data = registry_tree.gather_verify(store, options)
+    return dict(data, damage={(finding.kind, finding.path) for finding in store.damage.values()})
+
+
+def blob(digest: str) -> str:
+    hexadecimal = digest.removeprefix("sha256:")
+    return f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
+
+
+def link(repository: str, folder: str, digest: str) -> str:
+    return f"repositories/{repository}/{folder}/{digest.replace(':', '/')}/link"
+
+
+def bytes_of(name: str) -> str:
+    """Digest of one of the layers that `fill` pushes."""
+    return digest_of(some_bytes(name))
+
+
+# What it shows --------------------------------------------------------------------------------------------------------
+
+
+def test_the_tree_names_every_repository_and_tag_with_its_digest_and_the_open_upload(filled):
+    repositories = {each["name"]: each for each in asked("ls", filled.registry.root)["repositories"]}
+    tags = {f"{name}:{tag['tag']}": tag for name, each in repositories.items() for tag in each["tags"]}
+    assert {name: tag["digest"] for name, tag in tags.items()}.items() >= {
+        "group/app:1.0": filled.made["app"],
+        "group/app:latest": filled.made["app"],
+        "group/app/nested/deep:latest": filled.made["shared"],
+        "another:v1": filled.made["elsewhere"],
+        "multi:latest": filled.made["index"],
+        "artifacts/reports:first": filled.made["artifact"],
+        "often:nightly": filled.made["round 3"],
+    }.items()
+    assert tags["multi:latest"]["platforms"] == ["linux/amd64", "linux/arm64", "attestation"]
+    assert tags["artifacts/reports:first"]["artifactType"] == "application/vnd.example.report"
+    assert "old" not in [tag["tag"] for tag in repositories["group/gone"]["tags"]]
+    assert [upload["bytes"] for upload in repositories["group/app"]["uploads"]] == [3000]
+
+
+def test_a_tag_is_followed_down_to_its_layers_and_says_who_shares_them(filled):
+    data = asked("show group/app:1.0", filled.registry.root)
+    assert [row["role"] for row in data["contents"]] == ["manifest", "config", "layer", "layer"]
+    manifest, _, base, own = data["contents"]
+    assert data["link"] == "repositories/group/app/_manifests/tags/1.0/current/link"
+    assert (filled.registry.store / data["link"]).read_text() == manifest["digest"] == filled.made["app"]
+    assert (filled.registry.store / base["path"]).read_bytes() == some_bytes("base", 20_000)
+    assert {"another:v1", "group/app:latest", "group/app/nested/deep:latest", "multi:latest"} <= set(base["sharedWith"])
+    assert own["sharedWith"] == ["group/app:latest"]
+
+
+def test_every_platform_of_an_index_is_shown_with_its_layers(filled):
+    rows = asked("show multi:latest", filled.registry.root)["contents"]
+    assert [row["platform"] for row in rows if row["role"] == "manifest"] == [
+        "",
+        "linux/amd64",
+        "linux/arm64",
+        "attestation",
+    ]
+    assert {bytes_of("amd64"), bytes_of("arm64"), bytes_of("attested")} <= {row["digest"] for row in rows}
+
+
+def test_the_history_of_a_tag_is_every_digest_it_had_and_the_current_one_last(filled):
+    digests = asked("history often:nightly", filled.registry.root)["digests"]
+    assert {row["digest"] for row in digests} == {filled.made[f"round {round}"] for round in range(4)}
+    assert [row["state"] for row in digests] == ["stored", "stored", "stored", "current"]
+    assert digests[-1]["digest"] == filled.made["round 3"]
+
+
+def test_bytes_are_those_of_the_files_and_what_sharing_saves_is_the_difference(filled):
+    registry = filled.registry
+    data = asked("du", registry.root)
+    files = [path.stat().st_size for path in registry.store.glob("blobs/*/*/*/data")]
+    assert (data["storedBytes"], data["blobs"]) == (sum(files), len(files))
+    assert data["uploadBytes"] == 3000
+    assert data["neededBytes"] < data["referencedBytes"]
+    rows = {row["name"]: row for row in data["rows"]}
+    app = asked("show group/app:1.0", registry.root)
+    assert rows["group/app"]["bytes"] == app["bytes"]
+    assert rows["group/app"]["onlyHereBytes"] == app["bytes"] - 20_000
+    assert data["reclaimableBytes"] == asked("reclaim", registry.root)["bytes"]
+    assert data["reclaimableWithUntaggedBytes"] == asked("reclaim --untagged", registry.root)["bytes"]
+
+
+def test_what_only_one_tag_needs_is_what_would_go_with_it(filled):
+    rows = {row["name"]: row for row in asked("du --by tag", filled.registry.root)["rows"]}
+    assert rows["group/app:1.0"]["onlyHereBytes"] == rows["group/app:latest"]["onlyHereBytes"] == 0
+    assert rows["another:v1"]["onlyHereBytes"] == rows["another:v1"]["bytes"] - 20_000
+    layers = {row["name"]: row for row in asked("du --by layer", filled.registry.root)["rows"]}
+    assert layers[digest_of(some_bytes("base", 20_000))]["holders"] == 9
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_people_get_exact_bytes_and_readable_units(filled, command):
+    done = run(command, filled.registry.root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "kB (" in done.stdout
+    assert "bytes)" in done.stdout
+
+
+def test_a_store_that_was_pushed_to_by_a_real_client_is_sound_and_shown(filled, tmp_path):
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo is not here: make test-tools")
+    layout = tmp_path / "layout"
+    registry = filled.registry.copy(tmp_path / "copy")
+    with registry.running():
+        for tag, form in (("oci", "oci"), ("docker", "v2s2")):
+            source = f"docker://{registry.address}/another:v1"
+            copy = [
+                "skopeo",
+                "--insecure-policy",
+                "copy",
+                "--quiet",
+                "--src-tls-verify=false",
+                "--dest-tls-verify=false",
+            ]
+            subprocess.run([*copy, source, f"oci:{layout}:v1"], check=True)
+            target = f"docker://{registry.address}/by/skopeo:{tag}"
+            subprocess.run([*copy, "--format", form, f"oci:{layout}:v1", target], check=True)
+    assert verified(registry.root)["damage"] == set()
+    [repository] = asked("ls by/skopeo", registry.root)["repositories"]
+    assert {tag["tag"]: tag["kind"] for tag in repository["tags"]} == {"oci": "OCI image", "docker": "image"}
+
+
+# What a collection takes ----------------------------------------------------------------------------------------------
+
+
+def would_go(registry: Registry, *options: str) -> tuple[set[str], set[str]]:
+    data = asked(" ".join(["reclaim", *options]), registry.root)
+    assert all(row["why"] for row in data["blobs"])
+    return (
+        {row["digest"] for row in data["blobs"]},
+        {f"{row['repository']}@{row['digest']}" for row in data["manifests"]},
+    )
+
+
+def test_reclaim_lists_what_the_registrys_own_collection_takes(registry):
+    listed = would_go(registry)
+    assert len(listed[0]) == 4
+    assert listed == registry.collect()
+    assert would_go(registry) == (set(), set())
+    assert verified(registry.root)["damage"] == set()
+
+
+def test_reclaim_with_untagged_manifests_lists_what_the_registrys_own_collection_takes(registry, filled):
+    blobs, manifests = would_go(registry, "--untagged")
+    assert {f"often@{filled.made[name]}" for name in ("round 0", "round 1")} <= manifests
+    taken = registry.collect("-m")
+    if filled.registry.program == find("docker-registry"):
+        # Distribution 2.8 takes the images that an index leads to, and breaks it: GitLab's registry does not.
+        led_to = {
+            row["digest"]
+            for row in json.loads(run("show multi:latest --json", filled.registry.root).stdout)["contents"]
+        }
+        led_to |= {row["digest"] for row in asked("show often:multi", filled.registry.root)["contents"]}
+        assert taken[0] > blobs
+        assert taken[0] - blobs <= led_to
+        assert {name for name in taken[1] - manifests if not name.startswith(("multi@", "often@"))} == set()
+    else:
+        assert (blobs, manifests) == taken
+        assert would_go(registry, "--untagged") == (set(), set())
+        assert verified(registry.root)["damage"] == set()
+
+
+def test_reclaim_says_of_each_blob_where_it_comes_from(filled):
+    why = {row["digest"]: row["why"] for row in asked("reclaim --untagged", filled.registry.root)["blobs"]}
+    assert (
+        why[digest_of(some_bytes("pushed without a manifest"))] == "a layer of group/gone that no manifest there names"
+    )
+    assert why[filled.made["round 0"]] == "a manifest of often that no tag names, which was often:nightly once"
+    assert why[bytes_of("round 0")] == f"needed by often@{filled.made['round 0']} alone, that no tag names"
+
+
+def test_an_index_in_an_index_and_what_refers_to_a_subject_go_as_the_collection_takes_them(filled, tmp_path):
+    registry = filled.registry.copy(tmp_path / "copy")
+    with registry.running():
+        inner = registry.push_index("nested", "", {registry.push_image("nested", "", some_bytes("i"), oci=True): "a/b"})
+        entry = {"mediaType": OCI_INDEX, "digest": inner, "size": registry.size(inner)}
+        registry.push_manifest("nested", "outer", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
+        subject = registry.push_image("nested", "", some_bytes("subject"), oci=True)
+        described = {"mediaType": registry_tree.OCI_IMAGE, "digest": subject, "size": registry.size(subject)}
+        registry.push_artifact("nested", "signature", b"signed", subject=described)
+    plain, untagged = registry.copy(tmp_path / "plain"), registry.copy(tmp_path / "untagged")
+    assert would_go(plain) == plain.collect()
+    if filled.registry.program != find("docker-registry"):
+        assert would_go(untagged, "--untagged") == untagged.collect("-m")
+
+
+@pytest.mark.parametrize("damage", ["revision", "manifest", "layers"])
+def test_no_collection_is_foretold_where_damage_would_make_it_take_too_much(registry, filled, damage):
+    if damage == "revision":
+        (registry.store / link("another", "_manifests/revisions", filled.made["elsewhere"])).write_text("sha256:")
+    elif damage == "manifest":
+        (registry.store / blob(filled.made["elsewhere"])).write_text("{}")
+    else:
+        shutil.rmtree(registry.store / "repositories/another/_layers")
+    done = run("reclaim --json", registry.root)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["blobs"] == []
+    assert len(json.loads(done.stdout)["damage"]) == 1
+
+
+# What it finds --------------------------------------------------------------------------------------------------------
+
+Found = set[tuple[str, str]]
+
+
+def missing_blob(store: Path, made: dict[str, str]) -> Found:
+    (store / blob(bytes_of("app"))).unlink()
+    return {("missing blob", blob(bytes_of("app")))}
+
+
+def missing_manifest(store: Path, made: dict[str, str]) -> Found:
+    (store / blob(made["amd64"])).unlink()
+    return {("missing blob", blob(made["amd64"]))}
+
+
+def wrong_digest(store: Path, made: dict[str, str]) -> Found:
+    path = store / blob(bytes_of("another"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    return {("wrong digest", blob(bytes_of("another")))}
+
+
+def truncated_file(store: Path, made: dict[str, str]) -> Found:
+    os.truncate(store / blob(bytes_of("other")), 100)
+    return {("truncated file", blob(bytes_of("other")))}
+
+
+def empty_file(store: Path, made: dict[str, str]) -> Found:
+    os.truncate(store / blob(bytes_of("attested")), 0)
+    return {("truncated file", blob(bytes_of("attested")))}
+
+
+def malformed_link(store: Path, made: dict[str, str]) -> Found:
+    path = link("often", "_manifests/revisions", made["round 3"])
+    (store / path).write_text(made["round 3"] + "\n")
+    return {("malformed link", path)}
+
+
+def empty_link(store: Path, made: dict[str, str]) -> Found:
+    path = link("often", "_manifests/tags/nightly/index", made["round 0"])
+    (store / path).write_text("")
+    return {("malformed link", path)}
+
+
+def link_to_another_layer(store: Path, made: dict[str, str]) -> Found:
+    path = link("group/app/nested/deep", "_layers", bytes_of("other"))
+    (store / path).write_text(digest_of(some_bytes("base", 20_000)))
+    return {("malformed link", path)}
+
+
+def malformed_manifest(store: Path, made: dict[str, str]) -> Found:
+    content = b'{"schemaVersion": 2, "mediaType": "text/plain"}'
+    for path, text in (
+        (blob(digest_of(content)), content),
+        (link("group/gone", "_manifests/revisions", digest_of(content)), digest_of(content).encode()),
+    ):
+        (store / path).parent.mkdir(parents=True, exist_ok=True)
+        (store / path).write_bytes(text)
+    return {("malformed manifest", blob(digest_of(content)))}
+
+
+def tag_to_nothing(store: Path, made: dict[str, str]) -> Found:
+    path = "repositories/another/_manifests/tags/v1/current/link"
+    (store / path).write_text(made["app"])
+    return {("link to nothing", path)}
+
+
+def tag_of_a_manifest_whose_link_is_gone(store: Path, made: dict[str, str]) -> Found:
+    (store / link("often", "_manifests/revisions", made["round 3"])).unlink()
+    return {("link to nothing", "repositories/often/_manifests/tags/nightly/current/link")}
+
+
+def missing_layer_link(store: Path, made: dict[str, str]) -> Found:
+    path = link("artifacts/reports", "_layers", digest_of(b"a report"))
+    (store / path).unlink()
+    return {("missing link", path)}
+
+
+def missing_link_of_a_platform(store: Path, made: dict[str, str]) -> Found:
+    path = link("multi", "_manifests/revisions", made["arm64"])
+    (store / path).unlink()
+    return {("missing link", path)}
+
+
+def missing_link_of_a_tag(store: Path, made: dict[str, str]) -> Found:
+    path = "repositories/group/gone/_manifests/tags/new/current/link"
+    (store / path).unlink()
+    return {("missing link", path)}
+
+
+def missing_history(store: Path, made: dict[str, str]) -> Found:
+    path = link("group/app", "_manifests/tags/1.0/index", made["app"])
+    (store / path).unlink()
+    return {("missing link", path)}
+
+
+def link_in_the_file_system(store: Path, made: dict[str, str]) -> Found:
+    path = store / blob(bytes_of("arm64"))
+    path.rename(store.parent / "elsewhere")
+    path.symlink_to(store.parent / "elsewhere")
+    return {("not a file or folder", blob(bytes_of("arm64")))}
+
+
+def misplaced_file(store: Path, made: dict[str, str]) -> Found:
+    (store / "blobs/sha256/zz/none").mkdir(parents=True, exist_ok=True)
+    (store / "blobs/sha256/zz/none/data").write_text("x")
+    return {("misplaced file", "blobs/sha256/zz/none/data")}
+
+
+DAMAGES: list[Callable[[Path, dict[str, str]], Found]] = [
+    missing_blob,
+    missing_manifest,
+    wrong_digest,
+    truncated_file,
+    empty_file,
+    malformed_link,
+    empty_link,
+    link_to_another_layer,
+    malformed_manifest,
+    tag_to_nothing,
+    tag_of_a_manifest_whose_link_is_gone,
+    missing_layer_link,
+    missing_link_of_a_platform,
+    missing_link_of_a_tag,
+    missing_history,
+    link_in_the_file_system,
+    misplaced_file,
+]
+EXCLUDE_EACH_OTHER = [{malformed_link, tag_of_a_manifest_whose_link_is_gone}]
+"""One does away with the file of the other."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damage_is_found_and_named_and_nothing_else_is(registry, filled, damage):
+    expected = damage(registry.store, filled.made)
+    assert verified(registry.root)["damage"] == expected
+    done = run("verify", registry.root)
+    assert done.returncode == 1
+    [(kind, path)] = expected
+    assert f"DAMAGE {kind}: {path}: " in done.stdout
+
+
+def test_two_damages_at_a_time_are_both_found_and_nothing_else_is(registry, filled):
+    for one, other in itertools.combinations(DAMAGES, 2):
+        if {one, other} in EXCLUDE_EACH_OTHER:
+            continue
+        with registry.mended_afterwards() as store:
+            expected = one(store, filled.made) | other(store, filled.made)
+            assert verified(registry.root)["damage"] == expected, f"{one.__name__} and {other.__name__}"
+    assert verified(registry.root)["damage"] == set()
+
+
+def test_a_damaged_blob_names_those_who_need_it(registry, filled):
+    missing_blob(registry.store, filled.made)
+    [damage] = json.loads(run("verify --json", registry.root).stdout)["damage"]
+    assert damage["needed_by"] == [f"group/app@{filled.made['app']}"]
+
+
+def test_a_file_that_cannot_be_read_is_damage(registry, filled, monkeypatch):
+    real = os.open
+
+    def failing(path, *arguments, **more):
+        if str(path).endswith(blob(bytes_of("app"))):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    assert verified(registry.root)["damage"] == {("unreadable", blob(bytes_of("app")))}
+
+
+def test_a_manifest_that_gives_a_wrong_size_is_the_one_that_is_named(filled, tmp_path):
+    registry = filled.registry.copy(tmp_path / "copy")
+    with registry.running():
+        layer = dict(registry.push_blob("lies", b"five!"), mediaType="text/plain", size=4)
+        config = dict(registry.push_blob("lies", b"{}"), mediaType="application/vnd.oci.empty.v1+json")
+        manifest = {"schemaVersion": 2, "mediaType": registry_tree.OCI_IMAGE, "config": config, "layers": [layer]}
+        digest = registry.push_manifest("lies", "latest", manifest)
+    assert verified(registry.root)["damage"] == {("malformed manifest", blob(digest))}
+
+
+def test_a_thousand_random_corruptions_are_all_found(filled, tmp_path):
+    registry = Registry("docker-registry", tmp_path / "small")
+    registry.program = filled.registry.program
+    with registry.running():
+        image = registry.push_image("a/b", "1", some_bytes("small", 200), oci=True)
+        registry.push_index("a/b", "2", {image: "linux/amd64"})
+    files = [path for path in registry.store.rglob("*") if path.is_file() and "_uploads" not in path.parts]
+    chance = random.Random(4711)
+    for number in range(1000):
+        path = chance.choice(files)
+        sound = path.read_bytes()
+        place = chance.randrange(len(sound))
+        damaged = chance.choice(
+            [
+                sound[:place] + bytes([sound[place] ^ chance.randrange(1, 256)]) + sound[place + 1 :],
+                sound[:place] + chance.randbytes(1) + sound[place:],
+                sound[:place] + sound[place + 1 :],
+                sound[:place],
+            ]
+        )
+        path.write_bytes(damaged)
+        try:
+            found = verified(registry.root)["damage"]
+            assert str(path.relative_to(registry.store)) in {where for _, where in found}, (number, path, damaged)
+            for gather, words in (
+                (registry_tree.gather_ls, {"repository": ""}),
+                (registry_tree.gather_du, {"by": "tag"}),
+            ):
+                store = registry_tree.Store(str(registry.root), registry_tree.Progress(None))
+                gather(store, argparse.Namespace(**words))
+        finally:
+            path.write_bytes(sound)
+    assert verified(registry.root)["damage"] == set()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"schemaVersion": 3}',
+        b'{"schemaVersion": 2, "manifests": 5}',
+        b'{"schemaVersion": 2, "layers": []}',
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:00", "size": 1}}',
+        b'{"schemaVersion": 2, "config": {"digest": 7, "size": 1}}',
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "size": 1e3}}' % (b"0" * 64),
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "size": -1}}' % (b"0" * 64),
+        b'{"schemaVersion": 1, "fsLayers": [{}]}',
+    ],
+)
+def test_what_is_no_manifest_is_called_malformed(content):
+    with pytest.raises(registry_tree.Damage) as damage:
+        registry_tree.parse_manifest("sha256:x", content)
+    assert damage.value.kind == "malformed manifest"
+
+
+# What is no damage ----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_collection_leaves_and_a_copy_from_object_storage_adds_is_sound(registry, filled):
+    registry.collect()
+    for folder in (
+        "blobs/sha256/00/" + "00" * 32,
+        "repositories/group/app/_manifests/tags/former",
+        "repositories/empty",
+    ):
+        (registry.store / folder).mkdir(parents=True)
+    stale = next((registry.store / "repositories/group/app/_uploads").iterdir())
+    for path in stale.rglob("*"):
+        os.utime(path, (0, 0))
+    done = run("verify", registry.root)
+    assert done.returncode == 0, done.stdout
+    assert "stale upload  group/app/_uploads/" in done.stdout
+    assert done.stdout.endswith("sound\n")
+    assert "former" not in run("ls", registry.root).stdout
+
+
+def test_a_blob_that_no_repository_links_is_named_and_is_no_damage(registry):
+    content = b"nobody's"
+    (registry.store / blob(digest_of(content))).parent.mkdir(parents=True, exist_ok=True)
+    (registry.store / blob(digest_of(content))).write_bytes(content)
+    data = verified(registry.root)
+    assert data["damage"] == set()
+    assert ("unneeded blob", digest_of(content)) in {(row["kind"], row["path"]) for row in data["notices"]}
+
+
+def test_layers_that_are_kept_elsewhere_may_be_missing(filled, tmp_path):
+    registry = filled.registry.copy(tmp_path / "copy")
+    with registry.running():
+        config = dict(registry.push_blob("windows", b"{}"), mediaType="application/vnd.docker.container.image.v1+json")
+        kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+        layer = {"mediaType": kind, "digest": digest_of(b"?"), "size": 1, "urls": ["https://example.com/layer"]}
+        manifest = {"schemaVersion": 2, "mediaType": registry_tree.IMAGE, "config": config, "layers": [layer]}
+        registry.push_manifest("windows", "latest", manifest)
+    assert verified(registry.root)["damage"] == set()
+
+
+def test_what_changed_while_it_was_read_is_looked_at_again(registry, filled, monkeypatch):
+    missing_blob(registry.store, filled.made)
+    wrong_digest(registry.store, filled.made)
+    look = registry_tree.examine
+
+    def mended_after_the_first_look(*arguments):
+        seen = look(*arguments)
+        for name in ("app", "another"):
+            (registry.store / blob(bytes_of(name))).write_bytes(some_bytes(name))
+        return seen
+
+    monkeypatch.setattr(registry_tree, "examine", mended_after_the_first_look)
+    assert verified(registry.root)["damage"] == set()
+
+
+# How it behaves -------------------------------------------------------------------------------------------------------
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in folder.rglob("*")}
+
+
+def test_it_writes_nothing_into_the_store(registry):
+    before = snapshot(registry.root)
+    for command in COMMANDS:
+        assert run(command, registry.root).returncode == 0
+    assert snapshot(registry.root) == before
+
+
+def test_one_image_is_verified_down_to_its_layers_by_tag_or_by_digest(registry, filled):
+    wrong_digest(registry.store, filled.made)  # in another:v1
+    for image, status in (
+        ("multi:latest", 0),
+        (f"group/app@{filled.made['app']}", 0),
+        ("another:v1", 1),
+        (f"another@{filled.made['elsewhere']}", 1),
+        (f"another@{filled.made['app']}", 2),
+        ("nobody:v1", 2),
+        ("another:v2", 2),
+        ("../blobs:v1", 2),
+    ):
+        assert run(f"verify {image}", registry.root).returncode == status, image
+
+
+def test_a_folder_that_is_a_link_is_not_followed(registry, tmp_path):
+    folder = registry.store / "repositories/often"
+    folder.rename(tmp_path / "outside")
+    folder.symlink_to(tmp_path / "outside")
+    done = run("ls", registry.root)
+    assert done.returncode == 1
+    assert "nightly" not in done.stdout
+    assert "DAMAGE not a file or folder: repositories/often: " in done.stdout
+
+
+def test_a_registry_with_a_metadata_database_is_told_from_a_broken_one(registry):
+    (registry.store.parent / "lockfiles").mkdir(exist_ok=True)
+    (registry.store.parent / "lockfiles/database-in-use").write_text('{"version":1}')
+    for command in COMMANDS:
+        done = run(command, registry.root)
+        assert done.returncode == (0 if command.split()[0] in ("du", "verify") else 2), command
+        assert "database" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("where", ["", "docker", "docker/registry", "docker/registry/v2"])
+def test_the_store_is_found_from_the_registrys_root_and_from_below(filled, where):
+    assert run("verify", filled.registry.root / where).returncode == 0
+
+
+def test_where_there_is_no_registry_it_could_not_look(tmp_path):
+    done = run("verify", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "holds no registry" in done.stderr
+    (tmp_path / "docker/registry/lockfiles").mkdir(parents=True)
+    assert run("verify", tmp_path).returncode == 0  # one that has started and holds nothing yet
+
+
+def test_names_cannot_command_the_terminal(registry):
+    (registry.store / "repositories/evil\x1b[2J/_layers").mkdir(parents=True)
+    assert "\x1b" not in run("ls", registry.root).stdout
+
+
+def oldest_pythons() -> Iterator[str]:
+    """The interpreters of RHEL 8's version that are here."""
+    candidates = [shutil.which("python3.6"), "/usr/libexec/platform-python"]
+    candidates += [str(path) for path in Path.home().glob(".pyenv/versions/3.6.*/bin/python3.6")]
+    for candidate in filter(None, candidates):
+        asked = [candidate, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 6))"]
+        if Path(candidate).exists() and subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+            yield candidate
+
+
+def test_python_3_6_says_the_same(filled):
+    python = next(oldest_pythons(), None)
+    if python is None:
+        pytest.skip("there is no Python 3.6 here")
+    for command in (*COMMANDS, "reclaim --untagged", "ls --json", "verify --json"):
+        old, new = run(command, filled.registry.root, python=python), run(command, filled.registry.root)
+        assert (old.returncode, old.stdout, old.stderr) == (new.returncode, new.stdout, new.stderr)
+
+
+def test_it_is_written_in_python_3_6_and_needs_only_the_standard_library():
+    tree = ast.parse(PROGRAM.read_text(), feature_version=(3, 6))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names - {"dataclasses", "graphlib", "tomllib"}
+    assert PROGRAM.read_text().startswith("#!/usr/libexec/platform-python\n")
