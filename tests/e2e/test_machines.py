@@ -197,10 +197,15 @@ def test_a20_a_machine_of_a_zone_that_the_balancer_has_not_is_not_used(outputs):
         guest = [{"Id": stack.outputs()["guest"]["id"]}]
         elb.register_targets(TargetGroupArn=group["TargetGroupArn"], Targets=guest)
         look = {"TargetGroupArn": group["TargetGroupArn"], "Targets": guest}
-        eventually(lambda: elb.describe_target_health(**look)["TargetHealthDescriptions"][0]["TargetHealth"])
-        [found] = elb.describe_target_health(**look)["TargetHealthDescriptions"]
+
+        def state() -> str:
+            [found] = elb.describe_target_health(**look)["TargetHealthDescriptions"]
+            return str(found["TargetHealth"]["State"])
+
+        eventually(lambda: state() != "initial", seconds=30)
+        found = state()
         elb.deregister_targets(TargetGroupArn=group["TargetGroupArn"], Targets=guest)
-    assert found["TargetHealth"]["State"] == "unused"
+    assert found == "unused"
     heal()
     assert target_health(GITLAB_HTTP_PORT) == "healthy"
 
