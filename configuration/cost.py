@@ -1,0 +1,112 @@
+"""What a stack costs a month, by AWS's list prices in prices.yaml."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configuration.flows import MACHINES, Place
+from settings import MachineSettings, Settings
+
+PRICES: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("prices.yaml").read_text())
+
+HOURS = 730
+"""Hours of a month, as AWS's own calculator counts them."""
+
+FREE_TRAFFIC = 100
+"""GB a month to the internet that AWS does not charge for."""
+
+TRAFFIC_TO_CLIENTS = 200
+"""GB a month to clients: an assumption, some forty people who clone and pull images."""
+
+TRAFFIC_OF_JOBS = 200
+"""GB a month between jobs and balancer, an assumption as well. It goes by public addresses, which AWS charges for in
+each direction; one capacity unit of the balancer carries 730 GB a month.
+"""
+
+LARGE_MACHINE = 12  # vCPU up to which Red Hat's fee is the higher one
+
+NOT_PRICED = "not priced"
+
+
+@dataclass(frozen=True)
+class CostLine:
+    """What one item costs a month in US dollars; None when there is no price for it here."""
+
+    item: str
+    monthly: Decimal | None
+
+
+def cost(settings: Settings) -> tuple[CostLine, ...]:
+    """The items of a stack that runs all month, each with its cost."""
+    return tuple(_lines(settings, PRICES["regions"].get(settings.region, {})))
+
+
+def together(lines: Sequence[CostLine]) -> Decimal:
+    """The sum of the items that have a price."""
+    return sum((line.monthly for line in lines if line.monthly is not None), Decimal())
+
+
+def cost_table(lines: Sequence[CostLine]) -> str:
+    """The items as a Markdown table with their sum. An item without a price says so, in the sum as well."""
+    rows = [(line.item, dollars(line.monthly)) for line in lines]
+    missing = [line for line in lines if line.monthly is None]
+    total = dollars(together(lines)) + (" and what is not priced" if missing else "")
+    rows.append(("**together**", f"**{NOT_PRICED if len(missing) == len(lines) else total}**"))
+    return "\n".join(["| item | a month |", "|---|---|", *(f"| {item} | {amount} |" for item, amount in rows)])
+
+
+def dollars(amount: Decimal | None) -> str:
+    """The amount to the cent, or that it is not priced."""
+    return NOT_PRICED if amount is None else f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
+
+
+def _lines(settings: Settings, region: Mapping[str, Any]) -> Iterator[CostLine]:
+    machines: Mapping[Place, MachineSettings] = {
+        Place.SERVER: settings.server,
+        Place.REGISTRY: settings.registry,
+        Place.RUNNER: settings.runner,
+    }
+    hourly = region.get("instanceHour", {})
+    for place, machine in machines.items():
+        name = machine.instance_type
+        yield CostLine(f"{place}, {name}", _times(hourly.get(name), HOURS))
+
+    types = [machine.instance_type for machine in machines.values()]
+    vcpus: list[int] = [count for name in types if (count := PRICES["vcpus"].get(name))]
+    if len(vcpus) == len(types):
+        fee = sum((count * _red_hat_hour(count) for count in vcpus), Decimal()) * HOURS
+        yield CostLine(f"Red Hat Enterprise Linux, {sum(vcpus)} vCPU", fee)
+    else:
+        yield CostLine("Red Hat Enterprise Linux", None)
+
+    size = sum(machine.root_volume_size + (machine.data_volume_size or 0) for machine in machines.values())
+    yield CostLine(f"gp3 volumes, {size} GiB", _times(region.get("gp3GibMonth"), size))
+
+    balancer, unit = region.get("balancerHour"), region.get("balancerUnitHour")
+    both = None if balancer is None or unit is None else _decimal(balancer) + _decimal(unit)
+    yield CostLine("network load balancer, one capacity unit", _times(both, HOURS))
+
+    addresses = len(MACHINES) + 1
+    yield CostLine(f"{addresses} public IPv4 addresses", _times(PRICES["publicAddressHour"], HOURS * addresses))
+
+    charged = TRAFFIC_TO_CLIENTS - FREE_TRAFFIC
+    yield CostLine(f"traffic to clients, if {TRAFFIC_TO_CLIENTS} GB", _times(region.get("trafficOutGb"), charged))
+    between = region.get("trafficBetweenPublicAddressesGb")
+    yield CostLine(f"traffic of jobs, if {TRAFFIC_OF_JOBS} GB", _times(between, 2 * TRAFFIC_OF_JOBS))
+
+
+def _red_hat_hour(vcpus: int) -> Decimal:
+    return _decimal(PRICES["redHatVcpuHour" if vcpus <= LARGE_MACHINE else "redHatVcpuHourOfLargeMachines"])
+
+
+def _times(price: float | Decimal | None, amount: int) -> Decimal | None:
+    return None if price is None else _decimal(price) * amount
+
+
+def _decimal(price: float | Decimal) -> Decimal:
+    """The price as it is written, not as a binary fraction."""
+    return Decimal(str(price))
