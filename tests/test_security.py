@@ -1,0 +1,378 @@
+"""Public security rules, held to every resource the program registers, with and without everything optional.
+
+CKV_AWS_* and CKV2_AWS_* are Checkov's rules, EC2.* and ELB.* those of AWS Security Hub. Checkov reads no Pulumi
+programs, so each rule is restated here; what spoils a resource shows that its rule can fail.
+"""
+
+import base64
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from tests.engine import Graph, Registered
+
+INSTANCE = "aws:ec2/instance:Instance"
+VOLUME = "aws:ebs/volume:Volume"
+GROUP = "aws:ec2/securityGroup:SecurityGroup"
+DEFAULT_GROUP = "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup"
+INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
+EIP = "aws:ec2/eip:Eip"
+SUBNET = "aws:ec2/subnet:Subnet"
+VPC = "aws:ec2/vpc:Vpc"
+BALANCER = "aws:lb/loadBalancer:LoadBalancer"
+LISTENER = "aws:lb/listener:Listener"
+TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
+WORLD = ("0.0.0.0/0", "::/0")
+
+UNTAGGABLE = (
+    "aws:ec2/route:Route",
+    "aws:ec2/routeTableAssociation:RouteTableAssociation",
+    "aws:ec2/volumeAttachment:VolumeAttachment",
+    "aws:lb/targetGroupAttachment:TargetGroupAttachment",
+    "aws:route53/record:Record",
+)
+
+SECRET = re.compile(r"PRIVATE KEY|AKIA[0-9A-Z]{16}|glrt-|gldt-|glpat-|-Secret-|-secret\b|(?i:password|token)\s*[=:]")
+
+TLS_POLICIES = ("ELBSecurityPolicy-TLS13-1-2-2021-06", "ELBSecurityPolicy-TLS13-1-3-2021-06")
+
+Inputs = Mapping[str, Any]
+Holds = Callable[[Inputs, Registered, Graph], bool]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What `ids` ask of every resource of `types`; empty `types` are all resources of AWS.
+
+    `spoils` are inputs (None removes one) with which a resource breaks it.
+    """
+
+    ids: str
+    asks: str
+    types: tuple[str, ...]
+    holds: Holds
+    spoils: Inputs
+    applies: Callable[[Registered], bool] = lambda resource: True
+
+    def offenders(self, graph: Graph, spoils: Inputs = MappingProxyType({})) -> list[str]:
+        found = []
+        for resource in self.resources(graph):
+            inputs = {key: value for key, value in {**resource.inputs, **spoils}.items() if value is not None}
+            if not self.holds(inputs, resource, graph):
+                found.append(f"{resource.type} {resource.name}")
+        return found
+
+    def resources(self, graph: Graph) -> list[Registered]:
+        return [
+            resource
+            for resource in graph.resources
+            if resource.type.startswith("aws:")
+            and (not self.types or resource.type in self.types)
+            and self.applies(resource)
+        ]
+
+
+def user_data(inputs: Inputs) -> str:
+    return base64.b64decode(inputs["userDataBase64"]).decode() + inputs.get("userData", "")
+
+
+def closed(port: int) -> Holds:
+    return lambda inputs, resource, graph: (
+        inputs.get("cidrIpv4") not in WORLD or not inputs["fromPort"] <= port <= inputs["toPort"]
+    )
+
+
+def of_the_balancer(inputs: Inputs) -> bool:
+    return bool(inputs["securityGroupId"] == "gitlab-balancer-id" and inputs["fromPort"] in (80, 443, 22, 5000))
+
+
+def uses(group: Registered, graph: Graph) -> bool:
+    users = [*graph.of_type("aws:ec2/networkInterface:NetworkInterface"), *graph.of_type(BALANCER)]
+    return any(f"{group.name}-id" in user.inputs.get("securityGroups", []) for user in users)
+
+
+def has_egress(group: Registered, graph: Graph) -> bool:
+    return any(rule.inputs["securityGroupId"] == f"{group.name}-id" for rule in graph.of_type(EGRESS))
+
+
+RULES = (
+    Rule(
+        "CKV_AWS_8",
+        "machines have encrypted roots",
+        (INSTANCE,),
+        lambda inputs, *_: inputs["rootBlockDevice"].get("encrypted") is True,
+        {"rootBlockDevice": {"volumeSize": 40}},
+    ),
+    Rule(
+        "CKV_AWS_3 EC2.3",
+        "volumes are encrypted",
+        (VOLUME,),
+        lambda inputs, *_: inputs.get("encrypted") is True,
+        {"encrypted": None},
+    ),
+    Rule(
+        "CKV_AWS_79 EC2.8",
+        "the metadata service wants a session (IMDSv2)",
+        (INSTANCE,),
+        lambda inputs, *_: inputs.get("metadataOptions", {}).get("httpTokens") == "required",
+        {"metadataOptions": None},
+    ),
+    Rule(
+        "CKV_AWS_341",
+        "containers get no metadata",
+        (INSTANCE,),
+        lambda inputs, *_: inputs["metadataOptions"].get("httpPutResponseHopLimit") == 1,
+        {"metadataOptions": {"httpTokens": "required"}},
+    ),
+    Rule(
+        "CKV_AWS_46",
+        "no secret in user-data",
+        (INSTANCE,),
+        lambda inputs, *_: not SECRET.search(user_data(inputs)),
+        {"userData": "password: first"},
+    ),
+    Rule(
+        "CKV_AWS_88 EC2.9",
+        "no address by launch alone, which a new machine would not keep",
+        (INSTANCE,),
+        lambda inputs, *_: not inputs.get("associatePublicIpAddress"),
+        {"associatePublicIpAddress": True},
+    ),
+    Rule(
+        "CKV_AWS_130 EC2.15",
+        "a subnet gives out no addresses by itself",
+        (SUBNET,),
+        lambda inputs, *_: not inputs.get("mapPublicIpOnLaunch"),
+        {"mapPublicIpOnLaunch": True},
+    ),
+    Rule(
+        "CKV2_AWS_12 EC2.2",
+        "the VPC's default group is taken in hand and empty",
+        (DEFAULT_GROUP,),
+        lambda inputs, *_: not {"ingress", "egress"} & set(inputs),
+        {"ingress": [{"protocol": "-1"}]},
+    ),
+    Rule(
+        "CKV_AWS_23",
+        "every group and rule says what it is for",
+        (GROUP, INGRESS, EGRESS),
+        lambda inputs, *_: len(inputs.get("description", "")) > 10,
+        {"description": None},
+    ),
+    Rule(
+        "CKV_AWS_24 EC2.13",
+        "SSH of machines is closed to the world",
+        (INGRESS,),
+        lambda inputs, resource, graph: closed(22)(inputs, resource, graph) or of_the_balancer(inputs),
+        {"cidrIpv4": "0.0.0.0/0", "fromPort": 22, "toPort": 22, "securityGroupId": "gitlab-server-id"},
+    ),
+    Rule(
+        "CKV_AWS_25 EC2.19",
+        "remote desktop is closed to the world",
+        (INGRESS,),
+        closed(3389),
+        {"cidrIpv4": "0.0.0.0/0", "fromPort": 3000, "toPort": 4000},
+    ),
+    Rule(
+        "CKV_AWS_260 CKV_AWS_277 EC2.18 EC2.19",
+        "the world reaches the balancer's public ports only",
+        (INGRESS,),
+        lambda inputs, *_: inputs.get("cidrIpv4") not in WORLD or of_the_balancer(inputs),
+        {"cidrIpv4": "0.0.0.0/0", "fromPort": 80, "toPort": 80, "securityGroupId": "gitlab-server-id"},
+    ),
+    Rule(
+        "CKV_AWS_382",
+        "no way out is open to every port",
+        (EGRESS,),
+        lambda inputs, *_: inputs["ipProtocol"] == "tcp" and inputs["fromPort"] == inputs["toPort"],
+        {"ipProtocol": "-1"},
+    ),
+    Rule(
+        "CKV_AWS_382 implicit",
+        "no group is left with the allow-all that AWS gives it",
+        (GROUP,),
+        lambda inputs, resource, graph: "egress" not in inputs and has_egress(resource, graph),
+        {"egress": [{"protocol": "-1"}]},
+    ),
+    Rule(
+        "CKV2_AWS_5 EC2.22",
+        "every group is used",
+        (GROUP,),
+        lambda inputs, resource, graph: uses(
+            dataclasses.replace(resource, name=inputs.get("name", resource.name)), graph
+        ),
+        {"name": "unused"},
+    ),
+    Rule(
+        "CKV2_AWS_19 EC2.12",
+        "every address is on a machine's interface or the balancer",
+        (EIP,),
+        lambda inputs, resource, graph: (
+            "networkInterface" in inputs
+            or any(
+                f"eipalloc-{resource.name}" in str(each.inputs["subnetMappings"]) for each in graph.of_type(BALANCER)
+            )
+            and "instance" not in inputs
+        ),
+        {"networkInterface": None, "instance": "i-1"},
+    ),
+    Rule(
+        "CKV_AWS_2 ELB.17",
+        "with a certificate nothing but git's own SSH is served in clear, by a present TLS policy",
+        (LISTENER,),
+        lambda inputs, *_: (
+            inputs["port"] == 22
+            or (inputs["protocol"] == "TLS" and inputs.get("sslPolicy") in TLS_POLICIES and "certificateArn" in inputs)
+        ),
+        {"protocol": "TCP", "port": 443},
+        applies=lambda resource: resource.inputs["protocol"] == "TLS",
+    ),
+    Rule(
+        "CKV_AWS_103",
+        "no TLS below 1.2",
+        (LISTENER,),
+        lambda inputs, *_: inputs["protocol"] != "TLS" or inputs.get("sslPolicy") in TLS_POLICIES,
+        {"protocol": "TLS", "sslPolicy": "ELBSecurityPolicy-2016-08"},
+    ),
+    Rule(
+        "CKV_AWS_261",
+        "every target is checked for health",
+        (TARGET_GROUP,),
+        lambda inputs, *_: bool(inputs.get("healthCheck", {}).get("protocol")),
+        {"healthCheck": None},
+    ),
+    Rule(
+        "CKV2_AWS_1 tags",
+        "whatever can have tags has those of the settings and a name",
+        (),
+        lambda inputs, *_: {"Project", "Environment", "Name"} <= set(inputs.get("tags", {})),
+        {"tags": None},
+        applies=lambda resource: resource.type not in UNTAGGABLE,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A public rule that the program breaks on purpose. `broken` shows that it does."""
+
+    ids: str
+    reason: str
+    types: tuple[str, ...]
+    broken: Callable[[Inputs], bool]
+
+
+ACCEPTED = (
+    Accepted(
+        "CKV_AWS_189 CKV2_AWS_9",
+        "AWS's own key encrypts: a customer's key would be one more thing whose loss loses the data",
+        (VOLUME,),
+        lambda inputs: "kmsKeyId" not in inputs,
+    ),
+    Accepted(
+        "EC2.9 public addresses",
+        "machines are configured and fetch packages by their own address; a NAT gateway costs more than a machine",
+        (EIP,),
+        lambda inputs: inputs.get("domain") == "vpc",
+    ),
+    Accepted(
+        "CKV_AWS_126",
+        "metrics a minute apart cost money and nothing here reads them",
+        (INSTANCE,),
+        lambda inputs: not inputs.get("monitoring"),
+    ),
+    Accepted(
+        "CKV_AWS_135",
+        "the types that settings accept are optimised for EBS by themselves",
+        (INSTANCE,),
+        lambda inputs: "ebsOptimized" not in inputs,
+    ),
+    Accepted(
+        "CKV2_AWS_41",
+        "no machine has rights in AWS, so a machine that is taken over has none to give",
+        (INSTANCE,),
+        lambda inputs: "iamInstanceProfile" not in inputs,
+    ),
+    Accepted(
+        "CKV_AWS_91 ELB.5",
+        "access logs want a bucket; GitLab's own logs have the clients' addresses",
+        (BALANCER,),
+        lambda inputs: "accessLogs" not in inputs,
+    ),
+    Accepted(
+        "CKV_AWS_150 ELB.6",
+        "a balancer holds nothing; its address is what must not be lost, and that is protected",
+        (BALANCER,),
+        lambda inputs: not inputs.get("enableDeletionProtection"),
+    ),
+    Accepted(
+        "CKV_AWS_152 ELB.13",
+        "one zone on purpose: a fixed address is one zone's",
+        (BALANCER,),
+        lambda inputs: len(inputs["subnetMappings"]) == 1,
+    ),
+    Accepted(
+        "CKV2_AWS_11 EC2.6",
+        "flow logs want a log group and cost by volume; the table of flows says what can pass",
+        (VPC,),
+        lambda inputs: "flowLogs" not in inputs,
+    ),
+)
+
+
+@pytest.fixture(params=["graph", "tls_graph"])
+def any_graph(request) -> Graph:
+    found: Graph = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.ids)
+def test_every_resource_keeps(rule, any_graph):
+    assert rule.offenders(any_graph) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.ids)
+def test_a_resource_that_is_spoiled_breaks(rule, tls_graph):
+    assert rule.resources(tls_graph), "there is no resource that this rule is about"
+    assert rule.offenders(tls_graph, rule.spoils)
+
+
+@pytest.mark.parametrize("accepted", ACCEPTED, ids=lambda accepted: accepted.ids)
+def test_what_is_accepted_is_still_needed_and_has_its_reason(accepted, any_graph):
+    resources = [resource for resource in any_graph.resources if resource.type in accepted.types]
+    assert any(accepted.broken(resource.inputs) for resource in resources)
+    assert len(accepted.reason) > 20
+
+
+def test_no_rule_is_kept_and_excepted_at_once():
+    assert not {rule.ids for rule in RULES} & {accepted.ids for accepted in ACCEPTED}
+
+
+def test_data_and_the_address_are_protected_unless_the_settings_say_otherwise(graph, tls_graph):
+    """EC2.28 and CKV2_AWS_9 ask for backups; what cannot be deleted by mistake comes first."""
+    protected = {resource.name for resource in graph.resources if resource.request.protect}
+    assert protected == {"server-data", "registry-data", "gitlab-balancer"}
+    assert not [resource for resource in tls_graph.resources if resource.request.protect]
+
+
+def test_every_image_lookup_names_its_owner(graph):
+    """CKV_AWS_386: without an owner anybody's image of that name is taken."""
+    assert [arguments["owners"] for token, arguments in graph.invokes if "name" in str(arguments)] == [["309956199498"]]
+
+
+def test_every_type_of_the_graph_is_known_to_this_table(any_graph):
+    """A resource of a new type gets its rules, or a line here that says there are none."""
+    without_rules = {
+        "aws:ec2/internetGateway:InternetGateway",
+        "aws:ec2/keyPair:KeyPair",
+        "aws:ec2/networkInterface:NetworkInterface",
+        "aws:ec2/routeTable:RouteTable",
+    }
+    known = {type_ for row in (*RULES, *ACCEPTED) for type_ in row.types} | set(UNTAGGABLE) | without_rules
+    assert {resource.type for resource in any_graph.resources if resource.type.startswith("aws:")} <= known
