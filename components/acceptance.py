@@ -66,7 +66,10 @@ class Acceptance(pulumi.ComponentResource):
         )
         found = hosts[Place.REGISTRY].run(
             "find_image",
-            arguments=[project, proven.result.apply(lambda report: str(json.loads(report)["digest"]))],
+            arguments=[
+                f"{project}/acceptance:latest",
+                proven.result.apply(lambda report: str(json.loads(report)["digest"])),
+            ],
             triggers=triggers,
             limit=300,
             parent=self,

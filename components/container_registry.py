@@ -6,6 +6,7 @@ from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import render_docker_daemon
 from configuration.package_repositories import docker_repository
 from configuration.registry_config import registry_image, render_registry_config
+from configuration.remote_step import program
 from settings import Settings
 
 
@@ -41,5 +42,12 @@ class ContainerRegistry(pulumi.ComponentResource):
             after=[installed.command],
             parent=self,
         )
-        self.ready = running.command
+        explained = machine.host.run(
+            "install_registry_tree",
+            payload=[program("registry_tree.py")],
+            after=[running.command],
+            limit=300,
+            parent=self,
+        )
+        self.ready = explained.command
         self.register_outputs({})

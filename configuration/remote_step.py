@@ -9,12 +9,19 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-REMOTE = Path(__file__).resolve().parent.parent / "remote"
+ROOT = Path(__file__).resolve().parent.parent
+REMOTE = ROOT / "remote"
+PROGRAMS = ROOT / "programs"
 
 
 def script(name: str) -> str:
     """The text of one file of remote/."""
     return (REMOTE / name).read_text()
+
+
+def program(name: str) -> str:
+    """The text of one file of programs/, which a step installs on a machine."""
+    return (PROGRAMS / name).read_text()
 
 
 def first_contact_command(ports: Sequence[int]) -> str:

@@ -1,16 +1,20 @@
 #!/bin/bash
-# find_image.sh PROJECT DIGEST: on the registry's machine, finds the pushed image on the data volume: linked by its project, its
-# bytes true to the digest. Prints JSON: the check with its seconds. Layout: registry/storage/paths.go of container-registry 4.15.2.
+# find_image.sh IMAGE DIGEST: on the registry's machine, shows IMAGE (group/project:tag, without the registry's host) on the data
+# volume: DIGEST is what its tag leads to, and every link and byte of it is sound. Prints JSON: the check with its seconds.
 set -euo pipefail
-project=$1 hex=${2#sha256:}
+image=$1 digest=$2
 start=$(($(date +%s%N) / 1000000))
-root=/srv/registry/images/docker/registry/v2
-link=$root/repositories/$project/acceptance/_manifests/revisions/sha256/$hex/link
-if [ "$(cat "$link")" != "sha256:$hex" ]; then
-    echo "the pushed image is not linked in $link: the registry stores somewhere else than on its data volume"
+mountpoint /srv/registry
+if ! shown=$(registry-tree show "$image"); then
+    echo "$shown"
+    echo "the pushed image $image is not there: the registry stores somewhere else than on its data volume"
     exit 1
 fi
-sha256sum --check <<<"$hex  $root/blobs/sha256/${hex:0:2}/$hex/data"
-mountpoint /srv/registry
+echo "$shown"
+if ! grep -qF -- "-> $digest" <<<"$shown"; then
+    echo "the pushed image has $digest, but on the data volume $image is another one"
+    exit 1
+fi
+registry-tree verify "$image"
 took=$(($(date +%s%N) / 1000000 - start))
 printf '{"checks": [{"check": "image on the data volume", "seconds": %d.%03d}]}\n' $((took / 1000)) $((took % 1000)) >&3

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from components import acceptance
-from configuration.remote_step import script
+from configuration.remote_step import program, script
 from tests.conftest import dev_config
 from tests.engine import (
     CERTIFICATE,
@@ -266,6 +266,8 @@ def test_the_stack_tells_its_addresses_and_the_proof_openly_and_the_password_in_
         ("server-make-token-key", "registry-run-registry"),
         ("registry-mount-data", "registry-install-docker"),
         ("registry-install-docker", "registry-run-registry"),
+        ("registry-run-registry", "registry-install-registry-tree"),
+        ("registry-install-registry-tree", "registry-find-image"),
         ("server-prepare-gitlab", "runner-configure-runner"),
         ("runner-install-runner", "runner-configure-runner"),
         ("runner-install-docker", "runner-install-runner"),
@@ -298,7 +300,12 @@ def test_the_proof_comes_after_the_balancer_and_checks_what_it_was_told(graph):
         assert graph.comes_after(proof, listener)
     assert GIT_HOST_KEY in proof.inputs["create"]
     assert payload(graph, "runner-prove-stack") == ["gitlab+deploy-token-1", CREDENTIAL]
-    assert DIGEST in graph.step("registry-find-image").inputs["create"]
+    found = graph.step("registry-find-image").inputs["create"]
+    assert found.endswith(f" find_image gitlab-stack/acceptance/acceptance:latest {DIGEST}")
+
+
+def test_the_registrys_machine_gets_registry_tree_as_it_is_here(graph):
+    assert payload(graph, "registry-install-registry-tree") == [program("registry_tree.py")]
 
 
 @pytest.mark.parametrize(

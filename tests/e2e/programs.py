@@ -10,7 +10,10 @@ from lab.workspace import ROOT, STATE
 Edits = Mapping[str, Sequence[tuple[str, str]]]
 """For each file of the program: texts of it, each there exactly once, and what stands there instead."""
 
-PRODUCT = ("Pulumi.yaml", "__main__.py", "settings.py", "components", "configuration", "cloud-init", "remote")
+PRODUCT = (
+    *("Pulumi.yaml", "__main__.py", "settings.py"),
+    *("components", "configuration", "cloud-init", "programs", "remote"),
+)
 
 IMPATIENT: Edits = {
     "remote/prove_stack.sh": [
