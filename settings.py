@@ -29,6 +29,16 @@ PRIVATE_KEY = re.compile(
 OPENSSH_MAGIC = b"openssh-key-v1\0"
 
 
+# Some of systemd.time(7): a word, or weekdays, date, time of day and zone, of which the time must be there. Never every
+# minute: the registry takes no push while its garbage is collected.
+_DAY, _NUMBERS = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)", r"[\d*][\d*.,/]*"
+CALENDAR = (
+    r"daily|weekly|monthly|quarterly|semiannually|yearly|"
+    rf"({_DAY}((,|\.\.){_DAY})* )?(({_NUMBERS}-)?{_NUMBERS}[-~]{_NUMBERS} )?"
+    rf"{_NUMBERS}:[0-5]\d(:[0-5]\d)?( UTC| [A-Z][A-Za-z_]+(/[A-Za-z_+-]+)+)?"
+)
+
+
 class SettingsError(ValueError):
     """The stack's settings cannot be used; the text names each key, its value and the remedy."""
 
@@ -77,6 +87,8 @@ class Settings:
     certificate_arn: str | None
     hosted_zone_id: str | None
     registry_port: int
+    registry_garbage_collection: str
+    registry_garbage_collection_untagged: bool
     balancer_address_id: str | None
     ami_id: str | None
     server: MachineSettings
@@ -146,6 +158,8 @@ class Settings:
             certificate_arn=certificate_arn,
             hosted_zone_id=hosted_zone_id,
             registry_port=keys.number("registryPort", 1024, 65535),
+            registry_garbage_collection=keys.optional("registryGarbageCollection", _calendar) or "",
+            registry_garbage_collection_untagged=keys.boolean("registryGarbageCollectionUntagged"),
             balancer_address_id=keys.optional("balancerAddressId", _address_id),
             ami_id=keys.optional("amiId", _ami_id),
             server=_machine(keys, "server", has_data=True),
@@ -195,6 +209,10 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         problems.append(
             "clientCidrs: 0.0.0.0/0 without certificateArn would carry passwords and job tokens of the whole world in "
             "clear. Name the networks of your users, or set domain and certificateArn."
+        )
+    if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
+        problems.append(
+            "registryGarbageCollectionUntagged: set, but registryGarbageCollection is missing. Say when to collect."
         )
     if settings.hosted_zone_id and not settings.domain:
         problems.append("hostedZoneId: set, but domain is missing. Set the domain whose record shall be made.")
@@ -329,6 +347,9 @@ _version = _matching(r"\d+\.\d+\.\d+", "is not a version such as 17.10.4")
 _runner_tag = _matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "is not a runner tag (letters, digits, . _ : -)")
 _image = _matching(
     r"[a-z0-9]+([._/:-][a-zA-Z0-9]+)*(@sha256:[0-9a-f]{64})?", "is not an image name such as alpine:3.20"
+)
+_calendar = _matching(
+    CALENDAR, "is not a time such as daily, Sun 03:00 or *-*-01 04:30 Europe/Berlin (systemd calendar expression)"
 )
 _email = _matching(r"[^@\s']+@[^@\s']+\.[^@\s']+", "is not a mail address")
 _host_name = _matching(

@@ -49,5 +49,15 @@ class ContainerRegistry(pulumi.ComponentResource):
             limit=300,
             parent=self,
         )
-        self.ready = explained.command
+        scheduled = machine.host.run(
+            "schedule_garbage_collection",
+            arguments=[
+                str(settings.registry_port),
+                settings.registry_garbage_collection,
+                *(["-m"] if settings.registry_garbage_collection_untagged else []),
+            ],
+            after=[explained.command],
+            parent=self,
+        )
+        self.ready = scheduled.command
         self.register_outputs({})

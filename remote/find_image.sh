@@ -3,6 +3,7 @@
 # volume: DIGEST is what its tag leads to, and every link and byte of it is sound. Prints JSON: the check with its seconds.
 set -euo pipefail
 image=$1 digest=$2
+echo "pushed: $image $digest"
 start=$(($(date +%s%N) / 1000000))
 mountpoint /srv/registry
 if ! shown=$(registry-tree show "$image"); then

@@ -30,6 +30,8 @@ container=(
     --mount "type=bind,source=/srv/registry/images,target=/var/lib/registry" "$image"
 )
 state=$({ echo "${container[*]}" && cat /etc/docker/registry/* /srv/registry/http-secret.env; } | sha256sum | cut -d ' ' -f 1)
+# What serves in its place while garbage is collected, left by a collection that was cut off.
+docker rm --force registry-read-only >/dev/null 2>&1 || true
 running=$(docker ps --quiet --filter name='^registry$' --filter label=gitlab-stack.state="$state")
 if [ -z "$running" ]; then
     docker rm --force registry >/dev/null 2>&1 || true

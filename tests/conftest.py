@@ -1,10 +1,12 @@
 """The stack of the tests: Pulumi.dev.yaml as it is committed, with a key pair made up for the test run."""
 
 import base64
+from typing import NamedTuple
 
 import pytest
 
 from tests.engine import Graph, run_program, stack_config
+from tests.registry import SERVERS, Registry, fill, find
 
 KEY_TYPE = b"ssh-ed25519"
 
@@ -64,3 +66,27 @@ def tls_graph() -> Graph:
             deletionProtection=False,
         )
     )
+
+
+class Filled(NamedTuple):
+    """A server, after all was pushed to it, and the digests by name."""
+
+    registry: Registry
+    made: dict[str, str]
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def filled(request, tmp_path_factory) -> Filled:
+    if not find(request.param):
+        where = "make test-tools" if request.param == "docker-registry" else "LAB_PARTS (see lab/README.md)"
+        pytest.skip(f"{request.param} is not here: {where}")
+    registry = Registry(request.param, tmp_path_factory.mktemp("registry"))
+    with registry.running():
+        made = fill(registry)
+    return Filled(registry, made)
+
+
+@pytest.fixture
+def registry(filled, tmp_path) -> Registry:
+    """A copy of the filled store, to be changed."""
+    return filled.registry.copy(tmp_path / "copy")

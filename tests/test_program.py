@@ -267,7 +267,8 @@ def test_the_stack_tells_its_addresses_and_the_proof_openly_and_the_password_in_
         ("registry-mount-data", "registry-install-docker"),
         ("registry-install-docker", "registry-run-registry"),
         ("registry-run-registry", "registry-install-registry-tree"),
-        ("registry-install-registry-tree", "registry-find-image"),
+        ("registry-install-registry-tree", "registry-schedule-garbage-collection"),
+        ("registry-schedule-garbage-collection", "registry-find-image"),
         ("server-prepare-gitlab", "runner-configure-runner"),
         ("runner-install-runner", "runner-configure-runner"),
         ("runner-install-docker", "runner-install-runner"),
@@ -306,6 +307,17 @@ def test_the_proof_comes_after_the_balancer_and_checks_what_it_was_told(graph):
 
 def test_the_registrys_machine_gets_registry_tree_as_it_is_here(graph):
     assert payload(graph, "registry-install-registry-tree") == [program("registry_tree.py")]
+
+
+def test_garbage_is_collected_when_the_settings_say_so_and_by_hand_alone_otherwise(graph):
+    def told(graph: Graph) -> str:
+        command: str = graph.step("registry-schedule-garbage-collection").inputs["create"]
+        return command.partition(" schedule_garbage_collection ")[2]
+
+    assert told(graph) == "5000 ''"
+    assert told(run_program(dev_config(registryGarbageCollection="Sun 03:00"))) == "5000 'Sun 03:00'"
+    both = dev_config(registryGarbageCollection="Sun 03:00", registryGarbageCollectionUntagged="true")
+    assert told(run_program(both)) == "5000 'Sun 03:00' -m"
 
 
 @pytest.mark.parametrize(

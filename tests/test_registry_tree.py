@@ -12,13 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from configuration.remote_step import script
 from programs import registry_tree
-from tests.registry import OCI_INDEX, SERVERS, Registry, digest_of, fill, find, some_bytes
+from tests.registry import OCI_INDEX, Registry, digest_of, find, some_bytes
 
 PROGRAM = Path(registry_tree.__file__)
 COMMANDS = (
@@ -32,30 +31,6 @@ COMMANDS = (
     "reclaim",
 )
 """The commands; those that name an image name one that `fill` pushes."""
-
-
-class Filled(NamedTuple):
-    """A server, after all was pushed to it, and the digests by name."""
-
-    registry: Registry
-    made: dict[str, str]
-
-
-@pytest.fixture(scope="session", params=SERVERS)
-def filled(request, tmp_path_factory) -> Filled:
-    if not find(request.param):
-        where = "make test-tools" if request.param == "docker-registry" else "LAB_PARTS (see lab/README.md)"
-        pytest.skip(f"{request.param} is not here: {where}")
-    registry = Registry(request.param, tmp_path_factory.mktemp("registry"))
-    with registry.running():
-        made = fill(registry)
-    return Filled(registry, made)
-
-
-@pytest.fixture
-def registry(filled, tmp_path) -> Registry:
-    """A copy of the filled store, to be changed."""
-    return filled.registry.copy(tmp_path / "copy")
 
 
 def run(command: str, root: Path, *, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
@@ -638,57 +613,6 @@ def test_where_there_is_no_registry_it_could_not_look(tmp_path):
 def test_names_cannot_command_the_terminal(registry):
     (registry.store / "repositories/evil\x1b[2J/_layers").mkdir(parents=True)
     assert "\x1b" not in run("ls", registry.root).stdout
-
-
-# How it is used on the registry's machine --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def on_the_machine(registry, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a step with registry-tree at hand, which looks at the store, and a data volume that is mounted."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool, text in (
-        ("mountpoint", ""),
-        ("registry-tree", f'exec {sys.executable} {PROGRAM} "$@" --root {registry.root}'),
-    ):
-        (tools / tool).write_text(f"#!/bin/bash\n{text}\n")
-        (tools / tool).chmod(0o755)
-
-    def step(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", f"exec 3>&2\n{script(name)}", name, *arguments],
-            capture_output=True,
-            text=True,
-            env={"PATH": f"{tools}:{os.environ['PATH']}"},
-            check=False,
-        )
-
-    return step
-
-
-def test_the_image_of_the_proof_is_shown_with_the_digest_that_the_push_reported(on_the_machine, filled):
-    digest = filled.made["app"]
-    found = on_the_machine("find_image.sh", "group/app:1.0", digest)
-    assert found.returncode == 0, found.stdout
-    assert f"-> {digest}" in found.stdout
-    assert found.stdout.endswith("sound\n")
-    assert json.loads(found.stderr)["checks"][0]["check"] == "image on the data volume"
-
-
-def test_a_proof_whose_image_is_not_there_or_another_one_or_damaged_fails(on_the_machine, registry, filled):
-    for image, digest, message in (
-        ("group/app:none", filled.made["app"], "stores somewhere else than on its data volume"),
-        ("nobody/app:1.0", filled.made["app"], "stores somewhere else than on its data volume"),
-        ("group/app:1.0", filled.made["shared"], "is another one"),
-    ):
-        refused = on_the_machine("find_image.sh", image, digest)
-        assert refused.returncode == 1
-        assert message in refused.stdout
-    wrong_digest(registry.store, filled.made)
-    damaged = on_the_machine("find_image.sh", "another:v1", filled.made["elsewhere"])
-    assert damaged.returncode == 1
-    assert "DAMAGE wrong digest" in damaged.stdout
 
 
 def oldest_pythons() -> Iterator[str]:

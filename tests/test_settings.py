@@ -1,6 +1,8 @@
 """Bad settings are refused by name, with value and remedy, before anything exists."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pulumi
@@ -68,6 +70,12 @@ REFUSALS = [
     ("hostedZoneId", {"hostedZoneId": "Z0123456789ABC"}, "domain is missing"),
     ("registryPort", {"registryPort": "80"}, "from 1024 to 65535"),
     ("registryPort", {"registryPort": "http"}, "not a whole number"),
+    ("registryGarbageCollection", {"registryGarbageCollection": "nightly"}, "such as daily, Sun 03:00"),
+    ("registryGarbageCollection", {"registryGarbageCollection": "0 3 * * 0"}, "systemd calendar expression"),
+    ("registryGarbageCollection", {"registryGarbageCollection": "*:*"}, "systemd calendar expression"),
+    ("registryGarbageCollection", {"registryGarbageCollection": "Sun 03:00\nExecStart=x"}, "systemd calendar"),
+    ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "yes"}, "neither true nor false"),
+    ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "true"}, "Say when to collect"),
     ("serverDataVolumeId", {"serverDataVolumeId": "gitlab-data"}, "not the id of a volume"),
     ("registryDataVolumeId", {"registryDataVolumeId": "vol-1"}, "not the id of a volume"),
     ("balancerAddressId", {"balancerAddressId": "203.0.113.9"}, "not the allocation id"),
@@ -190,6 +198,24 @@ def test_settings_do_not_show_their_secrets():
     assert "PRIVATE KEY" not in shown
     assert "first-Secret-4711" not in shown
     assert "extra-secret" not in shown
+
+
+@pytest.mark.parametrize(
+    "calendar",
+    [
+        "daily",
+        "Sun 03:00",
+        "Mon..Fri 22:30",
+        "Sat,Sun 04:00:00 UTC",
+        "*-*-01 04:30 Europe/Berlin",
+        "*-*~01 0/6:15",
+        "2027-1..6-* 3:00",
+    ],
+)
+def test_garbage_is_collected_at_any_time_that_systemd_knows(calendar):
+    assert load(registryGarbageCollection=calendar).registry_garbage_collection == calendar
+    if shutil.which("systemd-analyze"):
+        subprocess.run(["systemd-analyze", "calendar", calendar], check=True)
 
 
 @pytest.mark.parametrize(

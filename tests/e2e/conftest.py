@@ -14,7 +14,16 @@ from tests.e2e.operations import lab
 
 HERE = Path(__file__).parent
 
-ORDER = ("test_stack", "test_traps", "test_machines", "test_faults", "test_adoption", "test_end", "test_sturdiness")
+ORDER = (
+    "test_stack",
+    "test_registry",
+    "test_traps",
+    "test_machines",
+    "test_faults",
+    "test_adoption",
+    "test_end",
+    "test_sturdiness",
+)
 """From the first `up` to `destroy`: the files share one stack."""
 
 

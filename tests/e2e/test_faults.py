@@ -40,7 +40,7 @@ STEPS = (
     *("server-mount-data", "server-make-token-key", "server-install-gitlab", "server-configure-gitlab"),
     *("server-prepare-gitlab", "server-issue-credential", "server-revoke-credential"),
     *("registry-mount-data", "registry-install-docker", "registry-run-registry"),
-    *("registry-install-registry-tree", "registry-find-image"),
+    *("registry-install-registry-tree", "registry-schedule-garbage-collection", "registry-find-image"),
     *("runner-install-docker", "runner-install-runner", "runner-configure-runner", "runner-prove-stack"),
 )
 """Every remote step but the three first contacts."""

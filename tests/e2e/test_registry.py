@@ -1,0 +1,137 @@
+"""What the registry keeps: shown on its machine; its garbage collected while others push, and cut off in the middle."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from lab import stack
+from tests.e2e import kept
+from tests.e2e.operations import client, eventually, heal, must, on
+
+LINGER = 15
+"""Seconds a collection rests before it frees anything when a test asks for it: time enough to meet it."""
+
+LINGERING = rf"s/^    docker exec /    touch \/run\/lingers; sleep {LINGER}; rm \/run\/lingers\n&/"
+
+PUSHER = """\
+cd /var/tmp
+while sleep 0.2; do
+    head -c 4096 /dev/urandom >pushed
+    tar -c pushed | docker import - {image} >/dev/null
+    said=$(docker push {image} 2>&1)
+    echo "$? $(tr '\\n' ' ' <<<"$said")"
+done >/var/tmp/pushes
+"""
+
+
+@pytest.fixture
+def lingering(outputs) -> Iterator[None]:
+    """A collection has something to free, and rests before it does."""
+    must("registry", f"sed -i '{LINGERING}' /usr/local/sbin/collect-garbage; rm -f /run/lingers")
+    orphan()
+    yield
+    must("registry", r"sed -i '/touch .run.lingers/d' /usr/local/sbin/collect-garbage")
+
+
+def orphan() -> None:
+    """A blob that no repository knows, as an interrupted push leaves it."""
+    folder = "/srv/registry/images/docker/registry/v2/blobs/sha256"
+    make = f"head -c 1000000 /dev/urandom >{folder}/orphan; sum=$(sha256sum {folder}/orphan | cut -c 1-64)"
+    place = f"{folder}/${{sum:0:2}}/$sum"
+    must("registry", f"{make}; mkdir -p {place} && mv {folder}/orphan {place}/data && chown -R 1000:1000 {folder}")
+
+
+def begin() -> None:
+    """Start a collection, and wait until it rests."""
+    must("registry", "systemctl start --no-block collect-garbage")
+    eventually(lambda: on("registry", "test -e /run/lingers").status == 0, interval=0.3)
+
+
+def ended() -> bool:
+    return on("registry", "systemctl is-active collect-garbage").output.strip() in ("inactive", "failed")
+
+
+def results() -> list[str]:
+    """What collections have said in the journal."""
+    return must("registry", "journalctl --quiet --output cat --identifier collect-garbage").splitlines()
+
+
+def serves() -> list[str]:
+    return must("registry", "docker ps --all --format '{{.Names}} {{.State}}'").splitlines()
+
+
+def test_registry_tree_shows_the_image_of_the_proof_as_the_push_reported_it(outputs):
+    _, image, pushed = must("registry", "grep '^pushed: ' /var/log/gitlab-stack/find_image.log").split()
+    shown = json.loads(must("registry", f"registry-tree show {image} --json"))
+    assert shown["digest"] == pushed
+    assert [row["role"] for row in shown["contents"]] == ["manifest", "config", "layer"]
+    assert must("registry", "registry-tree verify").endswith("\nsound")
+
+
+def test_garbage_is_collected_while_others_push_refused_cleanly_and_then_accepted(outputs, lingering):
+    before = kept.push("before-the-collection")
+    image = f"{outputs['registryHost']}/{kept.PROJECT}/others:latest"
+    must("runner", "cat >/run/pusher", input=PUSHER.format(image=image))
+    must("runner", "systemd-run --quiet --unit pusher --setenv HOME=/root bash /run/pusher")
+
+    def pushes() -> list[str]:
+        return must("runner", "cat /var/tmp/pushes").splitlines()
+
+    try:
+        eventually(lambda: any(push.startswith("0 ") for push in pushes()))
+        begin()
+        eventually(lambda: any("405" in push for push in pushes()))
+        kept.pull(before)
+        eventually(ended)
+        after = len(pushes())
+        eventually(lambda: len(pushes()) > after + 3)
+    finally:
+        must("runner", "systemctl stop pusher")
+    # The first may have begun while the registry was coming back.
+    assert [push[0] for push in pushes()[after + 1 :]] == ["0"] * len(pushes()[after + 1 :])
+    assert re.fullmatch(r"garbage collection: freed \S+, all that is left is sound; pushes are taken", results()[-1])
+    assert must("registry", "registry-tree verify").endswith("\nsound")
+    kept.pull(before)
+
+
+def test_a_collection_killed_in_the_middle_leaves_a_registry_that_takes_pushes(outputs, lingering):
+    begin()
+    assert serves() == ["registry-read-only running", "registry exited"]
+    must("registry", "systemctl kill --kill-who all --signal KILL collect-garbage")
+    eventually(ended)
+    assert serves() == ["registry running"]
+    assert "ended while it was freeing" in results()[-1]
+    assert "pushes are taken (signal, see /var/log/gitlab-stack/collect-garbage.log)" in results()[-1]
+    kept.pull(kept.push("after-the-kill"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cut", ["reboot", "power cut"])
+def test_a_reboot_in_the_middle_of_a_collection_leaves_a_registry_that_takes_pushes(outputs, lingering, cut):
+    begin()
+    if cut == "reboot":
+        client("ec2").reboot_instances(InstanceIds=[outputs["instanceIds"]["registry"]])
+    else:
+        on("registry", "systemctl reboot --force --force")
+    eventually(lambda: on("registry", "test ! -e /run/lingers").status == 0)
+    eventually(lambda: on("runner", f"curl -fsS http://{outputs['registryHost']}/").status == 0)
+    assert serves() == ["registry running"]
+    kept.pull(kept.push("after-the-reboot"))
+    assert must("registry", "registry-tree verify").endswith("\nsound")
+
+
+@pytest.mark.long
+def test_the_timer_follows_the_settings_and_an_up_waits_for_a_collection(outputs, lingering):
+    stack.configure("registryGarbageCollection", "Sun 03:00")
+    try:
+        begin()
+        heal()
+        assert "all that is left is sound" in results()[-1]
+        assert must("registry", "systemctl is-enabled collect-garbage.timer") == "enabled"
+        assert " 03:00:00 " in must("registry", "systemctl list-timers --no-legend collect-garbage.timer")
+    finally:
+        stack.configure("registryGarbageCollection", None)
+    heal()
+    assert on("registry", "systemctl cat collect-garbage.timer").status != 0

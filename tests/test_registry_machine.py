@@ -1,0 +1,273 @@
+"""What runs on the registry's machine, run for real on stores that real registry servers wrote; Docker is played."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from configuration.remote_step import script
+from programs import registry_tree
+from tests.registry import digest_of, find, some_bytes
+
+Ran = subprocess.CompletedProcess[str]
+
+DOCKER = """\
+echo "$*" >>{calls}
+case $1 in
+    inspect) echo the-image ;;
+    exec)
+        shift 3
+        {instead}
+        exec {server} "${{@:1:$#-1}}" {configuration}
+        ;;
+esac
+"""
+"""What it is told is written down; `exec` is the registry's own collection."""
+
+
+@pytest.fixture
+def tools(registry, tmp_path) -> Path:
+    """registry-tree, which looks at the store, and a data volume that is mounted."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    put(folder, "mountpoint", "")
+    put(folder, "curl", "")
+    put(folder, "registry-tree", f'exec {sys.executable} {registry_tree.__file__} "$@" --root {registry.root}')
+    return folder
+
+
+def put(folder: Path, tool: str, text: str) -> None:
+    (folder / tool).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / tool).chmod(0o755)
+
+
+# The proof ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def find_image(tools) -> Callable[[str, str], Ran]:
+    """Runs the step; its result is on standard error."""
+
+    def run(image: str, digest: str) -> Ran:
+        return subprocess.run(
+            ["bash", "-c", f"exec 3>&2\n{script('find_image.sh')}", "find_image", image, digest],
+            capture_output=True,
+            text=True,
+            env={"PATH": f"{tools}:{os.environ['PATH']}"},
+            check=False,
+        )
+
+    return run
+
+
+def test_the_image_of_the_proof_is_shown_with_the_digest_that_the_push_reported(find_image, filled):
+    digest = filled.made["app"]
+    found = find_image("group/app:1.0", digest)
+    assert found.returncode == 0, found.stdout
+    assert f"-> {digest}" in found.stdout
+    assert found.stdout.endswith("sound\n")
+    assert json.loads(found.stderr)["checks"][0]["check"] == "image on the data volume"
+
+
+def test_a_proof_whose_image_is_not_there_or_another_one_or_damaged_fails(find_image, registry, filled):
+    for image, digest, message in (
+        ("group/app:none", filled.made["app"], "stores somewhere else than on its data volume"),
+        ("nobody/app:1.0", filled.made["app"], "stores somewhere else than on its data volume"),
+        ("group/app:1.0", filled.made["shared"], "is another one"),
+    ):
+        refused = find_image(image, digest)
+        assert refused.returncode == 1
+        assert message in refused.stdout
+    damage(registry)
+    damaged = find_image("another:v1", filled.made["elsewhere"])
+    assert damaged.returncode == 1
+    assert "DAMAGE wrong digest" in damaged.stdout
+
+
+def damage(registry) -> None:
+    """A layer of another:v1 has wrong bytes."""
+    hexadecimal = digest_of(some_bytes("another")).removeprefix("sha256:")
+    (registry.store / f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data").write_bytes(b"?" * 3000)
+
+
+# Garbage collection ---------------------------------------------------------------------------------------------------
+
+
+class Collection:
+    """collect-garbage as the step lays it down, with its folders moved below a scratch one."""
+
+    def __init__(self, folder: Path, registry, tools: Path) -> None:
+        found = re.search(
+            r"<<'COLLECT_GARBAGE'\n(.*?)COLLECT_GARBAGE\n", script("schedule_garbage_collection.sh"), re.S
+        )
+        assert found
+        self.program = found[1].replace("/srv/registry/images", str(registry.root))
+        for place in ("/run/", "/var/log/gitlab-stack/"):
+            self.program = self.program.replace(place, f"{folder}{place}")
+            (folder / place.strip("/")).mkdir(parents=True)
+        (folder / "run/collect-garbage").mkdir()
+        self.environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
+        self.folder = folder
+        self.registry = registry
+        self.tools = tools
+        self.calls = folder / "calls"
+        self.docker()
+
+    def docker(self, instead: str = "") -> None:
+        """Lay down Docker; `instead` is done before the collection."""
+        words = {"server": self.registry.program, "configuration": self.registry.configuration, "calls": self.calls}
+        put(self.tools, "docker", DOCKER.format(instead=instead, **words))
+
+    def command(self, *arguments: str) -> list[str]:
+        return ["bash", "-c", self.program, "collect-garbage", *arguments]
+
+    def run(self, *options: str) -> tuple[int, str]:
+        """As systemd runs it. Returns the first status, and what is in the journal."""
+        first = self._ask("collect", "5000", *options)
+        return first.returncode, first.stdout + self.finish("success" if first.returncode == 0 else "exit-code")
+
+    def finish(self, service_result: str) -> str:
+        last = self._ask("finish", "5000", SERVICE_RESULT=service_result)
+        assert (last.returncode, last.stderr) == (0, "")
+        return last.stdout
+
+    def _ask(self, *arguments: str, **environment: str) -> Ran:
+        return subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            env=self.environment | environment,
+            check=False,
+        )
+
+    def told(self) -> list[str]:
+        """First words of what Docker was told to do, without questions."""
+        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
+        words = [shlex.split(line) for line in lines]
+        return [
+            f"{each[0]} {'registry-read-only' if each[0] == 'run' else each[-1]}"
+            for each in words
+            if each[0] != "inspect"
+        ]
+
+
+BACK = ["rm registry-read-only", "start registry"]
+AWAY = ["stop registry", "run registry-read-only"]
+
+
+@pytest.fixture
+def collection(tmp_path, registry, tools) -> Collection:
+    return Collection(tmp_path / "machine", registry, tools)
+
+
+def foretold(registry) -> set[str]:
+    store = registry_tree.Store(str(registry.root), registry_tree.Progress(None))
+    store.load_blobs()
+    registry_tree.mark(store, untagged=False)
+    return {digest for digest, blob in store.blobs.items() if not blob.kept}
+
+
+def test_what_no_image_needs_is_freed_while_nothing_can_be_pushed(collection):
+    expected, before = foretold(collection.registry), collection.registry.blobs()
+    status, journal = collection.run()
+    assert status == 0, journal
+    assert re.fullmatch(r"garbage collection: freed \d[\d.]*KB, all that is left is sound; pushes are taken\n", journal)
+    assert before - collection.registry.blobs() == expected != set()
+    [exec_] = [line for line in collection.calls.read_text().splitlines() if line.startswith("exec ")]
+    assert exec_ == "exec registry-read-only /bin/registry garbage-collect /etc/docker/registry/config.yml"
+    assert collection.told() == [*AWAY, "exec /etc/docker/registry/config.yml", *BACK]
+    [run] = [line for line in collection.calls.read_text().splitlines() if line.startswith("run ")]
+    assert 'REGISTRY_STORAGE_MAINTENANCE={"readonly": {"enabled": true}}' in run
+    assert run.endswith("the-image")
+
+
+def test_untagged_manifests_go_only_when_they_are_asked_for(collection, filled):
+    untagged = filled.made["round 0"]
+    collection.run()
+    assert untagged in collection.registry.blobs()
+    status, journal = collection.run("-m")
+    assert untagged not in collection.registry.blobs()
+    if filled.registry.program == find("docker-registry"):
+        # Distribution 2.8 takes what a tagged index leads to as well, which is then found out.
+        assert status == 1
+        assert "but then the registry's files were damaged or not looked at: registry-tree verify" in journal
+    else:
+        assert status == 0, journal
+
+
+def test_the_registry_is_left_alone_when_there_is_nothing_to_free(collection):
+    collection.run()
+    collection.calls.unlink()
+    assert collection.run() == (0, "garbage collection: nothing to free; pushes are taken\n")
+    assert "stop registry" not in collection.told()
+
+
+def test_of_a_damaged_store_nothing_is_taken(collection, filled):
+    hexadecimal = filled.made["elsewhere"].removeprefix("sha256:")
+    (collection.registry.store / f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data").write_text("{}")
+    before = collection.registry.blobs()
+    status, journal = collection.run()
+    assert status == 1
+    assert journal.startswith(
+        "garbage collection: refused, because the registry's files are damaged: registry-tree verify"
+    )
+    assert "pushes are taken (exit-code, see /" in journal
+    assert journal.count("\n") == 1
+    assert collection.registry.blobs() == before
+    assert collection.told() == [*AWAY, *BACK]
+
+
+def test_damage_is_told_when_it_is_found_afterwards(collection):
+    damage(collection.registry)
+    status, journal = collection.run()
+    assert status == 1
+    assert re.match(
+        r"garbage collection: freed \S+, but then the registry's files were damaged or not looked at", journal
+    )
+    assert collection.told()[-2:] == BACK
+
+
+def test_a_collection_that_fails_leaves_a_registry_that_takes_pushes(collection):
+    collection.docker("exit 1")
+    status, journal = collection.run()
+    assert status == 1
+    assert journal.startswith(
+        "garbage collection: ended while it was freeing; what is left goes next time; pushes are taken"
+    )
+    assert collection.told()[-2:] == BACK
+
+
+def test_a_collection_that_is_killed_leaves_a_registry_that_takes_pushes(collection):
+    collection.docker("exec sleep 30")
+    killed = subprocess.Popen(collection.command("collect", "5000"), env=collection.environment, process_group=0)
+    deadline = time.monotonic() + 20
+    while "exec /etc/docker/registry/config.yml" not in collection.told():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(killed.pid, 9)
+    killed.wait()
+    assert "ended while it was freeing" in collection.finish("signal")
+    assert collection.told()[-2:] == BACK
+
+
+def test_a_collection_waits_for_a_step_and_touches_nothing_when_it_has_waited_too_long(collection):
+    collection.program = collection.program.replace("--wait 3600", "--wait 0.2")
+    lock = collection.folder / "run/gitlab-stack.lock"
+    with subprocess.Popen(["flock", lock, "sleep", "20"], process_group=0) as step:
+        while subprocess.run(["flock", "--nonblock", lock, "true"], check=False).returncode == 0:
+            time.sleep(0.02)
+        status, journal = collection.run()
+        os.killpg(step.pid, 9)
+    assert status == 75
+    assert journal == (
+        "garbage collection: not begun, a step has kept this machine busy for an hour: "
+        f"fuser -v {collection.folder}/run/gitlab-stack.lock\n"
+    )
+    assert collection.told() == []
