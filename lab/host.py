@@ -21,6 +21,7 @@ MACHINE_TOOLS = {
     "docker": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
+    "git": "git",
     "gpg": "gnupg",
     "haproxy": "haproxy",
     "ip": "iproute2",

@@ -1,18 +1,21 @@
 """Real parts instead of played ones: what `LAB_PARTS` may name, where each part goes, and how it is taken back."""
 
 import contextlib
+import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from lab import parts, report, versions, workspace
 from lab.engine import build
-from lab.vendors import packages, registry, rpm
+from lab.vendors import helper_image, packages, registry, rpm
 from lab.workspace import LabError
 
 RUNNER_SPEC = packages.PLAYED / "gitlab_runner" / "gitlab_runner.spec"
+HELPER_IMAGES_SPEC = packages.SOURCE / "gitlab-runner-helper-images" / "gitlab-runner-helper-images.spec"
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +136,7 @@ def built(tmp_path, monkeypatch):
     for name in ("_sign", "_index", "_publish"):
         monkeypatch.setattr(packages, name, lambda *given: None)
     monkeypatch.setattr(rpm, "build", make)
+    monkeypatch.setattr(helper_image, "pack", lambda runner, tini, archive: None)
     return made
 
 
@@ -169,6 +173,61 @@ def test_the_runners_package_holds_the_real_program_alone_or_what_plays_it(real,
     assert "gitlab-runner install --user=gitlab-runner" in scripts
 
 
+@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+@pytest.mark.parametrize("real", [True, False])
+def test_a_real_runner_finds_its_helper_image_where_it_looks_first(real, tmp_path, monkeypatch):
+    monkeypatch.setattr(rpm, "CACHE", tmp_path)
+    (tmp_path / "image").touch()
+    macros = {"helper_image": str(tmp_path / "image")} if real else {}
+    (package,) = rpm.build(HELPER_IMAGES_SPEC, tmp_path / "out", macros)
+    held = subprocess.run(["rpm", "-qpl", package], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert ("/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.tar.xz" in held) is real
+
+
+@pytest.fixture
+def helper_root(folder, tmp_path, monkeypatch):
+    """What the archive of the helper image holds, unpacked."""
+    monkeypatch.setattr(helper_image, "CACHE", tmp_path)
+    archive, root = tmp_path / "image.tar.xz", tmp_path / "root"
+    tini = tmp_path / "tini"
+    tini.write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    tini.chmod(0o755)
+    helper_image.pack(add(folder, "gitlab-runner"), tini, archive)
+    with tarfile.open(archive) as packed:
+        assert {(entry.uid, entry.gid) for entry in packed} == {(0, 0)}
+        packed.extractall(root, filter="fully_trusted")
+    (root / "dev").mkdir()
+    (root / "dev" / "null").touch()  # as good as the device for what is run here
+    return root
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root enters an image")
+
+
+@needs_root
+def test_the_helper_image_runs_the_runner_as_the_helper_and_git_over_http(helper_root):
+    def inside(*command):
+        done = subprocess.run(["chroot", helper_root, *command], capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert inside("gitlab-runner-helper") == "real\n"
+    assert inside("git", "init", "--quiet", "/builds") == ""
+    assert "Failed to connect to 127.0.0.1 port 1" in inside("git", "ls-remote", "http://127.0.0.1:1/")
+
+
+@needs_root
+def test_the_helper_image_runs_the_scripts_that_a_runner_writes_for_bash(helper_root):
+    script = "set -eo pipefail; set +o noclobber; : | eval $'touch /tmp/cloned\\nstat -c %a /tmp/cloned'"
+    done = subprocess.run(
+        ["chroot", helper_root, "/usr/bin/dumb-init", "/entrypoint", "gitlab-runner-build"],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("666\n", "")
+
+
 @pytest.fixture
 def images(tmp_path, monkeypatch):
     """The servers that went into an image; nothing is built from the folder that was prepared."""
@@ -184,7 +243,7 @@ def images(tmp_path, monkeypatch):
         add(tools, name, "ancestor")
     monkeypatch.setattr(registry, "STORAGE", tmp_path / "vendors" / "registry")
     monkeypatch.setattr(registry, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(registry, "_program", lambda name: tools / name)
+    monkeypatch.setattr(registry, "find_program", lambda name: tools / name)
     monkeypatch.setattr(registry, "_fill", fill)
     monkeypatch.setattr(registry, "stop", lambda: None)
     return made

@@ -32,7 +32,7 @@ def ensure() -> None:
     Needs the lab's engine to run. Raises LabError when a step fails.
     """
     part = parts.find(parts.REGISTRY)
-    server, busybox = part or _program(SERVER), _program("busybox")
+    server, busybox = part or find_program(SERVER), find_program("busybox")
     wanted = inputs_hash(Path(__file__), SOURCE, server, busybox)
     marker = STORAGE / "inputs"
     if marker.exists() and marker.read_text() == wanted:
@@ -57,10 +57,7 @@ def prepare_context(context: Path, server: Path, busybox: Path) -> None:
     (root / "bin").mkdir(parents=True)
     shutil.copy2(server, root / "bin" / "registry")
     shutil.copy2(busybox, root / "bin" / "busybox")
-    for library in libraries(call("ldd", str(server), check=False)):  # which fails for a static program: it has none
-        target = root / library.relative_to("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(library, target)
+    copy_libraries(server, root)
     # Whatever the umask is: the server runs as a user of its own.
     call("chmod", "--recursive", "u=rwX,go=rX", str(context))
 
@@ -77,13 +74,22 @@ def stop() -> None:
     _daemon.stop()
 
 
+def copy_libraries(program: Path, root: Path) -> None:
+    """Put the libraries that a program is linked to where it looks for them below `root`."""
+    for library in libraries(call("ldd", str(program), check=False)):  # which fails for a static program: it has none
+        target = root / library.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(library, target)
+
+
 def libraries(listed: str) -> list[Path]:
     """The files in the output of ldd."""
     words = (line.split() for line in listed.splitlines())
     return sorted({Path(word) for line in words for word in line if word.startswith("/")})
 
 
-def _program(name: str) -> Path:
+def find_program(name: str) -> Path:
+    """This machine's program of that name. Raises LabError when it is not there."""
     found = shutil.which(name)
     if found is None:
         raise LabError(f"{name} is not there: `python -m lab up` installs it when run as root")
