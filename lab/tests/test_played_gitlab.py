@@ -5,18 +5,11 @@ import contextlib
 import http.client
 import json
 import os
-import select
 import shutil
 import socket
-import socketserver
-import struct
 import subprocess
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,174 +21,29 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from configuration.registry_config import render_registry_config
 from lab import parts
+from lab.tests.gitlab_server import (
+    CLIENT,
+    PASSWORD,
+    PROJECT,
+    Answer,
+    Server,
+    balancer,
+    free_port,
+    needed,
+    proxy_header,
+    server,
+    wait_until,
+)
 from lab.workspace import ROOT
 
-OPT = ROOT / "lab/played/gitlab_ce/root/opt/gitlab"
 PLAYED_RUNNER = ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner"
 RUNNERS = [[sys.executable, str(PLAYED_RUNNER)]]
 if real := parts.find(parts.RUNNER):
     RUNNERS.append([str(real)])
 REGISTRIES = [str(found) for found in (shutil.which("docker-registry"), parts.find(parts.REGISTRY)) if found]
-PASSWORD = "hg29fjQQ01mmz7Lp"
-PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-PROJECT = "stack/acceptance"
-CLIENT = "203.0.113.77"
-RUBY_SETUP = """
-admin = User.admins.active.order(:id).first
-organization = Organizations::Organization.default_organization
-group = Groups::CreateService.new(admin, { name: 'stack', path: 'stack', organization_id: organization.id,
-  visibility_level: Gitlab::VisibilityLevel::PRIVATE }).execute.payload.fetch(:group)
-project = Projects::CreateService.new(admin, { name: 'acceptance', path: 'acceptance', namespace_id: group.id,
-  visibility_level: Gitlab::VisibilityLevel::PRIVATE }).execute
-runner = Ci::Runners::CreateRunnerService.new(user: admin, params: { runner_type: 'instance_type', description: 'r',
-  run_untagged: true, paused: false, tag_list: [] }).execute.payload.fetch(:runner)
-token = Projects::DeployTokens::CreateService.new(project, admin,
-  { name: 'acceptance', expires_at: Date.tomorrow.iso8601, read_registry: true, write_registry: true }).execute
-api = admin.personal_access_tokens.create!(name: 'api', scopes: %w[api], expires_at: 1.day.from_now)
-puts JSON.generate(runner: runner.token, user: token[:deploy_token].username, deploy: token[:deploy_token].token,
-  api: api.token)
-"""
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("ruby", "ssh-keygen"))) or not Path("/usr/sbin/nginx").exists(),
-    reason="the played GitLab needs ruby, ssh-keygen and nginx",
-)
-
-
-@dataclass
-class Answer:
-    status: int
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-@dataclass
-class Server:
-    """A machine that is only a folder."""
-
-    root: Path
-    http: int
-    ssh: int
-    secrets: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "LAB_ROOT": str(self.root)}
-
-    @property
-    def socket(self) -> Path:
-        return self.root / "var/opt/gitlab/gitlab-workhorse/sockets/socket"
-
-    @property
-    def key_path(self) -> Path:
-        return self.root / "var/opt/gitlab/gitlab-rails/etc/gitlab-registry.key"
-
-    @property
-    def certificate(self) -> x509.Certificate:
-        """What is carried to the registry."""
-        kept = json.loads((self.root / "etc/gitlab/gitlab-secrets.json").read_text())
-        return x509.load_pem_x509_certificate(kept["registry"]["internal_certificate"].encode())
-
-    def run(self, command: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, str(OPT / "bin" / command), *arguments]
-        return subprocess.run(program, env=self.environment, input=input, capture_output=True, text=True, check=False)
-
-    def configure(self, more: str = "") -> subprocess.CompletedProcess[str]:
-        (self.root / "etc/gitlab/gitlab.rb").write_text(
-            f"""
-            external_url 'http://203.0.113.16'
-            nginx['listen_port'] = {self.http}
-            nginx['listen_addresses'] = ['127.0.0.1']
-            nginx['status'] = {{ 'port' => {free_port()}, 'listen_addresses' => ['127.0.0.1'] }}
-            nginx['proxy_protocol'] = true
-            nginx['real_ip_trusted_addresses'] = ['127.0.0.1/32']
-            gitlab_sshd['enable'] = true
-            gitlab_sshd['listen_address'] = '127.0.0.1:{self.ssh}'
-            gitlab_sshd['proxy_protocol'] = true
-            registry['enable'] = false
-            gitlab_rails['registry_enabled'] = true
-            gitlab_rails['registry_host'] = '203.0.113.16'
-            gitlab_rails['registry_port'] = '5000'
-            gitlab_rails['registry_api_url'] = 'http://127.0.0.1:1'
-            gitlab_rails['initial_root_password'] = '{PASSWORD}'
-            prometheus_monitoring['enable'] = false
-            gitlab_kas['enable'] = false
-            {more}
-            """
-        )
-        return self.run("gitlab-ctl", "reconfigure")
-
-    def console(self, script: str) -> str:
-        done = self.run("gitlab-rails", "runner", script)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def ask(self, method: str, path: str, *, client: str | None = CLIENT, body: Any = None, **headers: str) -> Answer:
-        """Through nginx, as behind the balancer; `client` None is the balancer's own health check."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
-        connection.connect()
-        connection.sock.sendall(proxy_header(client))
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        if body is not None:
-            named["Content-Type"] = "application/json"
-        connection.request(method, path, None if body is None else json.dumps(body), named)
-        response = connection.getresponse()
-        answer = Answer(response.status, response.read())
-        connection.close()
-        return answer
-
-    def get(self, path: str, **options: Any) -> Answer:
-        return self.ask("GET", path, **options)
-
-    def token(self, user: str, password: str, *scopes: str) -> Answer:
-        query = "&".join(["service=container_registry", *(f"scope={scope}" for scope in scopes)])
-        credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
-        return self.get(f"/jwt/auth?{query}", Authorization=f"Basic {credentials}")
-
-
-def proxy_header(client: str | None) -> bytes:
-    """PROXY protocol version 2; without a client the command is LOCAL."""
-    if client is None:
-        return PROXY_SIGNATURE + bytes([0x20, 0]) + struct.pack("!H", 0)
-    addresses = socket.inet_aton(client) + socket.inet_aton("203.0.113.16") + struct.pack("!HH", 40000, 80)
-    return PROXY_SIGNATURE + bytes([0x21, 0x11]) + struct.pack("!H", len(addresses)) + addresses
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def wait_until(condition: Any, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    # Not pytest's folder: the names of sockets must be short.
-    root = Path(tempfile.mkdtemp(prefix="lab-"))
-    (root / "etc/gitlab").mkdir(parents=True)
-    machine = Server(root, free_port(), free_port())
-    command = [sys.executable, "-m", "lab_gitlab.supervisor"]
-    folder = OPT / "embedded/service/gitlab-rails"
-    supervisor = subprocess.Popen(command, cwd=folder, env=machine.environment)
-    try:
-        done = machine.configure()
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.endswith("gitlab Reconfigured!\n")
-        wait_until(machine.socket.exists)
-        machine.secrets = json.loads(machine.console(RUBY_SETUP))
-        yield machine
-    finally:
-        supervisor.terminate()
-        supervisor.wait(20)
-        shutil.rmtree(root)
+__all__ = ["server"]
+pytestmark = needed
 
 
 # Seen from outside
@@ -457,31 +305,6 @@ def test_runners_through_the_api(server):
     assert server.console("puts Ci::Runner.where(description: 'second').pluck(:active).inspect") == "[false]"
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 204
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 403
-
-
-@contextlib.contextmanager
-def balancer(server: Server) -> Iterator[str]:
-    """Goes between a client that knows nothing of the PROXY protocol and nginx; yields its URL."""
-
-    class Connection(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with socket.create_connection(("127.0.0.1", server.http)) as target:
-                target.sendall(proxy_header(CLIENT))
-                other = {self.request: target, target: self.request}
-                while True:
-                    for source in select.select(list(other), [], [])[0]:
-                        data = source.recv(65536)
-                        if not data:
-                            return
-                        other[source].sendall(data)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection) as listener:
-        listener.daemon_threads = True
-        threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
-        try:
-            yield f"http://127.0.0.1:{listener.server_address[1]}"
-        finally:
-            listener.shutdown()
 
 
 @pytest.mark.parametrize("program", RUNNERS, ids=["played", "real"][: len(RUNNERS)])

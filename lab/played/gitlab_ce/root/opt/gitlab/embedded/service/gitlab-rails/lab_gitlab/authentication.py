@@ -5,34 +5,52 @@ Source: gitlab-org/gitlab lib/gitlab/auth.rb, app/controllers/jwt_controller.rb.
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab_gitlab import instance_settings, projects, users
+from lab_gitlab import ci_records, instance_settings, projects, users
 from lab_gitlab.application import Application
 from lab_gitlab.http_server import Request
+from lab_gitlab.job_variables import JOB_USER
 from lab_gitlab.records import Record
 
 PULL, PUSH, ADMIN = "read_container_image", "create_container_image", "admin_container_image"
-ALL = frozenset({PULL, PUSH, ADMIN})
+DOWNLOAD, UPLOAD = "download_code", "push_code"
+ALL = frozenset({PULL, PUSH, ADMIN, DOWNLOAD, UPLOAD})
 ABILITIES_OF_SCOPE = {
     "api": ALL,
-    "read_api": frozenset({PULL}),
+    "read_api": frozenset({PULL, DOWNLOAD}),
     "read_registry": frozenset({PULL}),
     "write_registry": frozenset({PUSH}),
+    "read_repository": frozenset({DOWNLOAD}),
+    "write_repository": frozenset({DOWNLOAD, UPLOAD}),
 }
+ABILITIES_OF_JOB = frozenset({PULL, PUSH, DOWNLOAD})
+"""In the job's own project. Pushing code is a setting of the project that is off from the start."""
 
 
 @dataclass(frozen=True)
 class Actor:
-    """A person or a deploy token, with what it may do to images at all."""
+    """A person, a deploy token or a job, with what it may do to images and code at all."""
 
     kind: str
     abilities: frozenset[str]
     user: Record | None = None
     deploy_token: Record | None = None
+    job: Record | None = None
 
 
-ANONYMOUS = Actor("none", frozenset({PULL}))
+ANONYMOUS = Actor("none", frozenset({PULL, DOWNLOAD}))
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who uses the API: a user by one of their tokens, or a job on its user's behalf."""
+
+    user: Record
+    scopes: Sequence[str] = ()
+    token: Record | None = None
+    job: Record | None = None
 
 
 class AccessDeniedError(Exception):
@@ -45,25 +63,37 @@ def git_client(app: Application, request: Request) -> Actor:
     if credentials is None:
         return ANONYMOUS
     login, password = credentials
-    actor = _with_access_token(app, password) or _with_deploy_token(app, login, password)
-    actor = actor or _with_password(app, login, password)
+    actor = _with_job_token(app, login, password) or _with_access_token(app, password)
+    actor = actor or _with_deploy_token(app, login, password) or _with_password(app, login, password)
     if actor is None:
         raise AccessDeniedError
     return actor
 
 
-def api_user(app: Application, request: Request) -> tuple[Record, list[str]] | None:
-    """User and scopes of the personal access token that came with an API request. Raises AccessDeniedError."""
+def api_caller(app: Application, request: Request) -> Caller | None:
+    """Who an API request is from, by the token that came with it; nobody without one. Raises AccessDeniedError."""
+    job_token = request.headers.get("job-token") or request.parameter("job_token")
     token = request.headers.get("private-token") or request.parameter("private_token")
     kind, _, value = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         token = token or value
+    if job_token and not token:
+        return caller_of_job(app, job_token)
     if not token:
         return None
     found = users.access_token(app, token)
     if found is None:
+        raise AccessDeniedError(users.why_not(app, token))
+    return Caller(found[1], found[0]["scopes"], token=found[0])
+
+
+def caller_of_job(app: Application, token: str) -> Caller:
+    """Raises AccessDeniedError unless the job of this token runs."""
+    job = ci_records.job_with_token(app, token)
+    user = users.USER.find(app, id=job["user_id"]) if job else None
+    if job is None or user is None or user["state"] != "active":
         raise AccessDeniedError
-    return found[1], found[0]["scopes"]
+    return Caller(user, job=job)
 
 
 def _basic(request: Request) -> tuple[str, str] | None:
@@ -75,6 +105,16 @@ def _basic(request: Request) -> tuple[str, str] | None:
     except (binascii.Error, UnicodeDecodeError):
         raise AccessDeniedError from None
     return login, password
+
+
+def _with_job_token(app: Application, login: str, password: str) -> Actor | None:
+    if login != JOB_USER or not password:
+        return None
+    try:
+        caller = caller_of_job(app, password)
+    except AccessDeniedError:
+        return None
+    return Actor("build", ABILITIES_OF_JOB, user=caller.user, job=caller.job)
 
 
 def _with_access_token(app: Application, password: str) -> Actor | None:

@@ -1,5 +1,6 @@
 """A small web server on a Unix socket, with routes: the part of Puma and Rack."""
 
+import gzip
 import http.server
 import ipaddress
 import json
@@ -45,10 +46,37 @@ class Request:
     def fields(self) -> dict[str, Any]:
         """What was sent along: query, then form or JSON."""
         fields: dict[str, Any] = {name: values[-1] for name, values in self.query.items()}
-        if self.headers.get("content-type", "").startswith("application/json"):
+        kind = self.headers.get("content-type", "")
+        if kind.startswith("multipart/form-data"):
+            return fields | {
+                part.name: part.content.decode(errors="replace") for part in self.parts if not part.filename
+            }
+        if kind.startswith("application/json"):
             sent = json.loads(self.body or b"{}")
             return fields | (sent if isinstance(sent, dict) else {})
         return fields | {name: values[-1] for name, values in parse_qs(self.body.decode(errors="replace")).items()}
+
+    @property
+    def parts(self) -> list["Part"]:
+        """What a form sent as multipart/form-data holds (RFC 7578)."""
+        boundary = re.search(r'boundary="?([^";]+)"?', self.headers.get("content-type", ""))
+        if boundary is None:
+            return []
+        found = []
+        for block in (b"\r\n" + self.body).split(b"\r\n--" + boundary[1].encode())[1:-1]:
+            head, _, content = block.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+            names = dict(re.findall(r'(\w+)="([^"]*)"', head.decode(errors="replace")))
+            found.append(Part(names.get("name", ""), names.get("filename"), content))
+        return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """A field of a form; a file where there is a `filename`."""
+
+    name: str
+    filename: str | None
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -70,13 +98,17 @@ Handler = Callable[..., Response]
 
 
 class Routes:
-    """Which function answers which path. `:name` in a path is one segment, decoded and handed over by that name."""
+    """Which function answers which path.
+
+    `:name` in a path is one segment, `*name` any number of them; both are decoded and handed over by that name.
+    """
 
     def __init__(self) -> None:
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
 
     def add(self, method: str, path: str) -> Callable[[Handler], Handler]:
-        pattern = re.compile(re.sub(r":(\w+)", r"(?P<\1>[^/]+)", path))
+        segments = re.sub(r":(\w+)", r"(?P<\1>[^/]+)", path.replace(".", r"\."))
+        pattern = re.compile(re.sub(r"\*(\w+)", r"(?P<\1>.+)", segments))
 
         def remember(handler: Handler) -> Handler:
             self._routes.append((method, pattern, handler))
@@ -151,7 +183,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
             path=path,
             query=parse_qs(query, keep_blank_values=True),
             headers=headers,
-            body=self.rfile.read(int(headers.get("content-length") or 0)),
+            body=self._body(headers),
             client=client_address(headers.get("x-forwarded-for"), self.server.trusted_proxies),
         )
         try:
@@ -170,6 +202,19 @@ class _Connection(http.server.BaseHTTPRequestHandler):
                 "duration_s": round(time.monotonic() - started, 4),
             }
         )
+
+    def _body(self, headers: Mapping[str, str]) -> bytes:
+        if headers.get("transfer-encoding", "").lower() != "chunked":
+            body = self.rfile.read(int(headers.get("content-length") or 0))
+        else:
+            chunks = []
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass  # trailers
+            body = b"".join(chunks)
+        return gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _serve
 

@@ -62,7 +62,7 @@ def _grant(app: Application, actor: Actor, scope: str) -> registry_tokens.Access
     project = projects.project_of_image(app, name)
     if project is None or not project["container_registry_enabled"]:
         return None
-    allowed = [action for action in actions if _may(actor, action, project)]
+    allowed = [action for action in actions if _may(app, actor, action, project)]
     if not allowed:
         return None
     if "push" in allowed:
@@ -75,7 +75,11 @@ def _grant(app: Application, actor: Actor, scope: str) -> registry_tokens.Access
     }
 
 
-def _may(actor: Actor, action: str, project: Record) -> bool:
+def _may(app: Application, actor: Actor, action: str, project: Record) -> bool:
+    if actor.job:
+        # Images of its own project, whatever its user may; a job does not get at those of others.
+        own = actor.job["project_id"] == project["id"]
+        return own and action in ("pull", "push", "delete") and projects.may_write(app, project, actor.user)
     ability = {
         "pull": authentication.PULL,
         "push": authentication.PUSH,
@@ -87,8 +91,8 @@ def _may(actor: Actor, action: str, project: Record) -> bool:
     if actor.deploy_token:
         return bool(actor.deploy_token["project_id"] == project["id"])
     if action == "pull":
-        return projects.may_read(project, actor.user)
-    return projects.may_write(project, actor.user)
+        return projects.may_read_code(app, project, actor.user)
+    return projects.may_write(app, project, actor.user)
 
 
 def _errors(status: int, code: str, message: str) -> Response:

@@ -24,6 +24,7 @@ def program(hidden: str, usual: str) -> str:
 
 
 RUBY = program("/usr/libexec/lab/ruby", "ruby")
+GIT = program("/usr/libexec/lab/git", "git")
 NGINX = program("/usr/libexec/lab/nginx", "/usr/sbin/nginx")
 
 INSTALL = Path(__file__).resolve().parents[4]
@@ -58,6 +59,9 @@ POSTGRESQL_DATA = POSTGRESQL / "data"
 POSTGRESQL_SOCKET = POSTGRESQL / ".s.PGSQL.5432"
 REDIS = VAR / "redis"
 REDIS_SOCKET = REDIS / "redis.socket"
+REPOSITORIES = VAR / "git-data/repositories"
+BUILDS = VAR / "gitlab-ci/builds"
+ARTIFACTS = RAILS_VAR / "shared/artifacts"
 GITALY = VAR / "gitaly"
 GITALY_SOCKET = GITALY / "gitaly.socket"
 NGINX_DIRECTORY = VAR / "nginx"

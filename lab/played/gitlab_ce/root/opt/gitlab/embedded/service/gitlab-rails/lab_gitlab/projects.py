@@ -1,13 +1,16 @@
-"""Groups, projects, their deploy tokens and their image repositories."""
+"""Groups, projects, their deploy tokens and their image repositories.
+
+Source: gitlab-org/gitlab app/models/project.rb, app/services/projects/, app/policies/project_policy.rb.
+"""
 
 import datetime
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import crypto, registry_client
+from lab_gitlab import ci_records, crypto, members, registry_client, repositories
 from lab_gitlab.application import Application
-from lab_gitlab.records import Column, Errors, Model, Record, RecordInvalidError
+from lab_gitlab.records import Column, Errors, Model, Record, RecordInvalidError, shown
 
 PRIVATE, INTERNAL, PUBLIC = 0, 10, 20
 VISIBILITY = {PRIVATE: "private", INTERNAL: "internal", PUBLIC: "public"}
@@ -69,10 +72,13 @@ class Group(Namespace):
     def before_destroy(self, app: Application, record: Record) -> None:
         for project in PROJECT.select(app, {"namespace_id": record["id"]}):
             PROJECT.destroy(app, project)
+        for group in GROUP.select(app, {"parent_id": record["id"]}):
+            GROUP.destroy(app, group)
+        members.remove_all(app, "Namespace", record)
 
 
 class Project(Model):
-    """A project; no repository is played yet."""
+    """A project; its git repository is made when it is first looked into. `build_timeout` is in seconds."""
 
     name = "Project"
     table = "projects"
@@ -87,6 +93,11 @@ class Project(Model):
         "visibility_level": Column("integer", PRIVATE),
         "container_registry_enabled": Column("boolean", True),
         "shared_runners_enabled": Column("boolean", True),
+        "builds_enabled": Column("boolean", True),
+        "default_branch": Column("text", "main"),
+        "build_timeout": Column("integer", 3600),
+        "ci_config_path": Column(),
+        "ci_default_git_depth": Column("integer", 20),
         "created_at": Column("time"),
     }
     virtual = ("initialize_with_readme",)
@@ -120,6 +131,10 @@ class Project(Model):
             CONTAINER_REPOSITORY.destroy(app, repository)
         for token in DEPLOY_TOKEN.select(app, {"project_id": record["id"]}):
             DEPLOY_TOKEN.destroy(app, token)
+        for pipeline in ci_records.PIPELINE.select(app, {"project_id": record["id"]}):
+            ci_records.PIPELINE.destroy(app, pipeline)
+        members.remove_all(app, "Project", record)
+        repositories.remove(record)
 
 
 class DeployToken(Model):
@@ -199,15 +214,41 @@ def project_of_image(app: Application, image: str) -> Record | None:
     return None
 
 
-def may_read(project: Record, user: Record | None) -> bool:
-    """Administrators and the creator; everybody where the project is public, every user where it is internal."""
+def may_read(app: Application, project: Record, user: Record | None) -> bool:
+    """See the project at all: members, everybody where it is public, every user where it is internal."""
     if project["visibility_level"] == PUBLIC:
         return True
-    return user is not None and (project["visibility_level"] == INTERNAL or may_write(project, user))
+    internal = user is not None and project["visibility_level"] == INTERNAL
+    return internal or members.level(app, project, user) >= members.GUEST
 
 
-def may_write(project: Record, user: Record | None) -> bool:
-    return user is not None and bool(user["admin"] or user["id"] == project["creator_id"])
+def may_read_code(app: Application, project: Record, user: Record | None) -> bool:
+    """See files, pipelines, logs and images, which a guest of a private project does not."""
+    if project["visibility_level"] != PRIVATE:
+        return may_read(app, project, user)
+    return members.level(app, project, user) >= members.REPORTER
+
+
+def may_write(app: Application, project: Record, user: Record | None) -> bool:
+    """Push code and images, run pipelines."""
+    return members.level(app, project, user) >= members.DEVELOPER
+
+
+def may_administer(app: Application, project: Record, user: Record | None) -> bool:
+    return members.level(app, project, user) >= members.MAINTAINER
+
+
+def web_url(app: Application, project: Record) -> str:
+    return f"{app.settings['gitlab']['url']}/{project['full_path']}"
+
+
+def registry_host(app: Application) -> str:
+    return ":".join(str(part) for part in (app.registry["host"], app.registry["port"]) if part)
+
+
+def image_prefix(app: Application, project: Record) -> str | None:
+    """What the names of the project's images begin with; None without a registry."""
+    return f"{registry_host(app)}/{project['full_path'].lower()}" if app.registry["enabled"] else None
 
 
 def repository_path(project: Record, repository: Record) -> str:
@@ -234,12 +275,25 @@ def create_project(app: Application, user: Record, params: Mapping[str, Any]) ->
     """Without a namespace the project is the user's own. Raises RecordInvalidError."""
     own = NAMESPACE.find(app, type="User", owner_id=user["id"])
     given = {"namespace_id": own["id"] if own else None} | dict(params)
-    return PROJECT.create(app, creator_id=user["id"], **given)
+    project = PROJECT.create(app, creator_id=user["id"], **given)
+    if params.get("initialize_with_readme"):
+        author = (user["name"], user["email"])
+        readme = repositories.Action("create", "README.md", content=f"# {project['name']}\n".encode())
+        repositories.write(
+            project,
+            branch=project["default_branch"],
+            parent=None,
+            message="Initial commit",
+            author=author,
+            committer=author,
+            actions=[readme],
+        )
+    return project
 
 
 def create_deploy_token(app: Application, project: Record, user: Record, params: Mapping[str, Any]) -> Record:
     """Raises RecordInvalidError, UnknownAttributeError."""
-    if not may_write(project, user):
+    if not may_administer(app, project, user):
         raise RecordInvalidError([("base", "You are not allowed to create deploy tokens in this project")])
     token = DEPLOY_TOKEN.create(app, project_id=project["id"], creator_id=user["id"], **params)
     if not token["username"]:
@@ -263,18 +317,33 @@ def _utc(moment: str) -> str:
     return parsed.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def present(project: Record, namespace: Record, *, image_prefix: str | None) -> dict[str, Any]:
+def present(app: Application, project: Record) -> dict[str, Any]:
     """As the API shows a project."""
+    namespace = NAMESPACE.select(app, {"id": project["namespace_id"]})[0]
+    url = web_url(app, project)
+    empty = not repositories.branches(project)
     return {
         "id": project["id"],
         "description": project["description"],
         "name": project["name"],
+        "name_with_namespace": f"{namespace['name']} / {project['name']}",
         "path": project["path"],
         "path_with_namespace": project["full_path"],
-        "created_at": project["created_at"],
+        "created_at": shown(project["created_at"]),
+        "default_branch": None if empty else project["default_branch"],
+        "empty_repo": empty,
+        "archived": False,
         "visibility": VISIBILITY[project["visibility_level"]],
+        "http_url_to_repo": f"{url}.git",
+        "web_url": url,
         "container_registry_enabled": project["container_registry_enabled"],
-        "container_registry_image_prefix": image_prefix,
+        "container_registry_access_level": "enabled" if project["container_registry_enabled"] else "disabled",
+        "container_registry_image_prefix": image_prefix(app, project),
+        "builds_access_level": "enabled" if project["builds_enabled"] else "disabled",
+        "build_timeout": project["build_timeout"],
+        "ci_config_path": project["ci_config_path"],
+        "ci_default_git_depth": project["ci_default_git_depth"],
+        "shared_runners_enabled": project["shared_runners_enabled"],
         "creator_id": project["creator_id"],
         "namespace": {
             "id": namespace["id"],
@@ -282,7 +351,22 @@ def present(project: Record, namespace: Record, *, image_prefix: str | None) -> 
             "path": namespace["path"],
             "kind": namespace["type"].lower(),
             "full_path": namespace["full_path"],
+            "parent_id": namespace["parent_id"],
         },
+    }
+
+
+def present_group(app: Application, group: Record) -> dict[str, Any]:
+    return {
+        "id": group["id"],
+        "name": group["name"],
+        "path": group["path"],
+        "full_path": group["full_path"],
+        "parent_id": group["parent_id"],
+        "visibility": VISIBILITY[group["visibility_level"]],
+        "organization_id": group["organization_id"],
+        "web_url": f"{app.settings['gitlab']['url']}/groups/{group['full_path']}",
+        "created_at": shown(group["created_at"]),
     }
 
 

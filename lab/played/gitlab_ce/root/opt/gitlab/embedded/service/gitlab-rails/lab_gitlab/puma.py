@@ -4,12 +4,12 @@ import json
 import threading
 from typing import Any
 
-from lab_gitlab import api, application, health, jwt_auth, pages, paths
+from lab_gitlab import api, application, git_http, health, jwt_auth, pages, paths
 from lab_gitlab.application import Application
 from lab_gitlab.http_server import Request, Response, Server, json_response
 from lab_gitlab.records import now
 
-ROUTES = (health.ROUTES, pages.ROUTES, jwt_auth.ROUTES, api.ROUTES)
+ROUTES = (health.ROUTES, pages.ROUTES, jwt_auth.ROUTES, *api.ROUTES, git_http.ROUTES)
 LOG = paths.LOGS / "gitlab-rails/production_json.log"
 
 

@@ -18,7 +18,7 @@ Errors = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Column:
-    """`kind` is integer, text, boolean, time (UTC), date or list."""
+    """`kind` is integer, text, boolean, time (UTC), date, list, or json: anything that JSON can hold."""
 
     kind: str = "text"
     default: Any = None
@@ -160,7 +160,7 @@ class Model:
 
     def _stored(self, name: str, value: Any) -> Any:
         kind = self.columns[name].kind if name in self.columns else "integer"
-        if kind == "list" and value is not None:
+        if kind in ("list", "json") and value is not None:
             return json.dumps(value)
         if kind == "boolean" and value is not None:
             return int(bool(value))
@@ -172,6 +172,8 @@ class Model:
             value = record.get(name)
             if column.kind == "list":
                 record[name] = json.loads(value) if value else []
+            elif column.kind == "json":
+                record[name] = json.loads(value) if value else None
             elif column.kind == "boolean" and value is not None:
                 record[name] = bool(value)
         return record
@@ -188,6 +190,18 @@ def full_messages(errors: Errors) -> list[str]:
 def now() -> str:
     """This moment as it is stored and sent."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def shown(moment: str | None) -> str | None:
+    """A stored moment as the API shows it: to the millisecond."""
+    return moment and f"{moment[:23]}Z"
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    """None while one of the two has not come."""
+    if start is None or end is None:
+        return None
+    return (datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(start)).total_seconds()
 
 
 def today() -> str:

@@ -1,7 +1,9 @@
 """GitLab as a client of the registry, at gitlab.yml's `api_url`."""
 
+import contextlib
 import http.client
 import json
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,6 +39,43 @@ def digest(app: Application, repository: str, tag: str) -> str | None:
     return None if status == 404 else headers.get("docker-content-digest")
 
 
+def details(app: Application, repository: str, tag: str) -> dict[str, Any] | None:
+    """Digest, revision, size in bytes and moment of making; None when there is no such tag. Raises RegistryError."""
+    status, headers, body = _request(app, "GET", repository, f"manifests/{tag}", "pull")
+    if status == 404:
+        return None
+    manifest = json.loads(body)
+    config = manifest.get("config") or {}
+    made = None
+    if config:
+        _, _, content = _request(app, "GET", repository, f"blobs/{config['digest']}", "pull")
+        with contextlib.suppress(ValueError, AttributeError):
+            made = json.loads(content).get("created")
+    revision = config.get("digest", "").partition(":")[2]
+    return {
+        "revision": revision,
+        "short_revision": revision[:9],
+        "digest": headers.get("docker-content-digest"),
+        "created_at": made,
+        "total_size": config.get("size", 0) + sum(layer["size"] for layer in manifest.get("layers", [])),
+    }
+
+
+def delete_tag(app: Application, repository: str, tag: str) -> bool:
+    """Remove one tag; what it points to stays for others. False when there is none. Raises RegistryError.
+
+    A registry that cannot delete a tag alone (Docker's own) loses what the tag points to, and with it the tag.
+    """
+    status, _, _ = _request(app, "DELETE", repository, f"manifests/{tag}", "pull", "delete", "*", tolerate=(400, 405))
+    if status < 400:
+        return True
+    found = digest(app, repository, tag)
+    if found is None:
+        return False
+    _request(app, "DELETE", repository, f"manifests/{found}", "pull", "delete", "*")
+    return True
+
+
 def delete_tags(app: Application, repository: str) -> None:
     """Remove every tag of a repository with what it points to. Raises RegistryError."""
     if not app.registry["enabled"]:
@@ -46,7 +85,7 @@ def delete_tags(app: Application, repository: str) -> None:
 
 
 def _request(
-    app: Application, method: str, repository: str, path: str, *actions: str
+    app: Application, method: str, repository: str, path: str, *actions: str, tolerate: Sequence[int] = ()
 ) -> tuple[int, dict[str, str], bytes]:
     url = urlsplit(app.registry["api_url"] or "http://localhost:5000/")
     kind: Any = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
@@ -64,6 +103,6 @@ def _request(
         raise RegistryError(f"{url.netloc}: {error.strerror or error}") from None
     finally:
         connection.close()
-    if response.status >= 400 and response.status != 404:
+    if response.status >= 400 and response.status not in (404, *tolerate):
         raise RegistryError(f"{url.netloc} answered {response.status} to {method} {repository}/{path}")
     return response.status, {name.lower(): value for name, value in response.getheaders()}, body

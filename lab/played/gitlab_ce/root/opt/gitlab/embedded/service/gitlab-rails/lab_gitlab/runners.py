@@ -9,7 +9,8 @@ from typing import Any
 
 from lab_gitlab import crypto
 from lab_gitlab.application import Application
-from lab_gitlab.records import Column, Errors, Model, Record, now
+from lab_gitlab.ci_records import BUILD, HOLDS_A_RUNNER
+from lab_gitlab.records import Column, Errors, Model, Record, now, shown
 
 TOKEN_PREFIX = "glrt-t1_"  # of runners made by a user, for the whole instance
 ONLINE = datetime.timedelta(hours=2)
@@ -109,8 +110,8 @@ def runner_with_token(app: Application, token: str) -> Record | None:
     return RUNNER.find(app, token_encrypted=app.cipher.encrypt(token)) if token else None
 
 
-def heartbeat(app: Application, runner: Record, request: Mapping[str, Any], address: str) -> None:
-    """A runner was heard of: note when, and from which machine."""
+def heartbeat(app: Application, runner: Record, request: Mapping[str, Any], address: str) -> Record:
+    """A runner was heard of: note when, and from which machine, which is returned."""
     moment = now()
     RUNNER.update(app, runner, contacted_at=moment)
     info = request.get("info") or {}
@@ -121,9 +122,8 @@ def heartbeat(app: Application, runner: Record, request: Mapping[str, Any], addr
     system = request.get("system_id") or LEGACY_SYSTEM
     manager = manager_of(app, runner, system)
     if manager is None:
-        RUNNER_MANAGER.create(app, runner_id=runner["id"], system_xid=system, **seen)
-    else:
-        RUNNER_MANAGER.update(app, manager, **seen)
+        return RUNNER_MANAGER.create(app, runner_id=runner["id"], system_xid=system, **seen)
+    return RUNNER_MANAGER.update(app, manager, **seen)
 
 
 def manager_of(app: Application, runner: Record, system: str) -> Record | None:
@@ -141,9 +141,14 @@ def status(runner: Record) -> str:
     return "stale" if age > STALE else "offline"
 
 
+def credentials(app: Application, runner: Record) -> dict[str, Any]:
+    """What only the runner itself and who made it get."""
+    return {"id": runner["id"], "token": RUNNER.token(app, runner), "token_expires_at": None}
+
+
 def present(app: Application, runner: Record) -> dict[str, Any]:
     """As the API lists a runner: without its token."""
-    managers = RUNNER_MANAGER.select(app, {"runner_id": runner["id"]}, order=[("contacted_at", "desc")], limit=1)
+    managers = _managers(app, runner)
     state = status(runner)
     return {
         "id": runner["id"],
@@ -156,7 +161,50 @@ def present(app: Application, runner: Record) -> dict[str, Any]:
         "name": "gitlab-runner" if managers else None,
         "online": None if state == "never_contacted" else state == "online",
         "status": state,
+        "created_at": shown(runner["created_at"]),
+        "created_by": None,
+        "job_execution_status": "active" if _is_busy(app, runner) else "idle",
     }
+
+
+def present_details(app: Application, runner: Record) -> dict[str, Any]:
+    """As the API shows a single runner."""
+    managers = _managers(app, runner)
+    machine = managers[0] if managers else {}
+    return {
+        **present(app, runner),
+        "tag_list": runner["tag_list"],
+        "run_untagged": runner["run_untagged"],
+        "locked": runner["locked"],
+        "maximum_timeout": runner["maximum_timeout"],
+        "access_level": runner["access_level"],
+        "maintenance_note": runner["maintenance_note"],
+        **{name: machine.get(name) for name in ("version", "revision", "platform", "architecture")},
+        "contacted_at": shown(runner["contacted_at"]),
+        "projects": [],
+        "groups": [],
+    }
+
+
+def present_manager(manager: Record) -> dict[str, Any]:
+    """As the API shows a machine that works under a runner's token."""
+    return {
+        "id": manager["id"],
+        "system_id": manager["system_xid"],
+        **{name: manager[name] for name in ("version", "revision", "platform", "architecture")},
+        "created_at": shown(manager["created_at"]),
+        "contacted_at": shown(manager["contacted_at"]),
+        "ip_address": manager["ip_address"],
+        "status": status(manager),
+    }
+
+
+def _managers(app: Application, runner: Record) -> list[Record]:
+    return RUNNER_MANAGER.select(app, {"runner_id": runner["id"]}, order=[("contacted_at", "desc")], limit=1)
+
+
+def _is_busy(app: Application, runner: Record) -> bool:
+    return bool(BUILD.select(app, {"runner_id": runner["id"], "status": list(HOLDS_A_RUNNER)}, limit=1))
 
 
 def _age(moment: str) -> datetime.timedelta:

@@ -6,7 +6,7 @@ in the run that makes the tables: when it fails, a second run succeeds and there
 
 from collections.abc import Mapping
 
-from lab_gitlab import instance_settings, projects, runners, users
+from lab_gitlab import ci_records, instance_settings, members, projects, runners, users
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Model, RecordInvalidError, full_messages
 from lab_gitlab.version import version
@@ -26,6 +26,10 @@ MODELS: Mapping[str, Model] = {
         projects.PROJECT,
         projects.DEPLOY_TOKEN,
         projects.CONTAINER_REPOSITORY,
+        members.MEMBER,
+        ci_records.PIPELINE,
+        ci_records.BUILD,
+        ci_records.JOB_ARTIFACT,
         runners.RUNNER,
         runners.RUNNER_MANAGER,
     )
@@ -60,7 +64,7 @@ def _migrate(app: Application) -> None:
 
 def _definition(name: str, column: Column) -> str:
     kind, default = TYPES.get(column.kind, "TEXT"), column.default
-    if default is None or column.kind == "list":
+    if default is None or column.kind in ("list", "json"):
         return f"{name} {kind}"
     return f"{name} {kind} DEFAULT {int(default) if kind == 'INTEGER' else repr(default)}"
 

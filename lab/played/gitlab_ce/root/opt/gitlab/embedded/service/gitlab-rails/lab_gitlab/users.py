@@ -5,7 +5,7 @@ from typing import Any
 
 from lab_gitlab import crypto, instance_settings, passwords
 from lab_gitlab.application import Application
-from lab_gitlab.records import Column, Errors, Model, Record, now
+from lab_gitlab.records import Column, Errors, Model, Record, now, shown, today
 
 PAT_PREFIX = "glpat-"
 PAT_MAXIMUM_DAYS = 400
@@ -27,6 +27,7 @@ class User(Model):
         "encrypted_password": Column(),
         "admin": Column("boolean", False),
         "state": Column("text", "active"),
+        "user_type": Column("text", "human"),
         "otp_required_for_login": Column("boolean", False),
         "created_at": Column("time"),
     }
@@ -35,7 +36,7 @@ class User(Model):
         "active": "state = 'active'",
         "admins": "admin = 1",
         "blocked": "state = 'blocked'",
-        "human": "1",
+        "human": "user_type = 'human'",
         "with_two_factor": "otp_required_for_login = 1",
     }
 
@@ -70,6 +71,7 @@ class PersonalAccessToken(Model):
         "scopes": Column("list", []),
         "expires_at": Column("date"),
         "revoked": Column("boolean", False),
+        "description": Column(),
         "token_digest": Column(),
         "last_used_at": Column("time"),
         "created_at": Column("time"),
@@ -128,6 +130,16 @@ def access_token(app: Application, token: str) -> tuple[Record, Record] | None:
     return found[0], user
 
 
+def why_not(app: Application, token: str) -> str | None:
+    """What the API says of a token that was good once; None for one that never was."""
+    found = PERSONAL_ACCESS_TOKEN.find(app, token_digest=app.cipher.digest(token))
+    if found is None:
+        return None
+    if found["revoked"]:
+        return "Token was revoked. You have to re-authorize from the user."
+    return "Token is expired. You can either do re-authorization or token refresh."
+
+
 def present(user: Record) -> dict[str, Any]:
     """As the API shows a user to an administrator."""
     return {
@@ -138,5 +150,36 @@ def present(user: Record) -> dict[str, Any]:
         "email": user["email"],
         "is_admin": user["admin"],
         "two_factor_enabled": user["otp_required_for_login"],
-        "created_at": user["created_at"],
+        "bot": user["user_type"] != "human",
+        "created_at": shown(user["created_at"]),
+    }
+
+
+def present_basic(app: Application, user: Record) -> dict[str, Any]:
+    """As the API shows a user beside something of theirs."""
+    return {
+        "id": user["id"],
+        "username": user["username"],
+        "name": user["name"],
+        "state": user["state"],
+        "locked": False,
+        "avatar_url": None,
+        "web_url": f"{app.settings['gitlab']['url']}/{user['username']}",
+    }
+
+
+def present_token(token: Record) -> dict[str, Any]:
+    """As the API shows a personal access token: never with the token itself."""
+    over = token["expires_at"] is not None and token["expires_at"] <= today()
+    return {
+        "id": token["id"],
+        "name": token["name"],
+        "revoked": token["revoked"],
+        "created_at": shown(token["created_at"]),
+        "description": token["description"],
+        "scopes": token["scopes"],
+        "user_id": token["user_id"],
+        "last_used_at": shown(token["last_used_at"]),
+        "active": not token["revoked"] and not over,
+        "expires_at": token["expires_at"],
     }

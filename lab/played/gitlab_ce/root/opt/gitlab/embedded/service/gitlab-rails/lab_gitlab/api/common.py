@@ -1,0 +1,185 @@
+"""What every part of the API has in common: who asks, which project is meant, lists in pages, and refusals.
+
+Source: gitlab-org/gitlab lib/api/helpers.rb, lib/api/api_guard.rb, lib/gitlab/pagination/offset_pagination.rb.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+from lab_gitlab import authentication, projects
+from lab_gitlab.application import Application
+from lab_gitlab.authentication import AccessDeniedError, Caller
+from lab_gitlab.http_server import Request, Response, json_response
+from lab_gitlab.records import Errors, Record, RecordInvalidError, UnknownAttributeError
+
+PER_PAGE, PER_PAGE_MAXIMUM = 20, 100
+
+Handler = Callable[..., Response]
+
+
+class RefusedError(Exception):
+    """Carries what the client gets instead."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        super().__init__(response.body.decode(errors="replace"))
+
+
+def message(status: int, text: Any) -> Response:
+    return json_response(status, {"message": text})
+
+
+FORBIDDEN = message(403, "403 Forbidden")
+UNAUTHORIZED = message(401, "401 Unauthorized")
+
+
+def not_found(what: str = "") -> RefusedError:
+    return RefusedError(message(404, f"404 {what} Not Found" if what else "404 Not Found"))
+
+
+def record_not_found() -> RefusedError:
+    """ActiveRecord::RecordNotFound, in the words of the API."""
+    return RefusedError(message(404, "404 Not found"))
+
+
+def forbidden(reason: str = "") -> RefusedError:
+    return RefusedError(message(403, f"403 Forbidden - {reason}" if reason else "403 Forbidden"))
+
+
+def bad_request(text: Any) -> RefusedError:
+    return RefusedError(message(400, text))
+
+
+def invalid(text: str) -> RefusedError:
+    """A parameter is missing or wrong, as Grape says it."""
+    return RefusedError(json_response(400, {"error": text}))
+
+
+def by_attribute(errors: Errors) -> dict[str, list[str]]:
+    """Messages of a record that is not valid, as `render_validation_error!` sends them."""
+    found: dict[str, list[str]] = {}
+    for attribute, text in errors:
+        found.setdefault(attribute, []).append(text)
+    return found
+
+
+def answers(handler: Handler) -> Handler:
+    """Turns what a handler raises into what the client gets."""
+
+    @wraps(handler)
+    def answered(app: Application, request: Request, **path: str) -> Response:
+        try:
+            return handler(app, request, **path)
+        except RefusedError as error:
+            return error.response
+        except RecordInvalidError as error:
+            return message(400, by_attribute(error.errors))
+        except UnknownAttributeError as error:
+            return json_response(400, {"error": str(error)})
+
+    return answered
+
+
+def for_user(*scopes: str, admin: bool = False, job: bool = False) -> Callable[[Handler], Handler]:
+    """Only with a token of one of these scopes (`api` always does, `read_api` for reading); hands the caller over.
+
+    With `job`, also with the token of a job that runs.
+    """
+
+    def decorate(handler: Handler) -> Handler:
+        @wraps(handler)
+        def checked(app: Application, request: Request, **path: str) -> Response:
+            try:
+                caller = authentication.api_caller(app, request)
+            except AccessDeniedError as error:
+                return _denied(str(error))
+            if caller is None or (caller.job and not job):
+                return UNAUTHORIZED
+            reading = ("read_api",) if request.method in ("GET", "HEAD") else ()
+            needed = ("api", *reading, *scopes)
+            if not caller.job and not set(needed) & set(caller.scopes):
+                return _insufficient(needed)
+            if admin and not caller.user["admin"]:
+                return FORBIDDEN
+            return handler(app, request, caller, **path)
+
+        return answers(checked)
+
+    return decorate
+
+
+def _denied(reason: str) -> Response:
+    if reason in ("", "None"):
+        return UNAUTHORIZED
+    return json_response(401, {"error": "invalid_token", "error_description": reason})
+
+
+def _insufficient(scopes: Sequence[str]) -> Response:
+    return json_response(
+        403,
+        {
+            "error": "insufficient_scope",
+            "error_description": "The request requires higher privileges than provided by the access token.",
+            "scope": " ".join(dict.fromkeys(scopes)),
+        },
+    )
+
+
+def project_of(app: Application, caller: Caller, name: str) -> Record:
+    """The project of an id or a path, if the caller may see it. Raises RefusedError."""
+    found = (
+        projects.PROJECT.select(app, {"id": int(name)})
+        if name.isdecimal()
+        else projects.at_full_path(app, projects.PROJECT, name)
+    )
+    if not found or not projects.may_read(app, found[0], caller.user):
+        raise not_found("Project")
+    if caller.job and caller.job["project_id"] != found[0]["id"]:
+        raise forbidden()
+    return found[0]
+
+
+def require(allowed: bool) -> None:
+    """Raises RefusedError unless the caller may."""
+    if not allowed:
+        raise forbidden()
+
+
+def number(text: str, name: str) -> int:
+    """Raises RefusedError for what is no number."""
+    if not text.isdecimal():
+        raise invalid(f"{name} is invalid")
+    return int(text)
+
+
+def needed(fields: Mapping[str, Any], *names: str) -> list[Any]:
+    """Values of fields that must be there. Raises RefusedError with all that are not."""
+    missing = [f"{name} is missing" for name in names if name not in fields]
+    empty = [f"{name} is empty" for name in names if name in fields and fields[name] in ("", None, [])]
+    if missing or empty:
+        raise invalid(", ".join([*missing, *empty]))
+    return [fields[name] for name in names]
+
+
+def boolean(value: Any) -> bool:
+    return str(value).lower() in ("1", "true", "yes", "on", "t")
+
+
+def page(request: Request, entries: Sequence[Any], present: Callable[[Any], Any]) -> Response:
+    """One page of a list, with the headers that clients turn pages by."""
+    asked = int(request.parameter("per_page") or PER_PAGE)
+    size = min(max(asked, 1), PER_PAGE_MAXIMUM)
+    current = max(int(request.parameter("page") or 1), 1)
+    last = max(math.ceil(len(entries) / size), 1)
+    shown = entries[(current - 1) * size : current * size]
+    headers = {
+        "X-Page": str(current),
+        "X-Per-Page": str(size),
+        "X-Total": str(len(entries)),
+        "X-Total-Pages": str(last),
+        "X-Next-Page": str(current + 1) if current < last else "",
+        "X-Prev-Page": str(current - 1) if current > 1 else "",
+    }
+    return json_response(200, [present(entry) for entry in shown], **headers)

@@ -1,0 +1,256 @@
+"""What a runner gets when it asks for a job, and which one (Ci::RegisterJobService).
+
+Source: gitlab-org/gitlab app/services/ci/register_job_service.rb, app/presenters/ci/build_runner_presenter.rb,
+lib/api/entities/ci/job_request/.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab_gitlab import ci_records, job_variables, pipeline_processing, projects, users
+from lab_gitlab.application import Application
+from lab_gitlab.ci_records import BUILD, JOB_ARTIFACT, PIPELINE
+from lab_gitlab.records import Record, now, seconds_between
+
+AFTER_SCRIPT_TIMEOUT = 300  # seconds, the runner's own
+MASKED_PREFIXES = (
+    "glpat-",
+    "gloas-",
+    "gldt-",
+    "glrt-",
+    "glrtr-",
+    "glcbt-",
+    "glptt-",
+    "glft-",
+    "glimt-",
+    "glagent-",
+    "glsoat-",
+    "glffct-",
+)
+FAILURE_REASONS = (
+    *("unknown_failure", "script_failure", "api_failure", "stuck_or_timeout_failure", "runner_system_failure"),
+    *("missing_dependency_failure", "runner_unsupported", "stale_schedule", "job_execution_timeout"),
+    *("archived_failure", "unmet_prerequisites", "scheduler_failure", "data_integrity_failure"),
+    *("forward_deployment_failure", "user_blocked", "project_deleted", "image_pull_failure"),
+)
+
+
+def take(app: Application, runner: Record, manager: Record, features: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The oldest job that the runner may have, now running on it; None when there is none."""
+    if not runner["active"]:
+        return None
+    for waiting in BUILD.select(app, {"status": "pending"}, order=[("id", "asc")]):
+        tags = set(waiting["tag_list"])
+        if not tags <= set(runner["tag_list"]) or (not tags and not runner["run_untagged"]):
+            continue
+        project = projects.PROJECT.find(app, id=waiting["project_id"])
+        if project is None or not project["shared_runners_enabled"]:
+            continue
+        job = _claimed(app, project, runner, manager, waiting, features)
+        if job is None:
+            continue
+        if _lost_dependencies(app, job):
+            pipeline_processing.finish(app, project, job, "failed", reason="missing_dependency_failure")
+            continue
+        pipeline = PIPELINE.select(app, {"id": job["pipeline_id"]})[0]
+        pipeline = pipeline_processing.process(app, pipeline, project)
+        return _payload(app, project, pipeline, job)
+    return None
+
+
+def _claimed(
+    app: Application, project: Record, runner: Record, manager: Record, job: Record, features: Mapping[str, Any]
+) -> Record | None:
+    """Two that ask at once must not both have it."""
+    with app.database.transaction():
+        current = BUILD.find(app, id=job["id"])
+        if current is None or current["status"] != "pending":
+            return None
+        limits = [job["timeout"] or project["build_timeout"], runner["maximum_timeout"]]
+        return BUILD.update(
+            app,
+            current,
+            status="running",
+            started_at=now(),
+            runner_id=runner["id"],
+            runner_manager_id=manager["id"],
+            timeout=min(limit for limit in limits if limit),
+            runner_features=dict(features),
+        )
+
+
+def dependencies(app: Application, job: Record) -> list[Record]:
+    """Jobs whose artifacts the job gets: those of earlier stages, unless `needs` or `dependencies` name others."""
+    pipeline = PIPELINE.select(app, {"id": job["pipeline_id"]})[0]
+    jobs = ci_records.jobs_of(app, pipeline)
+    if job["needs"] is not None:
+        wanted = {need["job"] for need in job["needs"] if need["artifacts"]}
+        found = [other for other in jobs if other["name"] in wanted]
+    else:
+        found = [other for other in jobs if other["stage_idx"] < job["stage_idx"]]
+    named = job["options"].get("dependencies")
+    return [other for other in found if named is None or other["name"] in named]
+
+
+def _lost_dependencies(app: Application, job: Record) -> bool:
+    """Whether artifacts that `dependencies` names are over."""
+    if not job["options"].get("dependencies"):
+        return False
+    return any(_expired(archive(app, other)) for other in dependencies(app, job))
+
+
+def archive(app: Application, job: Record) -> Record | None:
+    return JOB_ARTIFACT.find(app, job_id=job["id"], file_type="archive")
+
+
+def _expired(artifact: Record | None) -> bool:
+    return artifact is not None and artifact["expire_at"] is not None and artifact["expire_at"] < now()
+
+
+def _payload(app: Application, project: Record, pipeline: Record, job: Record) -> dict[str, Any]:
+    token = BUILD.token(app, job) or ""
+    user = users.USER.select(app, {"id": job["user_id"]})[0]
+    before = dependencies(app, job)
+    inherited = [
+        {"key": key, "value": value, "public": False, "masked": False}
+        for other in before
+        for key, value in (other["output_variables"] or {}).items()
+    ]
+    options = job["options"]
+    steps = [_step("script", options["script"], job["timeout"], "on_success", allow_failure=False)]
+    if options["after_script"]:
+        steps.append(_step("after_script", options["after_script"], job["timeout"], "always", allow_failure=True))
+    return {
+        "id": job["id"],
+        "token": token,
+        "allow_git_fetch": True,
+        "job_info": {
+            "id": job["id"],
+            "name": job["name"],
+            "stage": job["stage"],
+            "project_id": project["id"],
+            "project_name": project["name"],
+            "time_in_queue_seconds": round(seconds_between(job["queued_at"], job["started_at"]) or 0.0),
+            "project_jobs_running_on_instance_runners_count": str(_running(app, project, job)),
+        },
+        "git_info": {
+            "repo_url": job_variables.repository_url(app, project, token),
+            "repo_object_format": "sha1",
+            "ref": pipeline["ref"],
+            "sha": pipeline["sha"],
+            "before_sha": pipeline["before_sha"],
+            "ref_type": "tag" if pipeline["tag"] else "branch",
+            "refspecs": _refspecs(pipeline),
+            "depth": project["ci_default_git_depth"],
+        },
+        "runner_info": {"timeout": job["timeout"], "runner_session_url": None},
+        "variables": job_variables.for_job(app, project, pipeline, job, user, token, inherited),
+        "steps": steps,
+        "hooks": [],
+        "image": _image(options["image"]),
+        "services": [_image(service) for service in options["services"]],
+        "artifacts": _artifacts(options["artifacts"]),
+        "cache": [
+            {
+                "key": cache.get("key", "default"),
+                "untracked": cache.get("untracked", False),
+                "policy": cache.get("policy", "pull-push"),
+                "paths": cache.get("paths", []),
+                "when": cache.get("when", "on_success"),
+                "fallback_keys": cache.get("fallback_keys", []),
+            }
+            for cache in options["cache"]
+        ],
+        "credentials": _credentials(app, token),
+        "dependencies": [
+            {"id": other["id"], "name": other["name"], "token": token, **_file(found)}
+            for other in before
+            if (found := archive(app, other)) and not _expired(found)
+        ],
+        "features": {
+            "trace_sections": True,
+            "token_mask_prefixes": list(MASKED_PREFIXES),
+            "failure_reasons": list(FAILURE_REASONS),
+        },
+    }
+
+
+def _step(name: str, script: list[str], timeout: int, when: str, *, allow_failure: bool) -> dict[str, Any]:
+    return {"name": name, "script": script, "timeout": timeout, "when": when, "allow_failure": allow_failure}
+
+
+def _running(app: Application, project: Record, job: Record) -> int:
+    return len(
+        [
+            other
+            for other in BUILD.select(app, {"project_id": project["id"], "status": "running"})
+            if other["id"] != job["id"]
+        ]
+    )
+
+
+def _refspecs(pipeline: Record) -> list[str]:
+    kept = pipeline_processing.reference(pipeline)
+    if pipeline["tag"]:
+        return [f"+{kept}:{kept}", f"+refs/tags/{pipeline['ref']}:refs/tags/{pipeline['ref']}"]
+    return [f"+{kept}:{kept}", f"+refs/heads/{pipeline['ref']}:refs/remotes/origin/{pipeline['ref']}"]
+
+
+def _image(image: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if image is None:
+        return None
+    policy = image.get("pull_policy")
+    user = (image.get("docker") or {}).get("user")
+    return {
+        "name": image["name"],
+        "alias": image.get("alias"),
+        "command": image.get("command"),
+        "entrypoint": image.get("entrypoint"),
+        "ports": [],
+        "executor_opts": {"docker": {"user": user}} if user else {},
+        "pull_policy": [policy] if isinstance(policy, str) else policy,
+        "variables": [{"key": name, "value": str(value)} for name, value in (image.get("variables") or {}).items()],
+    }
+
+
+def _artifacts(artifacts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    if not artifacts:
+        return []
+    common = {"when": artifacts.get("when", "on_success"), "expire_in": artifacts.get("expire_in")}
+    found = []
+    if artifacts.get("paths") or artifacts.get("untracked"):
+        found.append(
+            {
+                "name": artifacts.get("name"),
+                "untracked": artifacts.get("untracked"),
+                "paths": artifacts.get("paths") or [],
+                "exclude": artifacts.get("exclude"),
+                "artifact_type": "archive",
+                "artifact_format": "zip",
+                **common,
+            }
+        )
+    for kind, report in (artifacts.get("reports") or {}).items():
+        name = {"dotenv": ".env", "junit": "junit.xml"}[kind]
+        found.append(
+            {
+                **common,
+                "name": name,
+                "paths": report,
+                "artifact_type": kind,
+                "artifact_format": "gzip",
+                "when": artifacts.get("when", "on_success") if kind == "dotenv" else "always",
+            }
+        )
+    return found
+
+
+def _credentials(app: Application, token: str) -> list[dict[str, str]]:
+    if not app.registry["enabled"]:
+        return []
+    host = projects.registry_host(app)
+    return [{"type": "registry", "url": host, "username": job_variables.JOB_USER, "password": token}]
+
+
+def _file(artifact: Record) -> dict[str, Any]:
+    return {"artifacts_file": {"filename": artifact["filename"], "size": artifact["size"]}}

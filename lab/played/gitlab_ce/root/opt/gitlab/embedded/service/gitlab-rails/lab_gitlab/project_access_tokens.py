@@ -1,0 +1,70 @@
+"""Tokens for one project: each belongs to a bot, a user made for it and a member of that project alone.
+
+Source: gitlab-org/gitlab app/services/resource_access_tokens/create_service.rb, revoke_service.rb.
+"""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from lab_gitlab import members, projects, users
+from lab_gitlab.application import Application
+from lab_gitlab.records import Record
+
+SCOPES = (
+    *("api", "read_api", "create_runner", "manage_runner", "k8s_proxy", "read_repository", "write_repository"),
+    *("read_registry", "write_registry", "ai_features"),
+)
+
+
+def create(app: Application, user: Record, project: Record, params: Mapping[str, Any]) -> Record:
+    """The token, with the token itself as long as nobody stores it.
+
+    Raises PermissionError with what GitLab says to somebody who may not, RecordInvalidError.
+    """
+    if not projects.may_administer(app, project, user):
+        raise PermissionError("User does not have permission to create project access token")
+    level = params.get("access_level") or members.MAINTAINER
+    if level > members.level(app, project, user):
+        raise PermissionError(
+            "Access level of the token can't be greater the access level of the user who created the token"
+        )
+    if level not in members.NAMES:
+        raise PermissionError(
+            "Could not provision maintainer access to the access token. ERROR: Access level is not included in the list"
+        )
+    name = f"project_{project['id']}_bot_{secrets.token_hex(16)}"
+    token = {
+        "name": params.get("name") or f"{project['name']}_token",
+        "scopes": params.get("scopes") or list(SCOPES),
+        "expires_at": params.get("expires_at"),
+        "description": params.get("description"),
+    }
+    with app.database.transaction():
+        bot = users.USER.create(
+            app,
+            username=name,
+            name=token["name"],
+            email=f"{name}@noreply.{app.settings['gitlab']['host']}",
+            user_type="project_bot",
+            password=secrets.token_urlsafe(32),
+        )
+        members.add(app, "Project", project, bot, level, token["expires_at"])
+        return users.PERSONAL_ACCESS_TOKEN.create(app, user_id=bot["id"], **token)
+
+
+def revoke(app: Application, token: Record) -> None:
+    """The bot goes with its token; the real one removes it in the background."""
+    users.PERSONAL_ACCESS_TOKEN.update(app, token, revoked=True)
+    for member in members.MEMBER.select(app, {"user_id": token["user_id"]}):
+        members.MEMBER.destroy(app, member)
+
+
+def of(app: Application, project: Record) -> list[Record]:
+    """Those that are good."""
+    bots = [
+        member["user_id"]
+        for member in members.MEMBER.select(app, {"source_type": "Project", "source_id": project["id"]})
+        if (user := users.USER.find(app, id=member["user_id"])) and user["user_type"] == "project_bot"
+    ]
+    return users.PERSONAL_ACCESS_TOKEN.select(app, {"user_id": bots}, scopes=["active"], order=[("id", "asc")])
