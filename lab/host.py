@@ -16,6 +16,7 @@ ENGINE_TOOLS = {"ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 MACHINE_TOOLS = {
     "busybox": "busybox-static",
     "createrepo_c": "createrepo-c",
+    "curl": "curl",
     "debootstrap": "debootstrap",
     "dnsmasq": "dnsmasq-base",
     "docker": "docker.io",
@@ -31,11 +32,13 @@ MACHINE_TOOLS = {
     "openssl": "openssl",
     "rpmbuild": "rpm",
     "skopeo": "skopeo",
+    "xz": "xz-utils",
 }
 """Executable → Debian package, for machines, network, balancers and the vendors."""
 
 TEST_TOOLS = {
     "docker-registry": "docker-registry",
+    "git": "git",
     "nginx": "nginx-light",
     "rpmbuild": "rpm",
     "ruby": "ruby",

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from lab.cloud.network import VENDORS
 from lab.workspace import RUN, Daemon
 
-VENDOR_NAMES = ("packages.gitlab.com", "download.docker.com", "registry.gitlab.com")
+VENDOR_NAMES = (
+    *("packages.gitlab.com", "download.docker.com", "registry.gitlab.com"),
+    *("registry-1.docker.io", "auth.docker.io"),
+)
 HOSTS = RUN / "names"
 
 

@@ -6,7 +6,7 @@ from lab.cloud.names import command, render_hosts
 
 def test_vendors_and_names():
     assert render_hosts({"b.internal": ("10.42.0.5",), "a.test": ("198.51.100.17", "198.51.100.16")}) == (
-        "198.51.100.2 packages.gitlab.com download.docker.com registry.gitlab.com\n"
+        "198.51.100.2 packages.gitlab.com download.docker.com registry.gitlab.com registry-1.docker.io auth.docker.io\n"
         "198.51.100.16 a.test\n"
         "198.51.100.17 a.test\n"
         "10.42.0.5 b.internal\n"

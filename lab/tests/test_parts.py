@@ -11,7 +11,7 @@ import pytest
 
 from lab import parts, report, versions, workspace
 from lab.engine import build
-from lab.vendors import helper_image, packages, registry, rpm
+from lab.vendors import helper_image, images, packages, registry, rpm
 from lab.workspace import LabError
 
 RUNNER_SPEC = packages.PLAYED / "gitlab_runner" / "gitlab_runner.spec"
@@ -174,14 +174,12 @@ def test_the_runners_package_holds_the_real_program_alone_or_what_plays_it(real,
 
 
 @pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
-@pytest.mark.parametrize("real", [True, False])
-def test_a_real_runner_finds_its_helper_image_where_it_looks_first(real, tmp_path, monkeypatch):
+def test_a_runner_finds_its_helper_image_where_it_looks_first(tmp_path, monkeypatch):
     monkeypatch.setattr(rpm, "CACHE", tmp_path)
     (tmp_path / "image").touch()
-    macros = {"helper_image": str(tmp_path / "image")} if real else {}
-    (package,) = rpm.build(HELPER_IMAGES_SPEC, tmp_path / "out", macros)
+    (package,) = rpm.build(HELPER_IMAGES_SPEC, tmp_path / "out", {"helper_image": str(tmp_path / "image")})
     held = subprocess.run(["rpm", "-qpl", package], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert ("/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.tar.xz" in held) is real
+    assert "/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.tar.xz" in held
 
 
 @pytest.fixture
@@ -229,17 +227,17 @@ def test_the_helper_image_runs_the_scripts_that_a_runner_writes_for_bash(helper_
 
 
 @pytest.fixture
-def images(tmp_path, monkeypatch):
+def servers(tmp_path, monkeypatch):
     """The servers that went into an image; nothing is built from the folder that was prepared."""
     made: list[str] = []
 
-    def fill(storage, context):
+    def fill(storage, contexts, offered):
         storage.mkdir()
-        made.append(says(context / "root/bin/registry"))
+        made.append(says(contexts / offered[0].name / "root/bin/registry"))
 
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("docker-registry", "busybox"):
+    for name in ("docker-registry", "busybox", "curl"):
         add(tools, name, "ancestor")
     monkeypatch.setattr(registry, "STORAGE", tmp_path / "vendors" / "registry")
     monkeypatch.setattr(registry, "CACHE", tmp_path / "cache")
@@ -249,11 +247,11 @@ def images(tmp_path, monkeypatch):
     return made
 
 
-def test_the_registry_image_is_built_again_when_the_real_server_comes_changes_or_goes(folder, images):
+def test_the_registry_image_is_built_again_when_the_real_server_comes_changes_or_goes(folder, servers):
     def server():
-        images.clear()
+        servers.clear()
         registry.ensure()
-        return images[0] if images else "as before"
+        return servers[0] if servers else "as before"
 
     assert server() == "ancestor\n"
     part = add(folder, "registry")
@@ -269,16 +267,16 @@ def test_the_registry_image_is_built_again_when_the_real_server_comes_changes_or
 
 def test_a_server_that_is_linked_statically_brings_no_libraries(folder, tmp_path):
     program = add(folder, "registry")  # ldd has as little to say of a script
-    registry.prepare_context(tmp_path / "context", program, program)
-    root = tmp_path / "context" / "root"
+    root = tmp_path / "root"
+    images.lay_out(root, {"bin/registry": program})
     assert (root / "bin" / "registry").stat().st_mode & 0o777 == 0o755
     assert [folder.name for folder in root.iterdir()] == ["bin"]
 
 
 def test_a_server_that_is_linked_dynamically_brings_its_libraries(tmp_path):
     shell = Path("/bin/sh").resolve()
-    registry.prepare_context(tmp_path / "context", shell, shell)
-    assert list((tmp_path / "context" / "root").rglob("libc.so*"))
+    images.lay_out(tmp_path / "root", {"bin/registry": shell})
+    assert list((tmp_path / "root").rglob("libc.so*"))
 
 
 def test_the_status_tells_real_parts_from_played_ones(monkeypatch):

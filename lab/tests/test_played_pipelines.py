@@ -1,6 +1,5 @@
 """Projects, commits, pipelines and jobs of the played GitLab, as python-gitlab and git see them."""
 
-import base64
 import gzip
 import http.client
 import io
@@ -13,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 import gitlab
 import pytest
 
-from lab.tests.gitlab_server import PASSWORD, PROJECT, balancer, needed, server
+from lab.tests.gitlab_server import PASSWORD, balancer, needed, server
 
 __all__ = ["server"]
 pytestmark = needed

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.vendors import authority, front, packages, registry
+from lab.vendors import authority, front, images, packages, registry
 from lab.workspace import LabError
 
 
@@ -36,7 +36,11 @@ def test_a_missing_spec_is_named(tmp_path: Path):
 def test_addresses_are_below_hosts_that_the_front_answers_for():
     addresses = {package.repository for package in packages.PACKAGES} | set(packages.METADATA_KEYS.values())
     addresses |= {package.key for package in packages.PACKAGES}
-    assert {address.split("/")[0] for address in addresses} | {front.REGISTRY_HOST} == set(front.HOSTS)
+    assert {address.split("/")[0] for address in addresses} | {
+        front.REGISTRY_HOST,
+        front.HUB_HOST,
+        front.HUB_TOKENS_HOST,
+    } == set(front.HOSTS)
 
 
 def test_gitlabs_packages_and_their_list_have_different_keys():
@@ -74,7 +78,7 @@ def test_the_libraries_of_a_program_are_read_from_ldd():
         libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f2e217bf000)
         /lib64/ld-linux-x86-64.so.2 (0x00007f2e219b4000)
     """
-    assert registry.libraries(listed) == [
+    assert images.libraries(listed) == [
         Path("/lib/x86_64-linux-gnu/libc.so.6"),
         Path("/lib64/ld-linux-x86-64.so.2"),
     ]

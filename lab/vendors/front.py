@@ -1,5 +1,9 @@
-"""The vendors' common address: TLS by the lab's authority, then by host name to the packages or the registry."""
+"""The vendors' common address: TLS by the lab's authority, then by host name to the packages or the registry.
 
+Docker Hub wants a token even of those who only read, and gives it to everybody at another address; so here.
+"""
+
+import json
 import sys
 
 from lab.cloud.network import VENDORS
@@ -7,8 +11,16 @@ from lab.vendors import authority, packages, registry
 from lab.workspace import RUN, Daemon
 
 REGISTRY_HOST = "registry.gitlab.com"
-HOSTS = ("packages.gitlab.com", "download.docker.com", REGISTRY_HOST)
+HUB_HOST, HUB_TOKENS_HOST = "registry-1.docker.io", "auth.docker.io"
+HUB_TOKEN = "everybodys"
+HOSTS = ("packages.gitlab.com", "download.docker.com", REGISTRY_HOST, HUB_HOST, HUB_TOKENS_HOST)
 FILES_PORT = 5567
+CHALLENGE = (
+    "hdr Docker-Distribution-Api-Version registry/2.0 "
+    f"""hdr WWW-Authenticate 'Bearer realm="https://{HUB_TOKENS_HOST}/token",service="registry.docker.io"'"""
+)
+UNAUTHORIZED = json.dumps({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required", "detail": None}]})
+TOKEN = json.dumps({"token": HUB_TOKEN, "access_token": HUB_TOKEN, "expires_in": 300})
 
 _files = Daemon(
     "vendors-files",
@@ -52,6 +64,8 @@ defaults
 frontend vendors
   bind {address}:443 transparent ssl crt {certificate}
   use_backend registry if {{ hdr(host) -i {REGISTRY_HOST} }}
+  use_backend hub if {{ hdr(host) -i {HUB_HOST} }}
+  use_backend hub_tokens if {{ hdr(host) -i {HUB_TOKENS_HOST} }}
   default_backend files
 
 backend files
@@ -61,4 +75,15 @@ backend files
 backend registry
   http-request set-header X-Forwarded-Proto https
   server registry 127.0.0.1:{registry.PORT}
+
+backend hub
+  acl known req.hdr(authorization) "Bearer {HUB_TOKEN}"
+  http-request return status 401 content-type application/json string '{UNAUTHORIZED}' {CHALLENGE} unless known
+  http-request set-header X-Forwarded-Proto https
+  http-request del-header Authorization
+  server registry 127.0.0.1:{registry.PORT}
+
+backend hub_tokens
+  http-request return status 200 content-type application/json string '{TOKEN}' if {{ path /token }}
+  http-request return status 404
 """

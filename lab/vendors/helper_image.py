@@ -1,7 +1,7 @@
-"""The image in which a real gitlab-runner's docker executor clones, and moves artifacts and caches.
+"""The image in which a runner's docker executor clones, and in which a real one moves artifacts and caches.
 
-GitLab's own is Alpine with git, dumb-init and the helper program. This one is busybox with Debian's git and tini, and
-with the runner itself, which has the helper's commands as well.
+GitLab's own is Alpine with git, dumb-init and the helper program. This one is busybox with Debian's git and tini; in it
+a real runner is its own helper, since it has those commands as well, and the played one needs none.
 """
 
 import shutil
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from lab.cloud.shell import call
-from lab.vendors.registry import copy_libraries, find_program
+from lab.vendors.images import copy_libraries, find_program
 from lab.workspace import CACHE
 
 SOURCE = Path(__file__).parent / "packages" / "gitlab-runner-helper-images" / "image"
@@ -18,10 +18,10 @@ GIT_COMMANDS = Path("/usr/lib/git-core")
 GIT_TEMPLATES = Path("/usr/share/git-core/templates")
 
 
-def pack(runner: Path, tini: Path, archive: Path) -> None:
+def pack(runner: Path | None, tini: Path, archive: Path) -> None:
     """Write the image's files to `archive`, as `docker import` and the runner take them (tar.xz).
 
-    `tini` is to be linked statically. Raises LabError when git or busybox is not there.
+    `runner` is a real one, `tini` is to be linked statically. Raises LabError when git or busybox is not there.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="helper-image-", dir=CACHE) as folder:
@@ -32,11 +32,12 @@ def pack(runner: Path, tini: Path, archive: Path) -> None:
             packed.add(root, arcname=".", filter=_owned_by_root)
 
 
-def _lay_out(root: Path, runner: Path, tini: Path) -> None:
+def _lay_out(root: Path, runner: Path | None, tini: Path) -> None:
     shutil.copytree(SOURCE, root)
     programs = root / "usr" / "bin"
     shutil.copy2(tini, programs / "tini")
-    shutil.copy2(runner, programs / "gitlab-runner-helper")
+    if runner:
+        shutil.copy2(runner, programs / "gitlab-runner-helper")
     _add_git(root)
     _add_busybox(root)
     for name, lines in {"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n"}.items():

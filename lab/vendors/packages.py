@@ -1,7 +1,7 @@
 """Signed package repositories, laid out in a folder as they lie below the vendors' addresses.
 
 The packages are built from packages/*/*.spec, where Docker's carry Debian's build of the engine, and from
-lab/played/*/*.spec; a real gitlab-runner takes the place of the played one (lab/parts.py) and brings a helper image.
+lab/played/*/*.spec; a real gitlab-runner takes the place of the played one (lab/parts.py).
 As with the vendors, the key that signs a package of GitLab's is not the one that signs the list of packages, and it
 changed in spring 2025.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab import parts, workspace
 from lab.cloud.shell import call
-from lab.vendors import helper_image, rpm
+from lab.vendors import helper_image, images, rpm
 from lab.workspace import CACHE, ROOT, STATE, LabError, inputs_hash
 
 SOURCE = Path(__file__).parent / "packages"
@@ -69,7 +69,13 @@ def ensure() -> None:
     """
     specs = find_specs(SOURCE, PLAYED)
     runner = parts.find(parts.RUNNER)
-    inputs = [Path(__file__), Path(helper_image.__file__), rpm.MACROS, *sorted(spec.parent for spec in specs.values())]
+    inputs = [
+        Path(__file__),
+        Path(helper_image.__file__),
+        Path(images.__file__),
+        rpm.MACROS,
+        *sorted(spec.parent for spec in specs.values()),
+    ]
     wanted = inputs_hash(*inputs, *([] if runner is None else [runner]))
     marker = WEB_ROOT / "inputs"
     if marker.exists() and marker.read_text() == wanted:
@@ -81,9 +87,11 @@ def ensure() -> None:
         root, engine = Path(folder, "www"), Path(folder, "engine")
         for archive in ENGINE.iterdir():
             call("dpkg-deb", "--extract", str(archive), str(engine))
-        real = {} if runner is None else _pack_runner(runner, engine, Path(folder))
+        image = Path(folder, "helper-image.tar.xz")
+        helper_image.pack(runner, engine / "usr" / "bin" / "tini-static", image)
+        real = {} if runner is None else {"real_runner": str(runner)}
         for package in PACKAGES:
-            macros = {"engine": str(engine), **real, **package.macros}
+            macros = {"engine": str(engine), "helper_image": str(image), **real, **package.macros}
             _sign(package.key, rpm.build(specs[package.name], root / package.repository, macros))
         for repository, key in METADATA_KEYS.items():
             _index(root / repository, key)
@@ -94,13 +102,6 @@ def ensure() -> None:
         root.rename(WEB_ROOT)
         parts.note(parts.RUNNER, real=runner is not None)
     workspace.say(f"packages  {len(PACKAGES)} built and signed")
-
-
-def _pack_runner(runner: Path, engine: Path, folder: Path) -> dict[str, str]:
-    """Macros of the specs for a real runner; its helper image is packed into the folder."""
-    image = folder / "helper-image.tar.xz"
-    helper_image.pack(runner, engine / "usr" / "bin" / "tini-static", image)
-    return {"real_runner": str(runner), "helper_image": str(image)}
 
 
 def find_specs(*folders: Path) -> dict[str, Path]:

@@ -1,6 +1,7 @@
-"""The vendor's container registry: Debian's docker-registry, read-only, with GitLab's registry image in it.
+"""The vendors' container registries in one: Debian's docker-registry, read-only.
 
-In the image is GitLab's own server where there is one (lab/parts.py), else Debian's again.
+It has GitLab's registry image, in which is GitLab's own server where there is one (lab/parts.py), else Debian's again;
+and Docker Hub's images for jobs that the program and its acceptance name, made of this host's programs.
 """
 
 import shutil
@@ -8,20 +9,54 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab import parts, workspace
 from lab.cloud.shell import call
 from lab.containers import SOCKET, client, docker
+from lab.vendors import images
+from lab.vendors.images import find_program
 from lab.workspace import CACHE, RUN, STATE, Daemon, LabError, inputs_hash
 
-SOURCE = Path(__file__).parent / "registry_image"
+SOURCES = Path(__file__).parent
 STORAGE = STATE / "vendors" / "registry"
 SERVER = "docker-registry"
 PORT = 5568
-NAME = "gitlab-org/build/cng/gitlab-container-registry"
-TAGS = ("v4.15.2-gitlab", "v4.17.1-gitlab")  # the second is what an upgrade goes to
 START_TIMEOUT = 20.0  # seconds
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image, its tags, the folder it is built from, and programs by their places in it."""
+
+    name: str
+    tags: Sequence[str]
+    source: Path
+    programs: Mapping[str, Path]
+
+
+def offered() -> list[Image]:
+    """Raises LabError when a program is not there."""
+    busybox = find_program("busybox")
+    server = parts.find(parts.REGISTRY) or find_program(SERVER)
+    return [
+        Image(
+            "gitlab-org/build/cng/gitlab-container-registry",
+            ("v4.15.2-gitlab", "v4.17.1-gitlab"),  # the second is what an upgrade goes to
+            SOURCES / "registry_image",
+            {"bin/registry": server, "bin/busybox": busybox},
+        ),
+        Image("library/alpine", ("3.20",), SOURCES / "alpine_image", {"bin/busybox": busybox}),
+        Image(
+            "curlimages/curl",
+            ("8.12.1",),
+            SOURCES / "curl_image",
+            {"usr/bin/curl": find_program("curl"), "bin/busybox": busybox},
+        ),
+    ]
+
 
 _daemon = Daemon("vendors-registry", [SERVER, "serve", str(RUN / "vendors-registry.yml")])
 
@@ -31,9 +66,10 @@ def ensure() -> None:
 
     Needs the lab's engine to run. Raises LabError when a step fails.
     """
-    part = parts.find(parts.REGISTRY)
-    server, busybox = part or find_program(SERVER), find_program("busybox")
-    wanted = inputs_hash(Path(__file__), SOURCE, server, busybox)
+    images_offered = offered()
+    made_of = {program for image in images_offered for program in image.programs.values()}
+    sources = [image.source for image in images_offered]
+    wanted = inputs_hash(Path(__file__), Path(images.__file__), *sources, *sorted(made_of))
     marker = STORAGE / "inputs"
     if marker.exists() and marker.read_text() == wanted:
         return
@@ -41,24 +77,20 @@ def ensure() -> None:
     STORAGE.parent.mkdir(parents=True, exist_ok=True)
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="registry-", dir=STORAGE.parent) as folder:
-        storage, context = Path(folder, "storage"), Path(folder, "context")
-        prepare_context(context, server, busybox)
-        _fill(storage, context)
+        storage, contexts = Path(folder, "storage"), Path(folder, "contexts")
+        for image in images_offered:
+            prepare_context(contexts / image.name, image)
+        _fill(storage, contexts, images_offered)
         (storage / "inputs").write_text(wanted)
         shutil.rmtree(STORAGE, ignore_errors=True)
         storage.rename(STORAGE)
-        parts.note(parts.REGISTRY, real=part is not None)
+        parts.note(parts.REGISTRY, real=parts.find(parts.REGISTRY) is not None)
 
 
-def prepare_context(context: Path, server: Path, busybox: Path) -> None:
-    """What the image is built from: a folder that is not there yet."""
-    shutil.copytree(SOURCE, context)
-    root = context / "root"
-    (root / "bin").mkdir(parents=True)
-    shutil.copy2(server, root / "bin" / "registry")
-    shutil.copy2(busybox, root / "bin" / "busybox")
-    copy_libraries(server, root)
-    # Whatever the umask is: the server runs as a user of its own.
+def prepare_context(context: Path, image: Image) -> None:
+    """What an image is built from: a folder that is not there yet."""
+    shutil.copytree(image.source, context)
+    images.lay_out(context / "root", image.programs)
     call("chmod", "--recursive", "u=rwX,go=rX", str(context))
 
 
@@ -74,29 +106,7 @@ def stop() -> None:
     _daemon.stop()
 
 
-def copy_libraries(program: Path, root: Path) -> None:
-    """Put the libraries that a program is linked to where it looks for them below `root`."""
-    for library in libraries(call("ldd", str(program), check=False)):  # which fails for a static program: it has none
-        target = root / library.relative_to("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(library, target)
-
-
-def libraries(listed: str) -> list[Path]:
-    """The files in the output of ldd."""
-    words = (line.split() for line in listed.splitlines())
-    return sorted({Path(word) for line in words for word in line if word.startswith("/")})
-
-
-def find_program(name: str) -> Path:
-    """This machine's program of that name. Raises LabError when it is not there."""
-    found = shutil.which(name)
-    if found is None:
-        raise LabError(f"{name} is not there: `python -m lab up` installs it when run as root")
-    return Path(found)
-
-
-def _fill(storage: Path, context: Path) -> None:
+def _fill(storage: Path, contexts: Path, images_offered: Sequence[Image]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -106,18 +116,23 @@ def _fill(storage: Path, context: Path) -> None:
         server = subprocess.Popen([SERVER, "serve", configuration], stdout=log, stderr=subprocess.STDOUT)
     try:
         _await(address, server)
-        for tag in TAGS:
-            image = f"registry.gitlab.com/{NAME}:{tag}"
-            command = client("build", f"--build-arg=VERSION={tag}", f"--tag={image}", str(context))
-            workspace.run(f"registry image {tag}", command, log="registry-image", env={"DOCKER_BUILDKIT": "0"})
-            call(
-                *("skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"),
-                *(f"--src-daemon-host=unix://{SOCKET}", f"docker-daemon:{image}", f"docker://{address}/{NAME}:{tag}"),
-            )
-            docker("rmi", image)
+        for image in images_offered:
+            for tag in image.tags:
+                _put(address, f"{image.name}:{tag}", tag, contexts / image.name)
     finally:
         server.terminate()
         server.wait()
+
+
+def _put(address: str, image: str, tag: str, context: Path) -> None:
+    local = f"lab/{image}"
+    command = client("build", f"--build-arg=VERSION={tag}", f"--tag={local}", str(context))
+    workspace.run(f"image {image}", command, log="registry-image", env={"DOCKER_BUILDKIT": "0"})
+    call(
+        *("skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"),
+        *(f"--src-daemon-host=unix://{SOCKET}", f"docker-daemon:{local}", f"docker://{address}/{image}"),
+    )
+    docker("rmi", local)
 
 
 def _await(address: str, server: subprocess.Popen[bytes]) -> None:

@@ -2,11 +2,13 @@
 
 import http.client
 import json
+import re
+import secrets
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from lab_gitlab_runner import log
 from lab_gitlab_runner.version import architecture, revision, version
@@ -15,6 +17,13 @@ TIMEOUT = 30.0  # seconds
 TOKEN_PREFIX = "glrt-"
 NO_ANSWER = -1
 LAST_UPDATE = "X-GitLab-Last-Update"
+STATUS = "Job-Status"
+INTERVAL = "X-GitLab-Trace-Update-Interval"
+FEATURES = (
+    *("variables", "image", "artifacts", "upload_multiple_artifacts", "upload_raw_artifacts", "refspecs", "masking"),
+    *("raw_variables", "multi_build_steps", "trace_checksum", "trace_size", "cancelable", "return_exit_code"),
+    *("image_executor_opts", "cancel_gracefully"),
+)
 
 Runner = Mapping[str, Any]
 
@@ -29,6 +38,10 @@ class Answer:
     text: str
     body: dict[str, Any]
     last_update: str = ""
+    job_status: str = ""
+    interval: int = 0
+    range_end: int | None = None
+    content: bytes = b""
 
 
 def is_created_token(token: str) -> bool:
@@ -94,7 +107,8 @@ def request_job(runner: Runner, system_id: str, last_update: str) -> tuple[Answe
     )
     fields = {"runner": short(runner["token"]), "status": answer.text}
     if answer.status == 201:
-        log.info("Checking for jobs... received", job=answer.body.get("id"), runner=fields["runner"])
+        url = re.sub(r"//[^/@]*@", "//", answer.body["git_info"]["repo_url"])
+        log.info("Checking for jobs... received", job=answer.body["id"], repo_url=url, runner=fields["runner"])
         return answer, True
     if answer.status == 204:
         return answer, True
@@ -108,13 +122,72 @@ def request_job(runner: Runner, system_id: str, last_update: str) -> tuple[Answe
     return answer, True
 
 
-def fail_job(runner: Runner, job: Mapping[str, Any], reason: str) -> None:
-    """Tell GitLab that the job failed, with the reason in its log."""
-    trace = f"ERROR: {reason}\n".encode()
-    token = {"JOB-TOKEN": job["token"], "Content-Range": f"0-{len(trace) - 1}", "Content-Type": "text/plain"}
-    _send(runner, "PATCH", f"jobs/{job['id']}/trace", trace, token)
-    body = {"token": job["token"], "state": "failed", "failure_reason": "runner_unsupported"}
-    _request(runner, "PUT", f"jobs/{job['id']}", body)
+def patch_trace(runner: Runner, job: Mapping[str, Any], piece: bytes, start: int) -> Answer:
+    """The next piece of a job's log, which begins at `start`."""
+    end = start + len(piece)
+    headers = {"JOB-TOKEN": job["token"], "Content-Range": f"{start}-{end - 1}", "Content-Type": "text/plain"}
+    answer = _send(runner, "PATCH", f"jobs/{job['id']}/trace?debug_trace=false", piece, headers)
+    fields = {
+        "job": job["id"],
+        "code": answer.status,
+        "job-status": answer.job_status,
+        "sent-log": f"{start}-{end - 1}",
+    }
+    fields |= {"status": answer.text, "update-interval": f"{answer.interval}s", "runner": short(runner["token"])}
+    if answer.job_status in ("canceled", "failed") or answer.status == 403:
+        log.warning("Appending trace to coordinator... job failed", **fields)
+    elif answer.status == 202:
+        log.info("Appending trace to coordinator...ok", **fields)
+    else:
+        log.warning("Appending trace to coordinator... failed", **fields)
+    return answer
+
+
+def update_job(
+    runner: Runner,
+    job: Mapping[str, Any],
+    state: str,
+    *,
+    reason: str | None = None,
+    exit_code: int = 0,
+    output: Mapping[str, Any] | None = None,
+) -> Answer:
+    """How a job is going, or how it has ended."""
+    body: dict[str, Any] = {"token": job["token"], "state": state, "info": _info(runner)}
+    if reason:
+        body["failure_reason"] = reason
+    if exit_code:
+        body["exit_code"] = exit_code
+    if output:
+        body |= {"output": dict(output), "checksum": output["checksum"]}
+    log.info("Updating job...", job=job["id"], runner=short(runner["token"]))
+    answer = _request(runner, "PUT", f"jobs/{job['id']}", body)
+    fields = {
+        "job": job["id"],
+        "code": answer.status,
+        "job-status": answer.job_status,
+        "runner": short(runner["token"]),
+    }
+    if answer.status == 200:
+        log.info("Submitting job to coordinator...ok", **fields)
+    else:
+        log.warning("Submitting job to coordinator... failed", status=answer.text, **fields)
+    return answer
+
+
+def upload_artifact(
+    runner: Runner, job: Mapping[str, Any], filename: str, content: bytes, query: Mapping[str, str]
+) -> Answer:
+    boundary = secrets.token_hex(30)
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
+    head += "Content-Type: application/octet-stream\r\n\r\n"
+    body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
+    headers = {"JOB-TOKEN": job["token"], "Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return _send(runner, "POST", f"jobs/{job['id']}/artifacts?{urlencode(query)}", body, headers)
+
+
+def download_artifact(runner: Runner, dependency: Mapping[str, Any]) -> Answer:
+    return _send(runner, "GET", f"jobs/{dependency['id']}/artifacts", b"", {"JOB-TOKEN": dependency["token"]})
 
 
 def _info(runner: Runner) -> dict[str, Any]:
@@ -125,6 +198,8 @@ def _info(runner: Runner) -> dict[str, Any]:
         "platform": "linux",
         "architecture": architecture(),
         "executor": runner.get("executor", ""),
+        "shell": "bash",
+        "features": dict.fromkeys(FEATURES, True),
     }
 
 
@@ -161,8 +236,17 @@ def _send(runner: Runner, method: str, path: str, body: bytes, headers: Mapping[
         response.status,
         f"{response.status} {response.reason}",
         decoded if isinstance(decoded, dict) else {},
-        response.getheader(LAST_UPDATE) or "",
+        last_update=response.getheader(LAST_UPDATE) or "",
+        job_status=response.getheader(STATUS) or "",
+        interval=int(response.getheader(INTERVAL) or 0),
+        range_end=_range_end(response.getheader("Range")),
+        content=content,
     )
+
+
+def _range_end(header: str | None) -> int | None:
+    found = re.fullmatch(r"0-(\d+)", header or "")
+    return int(found[1]) if found else None
 
 
 def _trouble_of(error: Exception, url: SplitResult) -> str:

@@ -3,12 +3,15 @@
 import os
 import re
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from lab_gitlab_runner import coordinator, log
+from lab_gitlab_runner.build import Build
 from lab_gitlab_runner.configuration import Configuration, ConfigurationError, load
 from lab_gitlab_runner.coordinator import Runner
 
@@ -16,6 +19,8 @@ RELOAD_INTERVAL = 3.0  # seconds between two looks at the file
 UNHEALTHY_LIMIT = 3  # refused or failed requests in a row
 UNHEALTHY_INTERVAL = "1h0m0s"  # without requests after that; a changed file ends it
 STEP = 0.1  # seconds
+SHUTDOWN_TIMEOUT = 30.0  # seconds for jobs to end after a signal that aborts them
+SIGNAL_NAMES: dict[int, str] = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
 
 
 @dataclass
@@ -33,6 +38,8 @@ class Worker:
         self.configuration = load(file)
         self._health: dict[str, Health] = {}
         self._last_updates: dict[str, str] = {}
+        self._builds: dict[int, tuple[Build, threading.Thread]] = {}
+        self._signal = 0
         self._stopping = False
         self._reload = False
         signal.signal(signal.SIGTERM, self._stop)
@@ -54,12 +61,13 @@ class Worker:
                 self._look_at_file()
             if moment >= due:
                 runners = self.configuration.runners
-                if runners:
+                if runners and len(self._builds) < self.concurrent:
                     position %= len(runners)
                     self._ask(runners[position], self.configuration)
                     position += 1
                 due = moment + self.configuration.check_interval / max(1, len(runners))
             time.sleep(STEP)
+        self._end_builds()
         log.info("All workers stopped.", builds=0)
         log.info("Can exit now!", builds=0)
 
@@ -108,12 +116,42 @@ class Worker:
                     unhealthy_requests_limit=limit,
                 )
         if answer.status == 201:
-            reason = "the lab plays gitlab-runner and executes no jobs"
-            log.error(f"Job failed: {reason}", job=answer.body.get("id"), runner=coordinator.short(token))
-            coordinator.fail_job(runner, answer.body, reason)
+            self._start(runner, configuration, answer.body)
+
+    def _start(self, runner: Runner, configuration: Configuration, job: dict[str, Any]) -> None:
+        """Run a job beside those that run already."""
+        slot = next(number for number in range(self.concurrent + 1) if number not in self._builds)
+        build = Build(runner, configuration, job, slot)
+        thread = threading.Thread(target=self._run, args=(slot, build), daemon=True)
+        self._builds[slot] = build, thread
+        fields = {"builds": len(self._builds), "max_builds": self.concurrent, "job": job["id"]}
+        log.info("Added job to processing list", project=job["job_info"]["project_id"], **fields)
+        thread.start()
+
+    def _run(self, slot: int, build: Build) -> None:
+        try:
+            build.run()
+        finally:
+            self._builds.pop(slot, None)
+            fields = {"builds": len(self._builds), "max_builds": self.concurrent, "job": build.job["id"]}
+            log.info("Removed job from processing list", project=build.job["job_info"]["project_id"], **fields)
+
+    def _end_builds(self) -> None:
+        """SIGQUIT lets jobs come to their end; other signals abort them, and GitLab is told."""
+        threads = [thread for _, thread in self._builds.values()]
+        if threads and self._signal == signal.SIGQUIT:
+            log.warning("Starting graceful shutdown, waiting for builds to finish", builds=len(threads))
+        while any(thread.is_alive() for thread in threads) and self._signal == signal.SIGQUIT:
+            time.sleep(STEP)
+        for build, _ in list(self._builds.values()):
+            build.interrupt(SIGNAL_NAMES.get(self._signal, "terminated"))
+        deadline = time.monotonic() + (int(self.configuration.content.get("shutdown_timeout") or 0) or SHUTDOWN_TIMEOUT)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+        self._signal = number
 
     def _reload_now(self, number: int, frame: FrameType | None) -> None:
         self._reload = True
