@@ -10,7 +10,18 @@ import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab_gitlab import application, crypto, paths, projects, runners, schema, users
+from lab_gitlab import (
+    application,
+    crypto,
+    members,
+    paths,
+    pipeline_creation,
+    project_access_tokens,
+    projects,
+    runners,
+    schema,
+    users,
+)
 from lab_gitlab.application import Application
 from lab_gitlab.crypto import DecryptionError
 from lab_gitlab.database import DatabaseError
@@ -121,6 +132,44 @@ def create_deploy_token(app: Application, project_id: int, user_id: int, params:
     return _saved(lambda: projects.create_deploy_token(app, project, user, params))
 
 
+def create_project_token(app: Application, project_id: int, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
+    project, user = _record(app, "Project", project_id), _record(app, "User", user_id)
+    try:
+        return {"record": project_access_tokens.create(app, user, project, params)}
+    except PermissionError as error:
+        return {"message": str(error)}
+    except RecordInvalidError as error:
+        return {"message": " and ".join(full_messages(error.errors))}
+
+
+def revoke_project_token(app: Application, project_id: int, user_id: int, token_id: int) -> str | None:
+    """Why it was not done."""
+    project, user = _record(app, "Project", project_id), _record(app, "User", user_id)
+    token = _record(app, "PersonalAccessToken", token_id)
+    if not projects.may_administer(app, project, user):
+        return f"{user['name']} cannot delete {_record(app, 'User', token['user_id'])['name']}"
+    if not members.MEMBER.select(app, {"source_type": "Project", "source_id": project_id, "user_id": token["user_id"]}):
+        return "Failed to find bot user"
+    project_access_tokens.revoke(app, token)
+    return None
+
+
+def bots(app: Application, project_id: int) -> list[Record]:
+    return project_access_tokens.bots(app, _record(app, "Project", project_id))
+
+
+def add_member(app: Application, kind: str, source_id: int, user_id: int, level: int) -> Record:
+    source = _record(app, "Project" if kind == "Project" else "Namespace", source_id)
+    return members.add(app, kind, source, _record(app, "User", user_id), level)
+
+
+def create_pipeline(
+    app: Application, project_id: int, user_id: int, ref: str, source: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    project, user = _record(app, "Project", project_id), _record(app, "User", user_id)
+    return _saved(lambda: pipeline_creation.create(app, project, user, ref, source=source, **options))
+
+
 def _saved(work: Callable[[], Record]) -> dict[str, Any]:
     try:
         return {"record": work(), "errors": []}
@@ -133,5 +182,6 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     for call in (
         *(hello, select, save, destroy, token, find_by_full_path, find_access_token, find_runner, runner_status),
         *(valid_password, create_runner, create_group, create_project, create_deploy_token),
+        *(create_project_token, revoke_project_token, bots, add_member, create_pipeline),
     )
 }

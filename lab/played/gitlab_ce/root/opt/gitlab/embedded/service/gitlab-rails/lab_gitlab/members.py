@@ -42,7 +42,10 @@ MEMBER = Member()
 
 
 def add(app: Application, kind: str, source: Record, user: Record, level: int, expires_at: Any = None) -> Record:
-    """Raises RecordInvalidError."""
+    """Make somebody a member, or give a member another level. Raises RecordInvalidError."""
+    known = MEMBER.find(app, source_type=kind, source_id=source["id"], user_id=user["id"])
+    if known:
+        return MEMBER.update(app, known, access_level=level, expires_at=expires_at)
     return MEMBER.create(
         app, source_type=kind, source_id=source["id"], user_id=user["id"], access_level=level, expires_at=expires_at
     )

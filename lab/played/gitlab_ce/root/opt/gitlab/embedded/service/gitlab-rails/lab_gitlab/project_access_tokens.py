@@ -60,11 +60,13 @@ def revoke(app: Application, token: Record) -> None:
         members.MEMBER.destroy(app, member)
 
 
+def bots(app: Application, project: Record) -> list[Record]:
+    """Users that were made for tokens of the project."""
+    found = members.MEMBER.select(app, {"source_type": "Project", "source_id": project["id"]})
+    return users.USER.select(app, {"id": [member["user_id"] for member in found], "user_type": "project_bot"})
+
+
 def of(app: Application, project: Record) -> list[Record]:
     """Those that are good."""
-    bots = [
-        member["user_id"]
-        for member in members.MEMBER.select(app, {"source_type": "Project", "source_id": project["id"]})
-        if (user := users.USER.find(app, id=member["user_id"])) and user["user_type"] == "project_bot"
-    ]
-    return users.PERSONAL_ACCESS_TOKEN.select(app, {"user_id": bots}, scopes=["active"], order=[("id", "asc")])
+    owners = [bot["id"] for bot in bots(app, project)]
+    return users.PERSONAL_ACCESS_TOKEN.select(app, {"user_id": owners}, scopes=["active"], order=[("id", "asc")])

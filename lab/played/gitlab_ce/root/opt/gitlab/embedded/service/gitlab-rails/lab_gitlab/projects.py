@@ -238,6 +238,11 @@ def may_administer(app: Application, project: Record, user: Record | None) -> bo
     return members.level(app, project, user) >= members.MAINTAINER
 
 
+def may_own(app: Application, project: Record, user: Record | None) -> bool:
+    """Delete the project, or a pipeline with its logs."""
+    return members.level(app, project, user) >= members.OWNER
+
+
 def web_url(app: Application, project: Record) -> str:
     return f"{app.settings['gitlab']['url']}/{project['full_path']}"
 

@@ -13,7 +13,8 @@ def write(configuration: Configuration, git: Owner) -> bool:
     files.folder(paths.RAILS_VAR, owner=git)
     for name in ("tmp", "working", "shared", "uploads", "sockets"):
         files.folder(paths.RAILS_VAR / name, owner=git, mode=0o750)
-    for private in (paths.RAILS_ETC, paths.UPGRADE_STATUS, paths.BACKUPS, paths.LOGS / "gitlab-rails"):
+    files.folder(paths.BUILDS.parent, owner=git)
+    for private in (paths.RAILS_ETC, paths.UPGRADE_STATUS, paths.BACKUPS, paths.BUILDS, paths.LOGS / "gitlab-rails"):
         files.folder(private, owner=git, mode=0o700)
     _write_token_key(configuration, git)
     _write_command_settings(configuration)

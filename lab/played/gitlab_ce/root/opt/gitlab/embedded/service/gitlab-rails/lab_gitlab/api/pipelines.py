@@ -113,7 +113,7 @@ def retry_pipeline(app: Application, request: Request, caller: Caller, project: 
 def delete_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     """For owners; its jobs, logs and artifacts go with it."""
     found = _project(app, caller, project)
-    require(caller.user["admin"] or found["creator_id"] == caller.user["id"])
+    require(projects.may_own(app, found, caller.user))
     PIPELINE.destroy(app, pipeline_of(app, found, pipeline))
     return Response(204)
 

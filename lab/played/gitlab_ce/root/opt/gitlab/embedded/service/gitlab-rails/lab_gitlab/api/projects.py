@@ -59,7 +59,7 @@ def update_project(app: Application, request: Request, caller: Caller, project: 
 def delete_project(app: Application, request: Request, caller: Caller, project: str) -> Response:
     """At once and in the same breath; the real one does it a moment later, in the background."""
     found = project_of(app, caller, project)
-    require(caller.user["admin"] or found["creator_id"] == caller.user["id"])
+    require(projects.may_own(app, found, caller.user))
     try:
         projects.PROJECT.destroy(app, found)
     except RegistryError as error:

@@ -41,7 +41,7 @@ module Organizations
 end
 
 class PersonalAccessToken < ApplicationRecord
-  columns :user_id, :name, :scopes, :token_digest, dates: %i[expires_at], times: %i[last_used_at created_at], booleans: %i[revoked]
+  columns :user_id, :name, :scopes, :description, :token_digest, dates: %i[expires_at], times: %i[last_used_at created_at], booleans: %i[revoked]
   virtual :token
   scope :active, :revoked
   belongs_to :user, 'User'
@@ -54,7 +54,7 @@ class PersonalAccessToken < ApplicationRecord
 end
 
 class User < ApplicationRecord
-  columns :username, :name, :email, :encrypted_password, :state, times: %i[created_at], booleans: %i[admin otp_required_for_login]
+  columns :username, :name, :email, :encrypted_password, :state, :user_type, times: %i[created_at], booleans: %i[admin otp_required_for_login]
   virtual :password, :password_confirmation
   scope :active, :admins, :blocked, :human, :with_two_factor
   has_many :personal_access_tokens, 'PersonalAccessToken', :user_id
@@ -86,7 +86,25 @@ class Namespace < ApplicationRecord
   def to_param = full_path
 end
 
+class Member < ApplicationRecord
+  columns :source_type, :source_id, :user_id, :access_level, dates: %i[expires_at], times: %i[created_at]
+  scope :active
+  belongs_to :user, 'User'
+end
+
+# What projects and groups have in common.
+module Membership
+  def members = Member.where(source_type: member_source, source_id: id)
+  def add_member(user, level) = Member.load(Console.call('add_member', kind: member_source, source_id: id, user_id: user.id, level: Gitlab::Access.level(level)))
+  def add_owner(user) = add_member(user, Gitlab::Access::OWNER)
+  def add_maintainer(user) = add_member(user, Gitlab::Access::MAINTAINER)
+  def add_developer(user) = add_member(user, Gitlab::Access::DEVELOPER)
+end
+
 class Group < Namespace
+  include Membership
+
+  def member_source = 'Namespace'
 end
 
 class DeployToken < ApplicationRecord
@@ -108,16 +126,23 @@ class ContainerRepository < ApplicationRecord
 end
 
 class Project < ApplicationRecord
+  include Membership
   columns :name, :path, :full_path, :description, :namespace_id, :organization_id, :creator_id, :visibility_level,
-    times: %i[created_at], booleans: %i[container_registry_enabled shared_runners_enabled]
+    :default_branch, :build_timeout, :ci_config_path, :ci_default_git_depth,
+    times: %i[created_at], booleans: %i[container_registry_enabled shared_runners_enabled builds_enabled]
   virtual :initialize_with_readme
   has_many :deploy_tokens, 'DeployToken', :project_id
   has_many :container_repositories, 'ContainerRepository', :project_id
+  has_many :ci_pipelines, 'Ci::Pipeline', :project_id
+  has_many :all_pipelines, 'Ci::Pipeline', :project_id
+  has_many :builds, 'Ci::Build', :project_id
   belongs_to :namespace, 'Namespace'
   belongs_to :creator, 'User'
 
   def self.find_by_full_path(path) = (row = Console.call('find_by_full_path', model: name, path: path)) && load(row)
   def group = (found = namespace) && found.type == 'Group' ? found : nil
+  def member_source = 'Project'
+  def bots = Console.call('bots', project_id: id).map { |row| User.load(row) }
   def path_with_namespace = full_path
   def to_param = path
   def private? = visibility_level == Gitlab::VisibilityLevel::PRIVATE
@@ -125,6 +150,46 @@ class Project < ApplicationRecord
 end
 
 module Ci
+  class Pipeline < ApplicationRecord
+    columns :iid, :project_id, :user_id, :ref, :sha, :before_sha, :source, :status, :yaml_errors, :failure_reason,
+      :name, :duration, times: %i[created_at updated_at started_at finished_at], booleans: %i[tag]
+    has_many :builds, 'Ci::Build', :pipeline_id
+    belongs_to :project, 'Project'
+    belongs_to :user, 'User'
+
+    %w[created pending running success failed canceled skipped].each { |state| define_method(:"#{state}?") { status == state } }
+    def complete? = %w[success failed canceled skipped].include?(status)
+  end
+
+  class Build < ApplicationRecord
+    columns :project_id, :pipeline_id, :user_id, :runner_id, :name, :stage, :status, :failure_reason, :exit_code,
+      times: %i[created_at queued_at started_at finished_at], booleans: %i[allow_failure retried]
+    scope :latest
+    belongs_to :pipeline, 'Ci::Pipeline'
+    belongs_to :project, 'Project'
+    belongs_to :runner, 'Ci::Runner'
+  end
+
+  class CreatePipelineService
+    def initialize(project, user, params = {})
+      @project = project
+      @user = user
+      @params = params
+    end
+
+    # Returns a response whose payload is the pipeline, saved or not.
+    def execute(source, ignore_skip_ci: false, **options)
+      options[:ignore_skip] = ignore_skip_ci
+      options[:variables] = @params[:variables_attributes] if @params[:variables_attributes]
+      answer = Console.call('create_pipeline', project_id: @project.id, user_id: @user.id, ref: @params.fetch(:ref),
+        source: source.to_s, options: options)
+      return ServiceResponse.success(payload: Pipeline.load(answer['record'])) if answer['errors'].empty?
+
+      pipeline = Pipeline.new(ref: @params[:ref]).tap { |unsaved| unsaved.errors.replace(answer['errors']) }
+      ServiceResponse.error(message: answer['errors'].to_sentence, payload: pipeline)
+    end
+  end
+
   class RunnerManager < ApplicationRecord
     columns :runner_id, :system_xid, :version, :revision, :platform, :architecture, :executor, :ip_address,
       times: %i[contacted_at created_at]
@@ -166,6 +231,38 @@ module Ci
 
         ServiceResponse.success(payload: { runner: Runner.load(answer['record']) })
       end
+    end
+  end
+end
+
+module ResourceAccessTokens
+  class CreateService
+    def initialize(user, resource, params = {})
+      @user = user
+      @resource = resource
+      @params = params
+    end
+
+    def execute
+      answer = Console.call('create_project_token', project_id: @resource.id, user_id: @user.id, params: @params)
+      return ServiceResponse.error(message: answer['message']) if answer['message']
+
+      ServiceResponse.success(payload: { access_token: PersonalAccessToken.load(answer['record']) })
+    end
+  end
+
+  class RevokeService
+    def initialize(user, resource, access_token)
+      @user = user
+      @resource = resource
+      @access_token = access_token
+    end
+
+    def execute
+      trouble = Console.call('revoke_project_token', project_id: @resource.id, user_id: @user.id, token_id: @access_token.id)
+      return ServiceResponse.error(message: trouble) if trouble
+
+      ServiceResponse.success(message: "Access token #{@access_token.name} has been revoked and the bot user has been scheduled for deletion.")
     end
   end
 end
@@ -250,6 +347,18 @@ end
 
 module Gitlab
   VERSION = Console.version
+
+  module Access
+    NO_ACCESS = 0
+    GUEST = 10
+    REPORTER = 20
+    DEVELOPER = 30
+    MAINTAINER = 40
+    OWNER = 50
+
+    def self.sym_options_with_owner = { guest: GUEST, reporter: REPORTER, developer: DEVELOPER, maintainer: MAINTAINER, owner: OWNER }
+    def self.level(value) = value.is_a?(Integer) ? value : sym_options_with_owner.fetch(value.to_sym)
+  end
 
   module VisibilityLevel
     PRIVATE = 0
