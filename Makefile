@@ -4,15 +4,20 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 E2E := $(PYTHON) -m pytest --override-ini addopts= --verbose tests/e2e
+STACK := lab
+OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: up preview test test-tools lint e2e e2e-faults faults-table down clean requirements
+.PHONY: up preview doctor test test-tools lint e2e e2e-faults faults-table hops-table down clean requirements
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
 
 preview: $(INSTALLED)  ## show what up would do; needs no machines
 	@$(PYTHON) -m lab preview
+
+doctor: $(INSTALLED)  ## name the hop that is broken: make doctor STACK=dev; the lab's stack without STACK
+	@$(OUTPUTS) | $(PYTHON) doctor.py $(DOCTOR)
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
 	$(PYTHON) -m pytest
@@ -30,6 +35,9 @@ e2e: $(INSTALLED)  ## the life of a stack on the lab, from up to destroy
 
 e2e-faults: $(INSTALLED)  ## what takes long: every fault, every replacement, the lab killed
 	$(E2E) -m "long or end"
+
+hops-table: $(INSTALLED)  ## write the list of hops into docs/operations.md
+	$(PYTHON) -m tests.hops_table
 
 faults-table: $(INSTALLED)  ## write what was measured into docs/operations.md
 	$(PYTHON) -m tests.e2e.measured

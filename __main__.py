@@ -3,7 +3,7 @@
 import pulumi
 import pulumi_aws as aws
 
-from components.acceptance import Acceptance
+from components.acceptance import Acceptance, inspection
 from components.container_registry import ContainerRegistry
 from components.existing import check_existing
 from components.gitlab_runner import GitLabRunner
@@ -14,6 +14,7 @@ from components.network import Addresses, Network
 from components.security import SecurityGroupRules, SecurityGroups
 from components.virtual_machine import VirtualMachine, rhel8_image_id
 from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT, Place, flows
+from configuration.hops import Stack
 from settings import Settings, SettingsError
 
 config = pulumi.Config()
@@ -97,14 +98,27 @@ runner = GitLabRunner(
     token=server.runner_token,
     after=[balancer],
 )
+stack = pulumi.Output.all(
+    external_url=external_url,
+    host=public_host,
+    balancer_address=addresses.balancer.public_ip,
+    registry_private_address=addresses.private[Place.REGISTRY],
+    git_ssh_host_key=server.git_ssh_host_key,
+).apply(
+    lambda known: Stack(
+        web_port=settings.web_port,
+        registry_port=settings.registry_port,
+        runner_name=runner_name,
+        project=acceptance_project,
+        **known,
+    )
+)
+hosts = {role: machine.host for role, machine in machines.items()}
 acceptance = Acceptance(
     "acceptance",
-    hosts={role: machine.host for role, machine in machines.items()},
-    project=acceptance_project,
-    external_url=external_url,
-    public_host=public_host,
-    registry_port=settings.registry_port,
-    git_ssh_host_key=server.git_ssh_host_key,
+    settings,
+    hosts=hosts,
+    stack=stack,
     also_proves=[repr(rules.rules), repr(balancer.listeners), repr(settings.client_cidrs)],
     after=[server.ready, registry.ready, runner.ready, balancer],
 )
@@ -116,3 +130,4 @@ pulumi.export("privateAddresses", {place.value: ip for place, ip in addresses.pr
 pulumi.export("instanceIds", {role.value: machine.instance_id for role, machine in machines.items()})
 pulumi.export("initialRootPassword", server.initial_root_password)
 pulumi.export("acceptance", acceptance.result)
+pulumi.export("inspection", inspection(settings, stack=stack, hosts=hosts))

@@ -105,6 +105,8 @@ class Settings:
     runner_tags: tuple[str, ...]
     runner_default_image: str
     runner_privileged: bool
+    acceptance_pipeline: bool
+    acceptance_image: str
     smtp: SmtpSettings | None
     extra_gitlab_rb: str = field(repr=False)
     deletion_protection: bool
@@ -176,6 +178,8 @@ class Settings:
             runner_tags=keys.sequence("runnerTags", _runner_tag, empty_allowed=True),
             runner_default_image=keys.text("runnerDefaultImage", _image),
             runner_privileged=keys.boolean("runnerPrivileged"),
+            acceptance_pipeline=keys.boolean("acceptancePipeline"),
+            acceptance_image=keys.text("acceptanceImage", _image),
             smtp=smtp,
             extra_gitlab_rb=keys.optional_secret_text("gitlabRb", _gitlab_rb) or "",
             deletion_protection=keys.boolean("deletionProtection"),

@@ -20,7 +20,8 @@ class RemoteHost:
     """Runs the steps of one machine: after its first boot, one at a time, against the host key seen at first contact.
 
     Every step is repeated when its text, arguments or payload change, and on a new machine; none is undone when the
-    machine goes. Secrets travel on standard input only, and nothing of a step is shown while it runs.
+    machine goes. Secrets travel on standard input only, and nothing of a step is shown while it runs but what it means
+    to say.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class RemoteHost:
             secret_result=False,
         )
         self._host_key = pulumi.Output.unsecret(self._first_contact.stdout)
+        self.way_in = {"address": address, "hostKey": self._host_key}
+        """Where and as whom the machine answers; with the login user and the private key one gets in."""
 
     def run(
         self,
@@ -60,20 +63,26 @@ class RemoteHost:
         after: Sequence[pulumi.Resource] = (),
         triggers: Sequence[pulumi.Input[str]] = (),
         secret_result: bool = False,
+        shows_progress: bool = False,
         limit: int = STEP_LIMIT,
+        name: str | None = None,
     ) -> "Step":
         """Run remote/<step>.sh with `arguments`, each part of `payload` on a line of standard input.
 
-        A changed trigger runs the step anew. `limit` in seconds. With `secret_result` its output is a secret.
+        A changed trigger runs the step anew. `limit` in seconds. With `secret_result` its output is a secret. With
+        `shows_progress` the engine shows what the script writes to file descriptor 4, and nothing else. `name` tells
+        two runs of the same script apart.
         """
+        step_name = name or step
         command = self._command(
-            step.replace("_", "-"),
-            pulumi.Output.all(*arguments).apply(lambda given: step_command(step, limit, given)),
+            step_name.replace("_", "-"),
+            pulumi.Output.all(*arguments).apply(lambda given: step_command(step_name, limit, given)),
             pulumi.Output.all(*payload).apply(lambda parts: step_input(script(f"{step}.sh"), parts)),
             parent=parent,
             after=[self._first_contact, *after],
             triggers=triggers,
             secret_result=secret_result,
+            shows_progress=shows_progress,
         )
         return Step(command, secret_result)
 
@@ -92,6 +101,7 @@ class RemoteHost:
         after: Sequence[pulumi.Resource],
         secret_result: bool,
         triggers: Sequence[pulumi.Input[str]] = (),
+        shows_progress: bool = False,
     ) -> remote.Command:
         self._told += [pulumi.Output.from_input(create), pulumi.Output.from_input(stdin)]
         return remote.Command(
@@ -107,7 +117,8 @@ class RemoteHost:
             create=create,
             stdin=stdin,
             triggers=[self._instance_id, *triggers],
-            logging=remote.Logging.NONE,
+            # run-step leaves standard error to file descriptor 4, until it tells why the step has failed.
+            logging=remote.Logging.STDERR if shows_progress else remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=parent,

@@ -34,7 +34,16 @@ def step_command(step: str, limit: int, arguments: Sequence[str]) -> str:
     return shlex.join(["sudo", "/usr/local/sbin/run-step", str(limit), step, *arguments])
 
 
+def look_command(step: str, limit: int, arguments: Sequence[str]) -> str:
+    """Runs one step that changes nothing, unless another is at work."""
+    return shlex.join(["sudo", "bash", "-c", script("look.sh"), step, str(limit), *arguments])
+
+
 def step_input(step_script: str, payload: Sequence[str]) -> str:
     """What run-step reads: the script's size in bytes, the script, then each part of the payload as a base64 line."""
-    lines = [base64.b64encode(part.encode()).decode() + "\n" for part in payload]
-    return f"{len(step_script.encode())}\n{step_script}{''.join(lines)}"
+    return f"{len(step_script.encode())}\n{step_script}{''.join(map(payload_line, payload))}"
+
+
+def payload_line(part: str) -> str:
+    """One part of a payload as a step reads it."""
+    return base64.b64encode(part.encode()).decode() + "\n"

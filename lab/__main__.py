@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     added = command("outputs", outputs, "show the stack's outputs")
     added.add_argument("name", nargs="?", metavar="NAME", help="only this one")
     added.add_argument("--show-secrets", action="store_true", help="show secret outputs in clear")
+    added.add_argument("--json", action="store_true", help="show all of them in JSON, as pulumi stack output does")
     added = command("ssh", ssh, "open a shell on a machine, or run a command on it")
     added.add_argument("role", metavar="ROLE", help="server, registry or runner")
     added.add_argument("run", nargs="*", metavar="-- COMMAND", help="what to run instead of a shell")
@@ -130,7 +132,9 @@ def outputs(arguments: argparse.Namespace) -> None:
     found = stack.outputs(show_secrets=arguments.show_secrets)
     if not found:
         raise LabError("the stack has no outputs: run make up")
-    if arguments.name is None:
+    if arguments.json:
+        say(json.dumps(found, indent=2))
+    elif arguments.name is None:
         for name, value in found.items():
             say(f"{name}: {value}")
     elif arguments.name in found:

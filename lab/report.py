@@ -94,8 +94,8 @@ def summary(outputs: dict[str, Any]) -> str:
         ("Log in", f"as root; this shows the password: {password}"),
         ("Registry", outputs["registryHost"]),
     ]
-    checks = [(f"✓ {check['check']}", f"{check['seconds']:.2f} s") for check in outputs["acceptance"]]
-    return f"{_table(lines)}\nProof, from the runner's machine and through the balancer\n{_table(checks)}"
+    hops = [(f"✓ {hop['hop']}", f"{hop['seconds']:.2f} s") for hop in outputs["acceptance"]]
+    return f"{_table(lines)}\nProof, hop by hop\n{_table(hops)}"
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ write_run_step() {
 #!/bin/bash
 # run-step SECONDS NAME [ARGUMENT...]: runs one step of the Pulumi program, alone on this machine, for SECONDS at most.
 # Standard input: size of the script in bytes, a newline, the script, then what the script reads itself (secrets).
-# The script's file descriptor 3 is the step's result; all else goes to /var/log/gitlab-stack/NAME.log.
+# The script's file descriptor 3 is the step's result, 4 says how far it is; all else goes to /var/log/gitlab-stack/NAME.log.
 set -euo pipefail
 umask 077
 limit=$1 name=$2
@@ -39,7 +39,7 @@ if ! flock --wait "$limit" 9; then
     exit 75
 fi
 status=0
-timeout --kill-after=30 "$limit" bash -c "umask 022; $script" "$name" "$@" 3>&1 >"$log" 2>&1 9>&- || status=$?
+timeout --kill-after=30 "$limit" bash -c "umask 022; $script" "$name" "$@" 3>&1 4>&2 >"$log" 2>&1 9>&- || status=$?
 if [ "$status" -ne 0 ]; then
     [ "$status" -ne 124 ] || echo "$name did not finish within $limit s on $(hostname)" >&2
     echo "$name failed on $(hostname); end of $log:" >&2

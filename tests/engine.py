@@ -27,7 +27,7 @@ GIT_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHostKeyOfGit"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nof the token key\n-----END CERTIFICATE-----"
 RUNNER_TOKEN = "glrt-t1_aSecretOfTheRunner"
 ROOT_PASSWORD = "aPasswordMadeOnTheMachine"
-CREDENTIAL = "gldt-aSecretOfTheAcceptance"
+IMAGE = "gitlab-stack/acceptance/acceptance:7"
 DIGEST = "sha256:" + "ab" * 32
 
 STEP_RESULTS = {
@@ -36,9 +36,9 @@ STEP_RESULTS = {
     "prepare-gitlab": json.dumps(
         {"runnerToken": RUNNER_TOKEN, "gitSshHostKey": GIT_HOST_KEY, "initialRootPassword": ROOT_PASSWORD}
     ),
-    "issue-credential": json.dumps({"username": "gitlab+deploy-token-1", "token": CREDENTIAL}),
-    "prove-stack": json.dumps({"checks": [{"check": "push", "seconds": 0.5}], "digest": DIGEST}),
-    "find-image": json.dumps({"checks": [{"check": "image on the data volume", "seconds": 0.1}]}),
+    "walk-hops": json.dumps({"facts": {"issuer": "of the registry"}}) + "\n" + json.dumps({"walked_at": "now"}),
+    "run-pipeline": json.dumps({"hop": "push", "state": "ok", "seconds": 0.5, "detail": f"{IMAGE}@{DIGEST}"}),
+    "find-image": json.dumps({"hop": "volume", "state": "ok", "seconds": 0.1, "detail": ""}),
 }
 
 

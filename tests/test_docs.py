@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from configuration import hops
+from tests import hops_table
 from tests.e2e import measured
 from tests.engine import PROJECT
 
@@ -52,6 +54,10 @@ def test_the_table_of_faults_is_that_of_their_tests():
     shown = measured.OPERATIONS.read_text().split(measured.BEGIN)[1].split(measured.END)[0]
     rows = [tuple(cell.strip() for cell in line.strip("|").split(" | "))[:3] for line in shown.splitlines()[2:]]
     assert rows == [(fault.what, fault.sees, fault.heals) for fault in measured.faults()]
+
+
+def test_the_table_of_hops_is_that_of_the_list():
+    assert hops_table.shown() == hops.table()
 
 
 def test_the_table_of_settings_names_every_key_and_no_other():

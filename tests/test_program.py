@@ -8,14 +8,17 @@ import pytest
 import yaml
 
 from components import acceptance
+from configuration import hops
+from configuration.flows import Place
+from configuration.hops import Stack
 from configuration.remote_step import program, script
 from tests.conftest import dev_config
 from tests.engine import (
     CERTIFICATE,
-    CREDENTIAL,
     DIGEST,
     GIT_HOST_KEY,
     HOST_KEY,
+    IMAGE,
     ROOT_PASSWORD,
     RUNNER_TOKEN,
     Graph,
@@ -30,6 +33,7 @@ VOLUME = "aws:ebs/volume:Volume"
 ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
 COMMAND = "command:remote:Command"
 TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
+WALKS = ("server-walk-hops", "runner-walk-hops", "registry-walk-hops", "server-run-pipeline")
 LISTENER = "aws:lb/listener:Listener"
 
 
@@ -103,7 +107,6 @@ def test_user_data_is_cloud_config_within_ec2s_limit_and_without_any_secret(grap
     secrets = [
         RUNNER_TOKEN,
         ROOT_PASSWORD,
-        CREDENTIAL,
         "PRIVATE KEY",
         "first-Secret-4711",
         "mail-secret",
@@ -222,13 +225,22 @@ def test_every_step_is_repeated_on_a_new_machine_and_dies_with_it(graph):
 
 def test_no_step_shows_what_it_does_or_feeds_earlier_output_back(graph):
     for command in graph.of_type(COMMAND):
-        assert command.inputs["logging"] == "none"
         assert command.inputs["addPreviousOutputInEnv"] is False
+        if command.name not in WALKS:
+            assert command.inputs["logging"] == "none"
+
+
+def test_a_walk_shows_what_it_waits_for_and_neither_is_told_a_secret_nor_answers_with_one(graph):
+    for name in WALKS:
+        walk = graph.step(name)
+        assert walk.inputs["logging"] == "stderr"
+        assert "stdin" not in walk.secret_inputs
+        assert not {"stdout", "stderr"} & set(walk.request.additionalSecretOutputs)
 
 
 def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph):
     for each in (graph, tls_graph):
-        for secret in (RUNNER_TOKEN, ROOT_PASSWORD, CREDENTIAL, "first-Secret-4711", "mail-secret", "extra-secret"):
+        for secret in (RUNNER_TOKEN, ROOT_PASSWORD, "first-Secret-4711", "mail-secret", "extra-secret"):
             for resource in each.resources:
                 for key, value in resource.inputs.items():
                     decoded = (
@@ -244,15 +256,29 @@ def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph)
 
 
 def test_what_the_machines_answer_in_secret_is_marked_so(graph):
-    for name in ("server-prepare-gitlab", "server-issue-credential"):
-        assert {"stdout", "stderr"} <= set(graph.step(name).request.additionalSecretOutputs)
+    assert {"stdout", "stderr"} <= set(graph.step("server-prepare-gitlab").request.additionalSecretOutputs)
 
 
 def test_the_stack_tells_its_addresses_and_the_proof_openly_and_the_password_in_secret(graph):
-    assert graph.secret_outputs == {"initialRootPassword"}
+    assert graph.secret_outputs == {"initialRootPassword", "inspection"}
     assert graph.outputs["initialRootPassword"] == ROOT_PASSWORD
     assert graph.outputs["instanceIds"] == {machine: f"{machine}-id" for machine in MACHINES}
-    assert [check["check"] for check in graph.outputs["acceptance"]] == ["push", "image on the data volume"]
+    assert graph.outputs["acceptance"] == [
+        {"hop": "push", "seconds": 0.5},
+        {"hop": "image on the volume", "seconds": 0.1},
+    ]
+
+
+def test_the_stack_tells_in_secret_what_is_needed_to_look_at_it_later(graph):
+    inspection = graph.outputs["inspection"]
+    assert inspection["machines"] == {
+        machine: {"address": public_ip(graph, machine), "hostKey": HOST_KEY} for machine in MACHINES
+    }
+    assert "PRIVATE KEY" in inspection["privateKey"]
+    stack = Stack(**inspection["stack"])
+    assert stack.external_url == graph.outputs["externalUrl"]
+    assert stack.registry_private_address == private_ip(graph, "registry")
+    assert stack.git_ssh_host_key == GIT_HOST_KEY
 
 
 @pytest.mark.parametrize(
@@ -268,15 +294,15 @@ def test_the_stack_tells_its_addresses_and_the_proof_openly_and_the_password_in_
         ("registry-install-docker", "registry-run-registry"),
         ("registry-run-registry", "registry-install-registry-tree"),
         ("registry-install-registry-tree", "registry-schedule-garbage-collection"),
-        ("registry-schedule-garbage-collection", "registry-find-image"),
+        ("registry-schedule-garbage-collection", "server-walk-hops"),
         ("server-prepare-gitlab", "runner-configure-runner"),
         ("runner-install-runner", "runner-configure-runner"),
         ("runner-install-docker", "runner-install-runner"),
-        ("registry-run-registry", "server-issue-credential"),
-        ("runner-configure-runner", "server-issue-credential"),
-        ("server-issue-credential", "runner-prove-stack"),
-        ("runner-prove-stack", "registry-find-image"),
-        ("registry-find-image", "server-revoke-credential"),
+        ("runner-configure-runner", "server-walk-hops"),
+        ("server-walk-hops", "runner-walk-hops"),
+        ("runner-walk-hops", "registry-walk-hops"),
+        ("registry-walk-hops", "server-run-pipeline"),
+        ("server-run-pipeline", "registry-find-image"),
     ],
 )
 def test_a_step_waits_for_the_one_it_needs(graph, earlier, later):
@@ -295,14 +321,34 @@ def test_data_are_mounted_after_the_volume_is_attached_and_before_the_package(gr
     assert graph.step("server-mount-data").inputs["create"].endswith("/srv/gitlab /var/opt/gitlab /etc/gitlab")
 
 
-def test_the_proof_comes_after_the_balancer_and_checks_what_it_was_told(graph):
-    proof = graph.step("runner-prove-stack")
+def test_the_hops_are_walked_after_the_balancer_and_held_to_what_the_machines_were_told(graph):
     for listener in graph.of_type(LISTENER):
-        assert graph.comes_after(proof, listener)
-    assert GIT_HOST_KEY in proof.inputs["create"]
-    assert payload(graph, "runner-prove-stack") == ["gitlab+deploy-token-1", CREDENTIAL]
-    found = graph.step("registry-find-image").inputs["create"]
-    assert found.endswith(f" find_image gitlab-stack/acceptance/acceptance:latest {DIGEST}")
+        assert graph.comes_after(graph.step("server-walk-hops"), listener)
+    text, task = payload(graph, "runner-walk-hops")
+    assert text == program("hops.py")
+    assert json.loads(task)["stack"]["git_ssh_host_key"] == GIT_HOST_KEY
+    assert [hop["id"] for hop in json.loads(task)["hops"]] == [hop.id for hop in hops.seen_from(Place.RUNNER)]
+
+
+def test_the_pipeline_is_told_what_the_registry_is_and_the_registrys_machine_what_was_pushed(graph):
+    _, task, go = payload(graph, "server-run-pipeline")
+    assert set(json.loads(task)["files"]) == {".gitlab-ci.yml", "README.md", "pull.sh", "push.sh", "registry.sh"}
+    assert json.loads(go) == {"facts": {"issuer": "of the registry"}}
+    assert graph.step("registry-find-image").inputs["create"].endswith(f" find_image {IMAGE} {DIGEST}")
+
+
+def test_without_the_pipeline_the_hops_before_it_are_walked_all_the_same():
+    graph = run_program(dev_config(acceptancePipeline=False))
+    names = {command.name for command in graph.of_type(COMMAND)}
+    assert {"server-walk-hops", "runner-walk-hops"} <= names
+    assert not names & {"registry-walk-hops", "server-run-pipeline", "registry-find-image"}
+    assert graph.outputs["inspection"]["acceptanceImage"] is None
+
+
+def test_jobs_run_in_the_image_of_the_settings():
+    graph = run_program(dev_config(acceptanceImage="registry.example.com/curl:1"))
+    document = yaml.safe_load(json.loads(payload(graph, "server-run-pipeline")[1])["files"][".gitlab-ci.yml"])
+    assert document["default"]["image"]["name"] == "registry.example.com/curl:1"
 
 
 def test_the_registrys_machine_gets_registry_tree_as_it_is_here(graph):
@@ -336,24 +382,28 @@ def test_garbage_is_collected_when_the_settings_say_so_and_by_hand_alone_otherwi
 )
 def test_whatever_the_proof_proves_makes_it_run_again_when_it_changes(graph, change):
     changed = run_program(dev_config(**change))
-    for step in ("server-issue-credential", "runner-prove-stack", "registry-find-image", "server-revoke-credential"):
+    for step in (*WALKS, "registry-find-image"):
         assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["issue_credential.rb", "issue_credential.sh", "prove_stack.sh", "find_image.sh", "revoke_credential.sh"],
+    ["acceptance_token.rb", "find_image.sh", "hops.py", "walk_hops.sh"],
 )
 def test_a_new_text_of_one_part_of_the_proof_runs_the_whole_proof_again(graph, monkeypatch, text):
-    monkeypatch.setattr(acceptance, "script", lambda name: script(name) + ("\n# new" if name == text else ""))
+    for kind in (script, program):
+        monkeypatch.setattr(
+            acceptance, kind.__name__, lambda name, read=kind: read(name) + ("\n# new" if name == text else "")
+        )
     changed = run_program(dev_config())
-    for step in ("server-issue-credential", "runner-prove-stack", "registry-find-image", "server-revoke-credential"):
+    for step in (*WALKS, "registry-find-image"):
         assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"]
 
 
 def test_the_same_settings_give_the_same_triggers(graph):
     again = run_program(dev_config())
-    assert again.step("runner-prove-stack").inputs["triggers"] == graph.step("runner-prove-stack").inputs["triggers"]
+    for step in WALKS:
+        assert again.step(step).inputs["triggers"] == graph.step(step).inputs["triggers"]
 
 
 def test_versions_of_the_settings_reach_the_steps_that_install_them(graph):

@@ -13,7 +13,7 @@ PROJECT = "gitlab-stack/acceptance"
 
 RECORDS = """
 puts JSON.generate(
-  users: User.all.map { |user| [user.id, user.username, user.email] },
+  users: User.human.map { |user| [user.id, user.username, user.email] },
   projects: Project.all.map { |project| [project.id, project.full_path] },
   runners: Ci::Runner.all.map { |runner| [runner.id, runner.description, runner.token] }
 )

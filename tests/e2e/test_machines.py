@@ -55,7 +55,7 @@ def replaced(role: str, way: str, image: str) -> float:
     done = replace(role, way)
     assert done.status == 0, done.output
     assert (instance_id(role) == old) == (way == "another type")
-    assert "runner-prove-stack" in done.output
+    assert "server-run-pipeline" in done.output
     assert len(instances()) == len(ROLES)
     assert kept.holdings() == before
     kept.pull(image)
