@@ -1,5 +1,6 @@
 """Projects, commits, pipelines and jobs of the played GitLab, as python-gitlab and git see them."""
 
+import base64
 import gzip
 import http.client
 import io
@@ -12,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import gitlab
 import pytest
 
-from lab.tests.gitlab_server import PASSWORD, balancer, needed, server
+from lab.tests.gitlab_server import PASSWORD, PROJECT, balancer, needed, server
 
 __all__ = ["server"]
 pytestmark = needed
@@ -227,3 +228,361 @@ def test_who_may_fetch_and_push(project, server, url):
     assert "Access denied" in fetch("root:wrong")
     assert "could not read Username" in git("ls-remote", f"{url}/{project.path_with_namespace}.git").stderr
     assert "not found" in git("ls-remote", f"{url.replace('://', f'://root:{PASSWORD}@')}/stack/none.git").stderr
+
+
+# How a pipeline goes
+
+
+def ends(runner: Runner, project: Any, pipeline: Any, **how: str) -> dict[str, str]:
+    """Let every job end as `how` says by its name, else well, and return the states."""
+    while job := runner.take():
+        state = how.get(job["job_info"]["name"], "success")
+        runner.end(job, state, **({"failure_reason": "script_failure", "exit_code": 1} if state == "failed" else {}))
+    return {"pipeline": project.pipelines.get(pipeline.id).status, **states(project, pipeline)}
+
+
+def test_after_a_failure_later_stages_are_skipped(project, runner):
+    pipeline = start(project)
+    assert ends(runner, project, pipeline, push="failed") == {"pipeline": "failed", "push": "failed", "pull": "skipped"}
+    (job,) = [job for job in pipeline.jobs.list() if job.name == "push"]
+    assert job.failure_reason == "script_failure"
+    again = pipeline.retry()
+    assert again["status"] in ("pending", "running")
+    assert ends(runner, project, pipeline) == {"pipeline": "success", "push": "success", "pull": "success"}
+    assert len(pipeline.jobs.list(include_retried=True)) == 3
+
+
+WHENS = """
+stages: [one, two]
+fails: {stage: one, script: "false"}
+may-fail: {stage: one, script: "false", allow_failure: true}
+on-failure: {stage: two, script: "true", when: on_failure}
+always: {stage: two, script: "true", when: always}
+by-hand: {stage: two, script: "true", when: manual}
+at-once: {stage: two, script: "true", needs: []}
+after-may-fail: {stage: two, script: "true", needs: [may-fail]}
+"""
+
+
+def test_each_kind_of_when_and_needs(project, runner):
+    pipeline = start(project, WHENS)
+    assert states(project, pipeline)["at-once"] == "pending"
+    assert ends(runner, project, pipeline, **{"may-fail": "failed"}) == {
+        "pipeline": "success",
+        "fails": "success",
+        "may-fail": "failed",
+        "on-failure": "skipped",
+        "always": "success",
+        "by-hand": "manual",
+        "at-once": "success",
+        "after-may-fail": "success",
+    }
+    pipeline = start(project, WHENS)
+    assert ends(runner, project, pipeline, fails="failed")["on-failure"] == "success"
+    assert project.pipelines.get(pipeline.id).status == "failed"
+
+
+def test_a_job_that_fails_is_run_again_as_often_as_it_says(project, runner):
+    pipeline = start(project, "job: {script: 'false', retry: 1}")
+    assert ends(runner, project, pipeline, job="failed") == {"pipeline": "failed", "job": "failed"}
+    assert len(pipeline.jobs.list(include_retried=True)) == 2
+
+
+def test_what_waits_for_a_person_is_played(project, runner):
+    pipeline = start(project, "job: {script: 'true', when: manual, allow_failure: false}")
+    assert pipeline.status == "manual"
+    project.jobs.get(pipeline.jobs.list()[0].id).play()
+    assert ends(runner, project, pipeline) == {"pipeline": "success", "job": "success"}
+
+
+def test_a_cancelled_job_is_taken_from_a_runner_at_once_unless_it_ends_jobs_gracefully(project, runner):
+    for features, during in (({}, "canceled"), ({"cancel_gracefully": True}, "canceling")):
+        pipeline = start(project)
+        job = runner.take(features=features)
+        pipeline.cancel()
+        assert states(project, pipeline) == {
+            "push": during,
+            "pull": "canceled" if during == "canceling" else "canceled",
+        }
+        status, headers = runner.log(job, "more\n")
+        assert headers["Job-Status"] == during
+        assert status == (202 if features else 403)
+        runner.end(job, "failed", failure_reason="job_canceled")
+        assert project.pipelines.get(pipeline.id).status == "canceled"
+
+
+def test_a_job_that_is_over_takes_nothing_more(project, runner):
+    start(project, "job: {script: 'true'}")
+    job = runner.take()
+    assert runner.log(job, "x", start=7)[0] == 416
+    assert runner.send("PUT", f"jobs/{job['id']}", b"{}", Content_Type="application/json")[0] == 403
+    runner.end(job)
+    status, headers = runner.log(job, "late")
+    assert (status, headers["Job-Status"]) == (403, "success")
+    assert runner.end(job, "failed") == 403
+
+
+def test_deleting_a_pipeline_deletes_its_jobs(project, runner):
+    pipeline = start(project, "job: {script: 'true'}")
+    job = runner.take()
+    runner.end(job)
+    pipeline.delete()
+    with pytest.raises(gitlab.GitlabGetError, match="404"):
+        project.jobs.get(job["id"])
+
+
+# Who gets which job
+
+
+def test_a_paused_runner_gets_no_job_and_one_with_other_tags_neither(api, project, runner):
+    start(project, "job: {script: 'true', tags: [special]}")
+    assert runner.take() is None
+    (found,) = [one for one in api.runners_all.list(all=True) if one.description == "r"]
+    shown = api.runners.get(found.id)
+    assert (shown.status, shown.paused, shown.tag_list) == ("online", False, [])
+    shown.tag_list, shown.paused = ["special"], True
+    shown.save()
+    assert runner.take() is None
+    shown.paused = False
+    shown.save()
+    job = runner.take()
+    assert job["job_info"]["name"] == "job"
+    shown.tag_list = []
+    shown.save()
+    runner.end(job)
+
+
+def test_what_a_job_runs_with(project, runner):
+    text = """
+    job:
+      image: "$NAMED"
+      variables: {NAMED: "$CI_REGISTRY_IMAGE/image", AS-IS: {value: "$NAMED", expand: false}}
+      script: ["true"]
+      timeout: 1h 30m
+    """
+    given = [{"key": "SECRET", "value": "x", "variable_type": "file"}, {"key": "NAMED2", "value": "by hand"}]
+    start(project, text, variables=given)
+    job = runner.take()
+    variables = {variable["key"]: variable for variable in job["variables"]}
+    values = {key: variable["value"] for key, variable in variables.items()}
+    assert values["CI_REGISTRY_IMAGE"] == "203.0.113.16:5000/stack/under-test"
+    assert values["NAMED"] == "203.0.113.16:5000/stack/under-test/image"
+    assert (values["AS-IS"], variables["AS-IS"]["raw"]) == ("$NAMED", True)
+    assert (variables["SECRET"]["file"], variables["SECRET"]["public"]) == (True, False)
+    assert values["NAMED2"] == "by hand"
+    assert values["CI_JOB_TOKEN"] == values["CI_REGISTRY_PASSWORD"] == job["token"]
+    assert variables["CI_JOB_TOKEN"]["masked"]
+    assert values["CI_REPOSITORY_URL"] == f"http://gitlab-ci-token:{job['token']}@203.0.113.16/stack/under-test.git"
+    assert (values["CI_SERVER_URL"], values["CI_API_V4_URL"]) == ("http://203.0.113.16", "http://203.0.113.16/api/v4")
+    assert (values["CI_PIPELINE_SOURCE"], values["CI_COMMIT_BRANCH"]) == ("api", "main")
+    assert job["credentials"][0]["url"] == "203.0.113.16:5000"
+    assert job["runner_info"]["timeout"] == 5400
+    runner.end(job)
+
+
+# The token of a job
+
+
+def granted(server: Any, job: Any, path: str) -> list[str] | int:
+    answer = server.token("gitlab-ci-token", job["token"], f"repository:{path}:pull,push")
+    if answer.status != 200:
+        return answer.status
+    payload = answer.json["token"].split(".")[1]
+    access = json.loads(base64.urlsafe_b64decode(payload + "=="))["access"]
+    return [action for entry in access for action in entry["actions"]]
+
+
+def test_a_jobs_token_is_for_images_of_its_own_project_while_it_runs(server, project, runner):
+    start(project, "job: {script: 'true'}")
+    job = runner.take()
+    assert granted(server, job, "stack/under-test/image") == ["pull", "push"]
+    assert granted(server, job, PROJECT) == granted(server, job, "stack/under-test-of-others") == []
+    runner.end(job)
+    assert granted(server, job, "stack/under-test/image") == 401
+    # The project's images would have to go first, and there is no registry.
+    server.console("ContainerRepository.where(name: 'image').destroy_all")
+
+
+def test_a_jobs_token_opens_little_of_the_api(url, project, runner):
+    start(project, "job: {script: 'true'}")
+    job = runner.take()
+    with_token = gitlab.Gitlab(url, job_token=job["token"])
+    own = with_token.http_get("/job")
+    assert isinstance(own, dict) and own["id"] == job["id"]
+    assert with_token.projects.get(project.id, lazy=True).pipelines.list()
+    for path in (f"/projects/{project.id}", f"/projects/{project.id}/repository/tree", "/user", "/version"):
+        with pytest.raises(gitlab.GitlabAuthenticationError):
+            with_token.http_get(path)
+    runner.end(job)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("job: {script: [1, 2", "(<unknown>): "),
+        ("- a\n- b\n", "Invalid configuration format"),
+        (".hidden: {script: x}", "jobs config should contain at least one visible job"),
+        ("job: {stage: test}", "jobs job config should implement the script:, run:, or trigger: keyword"),
+        (
+            "job: {script: x, stage: none}",
+            "job job: chosen stage none does not exist; available stages are .pre, build, test, deploy, .post",
+        ),
+        ("job: {script: x, sript: y}", "jobs:job config contains unknown keys: sript"),
+        ("job: {script: {a: b}}", "jobs:job:script config should be a string or a nested array of strings"),
+        ("job: {script: x, needs: [other]}", "job job: undefined need: other"),
+        (
+            "a: {script: x, stage: build, needs: [b]}\nb: {script: x, stage: deploy}",
+            "a job: need b is not defined in current or prior stages",
+        ),
+        ("job: {script: x, dependencies: [other]}", "job job: undefined dependency: other"),
+        ("job: {script: x, retry: 3}", "jobs:job:retry config must be less than or equal to 2"),
+        ("job: {script: x, when: sometimes}", "jobs:job when should be one of: on_success"),
+        ("job: {script: x, timeout: soon}", "jobs:job:timeout config should be a duration"),
+        ("job: {script: x, image: [a]}", "jobs:job:image config should be a hash or a string"),
+        ("a: {script: x, needs: [b]}\nb: {script: x, needs: [a]}", "circular dependencies"),
+        ("include: other.yml\njob: {script: x}", "the lab plays no include:"),
+        ("job: {script: x, rules: [{if: '$A =='}]}", "invalid expression syntax"),
+        ("job: {script: x, rules: [{if: $NOTHING}]}", "Pipeline will not run for the selected trigger."),
+        ("workflow: {rules: [{when: never}]}\njob: {script: x}", "Pipeline filtered out by workflow rules."),
+    ],
+)
+def test_a_configuration_that_is_refused(project, text, complaint):
+    commit(project, **{".gitlab-ci.yml": text})
+    with pytest.raises(gitlab.GitlabCreateError) as refused:
+        project.pipelines.create({"ref": "main"})
+    assert refused.value.response_code == 400
+    assert complaint in str(json.loads(refused.value.response_body or b"")["message"]["base"])
+
+
+def test_no_pipeline_without_a_file_or_a_branch_and_a_failed_one_after_a_push_of_a_wrong_file(project):
+    commit(project, **{"README.md": "text"})
+    for ref, complaint in (("main", "Missing CI config file"), ("none", "Reference not found")):
+        with pytest.raises(gitlab.GitlabCreateError) as refused:
+            project.pipelines.create({"ref": ref})
+        assert json.loads(refused.value.response_body or b"") == {"message": {"base": [complaint]}}
+    assert project.pipelines.list() == []
+    commit(project, **{".gitlab-ci.yml": "job: {stage: none}"})
+    (pipeline,) = project.pipelines.list()
+    assert (pipeline.source, pipeline.status) == ("push", "failed")
+    assert "should implement the script:" in project.pipelines.get(pipeline.id).yaml_errors
+
+
+def test_conditions_and_the_source_of_a_pipeline(project, runner):
+    text = """
+    workflow: {rules: [{if: '$CI_PIPELINE_SOURCE == "api"'}]}
+    by-branch: {script: x, rules: [{if: '$CI_COMMIT_BRANCH =~ /^ma/ && $WANTED', when: on_success}]}
+    unwanted: {script: x, rules: [{if: '$WANTED == "yes"', when: never}, {when: always}]}
+    tags-only: {script: x, only: [tags]}
+    main-only: {script: x, only: [main]}
+    """
+    commit(project, **{".gitlab-ci.yml": text})
+    assert project.pipelines.list() == []
+    pipeline = project.pipelines.create({"ref": "main", "variables": [{"key": "WANTED", "value": "yes"}]})
+    assert sorted(states(project, pipeline)) == ["by-branch", "main-only"]
+    ends(runner, project, pipeline)
+
+
+def test_actions_of_a_commit_that_cannot_be(project):
+    def made(branch="main", **action: str) -> Any:
+        return project.commits.create({"branch": branch, "commit_message": "m", "actions": [action]})
+
+    made(action="create", file_path="a", content="1")
+    for refused, complaint in (
+        ({"action": "create", "file_path": "a", "content": "1"}, "A file with this name already exists"),
+        ({"action": "update", "file_path": "b", "content": "1"}, "A file with this name doesn't exist"),
+        ({"action": "delete", "file_path": "b"}, "A file with this name doesn't exist"),
+        ({"action": "move", "file_path": "c", "previous_path": "b"}, "A file with this name doesn't exist"),
+        (
+            {"branch": "other", "action": "delete", "file_path": "a"},
+            "You can only create or edit files when you are on",
+        ),
+    ):
+        with pytest.raises(gitlab.GitlabCreateError, match=complaint):
+            made(**refused)
+    made(action="move", file_path="folder/b", previous_path="a")
+    encoded = base64.b64encode(b"\0\1").decode()
+    made(action="create", file_path="binary", content=encoded, encoding="base64")
+    assert project.files.raw("binary", ref="main") == b"\0\1"
+    listed = project.repository_tree(recursive=True, all=True)
+    assert [entry["path"] for entry in listed] == ["folder", "binary", "folder/b"]
+    assert [one.title for one in project.commits.list(all=True)] == ["m", "m", "m"]
+    with pytest.raises(gitlab.GitlabGetError, match="404 File Not Found"):
+        project.files.get("a", ref="main")
+
+
+# Tokens
+
+
+def refused_token(url: str, token: str) -> str:
+    """What comes instead of the user."""
+    with pytest.raises(gitlab.GitlabAuthenticationError) as refused:
+        gitlab.Gitlab(url, private_token=token).auth()
+    return (refused.value.response_body or b"").decode()
+
+
+def test_a_token_knows_itself_and_ends_itself(url, server, api):
+    made = server.console(
+        "puts User.first.personal_access_tokens.create!(name: 'own', scopes: %w[read_api], "
+        "expires_at: 1.day.from_now).token"
+    )
+    own = gitlab.Gitlab(url, private_token=made)
+    token = own.personal_access_tokens.get("self")
+    assert (token.name, token.scopes, token.active, token.revoked) == ("own", ["read_api"], True, False)
+    assert own.projects.list()
+    with pytest.raises(gitlab.GitlabCreateError) as refused:
+        own.projects.create({"name": "x"})
+    assert json.loads(refused.value.response_body or b"")["error"] == "insufficient_scope"
+    own.personal_access_tokens.delete("self")
+    assert "Token was revoked." in refused_token(url, made)
+    assert api.version()[0] == "17.10.4"
+
+
+def test_a_projects_own_token_opens_that_project_alone(url, api, project, server):
+    script = """
+    project, admin = Project.find_by_full_path('stack/under-test'), User.admins.active.first
+    project.group.add_owner(admin)
+    made = ResourceAccessTokens::CreateService.new(admin, project, { name: 'own', scopes: ['api'],
+      access_level: Gitlab::Access::OWNER, expires_at: Date.tomorrow.iso8601 }).execute
+    puts made.payload.fetch(:access_token).token
+    """
+    own = gitlab.Gitlab(url, private_token=server.console(script))
+    mine = own.projects.get("stack/under-test")
+    own.auth()
+    assert own.user is not None and own.user.bot
+    start(mine, "job: {script: 'true'}").delete()
+    with pytest.raises(gitlab.GitlabGetError, match="404 Project Not Found"):
+        own.projects.get(PROJECT)
+    with pytest.raises(gitlab.GitlabListError, match="403"):
+        own.runners_all.list()
+    revoke = """
+    project, admin = Project.find_by_full_path('stack/under-test'), User.admins.active.first
+    PersonalAccessToken.where(name: 'own', user_id: project.bots.map(&:id)).each do |token|
+      puts ResourceAccessTokens::RevokeService.new(admin, project, token).execute.status
+    end
+    """
+    assert server.console(revoke) == "success"
+    with pytest.raises(gitlab.GitlabAuthenticationError):
+        own.auth()
+
+
+def test_a_token_that_is_over_says_so(url, server):
+    made = server.console(
+        "t = User.first.personal_access_tokens.create!(name: 'x', scopes: %w[api], expires_at: 1.day.from_now)\n"
+        "puts t.token\nt.update!(expires_at: Date.yesterday)"
+    )
+    assert "Token is expired." in refused_token(url, made)
+    assert refused_token(url, "glpat-nothing") == '{"message":"401 Unauthorized"}'
+
+
+def test_a_pipeline_made_in_the_console(project, server, runner):
+    commit(project, **{".gitlab-ci.yml": "job: {script: 'true', only: [web]}", "README.md": "text"})
+    script = """
+    project, admin = Project.find_by_full_path('stack/under-test'), User.first
+    made, none = %w[main none].map { |ref| Ci::CreatePipelineService.new(project, admin, ref: ref).execute(:web) }
+    puts [made.success?, made.payload.status, none.message]
+    """
+    assert server.console(script).splitlines() == ["true", "pending", "Reference not found"]
+    ends(runner, project, project.pipelines.list()[0])

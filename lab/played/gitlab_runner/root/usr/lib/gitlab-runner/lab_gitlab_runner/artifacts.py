@@ -6,16 +6,19 @@ The real helper does this inside its container; here the runner does, with what 
 import fnmatch
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
-from lab_gitlab_runner import coordinator
+from lab_gitlab_runner import coordinator, log
 from lab_gitlab_runner.coordinator import Runner
 from lab_gitlab_runner.docker_executor import BuildError, Docker
 from lab_gitlab_runner.trace import GREEN, Trace
+from lab_gitlab_runner.version import architecture, revision, version
 
 Files = Mapping[str, tuple[tarfile.TarInfo, bytes]]
 
@@ -25,9 +28,12 @@ def upload(
 ) -> None:
     """Raises BuildError when GitLab does not take it; nothing to upload is no failure."""
     trace.line("Uploading artifacts...", GREEN)
-    files = _matching(_files(docker, directory), artifact.get("paths") or (), artifact.get("exclude") or (), trace)
-    if not files:
-        trace.error("No files to upload")
+    _begin(trace)
+    files = _matching(
+        _files(docker, directory), artifact.get("paths") or (), artifact.get("exclude") or (), directory, trace
+    )
+    if not any(about.isfile() for about, _ in files.values()):
+        _say(trace, "error", "No files to upload")
         return
     kind, form = artifact.get("artifact_type") or "archive", artifact.get("artifact_format") or "zip"
     content = _zip(files) if form == "zip" else gzip.compress(b"".join(data for _, data in files.values()))
@@ -38,52 +44,69 @@ def upload(
         query["expire_in"] = artifact["expire_in"]
     answer = coordinator.upload_artifact(runner, job, filename, content, query)
     what = f'Uploading artifacts as "{kind}" to coordinator...'
-    about = f"id={job['id']} responseStatus={answer.text} token={coordinator.short(job['token'])}"
+    fields = {"id": job["id"], "responseStatus": answer.text, "token": coordinator.short(job["token"])}
     if answer.status == 201:
-        trace.line(f"{what} 201 Created  {about}")
+        _say(trace, "info", f"{what} 201 Created", **fields)
         return
     trouble = {413: "too large archive", 403: "forbidden"}.get(answer.status or 0, "error")
-    trace.error(f"{what} {trouble}  {about}")
+    _say(trace, "error", f"{what} {trouble}", **fields)
     raise BuildError("exit code 1", exit_code=1)
 
 
 def download(docker: Docker, runner: Runner, dependency: Mapping[str, Any], directory: str, trace: Trace) -> None:
     """Raises BuildError when it cannot be had."""
     trace.line(f"Downloading artifacts for {dependency['name']} ({dependency['id']})...", GREEN)
+    _begin(trace)
     answer = coordinator.download_artifact(runner, dependency)
-    about = f"id={dependency['id']} responseStatus={answer.text} token={coordinator.short(dependency['token'])}"
+    fields = {"host": urlsplit(runner["url"]).netloc, "id": dependency["id"], "responseStatus": answer.text}
+    fields["token"] = coordinator.short(dependency["token"])
+    what = "Downloading artifacts from coordinator..."
     if answer.status != 200:
         trouble = {403: "forbidden", 404: "not found"}.get(answer.status or 0, "error")
-        trace.error(f"Downloading artifacts from coordinator... {trouble}  {about}")
+        _say(trace, "error", f"{what} {trouble}", **fields)
         raise BuildError("exit code 1", exit_code=1)
-    trace.line(f"Downloading artifacts from coordinator... ok  {about}")
+    _say(trace, "info", f"{what} ok", **fields)
     docker.copy_in(_tar(answer.content), directory)
 
 
+def _begin(trace: Trace) -> None:
+    """The helper is a program of its own, and says so."""
+    fields = {"arch": architecture(), "os": "linux", "pid": os.getpid(), "revision": revision(), "version": version()}
+    _say(trace, "info", "Runtime platform", **fields)
+
+
+def _say(trace: Trace, level: str, message: str, **fields: object) -> None:
+    trace.write(log.formatted(level, message, **fields) + "\n")
+
+
 def _files(docker: Docker, directory: str) -> Files:
-    """Files of the project's folder by their paths within it, without git's own."""
+    """Files and folders of the project's folder by their paths within it, without git's own."""
     packed = docker.copy_out(f"{directory}/.")
     found = {}
     if packed:
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             for member in archive:
                 path = str(PurePosixPath(member.name))
-                if member.isfile() and not path.startswith(".git/") and (content := archive.extractfile(member)):
-                    found[path] = (member, content.read())
+                if path == "." or path.split("/")[0] == ".git":
+                    continue
+                content = archive.extractfile(member) if member.isfile() else None
+                if content or member.isdir():
+                    found[path] = (member, content.read() if content else b"")
     return found
 
 
-def _matching(files: Files, patterns: Sequence[str], excluded: Sequence[str], trace: Trace) -> Files:
+def _matching(files: Files, patterns: Sequence[str], excluded: Sequence[str], directory: str, trace: Trace) -> Files:
     chosen: dict[str, tuple[tarfile.TarInfo, bytes]] = {}
     for pattern in patterns:
         clean = pattern.removeprefix("./").rstrip("/")
         found = {path: file for path, file in files.items() if _matches(path, clean)}
         if found:
-            trace.line(f"{pattern}: found {len(found)} matching artifact files and directories")
+            _say(trace, "info", f"{pattern}: found {len(found)} matching artifact files and directories")
         else:
-            trace.warning(
-                f"{pattern}: no matching files. Ensure that the artifact path is relative to the working directory"
+            words = (
+                f"no matching files. Ensure that the artifact path is relative to the working directory ({directory})"
             )
+            _say(trace, "warning", f"{pattern}: {words}")
         chosen |= found
     return {path: file for path, file in chosen.items() if not any(_matches(path, pattern) for pattern in excluded)}
 
@@ -97,8 +120,8 @@ def _zip(files: Files) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, (about, content) in sorted(files.items()):
-            entry = zipfile.ZipInfo(path)
-            entry.external_attr = (0o100000 | about.mode) << 16
+            entry = zipfile.ZipInfo(f"{path}/" if about.isdir() else path)
+            entry.external_attr = ((0o040000 if about.isdir() else 0o100000) | about.mode) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)
     return packed.getvalue()
@@ -111,6 +134,7 @@ def _tar(zipped: bytes) -> bytes:
             about = tarfile.TarInfo(entry.filename)
             content = source.read(entry)
             about.size = len(content)
+            about.type = tarfile.DIRTYPE if entry.is_dir() else tarfile.REGTYPE
             # As root without a mask: a job may run as any user.
             about.mode = (entry.external_attr >> 16) & 0o777 or 0o666
             target.addfile(about, io.BytesIO(content))

@@ -60,7 +60,7 @@ class Build:
     def run(self) -> None:
         """Never raises: what goes wrong ends the job."""
         started = time.monotonic()
-        state, reason, exit_code = "success", None, 0
+        state, reason, exit_code, failed = "success", None, 0, ""
         self.trace.on_cancel = lambda: self._stop(CANCELED)
         self.trace.on_abort = lambda: self._stop(CANCELED)
         try:
@@ -71,11 +71,11 @@ class Build:
             self._work()
             self.trace.line("Job succeeded", GREEN)
         except BuildError as error:
-            state, reason, exit_code = "failed", error.reason, error.exit_code
+            state, reason, exit_code, failed = "failed", error.reason, error.exit_code, str(error)
             system = " (system failure)" if error.reason == SYSTEM_FAILURE else ""
-            self.trace.error(f"Job failed{system}: {error}")
+            self.trace.error(f"Job failed{system}: {error}\n")
         except (PreparationError, Exception) as error:
-            state, reason = "failed", SYSTEM_FAILURE
+            state, reason, failed = "failed", SYSTEM_FAILURE, str(error)
             self.trace.error(f"Job failed (system failure): {error}")
         finally:
             if self._deadline:
@@ -85,9 +85,10 @@ class Build:
         self.trace.finish(state, reason=self._known(reason) if state == "failed" else None, exit_code=exit_code)
         fields = {"duration_s": time.monotonic() - started, "job": self.job["id"]}
         fields |= {"project": self.job["job_info"]["project_id"], "runner": coordinator.short(self.runner["token"])}
-        (log.info if state == "success" else log.warning)(
-            f"Job {'succeeded' if state == 'success' else 'failed'}", **fields
-        )
+        if state == "success":
+            log.info("Job succeeded", **fields)
+        else:
+            log.warning(f"Job failed: {failed}", **fields)
 
     def interrupt(self, signal: str) -> None:
         """The service ends."""

@@ -14,7 +14,7 @@ from lab_gitlab_runner import log
 from lab_gitlab_runner.version import architecture, revision, version
 
 TIMEOUT = 30.0  # seconds
-TOKEN_PREFIX = "glrt-"
+TOKEN_PREFIX, JOB_TOKEN_PREFIX = "glrt-", "glcbt-"
 NO_ANSWER = -1
 LAST_UPDATE = "X-GitLab-Last-Update"
 STATUS = "Job-Status"
@@ -51,7 +51,10 @@ def is_created_token(token: str) -> bool:
 
 def short(token: str) -> str:
     """What of a token may be seen."""
-    return token[5:14] if is_created_token(token) else token[:8]
+    for prefix in (TOKEN_PREFIX, JOB_TOKEN_PREFIX):
+        if token.startswith(prefix):
+            return token[len(prefix) : len(prefix) + 9]
+    return token[:8]
 
 
 def verify(runner: Runner, system_id: str) -> dict[str, Any] | None:

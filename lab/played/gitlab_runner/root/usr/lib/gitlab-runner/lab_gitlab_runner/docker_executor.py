@@ -52,7 +52,7 @@ class Docker:
         self.name = name
         self.variables: list[dict[str, Any]] = []
         self._containers: dict[str, str] = {}
-        self._image = ""
+        self._image = self._used = ""
         self._running: subprocess.Popen[bytes] | None = None
         self._stopped: str | None = None
         self._temporary = tempfile.TemporaryDirectory(prefix="gitlab-runner-")
@@ -63,8 +63,8 @@ class Docker:
         """Raises BuildError, PreparationError."""
         version_info = self._docker("version", "--format", "{{.Server.Version}}")
         if version_info.returncode:
-            words = _first_line(version_info.stderr)
-            raise PreparationError(f"getting server version info: {words} (docker.go:1046:0s)")
+            self.trace.error("Failed to remove network for build")
+            raise PreparationError(f"{_first_line(version_info.stderr)} (docker.go:1041:0s)")
         self.trace.line(f"Using Docker executor with image {image} ...")
         if self.job.get("services"):
             raise BuildError("the lab plays gitlab-runner without services:", reason=SYSTEM_FAILURE)
@@ -105,11 +105,12 @@ class Docker:
             if not trouble and found:
                 digests = found.get("RepoDigests") or []
                 with_digest = f" with digest {digests[0]}" if digests else ""
-                self.trace.line(f"Using docker image {found['Id']} for {image}{with_digest} ...")
+                self._used = f"Using docker image {found['Id']} for {image}{with_digest} ..."
+                self.trace.line(self._used)
                 return str(found["Id"])
-            self.trace.warning(f"Failed to pull image with policy {json.dumps(policy)}: {trouble} (manager.go:251:0s)")
+            self.trace.warning(f"Failed to pull image with policy {json.dumps(policy)}: {trouble} (manager.go:254:0s)")
         words = f'failed to pull image "{image}" with specified policies [{" ".join(policies)}]'
-        raise BuildError(f"{words}: {trouble} (manager.go:251:0s)", reason="image_pull_failure")
+        raise BuildError(f"{words}: {trouble} (manager.go:254:0s)", reason="image_pull_failure")
 
     def _pull_now(self, image: str) -> str:
         """Empty when the image is there, else Docker's words."""
@@ -187,8 +188,10 @@ class Docker:
             threading.Thread(target=self._docker, args=("kill", container), daemon=True).start()
 
     def go_on(self) -> None:
-        """After a stop: what follows the script may run."""
+        """After a stop: what follows the script may run, in a container of its own."""
         self._stopped = None
+        if container := self._containers.pop("build", None):
+            self._docker("rm", "--force", "--volumes", container)
 
     def copy_out(self, path: str) -> bytes:
         """A file or folder of the helper's container as a tar archive; empty when there is none."""
@@ -227,6 +230,7 @@ class Docker:
         if kind == "predefined":
             what = [self._helper(), "gitlab-runner-build"]
         else:
+            self.trace.line(self._used)
             image = self.job.get("image") or {}
             words = [self._image, "sh", "-c", shell_scripts.DETECT_SHELL]
             if entrypoint := image.get("entrypoint"):

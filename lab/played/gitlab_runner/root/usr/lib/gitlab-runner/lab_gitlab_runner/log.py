@@ -14,12 +14,15 @@ class ExitError(SystemExit):
 
 
 def write(level: str, message: str, **fields: object) -> None:
+    print(formatted(level, message, **fields), file=sys.stderr, flush=True)
+
+
+def formatted(level: str, message: str, **fields: object) -> str:
     """One line: message, then the fields by name."""
     prefix = PREFIXES[level]
     colour = COLOURS[level]
     line = f"{colour}{prefix}{message:<{WIDTH - len(prefix)}}{RESET} "
-    line += "".join(f" {colour}{name}{RESET}={value}" for name, value in sorted(fields.items()))
-    print(line, file=sys.stderr, flush=True)
+    return line + "".join(f" {colour}{name}{RESET}={value}" for name, value in sorted(fields.items()))
 
 
 def info(message: str, **fields: object) -> None:

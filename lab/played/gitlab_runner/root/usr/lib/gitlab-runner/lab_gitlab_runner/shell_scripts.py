@@ -67,6 +67,8 @@ def get_sources(job: Mapping[str, Any], directory: str, temporary: str, strategy
             notice(words + (" and creating an empty build directory" if empty else "")),
             *([command("rm", "-r", "-f", directory)] if empty else []),
             command("mkdir", "-p", directory),
+            notice("Skipping Git checkout"),
+            notice("Skipping Git submodules setup"),
         ]
     info, template = job["git_info"], f"{temporary}/git-template"
     sha, depth = info["sha"], int(info.get("depth") or 0)

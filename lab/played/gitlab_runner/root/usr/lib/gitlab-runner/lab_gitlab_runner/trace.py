@@ -65,7 +65,7 @@ class Trace:
     def line(self, text: str, colour: str = "", prefix: str = "") -> None:
         """A line of the runner's own."""
         with self._lock:
-            self._append(self._unfinished + f"{colour}{prefix}{text}{RESET if colour else ''}\n{RESET}")
+            self._append(f"{self._unfinished}{colour or CLEAR}{prefix}{text}{RESET}\n")
             self._unfinished = ""
 
     def warning(self, text: str) -> None:

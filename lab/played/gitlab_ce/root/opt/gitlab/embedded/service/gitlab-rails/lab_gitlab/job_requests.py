@@ -31,8 +31,11 @@ FAILURE_REASONS = (
     *("unknown_failure", "script_failure", "api_failure", "stuck_or_timeout_failure", "runner_system_failure"),
     *("missing_dependency_failure", "runner_unsupported", "stale_schedule", "job_execution_timeout"),
     *("archived_failure", "unmet_prerequisites", "scheduler_failure", "data_integrity_failure"),
-    *("forward_deployment_failure", "user_blocked", "project_deleted", "image_pull_failure"),
+    *("forward_deployment_failure", "user_blocked", "project_deleted", "ci_quota_exceeded", "pipeline_loop_detected"),
+    *("no_matching_runner", "trace_size_exceeded", "builds_disabled", "environment_creation_failure"),
+    *("deployment_rejected", "failed_outdated_deployment_job"),
 )
+"""Of jobs (lib/enums/ci/commit_status.rb). An image that cannot be pulled is not among them."""
 
 
 def take(app: Application, runner: Record, manager: Record, features: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -54,7 +57,7 @@ def take(app: Application, runner: Record, manager: Record, features: Mapping[st
             continue
         pipeline = PIPELINE.select(app, {"id": job["pipeline_id"]})[0]
         pipeline = pipeline_processing.process(app, pipeline, project)
-        return _payload(app, project, pipeline, job)
+        return _payload(app, project, pipeline, job, runner)
     return None
 
 
@@ -107,7 +110,7 @@ def _expired(artifact: Record | None) -> bool:
     return artifact is not None and artifact["expire_at"] is not None and artifact["expire_at"] < now()
 
 
-def _payload(app: Application, project: Record, pipeline: Record, job: Record) -> dict[str, Any]:
+def _payload(app: Application, project: Record, pipeline: Record, job: Record, runner: Record) -> dict[str, Any]:
     token = BUILD.token(app, job) or ""
     user = users.USER.select(app, {"id": job["user_id"]})[0]
     before = dependencies(app, job)
@@ -144,7 +147,7 @@ def _payload(app: Application, project: Record, pipeline: Record, job: Record) -
             "depth": project["ci_default_git_depth"],
         },
         "runner_info": {"timeout": job["timeout"], "runner_session_url": None},
-        "variables": job_variables.for_job(app, project, pipeline, job, user, token, inherited),
+        "variables": job_variables.for_job(app, project, pipeline, job, user, runner, token, inherited),
         "steps": steps,
         "hooks": [],
         "image": _image(options["image"]),

@@ -4,6 +4,7 @@ Source: gitlab-org/gitlab lib/gitlab/ci/variables/builder.rb, app/models/ci/buil
 doc/ci/variables/predefined_variables.md of 17.10.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ def for_job(
     pipeline: Record,
     job: Record,
     user: Record,
+    runner: Record,
     token: str,
     inherited: Iterable[Variable],
 ) -> list[Variable]:
@@ -47,6 +49,9 @@ def for_job(
         *([_public("CI_JOB_MANUAL", "true")] if job["job_when"] == "manual" else []),
         _public("CI_NODE_TOTAL", 1),
         *_predefined(app, project, pipeline),
+        _public("CI_RUNNER_ID", runner["id"]),
+        _public("CI_RUNNER_DESCRIPTION", runner["description"] or ""),
+        _public("CI_RUNNER_TAGS", json.dumps(runner["tag_list"])),
         _public("CI_PIPELINE_IID", pipeline["iid"]),
         _public("CI_PIPELINE_CREATED_AT", f"{pipeline['created_at'][:19]}Z"),
         _public("CI_PIPELINE_NAME", pipeline["name"] or ""),
@@ -68,7 +73,23 @@ def for_job(
         }
         for variable in pipeline["variables"] or ()
     ]
-    return [*own, *written, *inherited, *given]
+    return _expanded([*own, *written, *inherited, *given])
+
+
+def _expanded(variables: list[Variable]) -> list[Variable]:
+    """References to other variables filled in, those of what is not known left alone (`sort_and_expand_all`)."""
+    known = {variable["key"]: variable for variable in variables}
+
+    def text(variable: Variable, within: tuple[str, ...]) -> str:
+        def value(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            other = known.get(name)
+            return match[0] if other is None or name in within or match[0] == "$$" else text(other, (*within, name))
+
+        written = str(variable["value"])
+        return written if variable.get("raw") else re.sub(r"\$\$|\$(?:\{(\w+)\}|(\w+))", value, written)
+
+    return [{**variable, "value": text(variable, (variable["key"],))} for variable in variables]
 
 
 def for_rules(

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab_gitlab import ci_records, repositories
 from lab_gitlab.application import Application
-from lab_gitlab.ci_records import BUILD, COMPLETED, PIPELINE
+from lab_gitlab.ci_records import BUILD, CANCELABLE, COMPLETED, PIPELINE
 from lab_gitlab.records import Record, now, seconds_between
 
 PRECEDING: Mapping[str, tuple[str, ...]] = {
@@ -162,15 +162,16 @@ def finish(
     _process_of(app, project, job)
 
 
-def cancel(app: Application, project: Record, job: Record) -> Record:
-    """At once where no runner has it; a runner that knows how ends its after_script first."""
-    graceful = job["status"] == "running" and bool((job["runner_features"] or {}).get("cancel_gracefully"))
-    if graceful:
-        changed = BUILD.update(app, job, status="canceling")
-    else:
-        changed = BUILD.update(app, job, status="canceled", finished_at=now())
-    _process_of(app, project, changed)
-    return changed
+def cancel(app: Application, project: Record, jobs: Sequence[Record]) -> None:
+    """Jobs of one pipeline, at once where no runner has them; a runner that knows how ends its after_script first."""
+    for job in jobs:
+        graceful = job["status"] == "running" and (job["runner_features"] or {}).get("cancel_gracefully")
+        if graceful:
+            BUILD.update(app, job, status="canceling")
+        elif job["status"] in CANCELABLE:
+            BUILD.update(app, job, status="canceled", finished_at=now())
+    if jobs:
+        _process_of(app, project, jobs[0])
 
 
 def again(app: Application, job: Record, *, user: Record | None = None) -> Record:

@@ -81,7 +81,8 @@ def cancel_job(app: Application, request: Request, caller: Caller, project: str,
     found, one = _changeable(app, caller, project, job)
     if one["status"] not in CANCELABLE:
         raise forbidden("Job is not cancelable")
-    return json_response(201, present(app, found, pipeline_processing.cancel(app, found, one)))
+    pipeline_processing.cancel(app, found, [one])
+    return json_response(201, present(app, found, _job(app, found, job)))
 
 
 @ROUTES.add("POST", f"{JOBS}/:job/retry")

@@ -6,7 +6,7 @@ from lab_gitlab import ci_records, pipeline_creation, pipeline_processing, proje
 from lab_gitlab.api.common import for_user, invalid, needed, number, page, project_of, record_not_found, require
 from lab_gitlab.application import Application
 from lab_gitlab.authentication import Caller
-from lab_gitlab.ci_records import CANCELABLE, PIPELINE
+from lab_gitlab.ci_records import PIPELINE
 from lab_gitlab.http_server import Request, Response, Routes, json_response
 from lab_gitlab.records import Record, seconds_between, shown
 
@@ -92,10 +92,7 @@ def cancel_pipeline(app: Application, request: Request, caller: Caller, project:
     found = _project(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     one = pipeline_of(app, found, pipeline)
-    for job in ci_records.jobs_of(app, one):
-        current = ci_records.BUILD.select(app, {"id": job["id"]})[0]
-        if current["status"] in CANCELABLE:
-            pipeline_processing.cancel(app, found, current)
+    pipeline_processing.cancel(app, found, ci_records.jobs_of(app, one))
     return json_response(200, present(app, found, pipeline_of(app, found, pipeline)))
 
 

@@ -140,7 +140,7 @@ class Project < ApplicationRecord
   belongs_to :creator, 'User'
 
   def self.find_by_full_path(path) = (row = Console.call('find_by_full_path', model: name, path: path)) && load(row)
-  def group = (found = namespace) && found.type == 'Group' ? found : nil
+  def group = Group.find_by(id: namespace_id, type: 'Group')
   def member_source = 'Project'
   def bots = Console.call('bots', project_id: id).map { |row| User.load(row) }
   def path_with_namespace = full_path
