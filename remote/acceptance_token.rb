@@ -10,8 +10,8 @@ project = Project.find_by_full_path(project_path) || abort("project #{project_pa
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
-  # Rights are given by those who have them, also when the group's first owner has left.
-  project.group.add_owner(admin)
+  # Rights are given by those who have them, also when the first owner has left.
+  project.add_owner(admin)
   PersonalAccessToken.where(name: name, user_id: project.bots.map(&:id)).each do |token|
     gone = ResourceAccessTokens::RevokeService.new(admin, project, token).execute
     abort("GitLab did not revoke a token: #{gone.message}") if gone.error?
