@@ -12,17 +12,21 @@ would take: registry/storage/garbagecollect.go of the first.
 
 import argparse
 import concurrent.futures
+import concurrent.futures.process
 import datetime
 import errno
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import re
+import signal
 import stat
 import sys
 import time
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, TextIO, Tuple
+import traceback
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, TextIO, Tuple
 
 DEFAULT_ROOT = "/srv/registry/images"
 STORE = os.path.join("docker", "registry", "v2")  # below a registry's root directory
@@ -33,6 +37,7 @@ LARGEST_MANIFEST = 4 << 20  # bytes; maxManifestBodyBytes of registry/handlers/m
 LARGEST_LINK = 1024  # bytes, far more than a digest has
 STALE_UPLOAD = 7 * 24 * 3600  # seconds; the registry's own maintenance.uploadpurging.age
 CHUNK_FILES, CHUNK_BYTES = 500, 64 << 20  # what one process hashes before it answers
+CHUNK_REPOSITORIES = 4  # likewise
 READ_AT_ONCE = 1 << 20  # bytes
 UNITS = ("", "kB", "MB", "GB", "TB", "PB")
 NAMES_KEPT = 10  # of those who need what is damaged
@@ -273,18 +278,36 @@ class Store:
             found = found._replace(needs=found.needs + 1)
         self.damage[key] = found
 
+    def add(self, finding: Finding) -> None:
+        """What was found elsewhere, by one who looked at other images."""
+        known = self.damage.get((finding.kind, finding.path))
+        if known:
+            names = known.needed_by + [name for name in finding.needed_by if name not in known.needed_by]
+            finding = finding._replace(needed_by=names[:NAMES_KEPT], needs=known.needs + finding.needs)
+        self.damage[finding.kind, finding.path] = finding
+
     def unreadable(self, path: str, error: OSError) -> None:
         kind, detail = trouble(error)
         self.report(kind, path, detail)
 
-    def read(self, path: str, limit: int) -> bytes:
-        """At most `limit` + 1 bytes of a file, so that too long shows. Raises OSError."""
-        with open(self.open(path), "rb") as file:
-            return file.read(limit + 1)
+    def read(self, path: str, limit: int, listed: bool = False) -> bytes:
+        """At most `limit` + 1 bytes of a file, so that too long shows. `listed` as in open. Raises OSError."""
+        descriptor, content = self.open(path, listed), b""
+        try:
+            while len(content) <= limit:
+                piece = os.read(descriptor, limit + 1 - len(content))
+                if not piece:
+                    break
+                content += piece
+        finally:
+            os.close(descriptor)
+        return content
 
-    def open(self, path: str) -> int:
-        """A descriptor of the regular file `path`, reached through folders alone. Raises OSError."""
-        if not self._is_real(os.path.dirname(path)):
+    def open(self, path: str, listed: bool = False) -> int:
+        """A descriptor of the regular file `path`, reached through folders alone: its own is known to be one when it
+        was `listed` just now. Raises OSError.
+        """
+        if not listed and not self._is_real(os.path.dirname(path)):
             raise OSError(errno.ELOOP, "a folder on the way is a link")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -383,10 +406,10 @@ class Store:
                 return repository
         raise CannotLook(f"there is no repository {name}")
 
-    def link(self, path: str) -> Optional[str]:
+    def link(self, path: str, listed: bool = False) -> Optional[str]:
         """The digest in a link; None, and a report, when it holds none. Raises FileNotFoundError."""
         try:
-            content = self.read(path, LARGEST_LINK)
+            content = self.read(path, LARGEST_LINK, listed)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -407,7 +430,7 @@ class Store:
                 path = os.path.join(folder, algorithm, name, "link")
                 digest = digest_of(algorithm, name)
                 try:
-                    target = self.link(path)
+                    target = self.link(path, listed=True)
                 except FileNotFoundError:
                     continue  # a collection takes the link and leaves its folder
                 if digest is None:
@@ -869,6 +892,42 @@ def gather_verify(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
     return data
 
 
+Claims = Dict[str, Dict[str, int]]
+"""Of digests whose size is another than manifests say: the size, by the manifest that says it."""
+
+
+class Workers:
+    """Processes that share work on a store: forked from this one once its blobs are known, they know them too."""
+
+    store = None  # type: Any
+
+    def __init__(self, store: Store, jobs: int) -> None:
+        Workers.store = store
+        self.jobs = jobs
+        self.pool = None  # type: Optional[concurrent.futures.ProcessPoolExecutor]
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def map(self, function: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
+        """Results in the order of the work, which is begun at once; what makes one piece is done here, and later."""
+        pieces = list(work)
+        if min(self.jobs, len(pieces)) < 2:
+            return map(function, pieces)
+        if self.pool is None:
+            multiprocessing.set_start_method("fork", force=True)  # no other knows what this process knows
+            self.pool = concurrent.futures.ProcessPoolExecutor(self.jobs)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # stays so in the others
+        try:
+            return self.pool.map(function, pieces)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+    def __exit__(self, failure: Any, *_: Any) -> None:
+        if self.pool is not None and not failure:
+            self.pool.shutdown()
+
+
 def examine(
     store: Store, names: Sequence[str], suspects: Optional[Set[str]], jobs: int
 ) -> Tuple[Dict[str, Any], Set[str]]:
@@ -876,33 +935,37 @@ def examine(
 
     Returns what was looked at, and the digests of blobs that are not what they should be.
     """
-    claims = {}  # type: Dict[str, Tuple[int, str]]
     data = {"repositories": 0, "tags": 0, "manifests": 0}
-    if names:
-        wanted = _examine_images(store, names, claims, data)
-        store.blobs = {digest: Blob(size) for digest, size in wanted.items()}
-        notices = []  # type: List[Dict[str, str]]
-    else:
-        store.load_blobs()
-        notices = [] if store.in_database else _examine_repositories(store, claims, data)
-    to_hash = set(store.blobs) if suspects is None else (suspects | set(claims)) & set(store.blobs)
-    wrong = hash_blobs(store, to_hash, jobs)
+    claims = {}  # type: Claims
+    notices = []  # type: List[Dict[str, str]]
+    with Workers(store, jobs) as workers:
+        if names:
+            wanted = _examine_images(store, names, claims, data)
+            store.blobs = {digest: Blob(size) for digest, size in wanted.items()}
+            parts = iter(())  # type: Iterator[Part]
+        else:
+            store.load_blobs()
+            parts = iter(()) if store.in_database else workers.map(examine_part, _parts(store))
+        # Begun before the parts are gathered, so that one large repository does not keep all but one core waiting.
+        hashed = workers.map(hash_chunk, _chunks(store, store.blobs)) if suspects is None else None
+        notices = [] if names or store.in_database else _gather_parts(store, parts, claims, data)
+        if suspects is not None:
+            hashed = workers.map(hash_chunk, _chunks(store, (suspects | set(claims)).intersection(store.blobs)))
+        wrong = _gather_wrong(store, hashed or ())
     for digest, (kind, detail) in wrong.items():
-        claimed = claims.pop(digest, None)
-        size = store.blobs[digest].size
-        if kind == "wrong digest" and claimed and size < claimed[0]:
-            kind, detail = "truncated file", f"it has {size:,} of {claimed[0]:,} bytes"
+        size, claimed = store.blobs[digest].size, max(claims.pop(digest, {}).values(), default=0)
+        if kind == "wrong digest" and size < claimed:
+            kind, detail = "truncated file", f"it has {size:,} of {claimed:,} bytes"
         store.report(kind, store.blob_path(digest), detail)
-    for digest, (size, manifest) in claims.items():
-        detail = f"it gives {digest} {size:,} bytes, which has {store.blobs[digest].size:,}"
-        store.report("malformed manifest", store.blob_path(manifest), detail)
+    for digest, sizes in claims.items():
+        for manifest, size in sizes.items():
+            detail = f"it gives {digest} {size:,} bytes, which has {store.blobs[digest].size:,}"
+            store.report("malformed manifest", store.blob_path(manifest), detail)
     summary = dict(data, blobs=len(store.blobs), bytes=sum(blob.size for blob in store.blobs.values()))
     return dict(summary, linksInDatabase=store.in_database, notices=notices), set(wrong)
 
 
-def _examine_images(
-    store: Store, names: Sequence[str], claims: Dict[str, Tuple[int, str]], data: Dict[str, int]
-) -> Dict[str, int]:
+def _examine_images(store: Store, names: Sequence[str], claims: Claims, data: Dict[str, int]) -> Dict[str, int]:
     """Bytes of all blobs that these images need and that are there, by digest."""
     need_links(store)
     wanted = {}  # type: Dict[str, int]
@@ -936,29 +999,62 @@ def _present(store: Store, digests: Iterable[str]) -> Dict[str, int]:
     return {digest: size for digest, size in sizes if size is not None}
 
 
-def _examine_repositories(
-    store: Store, claims: Dict[str, Tuple[int, str]], data: Dict[str, int]
-) -> List[Dict[str, str]]:
-    """Every link and manifest. Returns what is no damage and yet worth knowing."""
-    notices = []
-    for repository in store.repositories():
-        data["repositories"] += 1
+class Part(NamedTuple):
+    """What is known of some repositories once they were examined."""
+
+    data: Dict[str, int]
+    claims: Claims
+    linked: Set[str]
+    notices: List[Dict[str, str]]
+    damage: List[Finding]
+
+
+def _parts(store: Store) -> List[List[Repository]]:
+    repositories = list(store.repositories())
+    return [
+        repositories[place : place + CHUNK_REPOSITORIES] for place in range(0, len(repositories), CHUNK_REPOSITORIES)
+    ]
+
+
+def examine_part(repositories: List[Repository]) -> Part:
+    """Every link and manifest of some repositories of the store that all processes know."""
+    known = Workers.store
+    store = Store(known.root, known.progress)
+    store.blobs, store.blobs_loaded = known.blobs, True
+    part = Part({"repositories": 0, "tags": 0, "manifests": 0}, {}, set(), [], [])
+    for repository in repositories:
+        part.data["repositories"] += 1
         layers = {digest for digest, _ in store.links(repository.layers)}
         revisions = {digest for digest, _ in store.links(repository.revisions)}
-        for digest in layers | revisions:
-            blob = store.blobs.get(digest)
-            if blob:
-                blob.linked = True
+        part.linked.update(layers, revisions)
         for tag in store.tag_names(repository):
-            data["tags"] += check_tag(store, repository, tag, revisions)
+            part.data["tags"] += check_tag(store, repository, tag, revisions)
         for digest in revisions:
-            data["manifests"] += 1
-            check_manifest(store, repository, digest, layers, revisions, claims)
-            store.progress("manifests", data["manifests"])
+            part.data["manifests"] += 1
+            check_manifest(store, repository, digest, layers, revisions, part.claims)
+            store.progress(f"manifests of {repository.name}", part.data["manifests"])
         for upload in store.uploads(repository):
             if upload["stale"]:
                 path = os.path.join(repository.name, "_uploads", upload["id"])
-                notices.append(notice("stale upload", path, "since {}".format(upload["started"])))
+                part.notices.append(notice("stale upload", path, "since {}".format(upload["started"])))
+    part.damage.extend(store.damage.values())
+    return part
+
+
+def _gather_parts(store: Store, parts: Iterable[Part], claims: Claims, data: Dict[str, int]) -> List[Dict[str, str]]:
+    """Adds the parts to what is known. Returns what is no damage and yet worth knowing."""
+    notices = []
+    for part in parts:
+        for key, count in part.data.items():
+            data[key] += count
+        for digest, sizes in part.claims.items():
+            claims.setdefault(digest, {}).update(sizes)
+        for digest in part.linked.intersection(store.blobs):
+            store.blobs[digest].linked = True
+        notices += part.notices
+        for finding in part.damage:
+            store.add(finding)
+        store.progress("manifests", data["manifests"])
     for digest, blob in store.blobs.items():
         if not blob.linked:
             notices.append(notice("unneeded blob", digest, "no repository has a link to it"))
@@ -993,12 +1089,11 @@ def check_manifest(
     digest: str,
     layers: Set[str],
     revisions: Set[str],
-    claims: Dict[str, Tuple[int, str]],
+    claims: Claims,
 ) -> List[Reference]:
     """Reports what a manifest needs and has not; its own bytes are looked at with those of all blobs.
 
-    `claims` gets the digests whose size is another than the manifest says, with that size and the manifest's digest.
-    Returns what it needs.
+    `claims` gets the digests whose size is another than the manifest says. Returns what it needs.
     """
     image = image_name(repository, "@" + digest)
     if store.size(digest) is None:
@@ -1016,7 +1111,7 @@ def check_manifest(
         if size is None:
             store.report("missing blob", store.blob_path(reference.digest), "there is no such file", image)
         elif reference.size not in (None, size):
-            claims[reference.digest] = (int(reference.size or 0), digest)
+            claims.setdefault(reference.digest, {})[digest] = int(reference.size or 0)
         if reference.role == "manifest" and reference.digest not in revisions:
             store.report("missing link", link_path(repository.revisions, reference.digest), "its index has it", image)
         if reference.role != "manifest" and reference.digest not in layers:
@@ -1024,18 +1119,9 @@ def check_manifest(
     return needed
 
 
-def hash_blobs(store: Store, digests: Iterable[str], jobs: int) -> Dict[str, Tuple[str, str]]:
-    """Kind and detail of what is wrong with the bytes of blobs, by digest. Uses `jobs` processes."""
-    chunks = [(store.root, chunk) for chunk in _chunks(store, sorted(digests))]
-    if min(jobs, len(chunks)) < 2:
-        return _gather_wrong(store, map(hash_chunk, chunks))
-    with concurrent.futures.ProcessPoolExecutor(min(jobs, len(chunks))) as pool:
-        return _gather_wrong(store, pool.map(hash_chunk, chunks))
-
-
-def _chunks(store: Store, digests: List[str]) -> Iterator[List[str]]:
+def _chunks(store: Store, digests: Iterable[str]) -> Iterator[List[str]]:
     chunk, size = [], 0  # type: List[str], int
-    for digest in digests:
+    for digest in sorted(digests):
         chunk.append(digest)
         size += store.blobs[digest].size
         if len(chunk) == CHUNK_FILES or size >= CHUNK_BYTES:
@@ -1056,11 +1142,11 @@ def _gather_wrong(
     return wrong
 
 
-def hash_chunk(work: Tuple[str, List[str]]) -> Tuple[int, Dict[str, Tuple[str, str]]]:
-    """How many of these blobs of the store in a folder were looked at, and what is wrong with which."""
-    store, wrong = Store(work[0], Progress(None)), {}  # type: Store, Dict[str, Tuple[str, str]]
+def hash_chunk(digests: List[str]) -> Tuple[int, Dict[str, Tuple[str, str]]]:
+    """How many of these blobs of the store that all processes know were looked at, and what is wrong with which."""
+    store, wrong = Workers.store, {}  # type: Store, Dict[str, Tuple[str, str]]
     buffer = memoryview(bytearray(READ_AT_ONCE))
-    for digest in work[1]:
+    for digest in digests:
         algorithm, _, hexadecimal = digest.partition(":")
         hashing = hashlib.new(algorithm)
         try:
@@ -1072,7 +1158,7 @@ def hash_chunk(work: Tuple[str, List[str]]) -> Tuple[int, Dict[str, Tuple[str, s
             continue
         if hashing.hexdigest() != hexadecimal:
             wrong[digest] = ("wrong digest", f"its bytes have {algorithm}:{hashing.hexdigest()}")
-    return len(work[1]), wrong
+    return len(digests), wrong
 
 
 def print_verify(data: Dict[str, Any]) -> Iterator[str]:
@@ -1164,9 +1250,10 @@ class Progress:
     def __init__(self, terminal: Optional[TextIO]) -> None:
         self.terminal = terminal if terminal and terminal.isatty() else None
         self.shown = time.monotonic()
+        self.process = os.getpid()
 
     def __call__(self, what: str, count: int) -> None:
-        if self.terminal and time.monotonic() - self.shown > 0.2:
+        if self.terminal and time.monotonic() - self.shown > 0.2 and os.getpid() == self.process:
             self.shown = time.monotonic()
             self.terminal.write(f"\r\033[K{printable(what)}: {count:,}")
             self.terminal.flush()
@@ -1256,6 +1343,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         problem = str(reason)
     except OSError as error:
         problem = f"{error.filename or options.root}: {error.strerror}"
+    except concurrent.futures.process.BrokenProcessPool:
+        problem = "a process that shared the work was killed: too little memory? Try again with --jobs 1"
     progress.clear()
     damage = [store.damage[key] for key in sorted(store.damage)] if store else []
     try:
@@ -1276,8 +1365,18 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return DAMAGED if damage else CANNOT_LOOK if problem else SOUND
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Ends the process, with a status that says what it should also when something unforeseen happens."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        os._exit(CANNOT_LOOK)  # without waiting for work that nobody wants any more
+    except Exception:  # Python's own status for it is 1, which would say that damage was found
+        traceback.print_exc()
         sys.exit(CANNOT_LOOK)
+
+
+if __name__ == "__main__":
+    run()

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -50,9 +51,9 @@ def asked(command: str, root: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def verified(root: Path) -> dict[str, Any]:
+def verified(root: Path, jobs: int = 1) -> dict[str, Any]:
     """What `verify` finds, without a process of its own."""
-    options = argparse.Namespace(root=str(root), images=[], jobs=1)
+    options = argparse.Namespace(root=str(root), images=[], jobs=jobs)
     store = registry_tree.Store(options.root, registry_tree.Progress(None))
     data = registry_tree.gather_verify(store, options)
     return dict(data, damage={(finding.kind, finding.path) for finding in store.damage.values()})
@@ -406,6 +407,30 @@ def test_two_damages_at_a_time_are_both_found_and_nothing_else_is(registry, fill
     assert verified(registry.root)["damage"] == set()
 
 
+def test_several_processes_find_what_one_finds(registry, filled, monkeypatch):
+    for damage in (missing_blob, wrong_digest, truncated_file, empty_link, tag_to_nothing, missing_layer_link):
+        damage(registry.store, filled.made)
+    alone = run("verify --json --jobs 1", registry.root)
+    monkeypatch.setattr(registry_tree, "CHUNK_REPOSITORIES", 1)
+    monkeypatch.setattr(registry_tree, "CHUNK_FILES", 3)
+    assert len(json.loads(alone.stdout)["damage"]) == 6
+    assert verified(registry.root, jobs=3) == dict(
+        json.loads(alone.stdout), damage={(row["kind"], row["path"]) for row in json.loads(alone.stdout)["damage"]}
+    )
+
+
+def test_two_manifests_that_give_a_wrong_size_are_both_named(filled, tmp_path):
+    registry = filled.registry.copy(tmp_path / "copy")
+    with registry.running():
+        config = dict(registry.push_blob("lies", b"{}"), mediaType="application/vnd.oci.empty.v1+json")
+        digests = []
+        for size in (4, 6):
+            layer = dict(registry.push_blob("lies", b"five!"), mediaType="text/plain", size=size)
+            manifest = {"schemaVersion": 2, "mediaType": registry_tree.OCI_IMAGE, "config": config, "layers": [layer]}
+            digests.append(registry.push_manifest("lies", f"of-{size}", manifest))
+    assert verified(registry.root)["damage"] == {("malformed manifest", blob(digest)) for digest in digests}
+
+
 def test_a_damaged_blob_names_those_who_need_it(registry, filled):
     missing_blob(registry.store, filled.made)
     [damage] = json.loads(run("verify --json", registry.root).stdout)["damage"]
@@ -608,6 +633,50 @@ def test_where_there_is_no_registry_it_could_not_look(tmp_path):
     assert "holds no registry" in done.stderr
     (tmp_path / "docker/registry/lockfiles").mkdir(parents=True)
     assert run("verify", tmp_path).returncode == 0  # one that has started and holds nothing yet
+
+
+WITH_OTHER_WORKERS = """
+import os, sys, time
+from programs import registry_tree
+def work(chunk):
+    {work}
+registry_tree.CHUNK_FILES, registry_tree.hash_chunk = 1, work
+sys.argv[1:] = ["verify", "--jobs", "2", "--root", {root!r}]
+registry_tree.run()
+"""
+
+
+def with_other_workers(root: Path, work: str) -> subprocess.Popen[str]:
+    """`verify` by two processes that do this with each blob."""
+    return subprocess.Popen(
+        [sys.executable, "-c", WITH_OTHER_WORKERS.format(work=work, root=str(root))],
+        cwd=PROGRAM.parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [("os.kill(os.getpid(), 9)", "too little memory? Try again with --jobs 1"), ("raise MemoryError", "MemoryError")],
+)
+def test_work_that_could_not_be_done_is_not_taken_for_damage(filled, work, message):
+    process = with_other_workers(filled.registry.root, work)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, "")
+    assert message in errors
+
+
+def test_an_interrupt_ends_it_at_once_and_in_silence(filled):
+    process = with_other_workers(filled.registry.root, "time.sleep(60)")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2:
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 2
 
 
 def test_names_cannot_command_the_terminal(registry):

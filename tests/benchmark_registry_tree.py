@@ -1,0 +1,119 @@
+"""registry-tree on large stores, against what else reads as much: `python -m tests.benchmark_registry_tree FOLDER`.
+
+Makes two stores below FOLDER (22 GB of disk; they are taken away afterwards): one of many small files, one of few
+large ones. GitLab's own collection is asked where LAB_PARTS offers it, else Debian's.
+"""
+
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from programs import registry_tree
+from tests.registry import IMAGE, SERVERS, Registry, find
+
+MANY_TAGS = 100_000
+TAGS_OF_A_REPOSITORY = 100
+LARGE_LAYERS, LARGE_LAYER_SIZE = 800, 25 << 20  # bytes
+COMMANDS = ("ls", "du", "reclaim --untagged", "verify")
+
+
+class Writer:
+    """Writes a store as a registry does, without one: a push of 100,000 tags takes hours."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = root / registry_tree.STORE
+        (root / "docker/registry/lockfiles").mkdir(parents=True)
+
+    def blob(self, content: bytes) -> dict[str, object]:
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        self._write(f"blobs/sha256/{digest[7:9]}/{digest[7:]}/data", content)
+        return {"mediaType": "application/octet-stream", "digest": digest, "size": len(content)}
+
+    def tag(self, repository: str, tag: str, layers: list[dict[str, object]]) -> None:
+        config = self.blob(json.dumps({"os": "linux", "name": f"{repository}:{tag}"}).encode())
+        manifest = {"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": layers}
+        digest = str(self.blob(json.dumps(manifest, indent=3).encode())["digest"])
+        folder = f"repositories/{repository}"
+        for place, target in [
+            *((f"_layers/sha256/{str(each['digest'])[7:]}", str(each["digest"])) for each in [config, *layers]),
+            (f"_manifests/revisions/sha256/{digest[7:]}", digest),
+            (f"_manifests/tags/{tag}/index/sha256/{digest[7:]}", digest),
+            (f"_manifests/tags/{tag}/current", digest),
+        ]:
+            self._write(f"{folder}/{place}/link", target.encode())
+
+    def _write(self, place: str, content: bytes) -> None:
+        path = f"{self.store}/{place}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(path, "wb") as file:  # noqa: PTH123
+            file.write(content)
+
+
+def many_tags(writer: Writer) -> None:
+    """Manifest, configuration and one layer for each tag, on 100 layers that all share."""
+    chance = random.Random(0)
+    shared = [writer.blob(chance.randbytes(4000)) for _ in range(100)]
+    for number in range(MANY_TAGS):
+        repository = f"group-{number // 10_000}/project-{number // TAGS_OF_A_REPOSITORY}"
+        writer.tag(repository, f"v{number}", [shared[number % 100], writer.blob(chance.randbytes(2000))])
+
+
+def large_layers(writer: Writer) -> None:
+    """20 GB in images of eight layers."""
+    chance = random.Random(0)
+    for number in range(LARGE_LAYERS // 8):
+        layers = [writer.blob(chance.randbytes(LARGE_LAYER_SIZE)) for _ in range(8)]
+        writer.tag("group/project", f"v{number}", layers)
+
+
+def rows(registry: Registry) -> Iterator[tuple[str, list[str]]]:
+    """What is measured: its name and its command line."""
+    jobs, store = os.cpu_count() or 1, registry.store
+    yield "`find` and `wc -l`", ["sh", "-c", f"find {store} | wc -l"]
+    for command in COMMANDS:
+        arguments = [*command.split(), "--root", str(registry.root)]
+        yield f"`registry-tree {command}`", [sys.executable, registry_tree.__file__, *arguments]
+    hash_all = f"find {store}/blobs -name data -print0 | xargs -0 -n 1000 -P {jobs} sha256sum"
+    yield f"`sha256sum` of the blobs, {jobs} at a time", ["sh", "-c", f"{hash_all} >/dev/null"]
+    collect = f"{registry.program} garbage-collect --dry-run -m {registry.configuration} >/dev/null 2>&1"
+    yield "the registry's `garbage-collect --dry-run -m`", ["sh", "-c", collect]
+
+
+def measure(command: list[str]) -> tuple[float, int]:
+    """Seconds, and bytes of memory of the largest process."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, command
+    return time.monotonic() - started, usage.ru_maxrss << 10
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    server = next(server for server in reversed(SERVERS) if find(server))
+    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, files in the page cache, {server}")
+    for fill in (many_tags, large_layers):
+        place = folder / fill.__name__
+        try:
+            registry = Registry(server, place)
+            fill(Writer(registry.root))
+            blobs = registry.blobs()
+            print(f"\n{fill.__doc__} {len(blobs):,} blobs\n\n| | seconds | memory |\n|---|---|---|")
+            for name, command in rows(registry):
+                seconds, memory = measure(command)
+                print(f"| {name} | {seconds:.1f} | {memory / 1e6:.0f} MB |", flush=True)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
