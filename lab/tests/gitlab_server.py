@@ -22,10 +22,14 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from configuration.registry_config import render_registry_config
+from lab import parts
 from lab.workspace import ROOT
 
 OPT = ROOT / "lab/played/gitlab_ce/root/opt/gitlab"
+REGISTRIES = [str(found) for found in (shutil.which("docker-registry"), parts.find(parts.REGISTRY)) if found]
 PASSWORD = "hg29fjQQ01mmz7Lp"
 PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 PROJECT = "stack/acceptance"
@@ -189,6 +193,38 @@ def balancer(server: Server) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.server_address[1]}"
         finally:
             listener.shutdown()
+
+
+@contextlib.contextmanager
+def registry(program: str, server: Server, folder: Path) -> Iterator[str]:
+    """A registry with the program's own configuration; yields its address."""
+    folder.joinpath("config.yml").write_text(render_registry_config(external_url="http://203.0.113.16", port=5000))
+    folder.joinpath("token.crt").write_bytes(server.certificate.public_bytes(serialization.Encoding.PEM))
+    address = f"127.0.0.1:{free_port()}"
+    elsewhere = {
+        "REGISTRY_HTTP_ADDR": address,
+        "REGISTRY_HTTP_SECRET": "kept",
+        "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": str(folder / "storage"),
+        "REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE": str(folder / "token.crt"),
+    }
+    with (folder / "log").open("w") as log:
+        command = [program, "serve", str(folder / "config.yml")]
+        process = subprocess.Popen(command, env={**os.environ, **elsewhere}, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: process.poll() is not None or answers(address))
+        assert process.poll() is None, (folder / "log").read_text()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def answers(address: str) -> bool:
+    with contextlib.suppress(OSError):
+        host, _, port = address.partition(":")
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return True
+    return False
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,12 @@
 """The played GitLab as a whole, in a folder: reconfigured, asked through its real nginx, and in its console."""
 
 import base64
-import contextlib
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,18 +15,17 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from configuration.registry_config import render_registry_config
 from lab import parts
 from lab.tests.gitlab_server import (
     CLIENT,
     PASSWORD,
     PROJECT,
+    REGISTRIES,
     Answer,
-    Server,
     balancer,
-    free_port,
     needed,
     proxy_header,
+    registry,
     server,
     wait_until,
 )
@@ -40,7 +35,6 @@ PLAYED_RUNNER = ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner"
 RUNNERS = [[sys.executable, str(PLAYED_RUNNER)]]
 if real := parts.find(parts.RUNNER):
     RUNNERS.append([str(real)])
-REGISTRIES = [str(found) for found in (shutil.which("docker-registry"), parts.find(parts.REGISTRY)) if found]
 
 __all__ = ["server"]
 pytestmark = needed
@@ -163,38 +157,6 @@ def test_a_deploy_token_pushes_to_its_project_alone(server):
     assert payload["exp"] - payload["iat"] == 300
     assert registry_accepts(answer.json["token"], server.certificate)
     assert granted(server.token(user, token, f"repository:{PROJECT}/image:delete")) == []
-
-
-@contextlib.contextmanager
-def registry(program: str, server: Server, folder: Path) -> Iterator[str]:
-    """A registry with the program's own configuration; yields its address."""
-    folder.joinpath("config.yml").write_text(render_registry_config(external_url="http://203.0.113.16", port=5000))
-    folder.joinpath("token.crt").write_bytes(server.certificate.public_bytes(serialization.Encoding.PEM))
-    address = f"127.0.0.1:{free_port()}"
-    elsewhere = {
-        "REGISTRY_HTTP_ADDR": address,
-        "REGISTRY_HTTP_SECRET": "kept",
-        "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": str(folder / "storage"),
-        "REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE": str(folder / "token.crt"),
-    }
-    with (folder / "log").open("w") as log:
-        command = [program, "serve", str(folder / "config.yml")]
-        process = subprocess.Popen(command, env={**os.environ, **elsewhere}, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: process.poll() is not None or answers(address))
-        assert process.poll() is None, (folder / "log").read_text()
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def answers(address: str) -> bool:
-    with contextlib.suppress(OSError):
-        host, _, port = address.partition(":")
-        socket.create_connection((host, int(port)), timeout=1).close()
-        return True
-    return False
 
 
 @pytest.mark.parametrize("program", REGISTRIES, ids=os.path.basename)

@@ -43,6 +43,8 @@ class Build:
         self.system_id = configuration.system_id
         self.trace = Trace(runner, job)
         self.settings: Mapping[str, Any] = runner.get("docker") or {}
+        if clone_url := str(runner.get("clone_url") or ""):
+            job["git_info"]["repo_url"] = _at(clone_url, job["git_info"]["repo_url"])
         self.directory = f"{BUILDS}{urlsplit(job['git_info']['repo_url']).path.removesuffix('.git')}"
         self.temporary = f"{self.directory}.tmp"
         self.timeout = float(job["runner_info"].get("timeout") or 3600)
@@ -287,6 +289,12 @@ def _expanded(text: str, values: Mapping[str, str]) -> str:
         return "$" if name == "$" else values.get(name, "")
 
     return re.sub(r"\$(?:\{(\w+)\}|(\w+|\$))", value, text)
+
+
+def _at(clone_url: str, repository: str) -> str:
+    """The repository's URL with another server in it; credentials and path stay."""
+    given, old = urlsplit(clone_url), urlsplit(repository)
+    return old._replace(scheme=given.scheme, netloc=f"{old.username}:{old.password}@{given.netloc}").geturl()
 
 
 def _go_duration(seconds: float) -> str:
