@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> None:
             sys.exit(subprocess.run(["tar", "-C", path, "-xf", "-"], check=False).returncode)
         case ["rm", *options]:
             shutil.rmtree(ENGINE / options[-1], ignore_errors=True)
-        case ["volume" | "run" | "import", *_]:
+        case ["volume" | "run" | "import" | "exec", *_]:
             BUILDS.mkdir(exist_ok=True)
         case _:
             fail(f"unknown command {arguments}")

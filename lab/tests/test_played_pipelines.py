@@ -2,9 +2,11 @@
 
 import base64
 import gzip
+import hashlib
 import http.client
 import io
 import json
+import os
 import subprocess
 import zipfile
 from typing import Any
@@ -13,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 import gitlab
 import pytest
 
-from lab.tests.gitlab_server import PASSWORD, PROJECT, balancer, needed, server
+from lab.tests.gitlab_server import PASSWORD, PROJECT, REGISTRIES, balancer, needed, registry, server, wait_until
 
 __all__ = ["server"]
 pytestmark = needed
@@ -586,3 +588,62 @@ def test_a_pipeline_made_in_the_console(project, server, runner):
     """
     assert server.console(script).splitlines() == ["true", "pending", "Reference not found"]
     ends(runner, project, project.pipelines.list()[0])
+
+
+# Images
+
+
+def put_image(server: Any, address: str, job: Any, path: str, tag: str) -> str:
+    """Push an image of one layer by the registry's own HTTP, and return its digest."""
+
+    def ask(method: str, where: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:
+        scope = f"repository:{path}:pull,push"
+        token = server.token("gitlab-ci-token", job["token"], scope).json["token"]
+        connection = http.client.HTTPConnection(address, timeout=10)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, where, body, {"Authorization": f"Bearer {token}", **named})
+        response = connection.getresponse()
+        response.read()
+        return response
+
+    entries = []
+    made = f"2025-04-09T10:00:0{tag if tag.isdecimal() else 9}Z"
+    for kind, content in (("config", json.dumps({"created": made})), ("layer", "layer")):
+        digest = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
+        place = ask("POST", f"/v2/{path}/blobs/uploads/").getheader("Location") or ""
+        separator = "&" if "?" in place else "?"
+        whole = f"{urlsplit(place)._replace(scheme='', netloc='').geturl()}{separator}digest={digest}"
+        assert ask("PUT", whole, content.encode(), Content_Type="application/octet-stream").status == 201
+        entries.append({"mediaType": f"application/{kind}", "size": len(content), "digest": digest})
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest = {"schemaVersion": 2, "mediaType": kind, "config": entries[0], "layers": entries[1:]}
+    done = ask("PUT", f"/v2/{path}/manifests/{tag}", json.dumps(manifest).encode(), Content_Type=kind)
+    assert done.status == 201
+    return done.getheader("Docker-Content-Digest") or ""
+
+
+@pytest.mark.parametrize("program", REGISTRIES, ids=os.path.basename)
+def test_images_through_the_api(server, url, api, project, runner, program, tmp_path):
+    with registry(program, server, tmp_path) as address:
+        assert server.configure(f"gitlab_rails['registry_api_url'] = 'http://{address}'").returncode == 0
+        wait_until(lambda: server.get("/-/readiness", client=None).status == 200)
+        start(project, "job: {script: 'true'}")
+        job = runner.take()
+        path = "stack/under-test/image"
+        digests = {tag: put_image(server, address, job, path, tag) for tag in ("1", "2", "3", "latest")}
+        runner.end(job)
+        (image,) = project.repositories.list(tags=True)
+        assert (image.path, image.location) == (path, f"203.0.113.16:5000/{path}")
+        assert [tag["name"] for tag in image.attributes["tags"]] == ["1", "2", "3", "latest"]
+        shown = image.tags.get("2")
+        assert (shown.digest, shown.created_at) == (digests["2"], "2025-04-09T10:00:02Z")
+        assert shown.total_size > len("layer")
+        image.tags.delete("2")
+        image.tags.delete_in_bulk(name_regex_delete="[0-9]+", keep_n=1)
+        assert [tag.name for tag in image.tags.list(all=True)] == ["3", "latest"]
+        with pytest.raises(gitlab.GitlabGetError, match="404 Tag Not Found"):
+            image.tags.get("2")
+        image.delete()
+        assert project.repositories.list() == []
+    assert server.configure().returncode == 0
+    wait_until(lambda: server.get("/-/readiness", client=None).status == 200)

@@ -211,9 +211,9 @@ class Build:
         try:
             work()
         finally:
+            self.trace.section(name, start=False)
             if self._interrupted == TIMEOUT:
                 self.trace.warning(TOO_LONG.format(stage=name))
-            self.trace.section(name, start=False)
 
     # Ends
 

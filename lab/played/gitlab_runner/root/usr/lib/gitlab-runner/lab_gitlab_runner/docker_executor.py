@@ -29,6 +29,9 @@ ARCHIVE = ROOT / "usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.tar
 ENTRYPOINT = 'ENTRYPOINT ["/usr/bin/dumb-init", "/entrypoint"]'
 BUILDS = "/builds"
 SYSTEM_FAILURE = "runner_system_failure"
+TERMINATE = """for process in $(cd /proc && ls -rvd [0-9]*); do
+  if [ $$ -ne $process ] && [ $process -ne 1 ]; then kill -TERM $process 2>/dev/null; fi
+done; sleep 1"""
 CONFIGURATION = "/root/.docker/config.json"  # of the user that the service runs as
 
 
@@ -180,12 +183,17 @@ class Docker:
             raise BuildError(f"exit code {code}", exit_code=code)
 
     def stop(self, why: str) -> None:
-        """End what runs; for any thread."""
+        """End what runs; for any thread. What runs in the job's own container is asked first."""
         self._stopped = why
-        if self._running and (container := self._containers.get("build")):
-            threading.Thread(target=self._docker, args=("kill", container), daemon=True).start()
-        if self._running and (container := self._containers.get("predefined")):
-            threading.Thread(target=self._docker, args=("kill", container), daemon=True).start()
+        if self._running:
+            threading.Thread(target=self._end, daemon=True).start()
+
+    def _end(self) -> None:
+        build = self._containers.get("build")
+        if build:
+            self._docker("exec", build, "sh", "-c", TERMINATE)
+        for container in self._containers.values():
+            self._docker("kill", container)
 
     def go_on(self) -> None:
         """After a stop: what follows the script may run, in a container of its own."""
@@ -257,9 +265,9 @@ class Docker:
 
     def _open_volumes(self) -> None:
         """Jobs may run as any user: the folders of the volumes are everybody's, as `cache-init` makes them."""
-        for target in (BUILDS, *self._volumes()):
-            mount = f"{self._volume(target)}:{target}"
-            self._checked("run", "--rm", "--volume", mount, self._helper(), "chmod", "0777", target)
+        targets = [BUILDS, *self._volumes()]
+        mounts = [part for target in targets for part in ("--volume", f"{self._volume(target)}:{target}")]
+        self._checked("run", "--rm", *mounts, self._helper(), "chmod", "0777", *targets)
 
     def _volumes(self) -> list[str]:
         return [str(volume) for volume in self.settings.get("volumes") or () if ":" not in str(volume)]
