@@ -757,7 +757,7 @@ def images(store: Store, untagged_as_one: bool = False) -> Iterator[Tuple[str, R
         together = {}  # type: Dict[str, int]
         untagged = [digest for digest, _ in store.links(repository.revisions) if digest not in known]
         untagged = [digest for digest in untagged if store.size(digest) is not None]
-        for digest in set(untagged).difference(*(named_by_index(store, digest) for digest in untagged)):
+        for digest in sorted(set(untagged).difference(*(named_by_index(store, digest) for digest in untagged))):
             contents = store.contents(digest, image_name(repository, "@" + digest))
             if untagged_as_one:
                 together.update(contents)
@@ -1029,7 +1029,7 @@ def examine_part(repositories: List[Repository]) -> Part:
         part.linked.update(layers, revisions)
         for tag in store.tag_names(repository):
             part.data["tags"] += check_tag(store, repository, tag, revisions)
-        for digest in revisions:
+        for digest in sorted(revisions):
             part.data["manifests"] += 1
             check_manifest(store, repository, digest, layers, revisions, part.claims)
             store.progress(f"manifests of {repository.name}", part.data["manifests"])

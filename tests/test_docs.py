@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from configuration import hops
-from tests import hops_table
+from tests import hops_table, registry_storage
 from tests.e2e import measured
 from tests.engine import PROJECT
 
 ROOT = Path(__file__).resolve().parent.parent
-ROW = re.compile(r"^\| (?P<id>[SRG]\d) \|.*\| `(?P<file>[^`]+)` \| `(?P<test>[^`]+)` \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (?P<id>[SRGD]\d) \|.*\| `(?P<file>[^`]+)` \| `(?P<test>[^`]+)` \|$", re.MULTILINE)
 ROWS = list(ROW.finditer((ROOT / "docs/walkthroughs.md").read_text()))
 
 
@@ -30,7 +30,8 @@ def known_tests(folder: str = "tests") -> set[str]:
 
 
 def test_every_step_of_the_walkthroughs_has_its_row():
-    expected = [f"S{n}" for n in range(1, 8)] + [f"R{n}" for n in range(1, 7)] + [f"G{n}" for n in range(1, 10)]
+    steps = {"S": 7, "R": 6, "G": 9, "D": 4}
+    expected = [f"{letter}{number}" for letter, count in steps.items() for number in range(1, count + 1)]
     assert [row["id"] for row in ROWS] == expected
 
 
@@ -58,6 +59,16 @@ def test_the_table_of_faults_is_that_of_their_tests():
 
 def test_the_table_of_hops_is_that_of_the_list():
     assert hops_table.shown() == hops.table()
+
+
+def test_what_the_registry_stores_is_told_in_the_tools_own_words():
+    if not registry_storage.server():
+        pytest.skip("docker-registry is not here: make test-tools")
+    told = registry_storage.listings()
+    for listing, asked in zip(told, registry_storage.asked(), strict=True):
+        assert listing.lasting == asked.lasting, f"write it anew: python -m tests.registry_storage ({listing.command})"
+    commands = {listing.command.split()[1] for listing in told if listing.command.startswith("registry-tree ")}
+    assert commands == {"ls", "show", "history", "du", "reclaim", "verify"}
 
 
 def test_the_table_of_settings_names_every_key_and_no_other():
