@@ -12,6 +12,8 @@ Exit status: 0 well, 1 a hop is broken, 2 could not look at all hops.
 import argparse
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,7 +121,7 @@ class Machines:
         command += [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
         command += [f"{self._user}@{self.address(place)}", look_command(step, max(1, int(self.time_left())), arguments)]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
         tell(process, step_input(script(f"{step}.sh"), payload))
         return process
 
@@ -129,7 +131,7 @@ class Machines:
             out, said = process.communicate(timeout=max(0.1, self.time_left()))
             status = process.returncode
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             out, _ = process.communicate()
             status, said = CANNOT_LOOK, "no answer in time"
         return Look([json.loads(line) for line in out.splitlines() if line.startswith("{")], status, said.strip())
@@ -226,7 +228,7 @@ def judge(
     for hop in hops.HOPS:
         line = found.get(hop.id)
         if hop.id in silent:
-            finding = Finding(hop, "broken", detail=f"{silent[hop.id].capitalize()}.")
+            finding = Finding(hop, "broken", detail=f"{silent[hop.id][0].upper()}{silent[hop.id][1:]}.")
         elif line is not None:
             finding = Finding(hop, line["state"], line["seconds"], line["detail"])
         elif hop.id in hops.NEEDS_A_TOKEN and not runs_pipeline:

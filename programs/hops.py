@@ -619,7 +619,7 @@ def token_accepted(walk: Walk, token: str, facts: Dict[str, Any]) -> Seen:
     why = differences(claims_of(signed), facts, registry_time)
     if status != 200 or why:
         reasons = " ".join(why) or "Neither key, issuer, audience nor clock differ."
-        raise Broken(f"{address} answers {status}. {reasons}")
+        raise Broken(f"{address} answers {status}. {reasons}", final=bool(why))
     return None
 
 

@@ -13,6 +13,8 @@ mountpoint -q /srv/registry || {
 }
 install -d -m 0700 -o "$account" -g "$account" /srv/registry/images
 install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry
+files() { cat /etc/docker/registry/* 2>/dev/null | sha256sum; }
+found=$(files)
 umask 077
 base64 -d <<<"$config" >/etc/docker/registry/config.yml
 base64 -d <<<"$certificate" >/etc/docker/registry/gitlab-registry.crt
@@ -33,7 +35,8 @@ state=$({ echo "${container[*]}" && cat /etc/docker/registry/* /srv/registry/htt
 # What serves in its place while garbage is collected, left by a collection that was cut off.
 docker rm --force registry-read-only >/dev/null 2>&1 || true
 running=$(docker ps --quiet --filter name='^registry$' --filter label=gitlab-stack.state="$state")
-if [ -z "$running" ]; then
+# Files that somebody had changed may be what it has read.
+if [ -z "$running" ] || [ "$found" != "$(files)" ]; then
     docker rm --force registry >/dev/null 2>&1 || true
     docker run --detach --label gitlab-stack.state="$state" "${container[@]}"
 fi

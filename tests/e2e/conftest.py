@@ -20,6 +20,7 @@ ORDER = (
     "test_traps",
     "test_machines",
     "test_faults",
+    "test_doctor",
     "test_adoption",
     "test_end",
     "test_sturdiness",

@@ -3,6 +3,7 @@
 The marks make the table of docs/operations.md (tests/e2e/measured.py).
 """
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -422,7 +423,7 @@ def test_a_clock_that_is_off(image, measured):
     wrong = prove()
     assert wrong.status != 0
     assert "token accepted is broken" in wrong.output
-    assert "Clock: the registry is 120 s behind GitLab" in wrong.output
+    assert re.search("Clock: the registry is 1[12]. s behind GitLab", wrong.output)
     must("server", "rm /run/lab/clock-offset")
     measured(heal())
 

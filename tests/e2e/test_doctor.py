@@ -1,0 +1,294 @@
+"""What breaks a hop, injected into a stack that is well: the doctor names that hop, and what it advises heals it."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lab import stack
+from lab.workspace import ROOT, STATE
+from tests.e2e import clock
+from tests.e2e.operations import client, eventually, heal, instance_id, lab, must, on, target_health, up
+
+pytestmark = pytest.mark.long
+
+EXAMINED = STATE / "examined.json"
+"""What was seen, for a person to read."""
+
+LONGEST = 60.0
+"""Seconds a doctor may take, whatever is dead."""
+
+ZONE, DOMAIN = "example.com.", "git.example.com"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the doctor says, and how long it took, in seconds."""
+
+    status: int
+    told: dict[str, Any]
+    seconds: float
+
+    @property
+    def broken(self) -> str | None:
+        return self.told["broken"] and str(self.told["broken"]["hop"])
+
+    @property
+    def detail(self) -> str:
+        return next((str(hop["detail"]) for hop in self.told["hops"] if hop["state"] == "broken"), "")
+
+
+def examine() -> Examined:
+    """The doctor, with the stack's outputs alone."""
+    outputs = lab("outputs", "--json", "--show-secrets")
+    assert outputs.status == 0, outputs.output
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "doctor.py", "--json"],
+        cwd=ROOT,
+        input=outputs.output,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST + 10,
+        check=False,
+    )
+    seconds = time.monotonic() - started
+    inspection = json.loads(outputs.output)["inspection"]
+    assert inspection["privateKey"].splitlines()[-2] not in done.stdout + done.stderr
+    return Examined(done.returncode, json.loads(done.stdout), seconds)
+
+
+@pytest.fixture(autouse=True)
+def well(outputs) -> Iterator[None]:
+    """Every hop is well before, and again when the fault is healed."""
+    yield
+    after = examine()
+    assert after.status == 0, after.told
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How a hop is broken, which, what the doctor sees of it, and what heals it."""
+
+    what: str
+    hop: str
+    sees: str
+    inject: Callable[[], object]
+    heal: Callable[[], object]
+
+
+def close(why: str) -> None:
+    """Take away the rules of a flow, at both ends."""
+    ec2 = client("ec2")
+    known = ec2.describe_security_group_rules()["SecurityGroupRules"]
+    rules = [rule for rule in known if rule.get("Description", "").startswith(why)]
+    assert len(rules) == 2, rules
+    for rule in rules:
+        revoke = ec2.revoke_security_group_egress if rule["IsEgress"] else ec2.revoke_security_group_ingress
+        revoke(GroupId=rule["GroupId"], SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]])
+
+
+def close_balancer_to_server() -> None:
+    close("web requests and health checks")
+    eventually(lambda: target_health(80) == "unhealthy")
+
+
+def close_runner_to_registry() -> None:
+    close("images of jobs")
+    registry = stack.outputs()["registryHost"]
+    eventually(lambda: on("runner", f"curl -s -m 3 -o /dev/null http://{registry}/v2/").status != 0)
+
+
+def pause_runner() -> None:
+    must("server", "gitlab-rails runner -", input="Ci::Runner.all.each { |runner| runner.update!(active: false) }\n")
+
+
+def revoke_runner_token() -> None:
+    token = must("runner", r"sed -n 's/^ *token = \"\(.*\)\"/\1/p' /etc/gitlab-runner/config.toml")
+    form = f'form = "token={token}"\n'
+    must("runner", f"curl -fsS -K - -X DELETE {stack.outputs()['externalUrl']}/api/v4/runners", input=form)
+
+
+def trust_another_key() -> None:
+    certificate = "/etc/docker/registry/gitlab-registry.crt"
+    must(
+        "registry",
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=another -days 2"
+        f" -out {certificate} && chown 1000:1000 {certificate} && docker restart registry",
+    )
+    eventually(registry_answers)
+
+
+def trust_another_issuer() -> None:
+    must("registry", "sed -i 's/issuer: .*/issuer: somebody-else/' /etc/docker/registry/config.yml")
+    must("registry", "docker restart registry")
+    eventually(registry_answers)
+
+
+def registry_answers() -> bool:
+    return target_health(5000) == "healthy" and on("registry", "curl -fsS http://127.0.0.1:5000/").status == 0
+
+
+def fill_volume() -> None:
+    must("registry", "fallocate -l $(df --output=avail -B1 /srv/registry | tail -n 1) /srv/registry/filler || true")
+    must("registry", "cat /dev/zero >/srv/registry/images/rest 2>/dev/null || true")
+
+
+def enlarge_volume() -> None:
+    stack.configure("registryDataVolumeSize", "14")
+    heal()
+    must("registry", "rm -f /srv/registry/filler /srv/registry/images/rest")
+
+
+def misdirect_name() -> None:
+    """A stack with a name of its own, whose record is changed by somebody."""
+    route53 = client("route53")
+    zone = route53.create_hosted_zone(Name=ZONE, CallerReference=str(time.time()))["HostedZone"]["Id"].split("/")[-1]
+    stack.configure("domain", DOMAIN)
+    stack.configure("hostedZoneId", zone)
+    heal()
+    record = {"Name": DOMAIN, "Type": "A", "TTL": 300, "ResourceRecords": [{"Value": "198.51.100.99"}]}
+    change = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
+    route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=change)
+    eventually(lambda: "198.51.100.99" in on("runner", f"getent ahostsv4 {DOMAIN}").output)
+
+
+def terminate_server() -> None:
+    client("ec2").terminate_instances(InstanceIds=[instance_id("server")])
+    eventually(lambda: on("server", "true").status != 0)
+
+
+def replace(step: str) -> Callable[[], None]:
+    """The advice `pulumi up --replace '**::STEP'`."""
+
+    def advised() -> None:
+        done = up("--replace", f"**::{step}")
+        assert done.status == 0, done.output
+
+    return advised
+
+
+def on_server(command: str) -> Callable[[], object]:
+    return lambda: must("server", command)
+
+
+def on_runner(command: str) -> Callable[[], object]:
+    return lambda: must("runner", command)
+
+
+def restart_registry() -> None:
+    must("registry", "docker restart registry")
+    eventually(registry_answers)
+
+
+FAULTS = (
+    Fault(
+        "flow balancer to server closed",
+        "target",
+        "last health check arrived|No health check",
+        close_balancer_to_server,
+        heal,
+    ),
+    Fault("flow runner to registry closed", "registry", "no answer within|timed out", close_runner_to_registry, heal),
+    Fault(
+        "nginx stopped",
+        "nginx",
+        "Connection refused",
+        on_server("gitlab-ctl stop nginx"),
+        on_server("gitlab-ctl restart nginx"),
+    ),
+    Fault(
+        "readiness 503",
+        "readiness",
+        "readiness is 503 .*redis",
+        on_server("gitlab-ctl stop redis"),
+        on_server("gitlab-ctl start"),
+    ),
+    Fault(
+        "runner service stopped",
+        "process",
+        "service gitlab-runner is inactive",
+        on_runner("systemctl stop gitlab-runner"),
+        on_runner("systemctl start docker gitlab-runner"),
+    ),
+    Fault("runner paused in GitLab", "online", "paused", pause_runner, replace("server-prepare-gitlab")),
+    Fault("runner's token revoked", "online", "verify says", revoke_runner_token, replace("server-prepare-gitlab")),
+    Fault("wrong token key on the registry", "accepted", "Key: ", trust_another_key, replace("registry-run-registry")),
+    Fault("registry issuer changed", "accepted", "Issuer: ", trust_another_issuer, replace("registry-run-registry")),
+    Fault(
+        "registry's clock 120 s off",
+        "accepted",
+        "Clock: the registry is 1[12]. s behind GitLab",
+        lambda: clock.turn("registry", "registry", -120),
+        restart_registry,
+    ),
+    Fault(
+        "Docker stopped on the runner",
+        "process",
+        "service docker is inactive",
+        on_runner("systemctl stop docker.socket docker"),
+        on_runner("systemctl start docker gitlab-runner"),
+    ),
+    Fault("data volume full on the registry", "push", "data volume is full", fill_volume, enlarge_volume),
+    Fault("DNS name wrong", "name", "leads to 198.51.100.99", misdirect_name, heal),
+    Fault("GitLab machine dead", "target", "does not answer by SSH", terminate_server, heal),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_a_name_again(outputs) -> Iterator[None]:
+    yield
+    stack.configure("domain", None)
+    stack.configure("hostedZoneId", None)
+    heal()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_the_doctor_names_exactly_the_hop_that_is_broken_and_its_advice_heals(fault):
+    fault.inject()
+    examined = examine()
+    started = time.monotonic()
+    try:
+        assert examined.status == 1, examined.told
+        assert examined.broken == fault.hop, examined.told
+        assert [hop["hop"] for hop in examined.told["hops"] if hop["state"] == "broken"][0] == fault.hop
+        assert re.search(fault.sees, examined.detail), examined.detail
+        assert examined.seconds < LONGEST
+    finally:
+        fault.heal()
+    note(fault, examined, time.monotonic() - started)
+
+
+def note(fault: Fault, examined: Examined, healed: float) -> None:
+    known = json.loads(EXAMINED.read_text()) if EXAMINED.exists() else {}
+    known[fault.what] = {
+        "hop": examined.broken,
+        "detail": examined.detail,
+        "remedy": examined.told["broken"]["remedy"],
+        "seconds": round(examined.seconds, 1),
+        "healed": round(healed, 1),
+    }
+    EXAMINED.write_text(json.dumps(known, indent=1))
+
+
+def test_a_stack_that_is_well_is_found_so_within_a_minute():
+    found = examine()
+    assert (found.status, found.told["verdict"]) == (0, "well")
+    assert found.seconds < LONGEST
+
+
+def test_while_a_step_of_an_up_is_at_work_nothing_is_said_about_its_machine():
+    must("runner", "systemd-run --unit busy flock /run/gitlab-stack.lock sleep 600")
+    try:
+        found = examine()
+    finally:
+        must("runner", "systemctl stop busy")
+    assert found.status == 2
+    assert found.broken is None
+    assert any("a step of pulumi up is at work" in hop["detail"] for hop in found.told["hops"])
