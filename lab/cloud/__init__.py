@@ -1,9 +1,9 @@
 """The lab's cloud: AWS's API answered by moto, and a loop that makes what was asked for real on this machine.
 
 `python -m lab.cloud` serves the API on `API`, the lab's own routes beside it (`GET /_lab/status`,
-`POST /_lab/shutdown`, and `/_lab/faults`, which faults.py explains), and reads moto's memory about three times a
-second: an instance becomes a container, a volume a loop device, a security group packet filter rules, a load
-balancer a TCP proxy.
+`POST /_lab/shutdown`, and `/_lab/faults` and `/_lab/actions`, which faults.py and actions.py explain), and reads moto's
+memory about three times a second: an instance becomes a container, a volume a loop device, a security group packet
+filter rules, a load balancer a TCP proxy.
 """
 
 import os

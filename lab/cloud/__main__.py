@@ -1,4 +1,4 @@
-"""`python -m lab.cloud [--api-only | --clean]`: the API's server and the loop beside it, in one process."""
+"""`python -m lab.cloud [--api-only [--port PORT] | --clean]`: the API and the loop beside it, in one process."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from moto.moto_server.werkzeug_app import (
@@ -16,7 +17,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from lab.cloud import HOST, PORT, patches
+from lab.cloud import HOST, PORT, actions, existing, patches
 from lab.cloud.faults import ROUTE, Faults
 from lab.cloud.idempotency import idempotent
 from lab.cloud.reconciler import Reconciler, remove_everything
@@ -31,6 +32,8 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lab.cloud", description=__doc__)
+    parser.add_argument("--port", type=int, default=PORT, help="where to serve the API; another only with --api-only")
+    parser.add_argument("--existing", type=Path, help="a JSON file that names what is there; only with --api-only")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--api-only", action="store_true", help="only the API: no machines, no rights needed")
     mode.add_argument("--clean", action="store_true", help="take away what a killed cloud has left, and end")
@@ -40,20 +43,22 @@ def main() -> None:
         remove_everything()
         return
     patches.apply()
+    if arguments.existing:
+        existing.put(json.loads(arguments.existing.read_text()))
     reconciler = Reconciler(api_only=arguments.api_only)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request
     app = application(reconciler)
-    server = make_server(HOST, PORT, app, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server(HOST, arguments.port, app, threaded=True, request_handler=MotoRequestHandler)
     threading.Thread(target=server.serve_forever, name="api", daemon=True).start()
     reconciler.run()
 
 
 def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     """moto's API for all services, and the lab's own routes before it."""
-    faults = Faults()
-    aws = faults.before(idempotent(DomainDispatcherApplication(create_backend_app)))
+    faults, called = Faults(), actions.Actions()
+    aws = faults.before(called.before(idempotent(DomainDispatcherApplication(create_backend_app))))
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
@@ -66,6 +71,8 @@ def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartRespon
                 return [b"shutting down\n"]
             case _, path if path == ROUTE:
                 return faults.route(environ, start_response)
+            case _, path if path == actions.ROUTE:
+                return called.route(environ, start_response)
         time.sleep(LATENCY)
         return aws(environ, start_response)
 

@@ -1,0 +1,39 @@
+"""What the settings of a stack name, as if it were in AWS: for previews, where nobody can look."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
+
+
+def put(existing: Mapping[str, Any]) -> None:
+    """Put images, volumes and addresses into moto's memory under the ids given, in every one of `regions`.
+
+    `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`.
+    """
+    for region in existing["regions"]:
+        backend = ec2_backends[DEFAULT_ACCOUNT_ID][region]
+        for image_id in existing["images"]:
+            if image_id not in backend.amis:
+                _put_image(backend, image_id)
+        for given in existing["volumes"]:
+            if given["zone"].startswith(region):
+                _put_volume(backend, **given)
+        for allocation_id in existing["addresses"]:
+            backend.allocate_address("vpc").allocation_id = allocation_id
+
+
+def _put_image(backend: Any, image_id: str) -> None:
+    image = backend.register_image(name=f"{image_id} of the settings", description="")
+    del backend.amis[image.id]
+    image.id = image_id
+    image.architecture, image.root_device_type, image.virtualization_type = "x86_64", "ebs", "hvm"
+    backend.amis[image_id] = image
+
+
+def _put_volume(backend: Any, id: str, size: int, zone: str) -> None:
+    volume = backend.create_volume(size=size, zone_name=zone, encrypted=True, volume_type="gp3")
+    del backend.volumes[volume.id]
+    volume.id = id
+    backend.volumes[id] = volume

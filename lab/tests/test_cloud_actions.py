@@ -1,0 +1,80 @@
+"""Which actions of AWS are noted, by which names, and of whom."""
+
+import io
+
+import pytest
+
+from lab.cloud.actions import PROVIDER, Actions, action
+
+USER_AGENT = f"APN/1.0 HashiCorp/1.0 Terraform/1.12.0 {PROVIDER}/5.100.0"
+
+
+def request(service="ec2", body="", method="POST", path="/", agent=USER_AGENT):
+    return {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "CONTENT_TYPE": "application/x-www-form-urlencoded; charset=utf-8",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body.encode()),
+        "HTTP_USER_AGENT": agent,
+        "HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 Credential=lab/20261124/us-east-1/{service}/aws4_request, Signature=0",
+    }
+
+
+def rest(method, path):
+    return {**request("route53", method=method, path=path), "CONTENT_TYPE": "application/xml"}
+
+
+@pytest.fixture
+def noted():
+    """Sends requests through the record and tells what is in it."""
+    record = Actions()
+    reached = []
+
+    def send(*requests):
+        def aws(environ, start_response):
+            reached.append(environ["wsgi.input"].read())
+            return []
+
+        serve = record.before(aws)
+        for each in requests:
+            serve(each, lambda *_: None)
+        return b"".join(record.route({"REQUEST_METHOD": "GET"}, lambda *_: None)).decode()
+
+    send.record, send.reached = record, reached  # type: ignore[attr-defined]
+    return send
+
+
+def test_an_action_of_the_query_protocol_is_named_with_the_service_it_is_signed_for():
+    assert action(request("ec2", "Action=RunInstances&Version=2016-11-15")) == "ec2:RunInstances"
+    assert action(request("elasticloadbalancing", "Action=CreateListener")) == "elasticloadbalancing:CreateListener"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("POST", "/2013-04-01/hostedzone/Z1/rrset", "ChangeResourceRecordSets"),
+        ("GET", "/2013-04-01/hostedzone/Z1/rrset", "ListResourceRecordSets"),
+        ("GET", "/2013-04-01/hostedzone/Z1", "GetHostedZone"),
+        ("GET", "/2013-04-01/change/C1", "GetChange"),
+        ("DELETE", "/2013-04-01/hostedzone/Z1", "DELETE /2013-04-01/hostedzone/Z1"),
+    ],
+)
+def test_an_action_of_route_53_is_named_by_method_and_path_and_an_unknown_one_shown_as_it_is(method, path, name):
+    assert action(rest(method, path)) == f"route53:{name}"
+
+
+def test_each_action_is_noted_once_and_the_request_reaches_aws_whole(noted):
+    body = "Action=DescribeVpcs"
+    assert noted(request(body=body), request(body=body)) == '["ec2:DescribeVpcs"]'
+    assert noted.reached == [body.encode()] * 2
+
+
+def test_other_clients_do_not_count(noted):
+    assert noted(request(body="Action=DescribeVpcs", agent="Boto3/1.40 md/Botocore")) == "[]"
+
+
+def test_a_record_can_be_begun_anew(noted):
+    noted(request(body="Action=DescribeVpcs"))
+    noted.record.route({"REQUEST_METHOD": "DELETE"}, lambda *_: None)
+    assert noted(request(body="Action=DeleteVpc")) == '["ec2:DeleteVpc"]'

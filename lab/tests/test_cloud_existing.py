@@ -1,0 +1,44 @@
+"""What the settings name is there for whoever looks it up, as something that fits."""
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from lab.cloud import existing
+
+REGION = "eu-central-1"
+
+
+@pytest.fixture
+def ec2():
+    with mock_aws():
+        existing.put(
+            {
+                "regions": [REGION],
+                "images": ["ami-0a1b2c3d4e5f60718"],
+                "addresses": ["eipalloc-0123456789abcdef0"],
+                "volumes": [{"id": "vol-0123456789abcdef0", "size": 200, "zone": f"{REGION}a"}],
+            }
+        )
+        yield boto3.client("ec2", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+
+
+def test_an_image_is_there_and_for_x86(ec2):
+    [image] = ec2.describe_images(ImageIds=["ami-0a1b2c3d4e5f60718"])["Images"]
+    assert (image["Architecture"], image["RootDeviceType"]) == ("x86_64", "ebs")
+
+
+def test_no_lookup_of_red_hats_images_finds_it(ec2):
+    found = ec2.describe_images(Owners=["309956199498"], Filters=[{"Name": "name", "Values": ["RHEL-8.10*"]}])
+    assert "ami-0a1b2c3d4e5f60718" not in {image["ImageId"] for image in found["Images"]}
+
+
+def test_a_volume_is_there_encrypted_and_in_its_zone(ec2):
+    [volume] = ec2.describe_volumes(VolumeIds=["vol-0123456789abcdef0"])["Volumes"]
+    assert (volume["Size"], volume["AvailabilityZone"]) == (200, f"{REGION}a")
+    assert volume["Encrypted"]
+
+
+def test_an_address_is_there(ec2):
+    [address] = ec2.describe_addresses(AllocationIds=["eipalloc-0123456789abcdef0"])["Addresses"]
+    assert address["PublicIp"]
