@@ -4,19 +4,25 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 E2E := $(PYTHON) -m pytest --override-ini addopts= --verbose tests/e2e
-STACK := lab
+STACK ?= dev
+STATE ?=
+BASE ?= origin/main
+OUT ?=
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: up preview doctor test test-tools lint e2e e2e-faults faults-table hops-table down clean requirements
+.PHONY: up preview preview-diff doctor test test-tools lint e2e e2e-faults faults-table hops-table down clean requirements
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
 
-preview: $(INSTALLED)  ## show what up would do; needs no machines
-	@$(PYTHON) -m lab preview
+preview: $(INSTALLED)  ## show what pulumi up of STACK would do on AWS, and its cost; no account, key or machine
+	@$(PYTHON) -m lab preview $(if $(STATE),--state $(STATE)) $(STACK)
 
-doctor: $(INSTALLED)  ## name the hop that is broken: make doctor STACK=dev; the lab's stack without STACK
+preview-diff: $(INSTALLED)  ## show as Markdown what this change does to a STACK that was made by BASE
+	@$(PYTHON) -m lab preview-diff $(STACK) $(BASE) $(if $(OUT),>$(OUT))
+
+doctor: $(INSTALLED)  ## name the hop of STACK that is broken; STACK=lab is the lab's
 	@$(OUTPUTS) | $(PYTHON) doctor.py $(DOCTOR)
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine

@@ -15,6 +15,7 @@ from types import FrameType
 
 from lab import host, report, stack
 from lab.engine import build
+from lab.preview import commands, engine
 from lab.workspace import LOGS, ROOT, STATE, Daemon, LabError, say, tail
 
 # The parts that run machines are imported where they are used: the API alone works without what they need.
@@ -59,8 +60,17 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     command("up", up, "start the lab and run pulumi up on it; can be repeated and interrupted")
-    added = command("preview", preview, "show what up would do, without machines when the lab is not up")
-    added.add_argument("--api-only", action="store_true", help="refuse to preview against a running lab")
+    added = command(
+        "preview", preview, "show what up would do, and what the stack costs; needs no machines and no account"
+    )
+    added.add_argument("--state", type=Path, metavar="FILE", help="the state to begin with, as `state` wrote it")
+    added.add_argument("stack", nargs="?", default=stack.STACK, metavar="STACK", help="the lab's own unless given")
+    added = command("preview-diff", preview_diff, "show as Markdown what this clone's files change on a stack")
+    added.add_argument("stack", metavar="STACK", help="whose Pulumi.STACK.yaml is taken, of both versions")
+    added.add_argument("base", metavar="BASE", help="the commit that made the stack, for example origin/main")
+    added = command("state", save_state, "write the state that a stack of this clone would have, without making it")
+    added.add_argument("stack", metavar="STACK", help="whose Pulumi.STACK.yaml is taken")
+    added.add_argument("file", type=Path, metavar="FILE", help="where to write it")
     command("status", status, "show machines, balancers, volumes, flows, and which part is real or played")
     added = command("outputs", outputs, "show the stack's outputs")
     added.add_argument("name", nargs="?", metavar="NAME", help="only this one")
@@ -90,7 +100,7 @@ def up(arguments: argparse.Namespace) -> None:
         containers.start()
         image.ensure()
         vendors.start()
-        _start_cloud(api_only=False)
+        _start_cloud()
         _match_stack_and_cloud()
         with report.machines_watched():
             stack.up()
@@ -98,24 +108,28 @@ def up(arguments: argparse.Namespace) -> None:
 
 
 def preview(arguments: argparse.Namespace) -> None:
-    """Against the running lab, or else against the API alone, started for this and stopped again."""
+    """Of the lab's stack against the lab when it is up; else of a throw-away stack against an API of its own."""
     with _alone():
         host.ensure(host.ENGINE_TOOLS)
-        newly_claimed = _claim()
-        stack.clear_stale()
-        if CLOUD.running():
-            if arguments.api_only:
-                raise LabError("the lab is up, and its cloud is the only one: preview without --api-only")
+        if arguments.stack == stack.STACK and arguments.state is None and CLOUD.running():
+            stack.clear_stale()
             stack.preview()
-            return
-        try:
-            _start_cloud(api_only=True)
-            _match_stack_and_cloud()
-            stack.preview()
-        finally:
-            CLOUD.stop(CLOUD_STOP_TIMEOUT)
-            if newly_claimed:
-                _release()
+        else:
+            commands.preview(arguments.stack, arguments.state)
+
+
+def preview_diff(arguments: argparse.Namespace) -> None:
+    """Nothing but the Markdown goes to standard output."""
+    with _alone(), contextlib.redirect_stdout(sys.stderr):
+        host.ensure(host.ENGINE_TOOLS)
+        text = commands.preview_diff(arguments.stack, arguments.base)
+    print(text, end="")
+
+
+def save_state(arguments: argparse.Namespace) -> None:
+    with _alone():
+        host.ensure(host.ENGINE_TOOLS)
+        commands.save_state(arguments.stack, arguments.file)
 
 
 def status(arguments: argparse.Namespace) -> None:
@@ -198,13 +212,11 @@ def _refuse_without_machines() -> None:
         raise LabError(f"{reason}; make preview works here and shows what would be made")
 
 
-def _start_cloud(*, api_only: bool) -> None:
+def _start_cloud() -> None:
     found = report.cloud_status()
     if found is not None and not CLOUD.running():
         raise LabError(f"something else answers at {stack.API}: a lab of another user? It must end first")
-    if found is not None and found["api"]["only"] != api_only:
-        CLOUD.stop(CLOUD_STOP_TIMEOUT)
-    Daemon(CLOUD.name, [*CLOUD.command, *(["--api-only"] if api_only else [])]).start()
+    CLOUD.start()
     deadline = time.monotonic() + CLOUD_START_TIMEOUT
     while report.cloud_status() is None:
         if not CLOUD.running() or time.monotonic() > deadline:
@@ -224,13 +236,14 @@ def _match_stack_and_cloud() -> None:
         if found and (found["machines"] or found["volumes"] or found["balancers"]):
             say("the cloud holds machines that no stack knows of: it starts anew")
             CLOUD.stop(CLOUD_STOP_TIMEOUT)
-            _start_cloud(api_only=found["api"]["only"])
+            _start_cloud()
             this_cloud = CLOUD.pid_file.read_text()
     KNOWN_CLOUD.write_text(this_cloud)
 
 
 def _stop_cloud() -> None:
     CLOUD.stop(CLOUD_STOP_TIMEOUT)
+    engine.daemon().stop()
     if os.geteuid() == 0 and not host.missing(host.MACHINE_TOOLS):
         from lab.cloud.reconciler import remove_everything
 

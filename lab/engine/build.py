@@ -45,13 +45,14 @@ def ensure() -> Path:
         return Path(installed)
     # The engine takes the language host that lies beside it for its own, and a plugin in its home for an installed one.
     pulumi = _go_build(BIN / "pulumi", ENGINE / "cli", CLI_PACKAGE, CLI_FLAGS)
-    _write_launcher(BIN / "pulumi-language-python", "lab.engine.language_host")
-    _go_build(_plugin("aws", versions.PULUMI_AWS), ENGINE / "aws_provider", ".", AWS_FLAGS)
-    _put_command_plugin(_plugin("command", versions.PULUMI_COMMAND), parts.find(parts.COMMAND_PLUGIN))
+    write_launcher(BIN / "pulumi-language-python", "lab.engine.language_host")
+    _go_build(plugin("aws", versions.PULUMI_AWS), ENGINE / "aws_provider", ".", AWS_FLAGS)
+    _put_command_plugin(plugin("command", versions.PULUMI_COMMAND), parts.find(parts.COMMAND_PLUGIN))
     return pulumi
 
 
-def _plugin(name: str, version: str) -> Path:
+def plugin(name: str, version: str) -> Path:
+    """Where the engine finds a plugin."""
     return PULUMI_HOME / "plugins" / f"resource-{name}-v{version}" / f"pulumi-resource-{name}"
 
 
@@ -145,7 +146,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _put_command_plugin(program: Path, part: Path | None) -> None:
     """The real plugin where there is one, else a launcher of the played one; each takes the other's place."""
     if part is None:
-        _write_launcher(program, "lab.engine.command_provider")
+        write_launcher(program, "lab.engine.command_provider")
     elif not (program.exists() and filecmp.cmp(part, program)):
         program.parent.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(".unfinished")
@@ -154,9 +155,13 @@ def _put_command_plugin(program: Path, part: Path | None) -> None:
     parts.note(parts.COMMAND_PLUGIN, real=part is not None)
 
 
-def _write_launcher(program: Path, module: str) -> None:
-    """An executable that runs a module of this clone with the Python, and so the packages, that runs the lab."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main()"
+def write_launcher(program: Path, module: str, *arguments: str) -> None:
+    """An executable that runs a module of this clone with the Python, and so the packages, that runs the lab.
+
+    `arguments` are those of the module's `main`.
+    """
+    given = ", ".join(map(repr, arguments))
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main({given})"
     text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -c {shlex.quote(code)} "$@"\n'
     if program.exists() and program.read_bytes() == text.encode():
         return

@@ -3,12 +3,14 @@
 import fcntl
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from lab import __main__ as cli
 from lab import host, report, stack
-from lab.workspace import ROOT, LabError
+from lab.preview import commands
+from lab.workspace import ROOT, LabError, say
 
 STATUS = {
     "api": {"only": False},
@@ -93,7 +95,7 @@ def run(*arguments):
 
 
 def test_every_command_explains_itself(capsys):
-    for command in ("up", "preview", "status", "outputs", "ssh", "logs", "down"):
+    for command in ("up", "preview", "preview-diff", "state", "status", "outputs", "ssh", "logs", "down"):
         with pytest.raises(SystemExit) as left:
             run(command, "--help")
         assert left.value.code == 0
@@ -176,37 +178,62 @@ def test_a_stack_whose_cloud_is_gone_starts_anew(lab, monkeypatch, capsys):
 def test_a_cloud_whose_stack_is_gone_starts_anew(lab, monkeypatch, capsys):
     started = []
     monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
-    monkeypatch.setattr(cli, "_start_cloud", lambda *, api_only: started.append(api_only))
+    monkeypatch.setattr(cli, "_start_cloud", lambda: started.append(True))
     cli.CLOUD.pid_file.write_text("1 1\n")
     cli._match_stack_and_cloud()
-    assert started == [False]
+    assert started == [True]
     assert "machines that no stack knows of" in capsys.readouterr().out
 
 
 def test_something_else_at_the_clouds_address_is_not_taken_for_it(monkeypatch):
     monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
     with pytest.raises(LabError, match="something else answers at"):
-        cli._start_cloud(api_only=False)
+        cli._start_cloud()
 
 
-def test_a_preview_without_a_lab_starts_the_api_alone_and_stops_it(lab, monkeypatch):
+@pytest.fixture
+def previewed(monkeypatch):
+    """The throw-away previews that were asked for."""
+    asked: list[tuple[str, Path | None]] = []
     monkeypatch.setattr(host, "ensure", lambda tools: None)
-    started = []
-    monkeypatch.setattr(cli, "_start_cloud", lambda *, api_only: started.append(api_only))
-    cli.CLOUD.pid_file.write_text("1 1\n")
+    monkeypatch.setattr(commands, "preview", lambda name, state: asked.append((name, state)))
+    return asked
+
+
+def test_a_preview_without_a_lab_is_of_a_throw_away_stack_and_claims_nothing(lab, previewed):
     assert run("preview") == 0
-    assert started == [True]
-    assert cli.CLOUD.stopped == 1  # type: ignore[attr-defined]
+    assert run("preview", "dev") == 0
+    assert run("preview", "dev", "--state", "state.json") == 0
+    assert previewed == [("lab", None), ("dev", None), ("dev", Path("state.json"))]
     assert not (lab / "owner").exists()
 
 
-def test_a_preview_of_a_running_lab_leaves_it_running(monkeypatch, capsys):
-    monkeypatch.setattr(host, "ensure", lambda tools: None)
+def test_a_preview_of_the_running_labs_stack_is_against_it_and_leaves_it_running(monkeypatch, previewed):
     monkeypatch.setattr(cli.CLOUD, "runs", True)
     assert run("preview") == 0
     assert cli.CLOUD.running()
-    assert run("preview", "--api-only") == 1
-    assert "the lab is up" in capsys.readouterr().err
+    assert previewed == []
+    assert run("preview", "dev") == 0
+    assert previewed == [("dev", None)]
+
+
+def test_a_difference_is_all_that_goes_to_standard_output(monkeypatch, capsys, previewed):
+    def difference(name, base):
+        say(f"planning {name} of {base}")
+        return "No difference\n"
+
+    monkeypatch.setattr(commands, "preview_diff", difference)
+    assert run("preview-diff", "dev", "origin/main") == 0
+    assert capsys.readouterr() == ("No difference\n", "planning dev of origin/main\n")
+
+
+def test_a_difference_that_cannot_be_told_is_an_error_and_not_an_empty_one(monkeypatch, capsys, previewed):
+    def difference(name, base):
+        raise LabError("the program of `origin/main` does not run")
+
+    monkeypatch.setattr(commands, "preview_diff", difference)
+    assert run("preview-diff", "dev", "origin/main") == 1
+    assert capsys.readouterr() == ("", "lab: the program of `origin/main` does not run\n")
 
 
 def test_ssh_goes_to_the_machines_public_address_with_the_labs_key(monkeypatch):

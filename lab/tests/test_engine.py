@@ -122,7 +122,7 @@ def test_a_build_that_was_interrupted_is_begun_again(monkeypatch, commands):
 
 def test_the_launchers_run_the_modules_of_this_clone_from_anywhere(tmp_path):
     launcher = tmp_path / "bin" / "pulumi-resource-command"
-    build._write_launcher(launcher, "lab.engine.command_provider")
+    build.write_launcher(launcher, "lab.engine.command_provider")
     done = subprocess.run([launcher, "--help"], cwd="/", capture_output=True, text=True, check=True)
     assert "as the lab plays it" in done.stdout
 

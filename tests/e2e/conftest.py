@@ -15,6 +15,7 @@ from tests.e2e.operations import lab
 HERE = Path(__file__).parent
 
 ORDER = (
+    "test_pull_requests",
     "test_stack",
     "test_registry",
     "test_traps",

@@ -11,8 +11,9 @@ Edits = Mapping[str, Sequence[tuple[str, str]]]
 """For each file of the program: texts of it, each there exactly once, and what stands there instead."""
 
 PRODUCT = (
-    *("Pulumi.yaml", "__main__.py", "settings.py"),
+    *("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py", "settings.py"),
     *("acceptance", "components", "configuration", "cloud-init", "programs", "remote"),
+    *("tests/__init__.py", "tests/engine.py"),  # what its steps answer
 )
 
 IMPATIENT: Edits = {
@@ -34,6 +35,7 @@ def changed_program(*changes: Edits) -> Iterator[Path]:
             if source.is_dir():
                 shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
+                (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copy2(source, folder / name)
         (folder / ".venv").symlink_to(ROOT / ".venv")
         for change in changes:

@@ -1,0 +1,86 @@
+"""`preview` and `preview-diff` of the lab's command line."""
+
+from pathlib import Path
+
+from lab.preview import engine
+from lab.preview.difference import Plan, markdown
+from lab.preview.stack_file import StackFile, ciphertexts, existing
+from lab.preview.tree import Version, checked_out
+from lab.workspace import ROOT, LabError, say
+
+
+def preview(stack: str, state: Path | None) -> None:
+    """Show what `pulumi up` of this clone's program would do on AWS, from nothing or from the state in a file, and what
+    the stack costs a month. Raises LabError when the stack file cannot be read or the program does not run.
+    """
+    version = Version("this clone", ROOT, stack)
+    with engine.api(existing(version.configuration(""))) as api:
+        configuration = version.configuration(api)
+        facts = version.facts(configuration)
+        throwaway = engine.Throwaway(stack, version.project()["name"], api)
+        if state is not None:
+            throwaway.take(state)
+        throwaway.configure(configuration)
+        for key, why in configuration.secrets.items():
+            say(f"a placeholder stands for {key}, which is {why}")
+        for named in _named(configuration):
+            say(f"it is taken for granted that {named} is in AWS and fits")
+        throwaway.show_preview(ROOT)
+    say(facts["costTable"])
+
+
+def save_state(stack: str, file: Path) -> None:
+    """Write the state that a stack of this clone's program would have, without making it."""
+    version = Version("this clone", ROOT, stack)
+    with engine.api(existing(version.configuration(""))) as api:
+        throwaway, _ = _brought_up(version, api)
+        throwaway.save(file)
+    say(f"{file}: the state of a stack {stack}, in which ids and addresses are made up")
+
+
+def preview_diff(stack: str, base_commit: str, head_folder: Path = ROOT) -> str:
+    """What the files in a folder, this clone's unless given, change on a stack that another commit made, as Markdown.
+
+    Raises LabError when a stack file cannot be read, or either program does not run: no difference is not the answer.
+    """
+    head_version = Version("this change", head_folder, stack)
+    head_version.stack_file()  # before anything is started for it
+    with checked_out(base_commit) as folder:
+        base_version = Version(f"`{base_commit}`", folder, stack)
+        with engine.api(existing(base_version.configuration(""), head_version.configuration(""))) as api:
+            _, head = _brought_up(head_version, api)
+            throwaway, base = _brought_up(base_version, api)
+            configuration = head_version.configuration(api)
+            throwaway.configure(configuration)
+            say(f"previewing {head.label} on a stack of {base.label} …")
+            try:
+                steps = throwaway.preview(head_folder)["steps"]
+            except LabError as error:
+                raise LabError(f"{head.label} cannot be previewed on a stack of {base.label}:\n{error}") from None
+    return markdown(stack, base, head, steps, configuration.secrets)
+
+
+def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:
+    """A stack made by a version of the program, without creating anything, and what there is to know of it."""
+    say(f"planning {version.label} …")
+    configuration, project = version.configuration(api), version.project()["name"]
+    facts = version.facts(configuration)
+    throwaway = engine.Throwaway(version.stack, project, api)
+    throwaway.configure(configuration)
+    try:
+        throwaway.bring_up(version.folder, facts["answers"])
+    except LabError as error:
+        raise LabError(f"the program of {version.label} does not run:\n{error}") from None
+    plan = Plan(
+        label=version.label,
+        resources={resource["urn"]: resource for resource in throwaway.resources()},
+        flows=facts["flows"],
+        cost=facts["cost"],
+        ciphertexts=ciphertexts(version.stack_file(), project),
+    )
+    return throwaway, plan
+
+
+def _named(configuration: StackFile) -> list[str]:
+    there = existing(configuration)
+    return [*there["images"], *(volume["id"] for volume in there["volumes"]), *there["addresses"]]

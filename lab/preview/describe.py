@@ -1,0 +1,67 @@
+"""What a version of the program says of itself: its flows, its cost, and what its steps answer.
+
+Run as a program of its own in the folder of that version, so that its own code is asked: `python describe.py` with a
+JSON object on standard input, `config` and `secrets` as in stack_file.py.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Reader:
+    """What `pulumi.Config` does for one namespace."""
+
+    def __init__(self, values: Mapping[str, str], namespace: str) -> None:
+        self._values = values
+        self._namespace = namespace
+
+    def get(self, key: str) -> str | None:
+        return self._values.get(f"{self._namespace}:{key}")
+
+    def get_object(self, key: str) -> Any:
+        value = self.get(key)
+        return None if value is None else json.loads(value)
+
+
+def describe(project: str, config: Mapping[str, str], secrets: list[str]) -> dict[str, Any]:
+    """The facts of the version that is imported from here."""
+    settings = importlib.import_module("settings").Settings.load(
+        Reader(config, project), Reader(config, "aws"), is_secret=lambda key: f"{project}:{key}" in secrets
+    )
+    flows = importlib.import_module("configuration.flows").flows(settings)
+    return {
+        "flows": [[str(flow.source), str(flow.target), flow.port, flow.why] for flow in flows],
+        **_cost(settings),
+        "answers": importlib.import_module("tests.engine").STEP_RESULTS,
+    }
+
+
+def _cost(settings: Any) -> dict[str, Any]:
+    """The items of the month and their table; nothing for a version that knew nothing of cost."""
+    try:
+        cost = importlib.import_module("configuration.cost")
+    except ModuleNotFoundError as error:
+        if error.name != "configuration.cost":
+            raise
+        return {"cost": None, "costTable": ""}
+    lines = cost.cost(settings)
+    items = [[line.item, None if line.monthly is None else str(line.monthly)] for line in lines]
+    return {"cost": items, "costTable": cost.cost_table(lines)}
+
+
+def main() -> None:
+    sys.path[:] = [str(Path.cwd()), *(folder for folder in sys.path if folder != str(Path(__file__).parent))]
+    given = json.load(sys.stdin)
+    try:
+        facts = describe(given["project"], given["config"], given["secrets"])
+    except ValueError as error:  # the settings' own words
+        sys.exit(str(error))
+    json.dump(facts, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

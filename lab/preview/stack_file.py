@@ -1,0 +1,145 @@
+"""From a stack file to one for the lab's API: other endpoints, and placeholders where a secret cannot be had."""
+
+import base64
+import binascii
+import json
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.workspace import LabError
+
+KEPT_OF_AWS = ("aws:region", "aws:defaultTags", "aws:ignoreTags")
+"""What of the provider's configuration says something about resources; the rest says who one is, and where AWS is."""
+
+PLACEHOLDER = "(not-known-here)"
+"""Stands for any secret; passes the program's own checks of a password."""
+
+PLACEHOLDER_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 43 * "A" + " nobody"
+"""A public key line of zeros."""
+
+PRIVATE_KEY = "sshPrivateKey"
+PUBLIC_KEY = "sshPublicKey"
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """A stack's configuration: values as YAML has them, by full key; `secrets` are keys whose value is a placeholder,
+    each with why it is; `defaults` are those of the project.
+    """
+
+    values: Mapping[str, Any]
+    secrets: Mapping[str, str]
+    defaults: Mapping[str, Any]
+
+    def texts(self) -> dict[str, str]:
+        """The values, defaults included, as the engine hands them to a program."""
+        return {key: _text(value) for key, value in {**self.defaults, **self.values}.items()}
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises LabError that says what is wrong with it."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise LabError(f"{file.name}: there is no such file in {file.parent}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LabError(f"{file.name} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("config", {}), dict):
+        raise LabError(f"{file.name}: it does not hold keys and values, as a stack file does")
+    return content
+
+
+def for_the_lab(given: Mapping[str, Any], project: Mapping[str, Any], lab: Mapping[str, Any], api: str) -> StackFile:
+    """The configuration of the stack file `given`, with the access to AWS of the lab's own stack file and the API's
+    address. `project` is Pulumi.yaml, whose secret keys without a default are needed.
+    """
+    own = {key: value for key, value in lab["config"].items() if key.startswith("aws:") and key not in KEPT_OF_AWS}
+    own["aws:endpoints"] = [dict.fromkeys(endpoints, api) for endpoints in lab["config"]["aws:endpoints"]]
+    values: dict[str, Any] = {}
+    secrets = {}
+    for key, value in given.get("config", {}).items():
+        full_key = key if ":" in key else f"{project['name']}:{key}"
+        if full_key.startswith("aws:") and full_key not in KEPT_OF_AWS:
+            continue
+        values[full_key] = _without_ciphertexts(value)
+        if values[full_key] != value:
+            secrets[full_key] = "encrypted"
+    schemas = {f"{project['name']}:{key}": schema for key, schema in project.get("config", {}).items()}
+    for full_key, schema in schemas.items():
+        if schema.get("secret") and "default" not in schema and full_key not in values:
+            secrets[full_key] = "not in the stack file"
+    for full_key in secrets:
+        if full_key.endswith(f":{PRIVATE_KEY}"):
+            values[full_key] = placeholder_key(str(values.get(full_key.replace(PRIVATE_KEY, PUBLIC_KEY), "")))
+        elif full_key not in values:
+            values[full_key] = PLACEHOLDER
+    defaults = {full_key: schema["default"] for full_key, schema in schemas.items() if "default" in schema}
+    return StackFile({**values, **own}, secrets, defaults)
+
+
+def existing(*configurations: StackFile) -> dict[str, Any]:
+    """What these name of AWS: it is taken for granted that it is there, since nobody can look."""
+    images, addresses, volumes, regions = set(), set(), {}, set()
+    for given in configurations:
+        values = {key.partition(":")[2]: value for key, value in {**given.defaults, **given.values}.items()}
+        regions.add(values.get("region"))
+        images.add(values.get("amiId"))
+        addresses.add(values.get("balancerAddressId"))
+        for role in ("server", "registry"):
+            if volume_id := values.get(f"{role}DataVolumeId"):
+                size, zone = values.get(f"{role}DataVolumeSize"), values.get("availabilityZone")
+                volumes[volume_id] = {"id": volume_id, "size": int(size or 0), "zone": zone}
+    return {
+        "regions": sorted(filter(None, regions)),
+        "images": sorted(filter(None, images)),
+        "addresses": sorted(filter(None, addresses)),
+        "volumes": [volumes[volume_id] for volume_id in sorted(volumes)],
+    }
+
+
+def ciphertexts(given: Mapping[str, Any], project: str) -> dict[str, Any]:
+    """What of a stack file is encrypted, by full key: it can be compared even where it cannot be read."""
+    found = {}
+    for key, value in given.get("config", {}).items():
+        if _without_ciphertexts(value) != value:
+            found[key if ":" in key else f"{project}:{key}"] = value
+    return found
+
+
+def placeholder_key(public_key: str) -> str:
+    """Something in the form of the private key that belongs to a public key line; it opens nothing.
+
+    A private key file of OpenSSH holds its public key in clear (PROTOCOL.key of OpenSSH), and that is all it has.
+    """
+    try:
+        public = base64.b64decode(public_key.split()[1], validate=True)
+    except (IndexError, binascii.Error):
+        public = b""  # the program says what is wrong with it
+    texts = [_with_length(text) for text in (b"none", b"none", b"")]
+    blob = b"openssh-key-v1\0" + b"".join(texts) + (1).to_bytes(4) + _with_length(public) + _with_length(b"")
+    body = "\n".join(textwrap.wrap(base64.b64encode(blob).decode(), 70))
+    kind = "OPENSSH PRIVATE KEY"
+    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n"
+
+
+def _with_length(text: bytes) -> bytes:
+    return len(text).to_bytes(4) + text
+
+
+def _without_ciphertexts(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"secure"}:
+            return PLACEHOLDER
+        return {key: _without_ciphertexts(item) for key, item in value.items()}
+    return [_without_ciphertexts(item) for item in value] if isinstance(value, list) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else json.dumps(value)

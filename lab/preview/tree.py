@@ -1,0 +1,89 @@
+"""The two versions of the program: what is in the clone's folder, and another commit in a work tree of its own."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import stack
+from lab.preview import describe, stack_file
+from lab.preview.engine import FOLDER
+from lab.preview.stack_file import StackFile
+from lab.workspace import ROOT, LabError
+
+WORK_TREE = FOLDER / "base"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the program with its stack file; `label` is what a reader calls it."""
+
+    label: str
+    folder: Path
+    stack: str
+
+    def project(self) -> dict[str, Any]:
+        """Its Pulumi.yaml."""
+        return stack_file.read(self.folder / "Pulumi.yaml")
+
+    def stack_file(self) -> dict[str, Any]:
+        """Its stack file. That of the lab gets its key pair from the lab, and so here one that opens nothing."""
+        content = stack_file.read(self.folder / f"Pulumi.{self.stack}.yaml")
+        if self.stack == stack.STACK:
+            content["config"].setdefault(f"{self.project()['name']}:sshPublicKey", stack_file.PLACEHOLDER_PUBLIC_KEY)
+        return content
+
+    def configuration(self, api: str) -> StackFile:
+        """Its configuration, for the lab's API. The access to that is the same for every version."""
+        lab = stack_file.read(ROOT / "Pulumi.lab.yaml")
+        return stack_file.for_the_lab(self.stack_file(), self.project(), lab, api)
+
+    def facts(self, configuration: StackFile) -> dict[str, Any]:
+        """What its own code says of itself (describe.py). Raises LabError when it does not run."""
+        given = {
+            "project": self.project()["name"],
+            "config": configuration.texts(),
+            "secrets": list(configuration.secrets),
+        }
+        done = subprocess.run(
+            [sys.executable, describe.__file__],
+            cwd=self.folder,
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise LabError(f"the program of {self.label} does not run:\n{done.stderr.strip()}")
+        facts: dict[str, Any] = json.loads(done.stdout)
+        return facts
+
+
+@contextlib.contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """The clone's files at that commit, in a folder of their own. Raises LabError when git knows no such commit."""
+    if _git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").returncode:
+        branch = commit.removeprefix("origin/")
+        raise LabError(f"git knows no commit {commit!r}: name one with BASE=, after: git fetch origin {branch}")
+    _remove()
+    added = _git("worktree", "add", "--detach", "--force", str(WORK_TREE), commit)
+    if added.returncode:
+        raise LabError(f"git cannot check out {commit}:\n{added.stderr.strip()}")
+    try:
+        yield WORK_TREE
+    finally:
+        _remove()
+
+
+def _remove() -> None:
+    if WORK_TREE.exists():
+        _git("worktree", "remove", "--force", str(WORK_TREE))
+    _git("worktree", "prune")
+
+
+def _git(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,0 +1,127 @@
+"""A stack file for the lab's API: only access and secrets differ from the one that was given."""
+
+import pytest
+import yaml
+
+from lab.preview.stack_file import (
+    PLACEHOLDER,
+    PLACEHOLDER_PUBLIC_KEY,
+    ciphertexts,
+    existing,
+    for_the_lab,
+    placeholder_key,
+    read,
+)
+from lab.workspace import ROOT, LabError
+from settings import _key_pair_problem, _private_key, _public_key, _root_password
+
+API = "http://127.0.0.1:7777"
+PROJECT = {
+    "name": "gitlab",
+    "config": {
+        "sshPublicKey": {"type": "string"},
+        "sshPrivateKey": {"type": "string", "secret": True},
+        "amiId": {"type": "string", "default": ""},
+        "serverDataVolumeSize": {"type": "integer", "default": 100},
+    },
+}
+LAB = {"config": {"aws:region": "us-east-1", "aws:accessKey": "lab", "aws:endpoints": [{"ec2": "x", "sts": "x"}]}}
+PUBLIC_KEY = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]["gitlab:sshPublicKey"]
+
+
+def made(**config):
+    given = {key.replace("__", ":"): value for key, value in config.items()}
+    return for_the_lab({"config": given}, PROJECT, LAB, API)
+
+
+def test_the_region_stays_and_who_one_is_does_not():
+    values = made(
+        aws__region="eu-central-1",
+        aws__profile="work",
+        aws__assumeRoles=[{"roleArn": "arn"}],
+        aws__allowedAccountIds=["123456789012"],
+        aws__defaultTags={"tags": {"Owner": "me"}},
+    ).values
+    assert values["aws:region"] == "eu-central-1"
+    assert values["aws:defaultTags"] == {"tags": {"Owner": "me"}}
+    assert values["aws:accessKey"] == "lab"
+    assert values["aws:endpoints"] == [{"ec2": API, "sts": API}]
+    assert not {"aws:profile", "aws:assumeRoles", "aws:allowedAccountIds"} & set(values)
+
+
+def test_a_secret_that_is_encrypted_or_missing_has_a_placeholder_and_says_why():
+    made_file = made(gitlab__smtpPassword={"secure": "v1:abc"}, gitlab__sshPublicKey=PUBLIC_KEY)
+    assert made_file.secrets == {
+        "gitlab:smtpPassword": "encrypted",
+        "gitlab:sshPrivateKey": "not in the stack file",
+    }
+    assert made_file.values["gitlab:smtpPassword"] == PLACEHOLDER
+    assert "v1:abc" not in str(made_file)
+
+
+def test_a_secret_inside_a_structure_is_replaced_where_it_is():
+    made_file = made(gitlab__things=[{"name": "a", "value": {"secure": "v1:abc"}}])
+    assert made_file.values["gitlab:things"] == [{"name": "a", "value": PLACEHOLDER}]
+    assert "gitlab:things" in made_file.secrets
+
+
+def test_placeholders_are_the_same_every_time_and_pass_the_programs_own_checks():
+    assert placeholder_key(PUBLIC_KEY) == placeholder_key(PUBLIC_KEY)
+    for public in (PUBLIC_KEY, PLACEHOLDER_PUBLIC_KEY):
+        assert _private_key(placeholder_key(public))
+        assert _key_pair_problem(_public_key(public), placeholder_key(public)) == []
+    assert _key_pair_problem(PLACEHOLDER_PUBLIC_KEY, placeholder_key(PUBLIC_KEY))
+    assert _root_password(PLACEHOLDER) == PLACEHOLDER
+
+
+def test_a_public_key_that_is_none_is_left_for_the_program_to_refuse():
+    assert "PRIVATE KEY" in placeholder_key("nothing of the kind")
+
+
+def test_texts_are_as_the_engine_hands_them_over_with_the_projects_defaults():
+    texts = made(gitlab__flag=True, gitlab__cidrs=["a", "b"], gitlab__size=3, plain="x").texts()
+    assert texts["gitlab:flag"] == "true"
+    assert texts["gitlab:cidrs"] == '["a", "b"]'
+    assert texts["gitlab:size"] == "3"
+    assert texts["gitlab:plain"] == "x"
+    assert texts["gitlab:serverDataVolumeSize"] == "100"
+
+
+def test_ciphertexts_can_be_compared_without_being_read():
+    given = {"config": {"smtpPassword": {"secure": "v1:a"}, "gitlab:region": "x"}}
+    assert ciphertexts(given, "gitlab") == {"gitlab:smtpPassword": {"secure": "v1:a"}}
+
+
+def test_what_the_settings_name_is_taken_to_be_there():
+    found = existing(
+        made(
+            aws__region="eu-central-1",
+            gitlab__amiId="ami-1",
+            gitlab__availabilityZone="eu-central-1a",
+            gitlab__serverDataVolumeId="vol-1",
+            gitlab__balancerAddressId="eipalloc-1",
+        )
+    )
+    assert found == {
+        "regions": ["eu-central-1"],
+        "images": ["ami-1"],
+        "addresses": ["eipalloc-1"],
+        "volumes": [{"id": "vol-1", "size": 100, "zone": "eu-central-1a"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no such file"),
+        ("config: [", "Pulumi.dev.yaml cannot be read: .* line 1"),
+        ("- a list", "it does not hold keys and values"),
+        ("config: text", "it does not hold keys and values"),
+    ],
+)
+def test_a_stack_file_that_is_broken_is_refused_by_its_name(tmp_path, text, message):
+    file = tmp_path / "Pulumi.dev.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(LabError, match=message):
+        read(file)

@@ -1,0 +1,159 @@
+"""What a reviewer reads about a change of the program, and what goes wrong. Needs no machine, only the API."""
+
+import pytest
+
+from lab.preview import commands, engine
+from lab.workspace import LabError
+from tests.e2e.operations import lab
+from tests.e2e.programs import Edits, changed_program
+
+FLOW: Edits = {
+    "configuration/flows.py": [
+        (
+            "    if settings.smtp:\n",
+            '    yield Flow(Place.RUNNER, Place.INTERNET, 8443, "artifacts of jobs")\n    if settings.smtp:\n',
+        )
+    ]
+}
+TYPE: Edits = {"Pulumi.yaml": [("default: t3.large", "default: t3.xlarge")]}
+VERSION: Edits = {"Pulumi.yaml": [("default: 17.10.4", "default: 17.11.7")]}
+DOCSTRING: Edits = {"components/network.py": [("VPC, subnet and the way to the internet.", "The stack's network.")]}
+IMAGE: Edits = {"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:amiId: ami-0a1b2c3d4e5f60718\n  gitlab:tags:")]}
+VOLUME: Edits = {"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:registryDataVolumeSize: 250\n  gitlab:tags:")]}
+ZONE: Edits = {"Pulumi.dev.yaml": [("eu-central-1a", "eu-central-1b")]}
+MISSPELT: Edits = {"__main__.py": [("network = Network(", "network = Newtork(")]}
+
+QUIET = "No machine, data volume or address is replaced or deleted."
+PROOF = ["registry-find-image", "runner-prove-stack", "server-issue-credential", "server-revoke-credential"]
+
+
+def difference(*changes: Edits) -> str:
+    """The Markdown about this clone's program with these edits, against the last commit."""
+    with changed_program(*changes) as folder:
+        return commands.preview_diff("dev", "HEAD", folder)
+
+
+def rows(text: str, *, steps: bool = False) -> list[list[str]]:
+    """The table of resources without, or with only, the remote steps: what happens, name, what has changed."""
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    found = [[what, name.strip("`"), *changed] for what, type_, name, *changed in cells if type_.startswith("`")]
+    types = {name.strip("`"): type_ for _, type_, name, *_ in cells if type_.startswith("`")}
+    return [row for row in found if types[row[1]].startswith("`command:") is steps]
+
+
+def test_a_flow():
+    text = difference(FLOW)
+    assert QUIET in text
+    assert rows(text) == [["created", "gitlab-runner-to-internet-8443-0.0.0.0/0", ""]] or rows(text) == [
+        ["created", "gitlab-runner-to-internet-8443-0.0.0.0/0"]
+    ]
+    assert "| **opens** | runner → internet | 8443 | artifacts of jobs |" in text
+    assert sorted(name for what, name, *_ in rows(text, steps=True)) == PROOF
+    assert "### Cost: unchanged, $422.70 a month" in text
+
+
+def test_an_instance_type():
+    text = difference(TYPE)
+    assert f"{QUIET} Stopped and started, for another type: **runner**." in text
+    assert rows(text) == [["updated", "runner", "`instanceType`: `t3.large` → `t3.xlarge`"]]
+    assert "### Cost a month: $422.70 → $513.81" in text
+
+
+def test_a_version():
+    text = difference(VERSION)
+    assert QUIET in text
+    assert rows(text) == []
+    changed = {name: change[0] for _, name, *change in rows(text, steps=True) if "gitlab" in name}
+    for step in ("install_gitlab", "configure_gitlab"):
+        assert f"{step} 17.10.4` → `" in changed[f"server-{step.replace('_', '-')}"]
+        assert f"{step} 17.11.7`" in changed[f"server-{step.replace('_', '-')}"]
+
+
+def test_only_a_docstring():
+    assert difference(DOCSTRING) == "No difference: a stack `dev` of `HEAD` stays as it is.\n"
+
+
+def test_the_image():
+    text = difference(IMAGE)
+    assert "None is created, updated, replaced or deleted." in text
+    _, later = text.split("### Changed, but not for what is there")
+    for machine in ("server", "registry", "runner"):
+        assert f"| `{machine}` | `ami`: `ami-08100000000000003` → `ami-0a1b2c3d4e5f60718` |" in later
+
+
+def test_the_size_of_a_data_volume():
+    text = difference(VOLUME)
+    assert QUIET in text
+    assert rows(text) == [["updated", "registry-data", "`size`: `100` → `250`"]]
+    assert "registry-mount-data" in [name for _, name, *_ in rows(text, steps=True)]
+    assert "### Cost a month: $422.70 → $436.98" in text
+
+
+def test_a_zone_takes_the_data_with_it_and_says_so_first():
+    text = difference(ZONE)
+    assert text.splitlines()[2] == "> [!CAUTION]"
+    for volume in ("registry-data", "server-data"):
+        assert f"> - The data volume **{volume}** is **REPLACED**; it is protected, so `pulumi up` refuses." in text
+    for machine in ("registry", "runner", "server"):
+        assert f"> - The machine **{machine}** is **REPLACED**." in text
+
+
+def test_the_same_change_is_told_in_the_same_bytes():
+    assert difference(TYPE, FLOW, VOLUME) == difference(TYPE, FLOW, VOLUME)
+
+
+def test_a_preview_on_its_own_state_finds_nothing_to_change(tmp_path):
+    state = tmp_path / "state.json"
+    commands.save_state("dev", state)
+    done = lab("preview", "dev", "--state", str(state))
+    assert done.status == 0, done.output
+    assert "93 unchanged" in done.output
+    assert not [word for word in ("to create", "to update", "to replace", "to delete") if word in done.output]
+
+
+def test_a_preview_from_nothing_names_placeholders_and_the_cost_and_needs_no_key():
+    done = lab("preview", "dev")
+    assert done.status == 0, done.output
+    assert "a placeholder stands for gitlab:sshPrivateKey, which is not in the stack file" in done.output
+    assert "93 to create" in done.output
+    assert "| **together** | **$422.70** |" in done.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:tags: [\n  x:")]}, "Pulumi.dev.yaml cannot be read"),
+        ({"Pulumi.dev.yaml": [("eu-central-1a", "us-east-1a")]}, "'us-east-1a' is not in aws:region"),
+        (MISSPELT, "the program of this change does not run:(.|\n)*name 'Newtork' is not defined"),
+        (
+            {
+                "components/network.py": [
+                    ('-balancer",\n            domain="vpc"', '-balancer",\n            domain="moon"')
+                ]
+            },
+            "expected domain to be one of",
+        ),
+    ],
+    ids=["stack file", "setting", "program", "refused by the provider"],
+)
+def test_what_does_not_run_is_an_error_that_says_why(change, message):
+    with pytest.raises(LabError, match=message):
+        difference(change)
+
+
+def test_a_base_that_does_not_run_or_is_not_there_is_an_error(monkeypatch):
+    with pytest.raises(LabError, match="git knows no commit 'origin/no-such-branch'.*git fetch origin no-such-branch"):
+        commands.preview_diff("dev", "origin/no-such-branch")
+    monkeypatch.setattr(commands, "checked_out", lambda commit: changed_program(MISSPELT))
+    with pytest.raises(LabError, match="the program of `main` does not run"):
+        commands.preview_diff("dev", "main")
+
+
+def test_an_api_that_goes_away_is_an_error_that_says_so(monkeypatch):
+    def bring_up(throwaway, program, answers):
+        engine.daemon().stop()
+        raise LabError("connection refused")
+
+    monkeypatch.setattr(engine.Throwaway, "bring_up", bring_up)
+    with pytest.raises(LabError, match="the lab's API at .* is not reachable any more"):
+        commands.preview_diff("dev", "HEAD")
