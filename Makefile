@@ -8,10 +8,13 @@ STACK ?= dev
 STATE ?=
 BASE ?= origin/main
 OUT ?=
+IN ?=
+REAL = --stack $(STACK) --non-interactive --color never --suppress-progress
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: up preview preview-diff doctor test test-tools lint e2e e2e-faults faults-table hops-table down clean requirements
+.PHONY: up preview preview-diff aws-preview aws-drift comment doctor test test-tools lint e2e e2e-faults faults-table \
+    hops-table down clean requirements
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
@@ -21,6 +24,15 @@ preview: $(INSTALLED)  ## show what pulumi up of STACK would do on AWS, and its 
 
 preview-diff: $(INSTALLED)  ## show as Markdown what this change does to a STACK that was made by BASE
 	@$(PYTHON) -m lab preview-diff $(STACK) $(BASE) $(if $(OUT),>$(OUT))
+
+aws-preview: $(INSTALLED)  ## show what pulumi up would change on the real STACK; needs its account and secrets
+	@.ci/report $(or $(OUT),/dev/null) "pulumi preview of $(STACK)" pulumi preview $(REAL) --diff
+
+aws-drift: $(INSTALLED)  ## fail, and say why, when the real STACK is not what the program says
+	@.ci/report $(or $(OUT),/dev/null) "drift of $(STACK)" pulumi preview $(REAL) --diff --refresh --expect-no-changes
+
+comment:  ## put the Markdown in IN on the pull or merge request that the environment names
+	@python3 .ci/comment.py $(IN)
 
 doctor: $(INSTALLED)  ## name the hop of STACK that is broken; STACK=lab is the lab's
 	@$(OUTPUTS) | $(PYTHON) doctor.py $(DOCTOR)
@@ -35,6 +47,10 @@ lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy .
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" jactionlint .github/workflows/*.yaml
+	$(VENV)/bin/zizmor --offline --quiet --persona pedantic .github/workflows
 
 e2e: $(INSTALLED)  ## the life of a stack on the lab, from up to destroy
 	$(E2E) -m "not long"

@@ -1,0 +1,102 @@
+"""What runs in CI: make targets that a hand can run, pinned actions, and no credential where a stranger's code runs.
+
+Schemas and linters judge the files themselves (`make lint`).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+FILES = sorted((ROOT / ".github/workflows").glob("*.yaml"))
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in FILES}
+GITLAB = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())
+SAME_REPOSITORY = "github.event.pull_request.head.repo.full_name == github.repository"
+
+
+def jobs() -> list[tuple[str, dict[str, Any]]]:
+    return [(f"{file} {name}", job) for file, flow in WORKFLOWS.items() for name, job in flow["jobs"].items()]
+
+
+def commands() -> list[str]:
+    """Every line that a step runs, of both systems, without what prepares an image or shows a result."""
+    lines = [line for _, job in jobs() for step in job["steps"] for line in step.get("run", "").splitlines()]
+    lines += [line for job in GITLAB.values() if isinstance(job, dict) for line in job.get("script", [])]
+    return [line for line in lines if not re.match(r"cat \w+\.md", line)]
+
+
+def trigger(workflow: dict[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = workflow[True]  # YAML 1.1 takes `on` for a truth
+    return found
+
+
+def test_there_are_three_workflows_and_gitlab_has_their_jobs():
+    assert set(WORKFLOWS) == {"check", "preview", "drift"}
+    assert {"test", "preview-diff", "aws-preview", "aws-drift"} <= set(GITLAB)
+
+
+def test_every_step_is_a_make_target():
+    for line in commands():
+        target = re.match(r"make (?:--silent )?([\w-]+)", line)
+        assert target and target[1] in TARGETS, line
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_actions_are_pinned_by_hash_with_the_version_beside_it(path):
+    uses = [line for line in path.read_text().splitlines() if "uses:" in line]
+    assert uses
+    for line in uses:
+        assert re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
+
+
+def test_the_check_of_a_fork_has_neither_secret_nor_right():
+    check = WORKFLOWS["check"]
+    assert set(trigger(check)) == {"pull_request", "push"}
+    assert check["permissions"] == {"contents": "read"}
+    assert not [name for name, job in check["jobs"].items() if "permissions" in job or "environment" in job]
+    text = (ROOT / ".github/workflows/check.yaml").read_text()
+    assert not re.search(r"secrets\.|vars\.|id-token|aws-", text)
+
+
+def test_nothing_runs_a_forks_code_in_the_name_of_this_repository():
+    for workflow in WORKFLOWS.values():
+        assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(trigger(workflow))
+
+
+def test_the_role_is_taken_for_branches_of_the_repository_itself_and_at_night():
+    for name, job in jobs():
+        takes_role = any("configure-aws-credentials" in step.get("uses", "") for step in job["steps"])
+        assert takes_role == (job.get("permissions", {}).get("id-token") == "write"), name
+        if takes_role:
+            workflow = WORKFLOWS[name.split()[0]]
+            assert job["if"].startswith(SAME_REPOSITORY) or set(trigger(workflow)) == {"schedule", "workflow_dispatch"}
+
+
+def test_gitlab_takes_the_role_for_branches_of_the_project_itself_and_on_schedules():
+    for name in ("aws-preview", "aws-drift"):
+        [rule] = GITLAB[name]["rules"]
+        own = "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID == $CI_PROJECT_ID" in rule["if"]
+        assert own or '$CI_PIPELINE_SOURCE == "schedule"' in rule["if"]
+    for name in ("test", "preview-diff"):
+        assert "id_tokens" not in GITLAB[name] and "extends" not in GITLAB[name]
+
+
+def test_the_real_previews_use_the_engine_that_the_lab_is_tested_with():
+    version = re.search(r"^pulumi==(.*?) ", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert version
+    for name in ("preview", "drift"):
+        [job] = WORKFLOWS[name]["jobs"].values()
+        assert [step["with"]["pulumi-version"] for step in job["steps"] if "pulumi/" in step.get("uses", "")] == [
+            version[1]
+        ]
+    assert GITLAB[".aws"]["image"].endswith(f":{version[1]}")
+
+
+def test_what_the_engine_is_built_from_is_cached():
+    [cache] = [step["with"] for _, job in jobs() for step in job["steps"] if "cache@" in step.get("uses", "")]
+    assert ".lab/cache" in cache["path"]
+    assert ".lab/cache" in GITLAB["preview-diff"]["cache"]["paths"]
