@@ -51,7 +51,7 @@ collect() {
 
     note "ended before anything was freed"
     image=$(docker inspect --format '{{.Config.Image}}' registry)
-    docker stop --time 30 registry
+    docker stop -t 30 registry
     # The whole of maintenance: of a single key the registry makes a map of another kind, and panics (distribution issue 2974).
     docker run --detach --rm --name registry-read-only --publish "$port:$port" --volumes-from registry \
         --env-file /srv/registry/http-secret.env --env GITLAB_CONTAINER_REGISTRY_LISTEN_PORT="$port" \
@@ -102,6 +102,7 @@ cat >/etc/systemd/system/collect-garbage.service <<UNIT
 [Unit]
 Description=Free what no image of the registry needs
 After=docker.service
+RequiresMountsFor=/srv/registry
 [Service]
 Type=oneshot
 RuntimeDirectory=collect-garbage

@@ -3,14 +3,17 @@
 import argparse
 import ast
 import errno
+import io
 import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -677,6 +680,21 @@ def test_an_interrupt_ends_it_at_once_and_in_silence(filled):
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_long_work_says_on_a_terminal_how_far_it_is_and_nothing_elsewhere(filled, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", itertools.count().__next__)
+    for terminal, said in ((Terminal(), {"looking at blobs", "manifests", "reading blobs"}), (io.StringIO(), set())):
+        store = registry_tree.Store(str(filled.registry.root), registry_tree.Progress(terminal))
+        registry_tree.gather_verify(store, argparse.Namespace(root=str(filled.registry.root), images=[], jobs=1))
+        lines = terminal.getvalue().split("\r\033[K")[1:]
+        assert said == {line.split(":")[0].split(" of ")[0] for line in lines}
+        assert all(re.search(r": \d+$", line) for line in lines)
 
 
 def test_names_cannot_command_the_terminal(registry):

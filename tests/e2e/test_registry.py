@@ -44,6 +44,12 @@ def orphan() -> None:
     must("registry", f"{make}; mkdir -p {place} && mv {folder}/orphan {place}/data && chown -R 1000:1000 {folder}")
 
 
+def blobs() -> set[str]:
+    """Digests of the blobs on the registry's volume."""
+    found = must("registry", "find /srv/registry/images -path '*/blobs/sha256/*/data'")
+    return {f"sha256:{path.split('/')[-2]}" for path in found.splitlines()}
+
+
 def begin() -> None:
     """Start a collection, and wait until it rests."""
     must("registry", "systemctl start --no-block collect-garbage")
@@ -85,7 +91,10 @@ def test_garbage_is_collected_while_others_push_refused_cleanly_and_then_accepte
         begin()
         eventually(lambda: any("405" in push for push in pushes()))
         kept.pull(before)
+        there = blobs()
+        foretold = json.loads(must("registry", "registry-tree reclaim --json"))["blobs"]
         eventually(ended)
+        assert there - blobs() == {row["digest"] for row in foretold} != set()
         after = len(pushes())
         eventually(lambda: len(pushes()) > after + 3)
     finally:
