@@ -13,7 +13,7 @@ mountpoint -q /srv/registry || {
 }
 install -d -m 0700 -o "$account" -g "$account" /srv/registry/images
 install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry
-files() { cat /etc/docker/registry/* 2>/dev/null | sha256sum; }
+files() { find /etc/docker/registry -type f -exec cat {} + | sha256sum; } # there is none at first
 found=$(files)
 umask 077
 base64 -d <<<"$config" >/etc/docker/registry/config.yml

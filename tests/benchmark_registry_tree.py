@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -80,20 +81,36 @@ def rows(registry: Registry) -> Iterator[tuple[str, list[str]]]:
     for command in COMMANDS:
         arguments = [*command.split(), "--root", str(registry.root)]
         yield f"`registry-tree {command}`", [sys.executable, registry_tree.__file__, *arguments]
-    hash_all = f"find {store}/blobs -name data -print0 | xargs -0 -n 1000 -P {jobs} sha256sum"
-    yield f"`sha256sum` of the blobs, {jobs} at a time", ["sh", "-c", f"{hash_all} >/dev/null"]
+    for name, place in (("the blobs", store / "blobs"), ("every file", store)):
+        hash_all = f"find {place} -type f -print0 | xargs -0 -n 1000 -P {jobs} sha256sum"
+        yield f"`sha256sum` of {name}, {jobs} at a time", ["sh", "-c", f"{hash_all} >/dev/null"]
     collect = f"{registry.program} garbage-collect --dry-run -m {registry.configuration} >/dev/null 2>&1"
     yield "the registry's `garbage-collect --dry-run -m`", ["sh", "-c", collect]
 
 
 def measure(command: list[str]) -> str:
-    """Seconds, seconds of all processors together, and megabytes of the largest process, as cells of a table."""
-    started = time.monotonic()
+    """Seconds, seconds of all cores, and most megabytes that its processes had at once: cells of a table."""
+    started, memory = time.monotonic(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    while True:
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if ended:
+            break
+        memory = max(memory, memory_of(process.pid))
+        time.sleep(0.1)
     assert status == 0, command
     seconds, busy = time.monotonic() - started, usage.ru_utime + usage.ru_stime
-    return f"{seconds:.1f} | {busy:.1f} | {usage.ru_maxrss / 1000:.0f}"
+    return f"{seconds:.1f} | {busy:.1f} | {memory / 1000:.0f}"
+
+
+def memory_of(process: int) -> int:
+    """kB of a process and its children, what they share counted once."""
+    try:
+        found = re.search(r"^Pss: +(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return 0  # it has ended meanwhile
+    return (int(found[1]) if found else 0) + sum(memory_of(int(child)) for child in children)
 
 
 def main() -> None:

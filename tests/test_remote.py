@@ -311,3 +311,9 @@ def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitl
     refused = gitlab_machine("configure_gitlab.sh", payload=["", ""])
     assert refused.returncode == 1
     assert "seeded by something else" in refused.stdout
+
+
+def test_the_registrys_files_are_compared_with_those_of_before_also_when_there_were_none(tmp_path):
+    [compare] = [line for line in script("run_registry.sh").splitlines() if line.startswith("files() ")]
+    program = f'set -euo pipefail\n{compare}\nfound=$(files)\necho x >{tmp_path}/x\n[ "$found" != "$(files)" ]'
+    subprocess.run(["bash", "-c", program.replace("/etc/docker/registry", str(tmp_path))], check=True)
