@@ -105,6 +105,8 @@ REFUSALS = [
     ("runnerTags[0]", {"runnerTags": ["docker, linux"]}, "not a runner tag"),
     ("runnerDefaultImage", {"runnerDefaultImage": "Alpine latest"}, "not an image name"),
     ("runnerPrivileged", {"runnerPrivileged": "yes"}, "neither true nor false"),
+    ("acceptancePipeline", {"acceptancePipeline": "no"}, "neither true nor false"),
+    ("acceptanceImage", {"acceptanceImage": "curl:8.12.1; rm -rf /"}, "not an image name"),
     ("smtpUserName", {"smtpUserName": "git"}, "smtpAddress is missing"),
     ("smtpPassword", {"smtpAddress": "mail.example.com", "smtpUserName": "g", "emailFrom": "g@example.com"}, "missing"),
     ("emailFrom", {"smtpAddress": "mail.example.com", "emailFrom": "nobody"}, "not a mail address"),

@@ -1,14 +1,43 @@
 """The end of a stack on the lab: what was left lying about, and that nothing stays behind."""
 
 import json
+import re
 
 import pytest
 
 from lab import stack
 from lab.workspace import LOGS, STATE
-from tests.e2e.operations import ROLES, client, instances, lab, must, on
+from tests.e2e.operations import ROLES, client, heal, instances, lab, must, on, prove
+from tests.e2e.programs import changed_program
 
 pytestmark = pytest.mark.end
+
+TOKEN = r"gl(pat|cbt|dt|rt)-[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}"
+"""GitLab's tokens by their prefixes, and any JSON web token: those of jobs and of the acceptance end very soon."""
+
+PLACES = (
+    *("/var/log", "/var/lib/cloud", "/var/lib/docker/containers", "/tmp", "/var/tmp"),
+    *("/var/opt/gitlab/gitlab-ci/builds", "/var/opt/gitlab/gitlab-rails/shared/artifacts"),
+)
+"""Where machines write what happens; the last two hold the logs of jobs and what they leave."""
+
+
+def test_no_token_lies_about_after_an_acceptance_that_failed_and_one_that_did_not(outputs):
+    with changed_program({"acceptance/push.sh": [("begin push\n", "begin push\nbroken 'on purpose'\n")]}) as program:
+        failed = prove(program=program)
+    assert failed.status != 0
+    assert "push is broken" in failed.output
+    assert "on purpose" in failed.output
+    heal()
+    look = f"grep -rlaE '{TOKEN}' {' '.join(PLACES)} 2>/dev/null; journalctl --no-pager | grep -E '{TOKEN}'"
+    found = [f"{role}: {line}" for role in ROLES for line in on(role, look).output.splitlines()]
+    for path in [*(STATE / "state").rglob("*"), *LOGS.rglob("*")]:
+        if path.is_file() and re.search(TOKEN.encode(), path.read_bytes()):
+            found.append(str(path))
+    assert not found
+    # The search finds what is there, and traces are where it looked for them.
+    assert on("runner", f"grep -qE '{TOKEN}' /etc/gitlab-runner/config.toml").status == 0
+    assert must("server", f"grep -rlaE 'hop (push|pull) ' {' '.join(PLACES[-2:])}")
 
 
 def test_no_secret_lies_about_in_clear(outputs):
