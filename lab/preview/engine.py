@@ -53,13 +53,13 @@ def api(existing: Mapping[str, Any]) -> Iterator[str]:
             if not process.running() or time.monotonic() > deadline:
                 raise LabError(f"the lab's API does not answer\n{tail(process.log_file)}\n(log: {process.log_file})")
             time.sleep(0.1)
-        yield address
-    except LabError as error:
-        if process.running() and _answers(address):
-            raise
-        raise LabError(
-            f"the lab's API at {address} is not reachable any more (log: {process.log_file})\n{error}"
-        ) from None
+        try:
+            yield address
+        except LabError:
+            if _answers(address):
+                raise
+            # The engine has said so of every resource.
+            raise LabError(f"the lab's API at {address} is not reachable any more (log: {process.log_file})") from None
     finally:
         process.stop()
 

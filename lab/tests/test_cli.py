@@ -9,7 +9,7 @@ import pytest
 
 from lab import __main__ as cli
 from lab import host, report, stack
-from lab.preview import commands
+from lab.preview import commands, engine
 from lab.workspace import ROOT, LabError, say
 
 STATUS = {
@@ -82,6 +82,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "KNOWN_CLOUD", state / "known-cloud")
     monkeypatch.setattr(cli, "_owner_file", lambda: tmp_path / "owner")
     monkeypatch.setattr(cli, "CLOUD", Cloud(tmp_path / "cloud.log", tmp_path / "cloud.pid"))
+    monkeypatch.setattr(engine, "daemon", lambda: Cloud(tmp_path / "api.log", tmp_path / "api.pid"))
     monkeypatch.setattr(host, "missing", lambda tools: {"no-such-tool": "no-such-package"})
     monkeypatch.setattr(report, "cloud_status", lambda: None)
     for name in ("clear_stale", "forget", "preview", "up"):

@@ -6,7 +6,9 @@ import re
 import pytest
 
 from lab import stack
+from lab.cloud import actions
 from lab.workspace import LOGS, STATE
+from tests.e2e import permissions
 from tests.e2e.operations import ROLES, client, heal, instances, lab, must, on, prove
 from tests.e2e.programs import changed_program
 
@@ -70,7 +72,10 @@ def test_no_secret_lies_about_in_clear(outputs):
 
 def test_destroy_ends_clean_also_when_a_machine_is_already_gone(outputs):
     client("ec2").terminate_instances(InstanceIds=[outputs["instanceIds"]["runner"]])
+    actions.forget()
     stack.destroy()
+    recorded = json.loads(permissions.RECORDED.read_text())
+    assert set(actions.called()) <= {*recorded["destroy"], *recorded["refresh"]}, "docs/iam does not allow it"
     ec2 = client("ec2")
     assert instances() == []
     assert ec2.describe_addresses()["Addresses"] == []
