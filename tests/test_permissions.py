@@ -16,7 +16,7 @@ RECORDED = json.loads((IAM / "recorded.json").read_text())
 OPERATIONS = ("up", "refresh", "preview", "change", "destroy")
 
 NOT_RECORDED = {
-    "elasticloadbalancing:ModifyListener": "another port, certificate or TLS policy; moto refuses to change one with TLS",
+    "elasticloadbalancing:ModifyListener": "another port, certificate or TLS policy; moto changes none with TLS",
     "iam:CreateServiceLinkedRole": "the account's first balancer makes Elastic Load Balancing's own role",
 }
 """What the policy for `up` has beside the record, and why."""
