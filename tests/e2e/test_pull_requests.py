@@ -37,10 +37,13 @@ def difference(*changes: Edits) -> str:
 
 def rows(text: str, *, steps: bool = False) -> list[list[str]]:
     """The table of resources without, or with only, the remote steps: what happens, name, what has changed."""
-    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    found = [[what, name.strip("`"), *changed] for what, type_, name, *changed in cells if type_.startswith("`")]
-    types = {name.strip("`"): type_ for _, type_, name, *_ in cells if type_.startswith("`")}
-    return [row for row in found if types[row[1]].startswith("`command:") is steps]
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    table = [[cell.strip(" `") if i < 3 else cell.strip() for i, cell in enumerate(line)] for line in lines]
+    return [
+        [what, name, changed]
+        for what, type_, name, changed in (row for row in table if len(row) == 4)
+        if ":" in type_ and type_.startswith("command:") is steps
+    ]
 
 
 def test_a_flow():
