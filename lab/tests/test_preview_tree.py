@@ -1,0 +1,79 @@
+"""Two versions of the program: each is asked for its own facts, and the other one leaves no trace in the clone."""
+
+import subprocess
+
+import pytest
+
+from lab.preview import tree
+from lab.preview.tree import Version, checked_out
+from lab.workspace import ROOT, LabError
+
+API = "http://127.0.0.1:7777"
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A clone with two commits, the second one at work."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    monkeypatch.setattr(tree, "ROOT", clone)
+    monkeypatch.setattr(tree, "WORK_TREE", clone / ".lab" / "base")
+
+    def git(*command):
+        identity = ["-c", "user.name=Name", "-c", "user.email=name@example.com"]
+        return subprocess.run(
+            ["git", *identity, *command], cwd=clone, check=True, capture_output=True, text=True
+        ).stdout
+
+    git("init", "--quiet", "--initial-branch", "main")
+    for text in ("first", "second"):
+        (clone / "Pulumi.dev.yaml").write_text(text)
+        git("add", ".")
+        git("commit", "--quiet", "--message", text)
+    git("tag", "released", "HEAD~1")
+    return git
+
+
+def test_another_commit_is_checked_out_beside_the_clones_files_and_removed_again(repository):
+    with checked_out("released") as folder:
+        assert (folder / "Pulumi.dev.yaml").read_text() == "first"
+        assert (tree.ROOT / "Pulumi.dev.yaml").read_text() == "second"
+    assert not folder.exists()
+    assert len(repository("worktree", "list").splitlines()) == 1
+
+
+def test_what_a_killed_preview_left_is_no_hindrance(repository):
+    with checked_out("released"), checked_out("main") as folder:
+        assert (folder / "Pulumi.dev.yaml").read_text() == "second"
+    assert len(repository("worktree", "list").splitlines()) == 1
+
+
+def test_a_commit_that_git_does_not_know_is_refused_with_what_fetches_it(repository):
+    words = "no commit 'origin/topic': name one with BASE=, after: git fetch origin topic"
+    with pytest.raises(LabError, match=words), checked_out("origin/topic"):
+        pass
+    assert not tree.WORK_TREE.exists()
+
+
+def test_a_version_is_asked_for_its_flows_its_cost_and_what_its_steps_answer():
+    version = Version("this clone", ROOT, "dev")
+    facts = version.facts(version.configuration(API))
+    assert ["runner", "internet", 443, "packages and images"] in facts["flows"]
+    assert ["server, m6i.xlarge", "167.90"] in facts["cost"]
+    assert "| **together** |" in facts["costTable"]
+    assert "make-token-key" in facts["answers"]
+
+
+def test_a_version_that_does_not_run_says_why_in_its_own_words(tmp_path):
+    for name in ("Pulumi.yaml", "Pulumi.dev.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "settings.py").write_text("raise RuntimeError('half written')")
+    version = Version("`topic`", tmp_path, "dev")
+    with pytest.raises(LabError, match=r"the program of `topic` does not run:(.|\n)*half written"):
+        version.facts(version.configuration(API))
+
+
+def test_the_stack_file_of_the_lab_gets_a_key_that_opens_nothing():
+    configuration = Version("this clone", ROOT, "lab").configuration(API)
+    assert configuration.values["gitlab:sshPublicKey"].endswith(" nobody")
+    assert configuration.secrets == {"gitlab:sshPrivateKey": "not in the stack file"}
