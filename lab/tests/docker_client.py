@@ -14,7 +14,7 @@ from pathlib import Path
 
 ENGINE = Path(os.environ.get("FAKE_DOCKER", "/nowhere"))
 BUILDS = ENGINE / "builds"
-DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+DOWN = "Cannot connect to the Docker daemon at {}. Is the docker daemon running?"
 OFFERED = ("alpine:3.20",)
 
 
@@ -59,10 +59,12 @@ def start(container: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    given = {}
     while arguments and arguments[0].startswith("--"):
+        given[arguments[0]] = arguments[1]
         arguments = arguments[2:]
     if (ENGINE / "down").exists():
-        fail(DOWN)
+        fail(DOWN.format(given.get("--host")))
     match arguments:
         case ["version", *_]:
             print("20.10.24")

@@ -6,13 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gitlab
 import pytest
 
+from lab import parts
 from lab.tests import docker_client
 from lab.tests.gitlab_server import balancer, needed, server, wait_until
 from lab.workspace import ROOT
@@ -20,7 +21,9 @@ from lab.workspace import ROOT
 __all__ = ["server"]
 pytestmark = needed
 
-PROGRAM = ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner"
+PLAYED = [sys.executable, str(ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner")]
+PROGRAMS = [PLAYED, *([str(real)] for real in [parts.find(parts.RUNNER)] if real)]
+HOST = "unix:///nowhere/docker.sock"
 ENDS = ("success", "failed", "canceled", "skipped")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
 
@@ -51,7 +54,9 @@ def runner(server, url, engine, tmp_path):
 
 
 @contextlib.contextmanager
-def running(server: Any, url: str, engine: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def running(
+    server: Any, url: str, engine: Path, folder: Path, program: Sequence[str] = PLAYED
+) -> Iterator[subprocess.Popen[str]]:
     """The service, with a Docker client that is found first."""
     tools = folder / "tools"
     tools.mkdir()
@@ -72,12 +77,13 @@ check_interval = 1
   executor = "docker"
   [runners.docker]
     image = "alpine:3.20"
+    host = "{HOST}"
     volumes = ["/cache"]
 """)
     known = {"LAB_ROOT": str(folder), "CONFIG_FILE": str(file), "FAKE_DOCKER": str(engine)}
     environment = {**os.environ, **known, "PATH": f"{tools}:{os.environ['PATH']}"}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, PROGRAM, "run"], env=environment, stderr=log, text=True)
+        process = subprocess.Popen([*program, "run"], env=environment, stderr=log, text=True)
     try:
         yield process
     finally:
@@ -184,13 +190,22 @@ def test_a_job_that_fails_says_why(project, runner, job, reason, last):
     assert "echo two" not in lines(failed)
 
 
-def test_a_docker_engine_that_does_not_answer_is_asked_three_times(project, runner, engine):
+@pytest.mark.parametrize("program", PROGRAMS, ids=["played", "real"][: len(PROGRAMS)])
+def test_a_docker_engine_that_does_not_answer_is_asked_three_times(server, url, project, engine, tmp_path, program):
     (engine / "down").touch()
-    job = ended(project, start(project, "job: {script: 'true'}"))["job"]
+    with running(server, url, engine, tmp_path, program):
+        job = ended(project, start(project, "job: {script: 'true'}"))["job"]
     assert job.failure_reason == "runner_system_failure"
-    words = f"{docker_client.DOWN} (docker.go:1041:0s)"
-    assert lines(job).count(f"ERROR: Preparation failed: {words}") == 3
-    assert f"ERROR: Job failed (system failure): {words}" in lines(job)
+    words = f"{docker_client.DOWN.format(HOST)} (docker.go:1041:0s)"
+    refused = ["ERROR: Failed to remove network for build", f"ERROR: Preparation failed: {words}"]
+    seen = [line for line in lines(job) if line]
+    assert seen[0] == "Running with gitlab-runner 17.10.1 (ef334dcc)"
+    assert seen[1].startswith("  on docker-1 t1_")
+    assert seen[2:] == [
+        'Preparing the "docker" executor',
+        *3 * [*refused, "Will be retried in 3s ..."],
+        f"ERROR: Job failed (system failure): {words}",
+    ]
 
 
 @pytest.mark.parametrize(

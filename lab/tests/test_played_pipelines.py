@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import zipfile
 from typing import Any
@@ -127,7 +128,8 @@ def states(project, pipeline) -> dict[str, str]:
 
 def test_two_jobs_go_from_created_to_success(project, runner):
     pipeline = start(project)
-    assert pipeline.status == "pending"
+    assert pipeline.status == "created"
+    assert project.pipelines.get(pipeline.id).status == "pending"
     assert states(project, pipeline) == {"push": "pending", "pull": "created"}
     first = runner.take()
     assert project.pipelines.get(pipeline.id).status == "running"
@@ -212,6 +214,18 @@ def test_a_job_clones_with_its_token_while_it_runs_and_pushes_nothing(project, r
     assert "Access denied" in git("ls-remote", at).stderr
 
 
+def test_a_deploy_token_reads_the_repository_when_it_may(project, server, url):
+    commit(project, **{"README.md": "text"})
+    for ability, answer in (("read_repository", ""), ("read_registry", "You are not allowed to download code.")):
+        made = server.console(f"""
+        project, admin = Project.find_by_full_path('stack/under-test'), User.first
+        token = Projects::DeployTokens::CreateService.new(project, admin,
+          {{ name: 'n', expires_at: Date.tomorrow.iso8601, {ability}: true }}).execute.fetch(:deploy_token)
+        puts [token.username, token.token].join(':')
+        """)
+        assert answer in git("ls-remote", address(url, project, made.replace("+", "%2B"))).stderr
+
+
 def test_who_may_fetch_and_push(project, server, url):
     commit(project, **{"README.md": "text"})
 
@@ -292,7 +306,7 @@ def test_a_job_that_fails_is_run_again_as_often_as_it_says(project, runner):
 
 def test_what_waits_for_a_person_is_played(project, runner):
     pipeline = start(project, "job: {script: 'true', when: manual, allow_failure: false}")
-    assert pipeline.status == "manual"
+    assert project.pipelines.get(pipeline.id).status == "manual"
     project.jobs.get(pipeline.jobs.list()[0].id).play()
     assert ends(runner, project, pipeline) == {"pipeline": "success", "job": "success"}
 
@@ -331,6 +345,19 @@ def test_deleting_a_pipeline_deletes_its_jobs(project, runner):
     pipeline.delete()
     with pytest.raises(gitlab.GitlabGetError, match="404"):
         project.jobs.get(job["id"])
+
+
+def test_jobs_that_nobody_takes_or_hears_of_are_dropped(server, project, runner):
+    for taken, reason in ((False, "stuck_or_timeout_failure"), (True, "stuck_or_timeout_failure")):
+        pipeline = start(project, "job: {script: 'true'}")
+        if taken:
+            runner.take()
+        database = server.root / "var/opt/gitlab/postgresql/data/base/gitlabhq_production.sqlite3"
+        with sqlite3.connect(database) as rows:
+            rows.execute("UPDATE ci_builds SET updated_at = '2025-04-09T10:00:00.000000Z' WHERE status != 'success'")
+        rows.close()
+        assert project.pipelines.get(pipeline.id).status == "failed"
+        assert pipeline.jobs.list()[0].failure_reason == reason
 
 
 # Who gets which job
@@ -586,7 +613,7 @@ def test_a_pipeline_made_in_the_console(project, server, runner):
     made, none = %w[main none].map { |ref| Ci::CreatePipelineService.new(project, admin, ref: ref).execute(:web) }
     puts [made.success?, made.payload.status, none.message]
     """
-    assert server.console(script).splitlines() == ["true", "pending", "Reference not found"]
+    assert server.console(script).splitlines() == ["true", "created", "Reference not found"]
     ends(runner, project, project.pipelines.list()[0])
 
 

@@ -37,7 +37,9 @@ def create(
     save_on_errors: bool = True,
     ignore_skip: bool = False,
 ) -> Record:
-    """The pipeline, which is `failed` with `yaml_errors` where the file is wrong and `save_on_errors` is set.
+    """The pipeline as it is before its jobs are looked at.
+
+    Where the file is wrong and `save_on_errors` is set it is `failed`, with `yaml_errors`.
 
     Raises RecordInvalidError with what the API says when there is none.
     """
@@ -84,7 +86,8 @@ def create(
         for order, (job, decided) in enumerate(chosen):
             _add(app, pipeline, project, job, decided, order, list(configuration.stages))
     repositories.set_reference(project, pipeline_processing.reference(pipeline), sha)
-    return pipeline_processing.process(app, pipeline, project)
+    pipeline_processing.process(app, pipeline, project)
+    return pipeline
 
 
 def after_push(

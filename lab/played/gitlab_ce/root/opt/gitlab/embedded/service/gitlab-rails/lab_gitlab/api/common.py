@@ -169,9 +169,9 @@ def boolean(value: Any) -> bool:
 
 def page(request: Request, entries: Sequence[Any], present: Callable[[Any], Any]) -> Response:
     """One page of a list, with the headers that clients turn pages by."""
-    asked = int(request.parameter("per_page") or PER_PAGE)
+    asked = number(request.parameter("per_page") or str(PER_PAGE), "per_page")
     size = min(max(asked, 1), PER_PAGE_MAXIMUM)
-    current = max(int(request.parameter("page") or 1), 1)
+    current = max(number(request.parameter("page") or "1", "page"), 1)
     last = max(math.ceil(len(entries) / size), 1)
     shown = entries[(current - 1) * size : current * size]
     headers = {
