@@ -88,7 +88,7 @@ check_interval = 1
         yield process
     finally:
         process.terminate()
-        process.wait(40)
+        process.wait(120)
 
 
 def start(project: Any, text: str, **more: Any) -> Any:
@@ -100,7 +100,7 @@ def start(project: Any, text: str, **more: Any) -> Any:
     return project.pipelines.create({"ref": "main", **more})
 
 
-def ended(project: Any, pipeline: Any, seconds: float = 40) -> dict[str, Any]:
+def ended(project: Any, pipeline: Any, seconds: float = 120) -> dict[str, Any]:
     """The jobs by their names when the pipeline is over."""
     wait_until(lambda: project.pipelines.get(pipeline.id).status in ENDS, seconds)
     return {job.name: project.jobs.get(job.id) for job in project.pipelines.get(pipeline.id).jobs.list(all=True)}
@@ -219,7 +219,7 @@ def test_a_runner_that_is_stopped_aborts_its_job_or_waits_for_it(project, runner
     pipeline = start(project, f"job: {{script: ['touch {engine}/begun', 'sleep 4']}}")
     wait_until((engine / "begun").exists)
     runner.send_signal(sent)
-    runner.wait(40)
+    runner.wait(120)
     job = ended(project, pipeline)["job"]
     assert [line for line in lines(job) if line][-1] == last
 

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import subprocess
 import zipfile
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -348,7 +349,7 @@ def test_deleting_a_pipeline_deletes_its_jobs(project, runner):
 
 
 def test_jobs_that_nobody_takes_or_hears_of_are_dropped(server, project, runner):
-    for taken, reason in ((False, "stuck_or_timeout_failure"), (True, "stuck_or_timeout_failure")):
+    for taken in (False, True):
         pipeline = start(project, "job: {script: 'true'}")
         if taken:
             runner.take()
@@ -357,7 +358,7 @@ def test_jobs_that_nobody_takes_or_hears_of_are_dropped(server, project, runner)
             rows.execute("UPDATE ci_builds SET updated_at = '2025-04-09T10:00:00.000000Z' WHERE status != 'success'")
         rows.close()
         assert project.pipelines.get(pipeline.id).status == "failed"
-        assert pipeline.jobs.list()[0].failure_reason == reason
+        assert pipeline.jobs.list()[0].failure_reason == "stuck_or_timeout_failure"
 
 
 # Who gets which job
@@ -537,9 +538,90 @@ def test_actions_of_a_commit_that_cannot_be(project):
     assert project.files.raw("binary", ref="main") == b"\0\1"
     listed = project.repository_tree(recursive=True, all=True)
     assert [entry["path"] for entry in listed] == ["folder", "binary", "folder/b"]
-    assert [one.title for one in project.commits.list(all=True)] == ["m", "m", "m"]
+    assert [one.title for one in project.commits.list(all=True, per_page=1)] == ["m", "m", "m"]
     with pytest.raises(gitlab.GitlabGetError, match="404 File Not Found"):
         project.files.get("a", ref="main")
+
+
+def test_groups_projects_branches_and_files(api):
+    group = api.groups.create({"name": "A group", "path": "a-group"})
+    with pytest.raises(gitlab.GitlabCreateError, match="has already been taken"):
+        api.groups.create({"name": "A group", "path": "a-group"})
+    with pytest.raises(gitlab.GitlabHttpError, match="name is missing"):
+        api.http_post("/groups", post_data={"path": "b"})
+    given = {"name": "One", "namespace_id": group.id, "initialize_with_readme": True}
+    project = api.projects.create(given)
+    assert (project.path_with_namespace, project.visibility, project.default_branch) == (
+        "a-group/one",
+        "private",
+        "main",
+    )
+    with pytest.raises(gitlab.GitlabCreateError, match="has already been taken"):
+        api.projects.create(given)
+    project.branches.create({"branch": "other", "ref": "main"})
+    file = project.files.create(
+        {"file_path": "folder/new.txt", "branch": "other", "content": "1\n", "commit_message": "New"}
+    )
+    file.content = "2\n"
+    file.save(branch="other", commit_message="Changed")
+    found = project.files.get("folder/new.txt", ref="other")
+    assert (found.decode(), found.last_commit_id) == (b"2\n", project.branches.get("other").commit["id"])
+    assert project.commits.get("other").stats == {"additions": 1, "deletions": 1, "total": 2}
+    found.delete(branch="other", commit_message="Gone")
+    assert [entry["name"] for entry in project.repository_tree(ref="other")] == ["README.md"]
+    project.branches.delete("other")
+    with pytest.raises(gitlab.GitlabDeleteError, match="404 Branch Not Found"):
+        project.branches.delete("other")
+    project.description, project.build_timeout = "A project", 600
+    project.save()
+    assert api.projects.get("a-group/one").description == "A project"
+    assert [one.path for one in group.projects.list()] == ["one"]
+    group.delete()
+    with pytest.raises(gitlab.GitlabGetError, match="404 Project Not Found"):
+        api.projects.get(project.id)
+
+
+# Who may do what
+
+
+@pytest.mark.parametrize(
+    ("level", "reads", "runs", "administers"),
+    [
+        ("GUEST", False, False, False),
+        ("REPORTER", True, False, False),
+        ("DEVELOPER", True, True, False),
+        ("MAINTAINER", True, True, True),
+    ],
+)
+def test_members_may_what_their_level_says(server, url, project, level, reads, runs, administers):
+    commit(project, "m [skip ci]", **{".gitlab-ci.yml": "job: {script: 'true'}"})
+    made = server.console("""
+    user = User.find_by_username('somebody') || User.create!(username: 'somebody', name: 'Some Body',
+      email: 's@example.test', password: 'kq27dHW0pLx')
+    Member.where(user_id: user.id).destroy_all
+    puts user.personal_access_tokens.create!(name: 'x', scopes: %w[api], expires_at: 1.day.from_now).token
+    """)
+    other = gitlab.Gitlab(url, private_token=made)
+    with pytest.raises(gitlab.GitlabGetError, match="404 Project Not Found"):
+        other.projects.get(project.id)
+    server.console(f"""
+    Project.find_by_full_path('stack/under-test').add_member(User.find_by_username('somebody'), Gitlab::Access::{level})
+    """)
+    mine = other.projects.get(project.id)
+
+    def allowed(call: Callable[[], Any]) -> bool:
+        try:
+            call()
+        except gitlab.GitlabError as error:
+            assert error.response_code in (400, 403)
+            return False
+        return True
+
+    assert allowed(lambda: mine.repository_tree()) is reads
+    assert allowed(lambda: mine.pipelines.create({"ref": "main"}).cancel()) is runs
+    assert allowed(lambda: mine.branches.create({"branch": level, "ref": "main"})) is runs
+    assert allowed(lambda: commit(mine, other="x")) is administers
+    assert not allowed(mine.delete)
 
 
 # Tokens

@@ -3,13 +3,14 @@
 Source: gitlab-org/gitlab app/models/ci/pipeline.rb, app/models/ci/build.rb, app/models/ci/job_artifact.rb.
 """
 
+from pathlib import Path
+
 from lab_gitlab import crypto, paths
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record, now
 
 TOKEN_PREFIX = "glcbt-64_"  # of a job's token; 64 is the partition, 100 in hexadecimal
 COMPLETED = ("success", "failed", "canceled", "skipped")
-ACTIVE = ("waiting_for_resource", "preparing", "pending", "running", "canceling")
 CANCELABLE = ("created", "waiting_for_resource", "preparing", "pending", "running", "scheduled", "manual")
 HOLDS_A_RUNNER = ("running", "canceling")
 
@@ -94,11 +95,11 @@ class Build(Model):
     def before_destroy(self, app: Application, record: Record) -> None:
         for artifact in JOB_ARTIFACT.select(app, {"job_id": record["id"]}):
             JOB_ARTIFACT.destroy(app, artifact)
-        (paths.BUILDS / f"{record['id']}.log").unlink(missing_ok=True)
+        log_file(record).unlink(missing_ok=True)
 
 
 class JobArtifact(Model):
-    """A file that a job left; it lies under its id in the artifacts' folder."""
+    """A file that a job left."""
 
     name = "Ci::JobArtifact"
     table = "ci_job_artifacts"
@@ -118,12 +119,20 @@ class JobArtifact(Model):
         return [("file_type", "has already been taken")] if new and others else []
 
     def before_destroy(self, app: Application, record: Record) -> None:
-        (paths.ARTIFACTS / str(record["id"])).unlink(missing_ok=True)
+        artifact_file(record).unlink(missing_ok=True)
 
 
 PIPELINE = Pipeline()
 BUILD = Build()
 JOB_ARTIFACT = JobArtifact()
+
+
+def log_file(job: Record) -> Path:
+    return paths.BUILDS / f"{job['id']}.log"
+
+
+def artifact_file(artifact: Record) -> Path:
+    return paths.ARTIFACTS / str(artifact["id"])
 
 
 def jobs_of(app: Application, pipeline: Record, *, retried: bool = False) -> list[Record]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lab_gitlab import ci_configuration, paths
 from lab_gitlab.application import Application
-from lab_gitlab.ci_records import BUILD, JOB_ARTIFACT
+from lab_gitlab.ci_records import BUILD, JOB_ARTIFACT, artifact_file, log_file
 from lab_gitlab.records import Record
 
 DEFAULT_EXPIRY = "30 days"
@@ -24,7 +24,7 @@ class InvalidArtifactError(Exception):
 
 
 def trace(job: Record) -> bytes:
-    file = paths.BUILDS / f"{job['id']}.log"
+    file = log_file(job)
     return file.read_bytes() if file.exists() else b""
 
 
@@ -39,7 +39,7 @@ def trace_entry(job: Record) -> list[dict[str, Any]]:
 def append(job: Record, start: int, content: bytes) -> int | None:
     """Put a piece at the log's end and return its new size; None when the piece does not begin there."""
     paths.BUILDS.mkdir(parents=True, exist_ok=True)
-    with (paths.BUILDS / f"{job['id']}.log").open("ab") as file:
+    with log_file(job).open("ab") as file:
         if file.tell() != start:
             return None
         file.write(content)
@@ -47,11 +47,11 @@ def append(job: Record, start: int, content: bytes) -> int | None:
 
 
 def remove_trace(job: Record) -> None:
-    (paths.BUILDS / f"{job['id']}.log").unlink(missing_ok=True)
+    log_file(job).unlink(missing_ok=True)
 
 
 def content(artifact: Record) -> bytes:
-    return (paths.ARTIFACTS / str(artifact["id"])).read_bytes()
+    return artifact_file(artifact).read_bytes()
 
 
 def keep(
@@ -76,7 +76,7 @@ def keep(
         expire_at=ends and ends.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     )
     paths.ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    (paths.ARTIFACTS / str(artifact["id"])).write_bytes(sent)
+    artifact_file(artifact).write_bytes(sent)
     return artifact
 
 

@@ -12,7 +12,8 @@ from lab_gitlab.application import Application
 from lab_gitlab.ci_records import BUILD, JOB_ARTIFACT, PIPELINE
 from lab_gitlab.records import Record, now, seconds_between
 
-AFTER_SCRIPT_TIMEOUT = 300  # seconds, the runner's own
+REPORTS = {"dotenv": ".env", "junit": "junit.xml"}
+"""Names that reports get, by their kinds."""
 MASKED_PREFIXES = (
     "glpat-",
     "gloas-",
@@ -217,9 +218,10 @@ def _image(image: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _artifacts(artifacts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """An archive of the paths, and each report as a file of its own."""
     if not artifacts:
         return []
-    common = {"when": artifacts.get("when", "on_success"), "expire_in": artifacts.get("expire_in")}
+    when, expire_in = artifacts.get("when", "on_success"), artifacts.get("expire_in")
     found = []
     if artifacts.get("paths") or artifacts.get("untracked"):
         found.append(
@@ -228,21 +230,21 @@ def _artifacts(artifacts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
                 "untracked": artifacts.get("untracked"),
                 "paths": artifacts.get("paths") or [],
                 "exclude": artifacts.get("exclude"),
+                "when": when,
+                "expire_in": expire_in,
                 "artifact_type": "archive",
                 "artifact_format": "zip",
-                **common,
             }
         )
     for kind, report in (artifacts.get("reports") or {}).items():
-        name = {"dotenv": ".env", "junit": "junit.xml"}[kind]
         found.append(
             {
-                **common,
-                "name": name,
+                "name": REPORTS[kind],
                 "paths": report,
+                "when": when if kind == "dotenv" else "always",
+                "expire_in": expire_in,
                 "artifact_type": kind,
                 "artifact_format": "gzip",
-                "when": artifacts.get("when", "on_success") if kind == "dotenv" else "always",
             }
         )
     return found

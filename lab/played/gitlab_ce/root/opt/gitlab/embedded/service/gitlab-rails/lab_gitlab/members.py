@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab_gitlab.application import Application
-from lab_gitlab.records import Column, Errors, Model, Record, now
+from lab_gitlab.records import Column, Errors, Model, Record
 
 NO_ACCESS, GUEST, REPORTER, DEVELOPER, MAINTAINER, OWNER = 0, 10, 20, 30, 40, 50
 NAMES: Mapping[int, str] = {
@@ -70,19 +70,6 @@ def level(app: Application, project: Record, user: Record | None) -> int:
 def remove_all(app: Application, kind: str, source: Record) -> None:
     for member in MEMBER.select(app, {"source_type": kind, "source_id": source["id"]}):
         MEMBER.destroy(app, member)
-
-
-def present(member: Record, user: Record) -> dict[str, Any]:
-    """As the API shows a member."""
-    return {
-        "id": user["id"],
-        "username": user["username"],
-        "name": user["name"],
-        "state": user["state"],
-        "access_level": member["access_level"],
-        "expires_at": member["expires_at"],
-        "created_at": member["created_at"] or now(),
-    }
 
 
 def _sources(app: Application, project: Record) -> list[tuple[str, int]]:

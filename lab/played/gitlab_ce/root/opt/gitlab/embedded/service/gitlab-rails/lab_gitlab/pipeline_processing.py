@@ -212,15 +212,12 @@ def play(app: Application, project: Record, job: Record, user: Record) -> Record
 def drop_stuck(app: Application) -> None:
     """Jobs that nobody took for a day, and those whose runner has not been heard of for an hour."""
     moment = datetime.datetime.now(datetime.UTC)
-    for status, limit, reason in (
-        ("pending", STUCK_PENDING, "stuck_or_timeout_failure"),
-        ("running", STUCK_RUNNING, "stuck_or_timeout_failure"),
-    ):
+    for status, limit in (("pending", STUCK_PENDING), ("running", STUCK_RUNNING), ("canceling", STUCK_RUNNING)):
         for job in BUILD.select(app, {"status": status}):
             if moment - datetime.datetime.fromisoformat(job["updated_at"]) > limit:
                 project = app.database.first("SELECT * FROM projects WHERE id = ?", job["project_id"])
                 if project:
-                    finish(app, project, job, "failed", reason=reason)
+                    finish(app, project, job, "failed", reason="stuck_or_timeout_failure")
 
 
 def _reset_later(app: Application, job: Record) -> None:

@@ -132,10 +132,6 @@ def resolve(project: Record, name: str) -> str | None:
     return None
 
 
-def is_tag(project: Record, name: str) -> bool:
-    return f"refs/tags/{name}" in references(project, f"refs/tags/{name}")
-
-
 def log(project: Record, sha: str, *, path: str | None = None, limit: int = 1000) -> list[Commit]:
     arguments = ["log", f"--format={FORMAT}", f"--max-count={limit}", sha, "--", *([path] if path else [])]
     listed = run(*arguments, repository=ensure(project)).decode(errors="replace")

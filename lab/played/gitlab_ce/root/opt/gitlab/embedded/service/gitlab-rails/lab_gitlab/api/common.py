@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
+from urllib.parse import urlencode
 
 from lab_gitlab import authentication, projects
 from lab_gitlab.application import Application
@@ -15,6 +16,7 @@ from lab_gitlab.http_server import Request, Response, json_response
 from lab_gitlab.records import Errors, Record, RecordInvalidError, UnknownAttributeError
 
 PER_PAGE, PER_PAGE_MAXIMUM = 20, 100
+PAGING = ("page", "per_page", "private_token", "job_token")
 
 Handler = Callable[..., Response]
 
@@ -181,5 +183,18 @@ def page(request: Request, entries: Sequence[Any], present: Callable[[Any], Any]
         "X-Total-Pages": str(last),
         "X-Next-Page": str(current + 1) if current < last else "",
         "X-Prev-Page": str(current - 1) if current > 1 else "",
+        "Link": _links(request, size, {"prev": current - 1, "next": current + 1, "first": 1, "last": last}, last),
     }
     return json_response(200, [present(entry) for entry in shown], **headers)
+
+
+def _links(request: Request, size: int, pages: Mapping[str, int], last: int) -> str:
+    """Where other pages are, under the address that the client has used (RFC 8288)."""
+    scheme, host = request.headers.get("x-forwarded-proto", "http"), request.headers.get("host", "")
+    kept = [(name, value) for name, values in request.query.items() for value in values if name not in PAGING]
+    links = []
+    for relation, number_of_page in pages.items():
+        if 1 <= number_of_page <= last:
+            query = urlencode([*kept, ("page", number_of_page), ("per_page", size)])
+            links.append(f'<{scheme}://{host}{request.path}?{query}>; rel="{relation}"')
+    return ", ".join(links)
