@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 ORDER = (
     "test_pull_requests",
     "test_stack",
+    "test_jobs",
     "test_permissions",
     "test_registry",
     "test_traps",

@@ -1,0 +1,250 @@
+"""Jobs on the stack's runner, of a project of their own: one pipeline, whose jobs show what the runner makes of each.
+
+Played or real, the runner is held to the same.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gitlab
+import pytest
+
+from tests.e2e.operations import must
+
+PROJECT = "gitlab-stack/jobs"
+LIMIT = 300.0
+"""Seconds for all jobs together. A runner learns up to a minute late that a job is canceled."""
+
+MAKE_PROJECT = f"""
+admin = User.admins.active.order(:id).first
+Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
+  group = Group.find_by_full_path('gitlab-stack')
+  made = Projects::CreateService.new(admin, {{ name: 'jobs', path: 'jobs', namespace_id: group.id,
+    visibility_level: Gitlab::VisibilityLevel::PRIVATE }}).execute
+  abort(made.errors.full_messages.join) unless made.persisted?
+  token = admin.personal_access_tokens.create!(name: '{PROJECT}', scopes: %w[api], expires_at: 1.day.from_now)
+  puts token.token
+end
+"""
+DELETE_PROJECT = f"""
+admin = User.admins.active.order(:id).first
+Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
+  admin.personal_access_tokens.find_by(name: '{PROJECT}').revoke!
+  Projects::DestroyService.new(Project.find_by_full_path('{PROJECT}'), admin).execute
+end
+"""
+
+IMAGE = "docker.io/curlimages/curl:8.12.1"
+
+CONFIGURATION = f"""
+workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
+stages: [first, second]
+variables: {{GREETING: hello}}
+.tools: &tools {{name: "{IMAGE}", entrypoint: [""]}}
+
+hands over:
+  stage: first
+  image: *tools
+  script:
+    - echo "$GREETING from $CI_PROJECT_PATH to $(cat addressee)"
+    - echo proof >proof.txt
+    - echo DIGEST=sha256:1234 >digest.env
+  artifacts: {{paths: [proof.txt], reports: {{dotenv: digest.env}}, expire_in: 1 day}}
+takes over:
+  stage: second
+  image: *tools
+  needs: [hands over]
+  script: ['echo "$(cat proof.txt) of $DIGEST"']
+
+fails:
+  stage: first
+  image: *tools
+  script: [echo before, exit 7, echo never]
+  after_script: ['echo "afterwards it is $CI_JOB_STATUS"']
+  artifacts: {{paths: [addressee], when: always}}
+takes too long:
+  stage: first
+  image: *tools
+  timeout: 10 seconds
+  script: [sleep 120]
+has no image:
+  stage: first
+  image: registry.gitlab.com/gitlab-org/none:1
+  script: [echo never]
+is canceled:
+  stage: first
+  image: *tools
+  script: [sleep 120]
+
+shows its token:
+  stage: first
+  image: *tools
+  script: ['echo "$CI_JOB_TOKEN and $CI_REGISTRY_PASSWORD"']
+names no image:
+  stage: first
+  script: ['echo "runner $CI_RUNNER_DESCRIPTION"']
+is of the stack's own registry:
+  stage: first
+  image: {{name: $CI_REGISTRY_IMAGE/tools:1, entrypoint: [""]}}
+  script: [echo started]
+clones without history:
+  stage: first
+  image: *tools
+  variables: {{GIT_DEPTH: "1"}}
+  script: ['echo "$(wc -l <.git/shallow) commits end the history"']
+clones all of it:
+  stage: first
+  image: *tools
+  variables: {{GIT_DEPTH: "0"}}
+  script: [test ! -e .git/shallow]
+uses a service:
+  stage: first
+  image: *tools
+  services: [{{name: "{IMAGE}", alias: peer, entrypoint: [""], command: [nc, -l, -p, "8080", -e, echo, served]}}]
+  script: [nc peer 8080 </dev/null]
+writes much:
+  stage: first
+  image: *tools
+  script: ['i=0; while [ $i -lt 20000 ]; do echo "line $i of a long log"; i=$((i + 1)); done']
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is left of a job that has ended."""
+
+    status: str
+    failure_reason: str | None
+    log: str
+    files: dict[str, int]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def project(outputs) -> Iterator[Any]:
+    token = must("server", "gitlab-rails runner -", input=MAKE_PROJECT)
+    api = gitlab.Gitlab(outputs["externalUrl"], private_token=token)
+    yield api.projects.get(PROJECT)
+    must("server", "gitlab-rails runner -", input=DELETE_PROJECT)
+
+
+@pytest.fixture(scope="module")
+def jobs(outputs, project) -> dict[str, Job]:
+    """The jobs of one pipeline by name, once all have ended; one of them was canceled while it ran."""
+    tools = f"{outputs['registryHost']}/{PROJECT}/tools:1"
+    must(
+        "runner",
+        f"docker login -u root --password-stdin {outputs['registryHost']}",
+        input=outputs["initialRootPassword"],
+    )
+    must("runner", f"docker pull -q {IMAGE} && docker tag {IMAGE} {tools} && docker push -q {tools}")
+    must("runner", f"docker image rm {tools} && docker logout {outputs['registryHost']}")
+    for addressee in ("nobody", "everybody"):
+        files = {".gitlab-ci.yml": CONFIGURATION, "addressee": addressee}
+        action = "create" if addressee == "nobody" else "update"
+        actions = [{"action": action, "file_path": name, "content": content} for name, content in files.items()]
+        project.commits.create({"branch": "main", "commit_message": f"For {addressee}", "actions": actions})
+    pipeline = project.pipelines.create({"ref": "main"})
+    _wait(project, pipeline)
+    return {job.name: _ended(project, job.id) for job in pipeline.jobs.list(all=True)}
+
+
+def _wait(project: Any, pipeline: Any) -> None:
+    """Until all jobs have ended; one of them is canceled when it has run for ten seconds."""
+    deadline = time.monotonic() + LIMIT
+    canceled = False
+    while True:
+        jobs = {job.name: job for job in pipeline.jobs.list(all=True)}
+        if all(job.finished_at for job in jobs.values()):
+            return
+        assert time.monotonic() < deadline, {name: job.status for name, job in jobs.items()}
+        victim = jobs["is canceled"]
+        if not canceled and victim.status == "running" and victim.duration > 10:
+            project.jobs.get(victim.id).cancel()
+            canceled = True
+        time.sleep(1)
+
+
+def _ended(project: Any, number: int) -> Job:
+    job = project.jobs.get(number)
+    reason = getattr(job, "failure_reason", None)
+    files = {file["file_type"]: file["size"] for file in job.attributes["artifacts"]}
+    return Job(job.status, reason, job.trace().decode(), files, job.duration)
+
+
+def said(job: Job, line: str) -> bool:
+    """Whether the script has printed the line: commands are shown with a `$` before them."""
+    return f"\n{line}\n" in job.log
+
+
+def test_a_job_sees_its_commit_and_hands_files_and_variables_to_the_next(jobs):
+    assert (jobs["hands over"].status, jobs["takes over"].status) == ("success", "success")
+    assert said(jobs["hands over"], f"hello from {PROJECT} to everybody")
+    assert said(jobs["takes over"], "proof of sha256:1234")
+
+
+def test_a_script_that_fails_ends_there_and_what_is_for_always_is_done(jobs):
+    job = jobs["fails"]
+    assert (job.status, job.failure_reason) == ("failed", "script_failure")
+    assert said(job, "before")
+    assert not said(job, "never")
+    assert said(job, "afterwards it is failed")
+    assert "ERROR: Job failed: exit code 7" in job.log
+    assert job.files["archive"] > 0
+
+
+def test_a_job_is_ended_at_its_time_limit(jobs):
+    job = jobs["takes too long"]
+    assert (job.status, job.failure_reason) == ("failed", "job_execution_timeout")
+    assert 10 <= job.seconds < 30
+
+
+def test_a_job_whose_image_is_nowhere_says_so(jobs):
+    job = jobs["has no image"]
+    assert (job.status, job.failure_reason) == ("failed", "runner_system_failure")  # GitLab has no better word for it
+    assert "manifest for registry.gitlab.com/gitlab-org/none:1 not found" in job.log
+
+
+def test_a_job_that_is_canceled_ends_before_its_script_does(jobs):
+    job = jobs["is canceled"]
+    assert (job.status, job.failure_reason) == ("canceled", None)
+    assert "ERROR: Job failed: canceled" in job.log
+    assert job.seconds < 100
+
+
+def test_the_log_shows_no_token(jobs):
+    assert jobs["shows its token"].status == "success"
+    assert said(jobs["shows its token"], "[MASKED] and [MASKED]")
+
+
+def test_a_job_that_names_no_image_runs_in_the_runners_default(jobs):
+    assert jobs["names no image"].status == "success"
+    assert "Using Docker executor with image alpine:3.20 ..." in jobs["names no image"].log
+    assert said(jobs["names no image"], "runner gitlab-lab")
+
+
+def test_a_job_may_use_an_image_of_its_own_project(jobs):
+    job = jobs["is of the stack's own registry"]
+    assert job.status == "success", job.log
+    assert "Authenticating with credentials from job payload (GitLab Registry)" in job.log
+
+
+def test_a_job_clones_as_deep_as_it_says(jobs):
+    assert said(jobs["clones without history"], "1 commits end the history")
+    assert jobs["clones all of it"].status == "success"
+
+
+def test_a_job_reaches_its_service_by_name(jobs):
+    assert jobs["uses a service"].status == "success", jobs["uses a service"].log
+    assert said(jobs["uses a service"], "served")
+
+
+def test_a_long_log_arrives_whole(jobs):
+    lines = [line for line in jobs["writes much"].log.splitlines() if line.endswith(" of a long log")]
+    assert lines == [f"line {number} of a long log" for number in range(20000)]
+
+
+def test_no_container_of_a_job_is_left(jobs):
+    assert must("runner", "docker ps --all --quiet") == ""
