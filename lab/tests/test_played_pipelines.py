@@ -165,6 +165,23 @@ def test_two_jobs_go_from_created_to_success(project, runner):
     assert job.queued_duration >= 0
 
 
+@pytest.mark.parametrize(
+    ("given", "depth", "fetched"),
+    [
+        ("", 20, "+refs/heads/main:refs/remotes/origin/main"),
+        ("variables: {GIT_DEPTH: '1'}", 1, "+refs/heads/main:refs/remotes/origin/main"),
+        ("variables: {GIT_DEPTH: '0'}", 0, "+refs/heads/*:refs/remotes/origin/*"),
+        ("variables: {GIT_DEPTH: all}", 0, "+refs/heads/*:refs/remotes/origin/*"),
+    ],
+)
+def test_a_job_is_cloned_as_deep_as_its_variable_says_or_else_its_project(given, depth, fetched, project, runner):
+    start(project, f"{given}\njob: {{script: [echo]}}")
+    job = runner.take()
+    assert job["git_info"]["depth"] == depth
+    assert fetched in job["git_info"]["refspecs"]
+    runner.end(job)
+
+
 # Git over HTTP
 
 

@@ -4,6 +4,7 @@ Source: gitlab-org/gitlab app/services/ci/register_job_service.rb, app/presenter
 lib/api/entities/ci/job_request/.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,6 +121,8 @@ def _payload(app: Application, project: Record, pipeline: Record, job: Record, r
         for other in before
         for key, value in (other["output_variables"] or {}).items()
     ]
+    variables = job_variables.for_job(app, project, pipeline, job, user, runner, token, inherited)
+    depth = _git_depth(project, variables)
     options = job["options"]
     steps = [_step("script", options["script"], job["timeout"], "on_success", allow_failure=False)]
     if options["after_script"]:
@@ -144,11 +147,11 @@ def _payload(app: Application, project: Record, pipeline: Record, job: Record, r
             "sha": pipeline["sha"],
             "before_sha": pipeline["before_sha"],
             "ref_type": "tag" if pipeline["tag"] else "branch",
-            "refspecs": _refspecs(pipeline),
-            "depth": project["ci_default_git_depth"],
+            "refspecs": _refspecs(pipeline, depth),
+            "depth": depth,
         },
         "runner_info": {"timeout": job["timeout"], "runner_session_url": None},
-        "variables": job_variables.for_job(app, project, pipeline, job, user, runner, token, inherited),
+        "variables": variables,
         "steps": steps,
         "hooks": [],
         "image": _image(options["image"]),
@@ -193,8 +196,17 @@ def _running(app: Application, project: Record, job: Record) -> int:
     )
 
 
-def _refspecs(pipeline: Record) -> list[str]:
+def _git_depth(project: Record, variables: list[dict[str, Any]]) -> int:
+    """Commits to fetch, 0 for all: what the job says in GIT_DEPTH, else the project's."""
+    named = {variable["key"]: variable["value"] for variable in variables}
+    number = re.match(r"\d+", str(named.get("GIT_DEPTH", project["ci_default_git_depth"])))
+    return int(number[0]) if number else 0
+
+
+def _refspecs(pipeline: Record, depth: int) -> list[str]:
     kept = pipeline_processing.reference(pipeline)
+    if not depth:
+        return [f"+{kept}:{kept}", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
     if pipeline["tag"]:
         return [f"+{kept}:{kept}", f"+refs/tags/{pipeline['ref']}:refs/tags/{pipeline['ref']}"]
     return [f"+{kept}:{kept}", f"+refs/heads/{pipeline['ref']}:refs/remotes/origin/{pipeline['ref']}"]
