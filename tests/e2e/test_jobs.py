@@ -99,11 +99,6 @@ clones all of it:
   image: *tools
   variables: {{GIT_DEPTH: "0"}}
   script: [test ! -e .git/shallow]
-uses a service:
-  stage: first
-  image: *tools
-  services: [{{name: "{IMAGE}", alias: peer, entrypoint: [""], command: [nc, -l, -p, "8080", -e, echo, served]}}]
-  script: [nc peer 8080 </dev/null]
 writes much:
   stage: first
   image: *tools
@@ -234,11 +229,6 @@ def test_a_job_may_use_an_image_of_its_own_project(jobs):
 def test_a_job_clones_as_deep_as_it_says(jobs):
     assert said(jobs["clones without history"], "1 commits end the history")
     assert jobs["clones all of it"].status == "success"
-
-
-def test_a_job_reaches_its_service_by_name(jobs):
-    assert jobs["uses a service"].status == "success", jobs["uses a service"].log
-    assert said(jobs["uses a service"], "served")
 
 
 def test_a_long_log_arrives_whole(jobs):
