@@ -12,10 +12,16 @@ API = "http://127.0.0.1:7777"
 
 
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A clone with two commits, the second one at work."""
-    clone = tmp_path / "clone"
-    clone.mkdir()
+def clone(tmp_path):
+    """The folder of a clone."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def repository(clone, monkeypatch):
+    """That clone with two commits, the second one at work."""
     monkeypatch.setattr(tree, "ROOT", clone)
     monkeypatch.setattr(tree, "WORK_TREE", clone / ".lab" / "base")
 
@@ -34,10 +40,10 @@ def repository(tmp_path, monkeypatch):
     return git
 
 
-def test_another_commit_is_checked_out_beside_the_clones_files_and_removed_again(repository):
+def test_another_commit_is_checked_out_beside_the_clones_files_and_removed_again(clone, repository):
     with checked_out("released") as folder:
         assert (folder / "Pulumi.dev.yaml").read_text() == "first"
-        assert (tree.ROOT / "Pulumi.dev.yaml").read_text() == "second"
+        assert (clone / "Pulumi.dev.yaml").read_text() == "second"
     assert not folder.exists()
     assert len(repository("worktree", "list").splitlines()) == 1
 
