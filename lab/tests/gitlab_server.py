@@ -144,6 +144,12 @@ class Server:
     def get(self, path: str, **options: Any) -> Answer:
         return self.ask("GET", path, **options)
 
+    def is_ready(self) -> bool:
+        """Also while nginx is started again."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.get("/-/readiness", client=None).status == 200
+        return False
+
     def token(self, user: str, password: str, *scopes: str) -> Answer:
         query = "&".join(["service=container_registry", *(f"scope={scope}" for scope in scopes)])
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -408,7 +408,7 @@ def test_secrets_that_were_lost_leave_tokens_unreadable(server):
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.unlink()
     assert server.configure().returncode == 0
-    wait_until(lambda: server.get("/-/readiness", client=None).status == 200)
+    wait_until(server.is_ready)
     body = {"token": server.secrets["runner"]}
     assert server.ask("POST", "/api/v4/runners/verify", body=body).status == 403
     done = server.run("gitlab-rails", "runner", "puts Ci::Runner.first.token")

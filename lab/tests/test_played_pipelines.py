@@ -752,7 +752,7 @@ def put_image(server: Any, address: str, job: Any, path: str, tag: str) -> str:
 def test_images_through_the_api(server, url, api, project, runner, program, tmp_path):
     with registry(program, server, tmp_path) as address:
         assert server.configure(f"gitlab_rails['registry_api_url'] = 'http://{address}'").returncode == 0
-        wait_until(lambda: server.get("/-/readiness", client=None).status == 200)
+        wait_until(server.is_ready)
         start(project, "job: {script: 'true'}")
         job = runner.take()
         path = "stack/under-test/image"
@@ -772,4 +772,4 @@ def test_images_through_the_api(server, url, api, project, runner, program, tmp_
         image.delete()
         assert project.repositories.list() == []
     assert server.configure().returncode == 0
-    wait_until(lambda: server.get("/-/readiness", client=None).status == 200)
+    wait_until(server.is_ready)
