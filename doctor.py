@@ -69,6 +69,11 @@ class Look:
         return {line["hop"]: line for line in self.lines if "hop" in line and line["state"] != "left"}
 
     @property
+    def left(self) -> dict[str, str]:
+        """Hops that a later one decides, and why."""
+        return {line["hop"]: line["detail"] for line in self.lines if line.get("state") == "left"}
+
+    @property
     def facts(self) -> dict[str, Any]:
         return {key: value for line in self.lines for key, value in line.get("facts", {}).items()}
 
@@ -164,6 +169,7 @@ def examine(inspection: Mapping[str, Any], machines: Machines) -> list[Finding]:
         looks = dict(zip(MACHINES, pool.map(look, MACHINES), strict=True))
     found = {hop: line for each in looks.values() for hop, line in each.found.items()}
     why_not = {hop.id: looks[hop.view].why_not for hop in hops.HOPS}
+    why_not |= {hop: why for each in looks.values() for hop, why in each.left.items()}
     if pipeline:
         unwell = [hop.id for hop in hops.HOPS if hop.id not in hops.NEEDS_A_TOKEN and not _is_well(found.get(hop.id))]
         if all(BEFORE[hop] > BEFORE["accepted"] for hop in unwell):

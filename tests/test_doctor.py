@@ -191,6 +191,14 @@ def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_look
     assert not (played.folder / "go").exists()
 
 
+def test_a_hop_that_was_left_to_the_broken_one_says_why(examine, played):
+    left = line("target", "left", "nginx does not answer, so no health check can be seen")
+    played.put("server", left + line("nginx", "broken", "Connection refused"))
+    found = examine("--json")
+    assert found.told["broken"]["hop"] == "nginx"
+    assert found.detail("target") == "not looked at: nginx does not answer, so no health check can be seen"
+
+
 def test_a_token_is_looked_at_although_the_runner_behind_it_is_broken_and_no_job_is_started(examine, played):
     played.breaks("runner", "process")
     played.put("pipeline", line("accepted", "broken", "Key: another"))
