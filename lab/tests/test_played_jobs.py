@@ -190,6 +190,18 @@ def test_a_job_that_fails_says_why(project, runner, job, reason, last):
     assert "echo two" not in lines(failed)
 
 
+def test_a_job_that_wants_all_history_has_it_also_where_one_before_cloned_less(project, runner, engine):
+    begun = start(
+        project,
+        """
+        stages: [one, two]
+        less: {stage: one, variables: {GIT_DEPTH: "1"}, script: ["test -e .git/shallow"]}
+        all: {stage: two, variables: {GIT_DEPTH: "0"}, script: ["test ! -e .git/shallow"]}
+        """,
+    )
+    assert {name: job.status for name, job in ended(project, begun).items()} == {"less": "success", "all": "success"}
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=["played", "real"][: len(PROGRAMS)])
 def test_a_docker_engine_that_does_not_answer_is_asked_three_times(server, url, project, engine, tmp_path, program):
     (engine / "down").touch()

@@ -94,11 +94,22 @@ def get_sources(job: Mapping[str, Any], directory: str, temporary: str, strategy
         "else",
         f"  {command('git', 'remote', 'set-url', 'origin', info['repo_url'])}",
         "fi",
-        command(*fetch),
+        *([command(*fetch)] if depth else whole_history(fetch)),
         notice(f"Checking out {sha[:8]} as detached HEAD (ref is {info['ref']})..."),
         command("git", "-c", "submodule.recurse=false", "checkout", "-f", "-q", sha),
         command("git", "clean", "-ffdx"),
         notice("Skipping Git submodules setup"),
+    ]
+
+
+def whole_history(fetch: Sequence[str]) -> list[str]:
+    """Fetch all there is, also where a job before cloned less of it."""
+    return [
+        "if [ -e .git/shallow ]; then",
+        f"  {command(*fetch, '--unshallow')}",
+        "else",
+        f"  {command(*fetch)}",
+        "fi",
     ]
 
 
