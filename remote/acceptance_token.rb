@@ -26,7 +26,7 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     runner = Ci::Runner.instance_type.find_by(description: runner_name)
     puts JSON.generate(
       token: made.payload.fetch(:access_token).token,
-      runner: runner && { active: runner.active, contactedAt: runner.contacted_at&.to_i }
+      runner: runner && { active: runner.active }
     )
   end
 end

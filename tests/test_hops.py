@@ -520,7 +520,7 @@ class PlayedPipeline:
 
     def __init__(self, gitlab: PlayedGitLab, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gitlab = gitlab
-        self.runner: dict[str, Any] | None = {"active": True, "contactedAt": 1}
+        self.runner: dict[str, Any] | None = {"active": True}
         self.jobs = {name: {"status": "success", "queued_duration": 0.78} for name in ("push", "pull")}
         self.traces = dict(TRACES)
         self.commands: list[list[str]] = []
