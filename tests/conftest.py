@@ -1,6 +1,7 @@
 """The stack of the tests: Pulumi.dev.yaml as it is committed, with a key pair made up for the test run."""
 
 import base64
+import signal
 from typing import NamedTuple
 
 import pytest
@@ -9,6 +10,11 @@ from tests.engine import Graph, run_program, stack_config
 from tests.registry import SERVERS, Registry, fill, find
 
 KEY_TYPE = b"ssh-ed25519"
+
+
+def pytest_configure() -> None:
+    # A shell's background job ignores it, and hands that down to the programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _text(value: bytes) -> bytes:

@@ -19,7 +19,6 @@ from lab_gitlab.api.common import (
     not_found,
     number,
     page,
-    project_of,
     require,
 )
 from lab_gitlab.application import Application
@@ -36,7 +35,7 @@ RETRYABLE = ("success", "failed", "canceled")
 @ROUTES.add("GET", JOBS)
 @for_user()
 def list_jobs(app: Application, request: Request, caller: Caller, project: str) -> Response:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     listed = BUILD.select(app, {"project_id": found["id"], **_scope(request)}, order=[("id", "desc")])
     return page(request, listed, lambda job: present(app, found, job))
 
@@ -45,7 +44,7 @@ def list_jobs(app: Application, request: Request, caller: Caller, project: str) 
 @for_user(job=True)
 def list_jobs_of_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     """Newest first, as the database's numbers go."""
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     one = pipelines.pipeline_of(app, found, pipeline)
     scopes = [] if boolean(request.parameter("include_retried")) else ["latest"]
     listed = BUILD.select(app, {"pipeline_id": one["id"], **_scope(request)}, scopes=scopes, order=[("id", "desc")])
@@ -64,14 +63,14 @@ def show_own_job(app: Application, request: Request, caller: Caller) -> Response
 @ROUTES.add("GET", f"{JOBS}/:job")
 @for_user()
 def show_job(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     return json_response(200, present(app, found, _job(app, found, job)))
 
 
 @ROUTES.add("GET", f"{JOBS}/:job/trace")
 @for_user()
 def show_trace(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     return Response(200, job_files.trace(_job(app, found, job)), "text/plain")
 
 
@@ -122,7 +121,7 @@ def erase_job(app: Application, request: Request, caller: Caller, project: str, 
 @ROUTES.add("GET", f"{JOBS}/artifacts/:ref/download")
 @for_user(job=True)
 def download_by_ref(app: Application, request: Request, caller: Caller, project: str, ref: str) -> Response:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     return _archive(app, _latest(app, found, ref, request))
 
 
@@ -131,21 +130,21 @@ def download_by_ref(app: Application, request: Request, caller: Caller, project:
 def download_file_by_ref(
     app: Application, request: Request, caller: Caller, project: str, ref: str, path: str
 ) -> Response:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     return _from_archive(app, _latest(app, found, ref, request), path)
 
 
 @ROUTES.add("GET", f"{JOBS}/:job/artifacts")
 @for_user(job=True)
 def download(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     return _archive(app, _job(app, found, job))
 
 
 @ROUTES.add("GET", f"{JOBS}/:job/artifacts/*path")
 @for_user(job=True)
 def download_file(app: Application, request: Request, caller: Caller, project: str, job: str, path: str) -> Response:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     return _from_archive(app, _job(app, found, job), path)
 
 
@@ -187,12 +186,6 @@ def _latest(app: Application, project: Record, ref: str, request: Request) -> Re
     raise not_found()
 
 
-def _project(app: Application, caller: Caller, name: str) -> Record:
-    found = project_of(app, caller, name)
-    require(projects.may_read_code(app, found, caller.user))
-    return found
-
-
 def _job(app: Application, project: Record, job: str) -> Record:
     found = BUILD.find(app, id=number(job, "job_id"), project_id=project["id"])
     if found is None:
@@ -201,7 +194,7 @@ def _job(app: Application, project: Record, job: str) -> Record:
 
 
 def _changeable(app: Application, caller: Caller, project: str, job: str) -> tuple[Record, Record]:
-    found = _project(app, caller, project)
+    found = pipelines.project_with_pipelines(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     return found, _job(app, found, job)
 

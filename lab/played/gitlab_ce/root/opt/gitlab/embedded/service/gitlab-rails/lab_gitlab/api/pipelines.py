@@ -41,7 +41,7 @@ def create_pipeline(app: Application, request: Request, caller: Caller, project:
 @ROUTES.add("GET", PIPELINES)
 @for_user(job=True)
 def list_pipelines(app: Application, request: Request, caller: Caller, project: str) -> Response:
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     wanted = {
         name: request.parameter(name) for name in ("ref", "sha", "status", "source", "name") if request.parameter(name)
     }
@@ -53,7 +53,7 @@ def list_pipelines(app: Application, request: Request, caller: Caller, project: 
 @ROUTES.add("GET", f"{PIPELINES}/latest")
 @for_user(job=True)
 def show_latest(app: Application, request: Request, caller: Caller, project: str) -> Response:
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     ref = request.parameter("ref") or found["default_branch"]
     listed = PIPELINE.select(app, {"project_id": found["id"], "ref": ref}, order=[("id", "desc")], limit=1)
     if not listed:
@@ -64,14 +64,14 @@ def show_latest(app: Application, request: Request, caller: Caller, project: str
 @ROUTES.add("GET", f"{PIPELINES}/:pipeline")
 @for_user(job=True)
 def show_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     return json_response(200, present(app, found, pipeline_of(app, found, pipeline)))
 
 
 @ROUTES.add("GET", f"{PIPELINES}/:pipeline/variables")
 @for_user()
 def list_variables(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     one = pipeline_of(app, found, pipeline)
     return json_response(200, [{"raw": False, **variable} for variable in one["variables"] or []])
@@ -81,7 +81,7 @@ def list_variables(app: Application, request: Request, caller: Caller, project: 
 @for_user()
 def list_bridges(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     """There are none: `trigger` is not played."""
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     pipeline_of(app, found, pipeline)
     return page(request, [], lambda one: one)
 
@@ -89,7 +89,7 @@ def list_bridges(app: Application, request: Request, caller: Caller, project: st
 @ROUTES.add("POST", f"{PIPELINES}/:pipeline/cancel")
 @for_user()
 def cancel_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     one = pipeline_of(app, found, pipeline)
     pipeline_processing.cancel(app, found, ci_records.jobs_of(app, one))
@@ -99,7 +99,7 @@ def cancel_pipeline(app: Application, request: Request, caller: Caller, project:
 @ROUTES.add("POST", f"{PIPELINES}/:pipeline/retry")
 @for_user()
 def retry_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     made = pipeline_processing.retry_pipeline(app, found, pipeline_of(app, found, pipeline), caller.user)
     return json_response(201, present(app, found, made))
@@ -109,13 +109,14 @@ def retry_pipeline(app: Application, request: Request, caller: Caller, project: 
 @for_user()
 def delete_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     """For owners; its jobs, logs and artifacts go with it."""
-    found = _project(app, caller, project)
+    found = project_with_pipelines(app, caller, project)
     require(projects.may_own(app, found, caller.user))
     PIPELINE.destroy(app, pipeline_of(app, found, pipeline))
     return Response(204)
 
 
-def _project(app: Application, caller: Caller, name: str) -> Record:
+def project_with_pipelines(app: Application, caller: Caller, name: str) -> Record:
+    """The project, if the caller may see what its pipelines and jobs do. Raises RefusedError."""
     pipeline_processing.drop_stuck(app)
     found = project_of(app, caller, name)
     require(projects.may_read_code(app, found, caller.user))
