@@ -4,6 +4,10 @@ import json
 
 from settings import Settings
 
+UNHEALTHY_INTERVAL = "30s"
+"""How long the runner asks for no job once GitLab has refused it three times in a row (maintenance mode, a restored
+secrets file). The runner's own hour is meant for the many runners of a GitLab, and would outlast what was wrong."""
+
 
 def render_runner_config(settings: Settings, *, name: str, external_url: str, token: str) -> str:
     """One runner with the docker executor. `token` is a secret."""
@@ -18,6 +22,7 @@ def render_runner_config(settings: Settings, *, name: str, external_url: str, to
             f"  name = {quoted(name)}",
             f"  url = {quoted(external_url)}",
             f"  token = {quoted(token)}",
+            f"  unhealthy_interval = {quoted(UNHEALTHY_INTERVAL)}",
             '  executor = "docker"',
             "  [runners.docker]",
             f"    image = {quoted(settings.runner_default_image)}",

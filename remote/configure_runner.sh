@@ -5,8 +5,7 @@ set -euo pipefail
 name=$1 system_id=$2 url=$3
 read -r config
 
-# First, because a runner that is refused three times in a row stops asking for an hour (unhealthy_interval); and the
-# balancer sends nothing to GitLab before its health checks have passed.
+# First, because verify needs an answer, and the balancer sends nothing to GitLab before its health checks have passed.
 for attempt in {1..60}; do
     status=$(curl -s --max-time 10 --output /dev/null --write-out '%{http_code}' "$url/users/sign_in") || true
     [ "$status" = 200 ] && break

@@ -251,3 +251,15 @@ def test_the_package_says_what_it_needs():
     command = ["rpmspec", "--query", "--requires", "--define", "runner_version 17.10.2", str(spec)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "gitlab-runner-helper-images = 17.10.2-1" in done.stdout.splitlines()
+
+
+def test_the_service_asks_again_when_the_interval_of_its_file_is_over(gitlab, root, program):
+    configure(root, gitlab.url, more='unhealthy_requests_limit = 1\nunhealthy_interval = "1s"\n')
+    gitlab.status["request"] = 403
+    with subprocess.Popen([*program, "run"], env=environment(root), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        seen = [next(process.stderr)]
+        while "is not healthy, but check for a new job will be forced" not in seen[-1]:
+            seen.append(next(process.stderr))
+        assert any("is unhealthy and will be disabled for 1s seconds!" in line for line in seen)
+        process.terminate()
