@@ -13,6 +13,7 @@ import pytest
 
 from lab import stack
 from lab.workspace import ROOT, STATE
+from programs.hops import FRESH
 from tests.e2e import clock
 from tests.e2e.operations import client, eventually, heal, instance_id, lab, must, on, target_health, up
 
@@ -97,6 +98,7 @@ def close(why: str) -> None:
 def close_balancer_to_server() -> None:
     close("web requests and health checks")
     eventually(lambda: target_health(80) == "unhealthy")
+    time.sleep(FRESH)  # the lab checks more often than AWS, where the last check is long ago once a target is unhealthy
 
 
 def close_runner_to_registry() -> None:
