@@ -51,7 +51,7 @@ def table() -> str:
     lines = ["| fault | what you see | what heals it | seconds |", "|---|---|---|---|"]
     for fault in faults():
         cases = known.get(fault.what, {})
-        seconds = ", ".join(f"{case} {value}".strip() for case, value in cases.items()) or "–"
+        seconds = ", ".join(f"{case} {value}".strip() for case, value in sorted(cases.items())) or "–"
         if len(cases) > 3:
             seconds = f"{min(cases.values())}–{max(cases.values())}"
         lines.append(f"| {fault.what} | {fault.sees} | {fault.heals} | {seconds} |")
