@@ -221,15 +221,21 @@ def test_a_file_that_is_no_toml_stops_everything(run, root):
     assert "decoding configuration file" in done.stderr
 
 
+def read_until(process: subprocess.Popen[str], words: str) -> list[str]:
+    """What the service says, up to the line with these words."""
+    assert process.stderr
+    seen = [next(process.stderr)]
+    while words not in seen[-1]:
+        seen.append(next(process.stderr))
+    return seen
+
+
 def test_the_service_gives_up_on_a_refused_token_until_the_file_is_read_again(gitlab, root, program):
     configure(root, gitlab.url, more="unhealthy_requests_limit = 1\n")
     gitlab.status["request"] = 403
     command = [*program, "run"]
     with subprocess.Popen(command, env=environment(root), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        seen = [next(process.stderr)]
-        while "unhealthy and will be disabled" not in seen[-1]:
-            seen.append(next(process.stderr))
+        seen = read_until(process, "unhealthy and will be disabled")
         assert any("Checking for jobs... forbidden" in line for line in seen)
         gitlab.status["request"] = 204
         process.send_signal(signal.SIGHUP)
@@ -238,10 +244,20 @@ def test_the_service_gives_up_on_a_refused_token_until_the_file_is_read_again(gi
             assert time.monotonic() < deadline, "".join(seen)
             time.sleep(0.05)
         process.terminate()
+        assert process.stderr
         rest = process.stderr.read()
     assert process.returncode == 0
     assert "Can exit now!" in rest
     assert gitlab.asked[-1][2]["info"]["version"] == "17.10.1"
+
+
+def test_the_service_asks_again_when_the_interval_of_its_file_is_over(gitlab, root, program):
+    configure(root, gitlab.url, more='unhealthy_requests_limit = 1\nunhealthy_interval = "1s"\n')
+    gitlab.status["request"] = 403
+    with subprocess.Popen([*program, "run"], env=environment(root), stderr=subprocess.PIPE, text=True) as process:
+        seen = read_until(process, "is not healthy, but check for a new job will be forced")
+        assert any("is unhealthy and will be disabled for 1s seconds!" in line for line in seen)
+        process.terminate()
 
 
 def test_the_package_says_what_it_needs():
@@ -251,15 +267,3 @@ def test_the_package_says_what_it_needs():
     command = ["rpmspec", "--query", "--requires", "--define", "runner_version 17.10.2", str(spec)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "gitlab-runner-helper-images = 17.10.2-1" in done.stdout.splitlines()
-
-
-def test_the_service_asks_again_when_the_interval_of_its_file_is_over(gitlab, root, program):
-    configure(root, gitlab.url, more='unhealthy_requests_limit = 1\nunhealthy_interval = "1s"\n')
-    gitlab.status["request"] = 403
-    with subprocess.Popen([*program, "run"], env=environment(root), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        seen = [next(process.stderr)]
-        while "is not healthy, but check for a new job will be forced" not in seen[-1]:
-            seen.append(next(process.stderr))
-        assert any("is unhealthy and will be disabled for 1s seconds!" in line for line in seen)
-        process.terminate()
