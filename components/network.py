@@ -86,7 +86,7 @@ class Addresses(pulumi.ComponentResource):
                 f"{name}-{machine}",
                 subnet_id=network.subnet.id,
                 security_groups=[security_group_ids[machine]],
-                description=f"The {machine} machine's one interface",
+                description=f"The one interface of the {machine} machine",
                 tags=tagged(settings, f"{name}-{machine}"),
                 opts=own,
             )

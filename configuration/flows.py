@@ -88,7 +88,7 @@ def _flows(settings: Settings) -> Iterator[Flow]:
     yield Flow(Place.RUNNER, Place.BALANCER, web, "jobs, clones and registry tokens by external_url")
     yield Flow(Place.RUNNER, Place.BALANCER, GIT_SSH_PORT, "git over SSH from jobs")
     yield Flow(Place.RUNNER, Place.BALANCER, registry, "images of jobs")
-    yield Flow(Place.SERVER, Place.BALANCER, web, "webhooks to the server's own external_url")
+    yield Flow(Place.SERVER, Place.BALANCER, web, "webhooks to GitLab itself")
 
     yield Flow(Place.BALANCER, Place.SERVER, GITLAB_HTTP_PORT, "web requests and health checks")
     yield Flow(Place.BALANCER, Place.SERVER, GITLAB_SSHD_PORT, "git over SSH and health checks")

@@ -21,7 +21,7 @@ REGION = "eu-central-1"
 CHANGES: Edits = {
     "configuration/flows.py": [('"packages and images"', '"packages, images and more"')],
     "components/load_balancer.py": [('"interval": 10', '"interval": 20')],
-    "components/network.py": [("machine's one interface", "machine's only interface")],
+    "components/network.py": [("The one interface of", "The only interface of")],
     "components/virtual_machine.py": [("http_put_response_hop_limit=1", "http_put_response_hop_limit=2")],
 }
 """Changes of the program that settings do not make, each of something the provider updates in place."""
