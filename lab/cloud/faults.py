@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
+from xml.sax.saxutils import escape
 
 from lab.cloud import API
 
@@ -85,7 +86,7 @@ class Faults:
         match environ["REQUEST_METHOD"]:
             case "POST":
                 try:
-                    self.arm(Fault(**json.loads(_body(environ))))
+                    self.arm(Fault(**json.loads(body(environ))))
                 except (TypeError, ValueError) as error:
                     return _send(start_response, "400 Bad Request", "text/plain", str(error))
             case "DELETE":
@@ -109,11 +110,11 @@ class Faults:
                 case "throttle" if is_ec2:
                     return refuse_ec2(start_response, "503 Service Unavailable", "RequestLimitExceeded", _LIMIT)
                 case "throttle":
-                    return _refuse(start_response, "400 Bad Request", "Sender", "Throttling", "Rate exceeded")
+                    return refuse(start_response, "400 Bad Request", "Sender", "Throttling", "Rate exceeded")
                 case "error" if is_ec2:
                     return refuse_ec2(start_response, _INTERNAL, "InternalError", "An internal error has occurred")
                 case "error":
-                    return _refuse(start_response, _INTERNAL, "Receiver", "InternalFailure", _UNKNOWN)
+                    return refuse(start_response, _INTERNAL, "Receiver", "InternalFailure", _UNKNOWN)
                 case "lost":
                     for _ in aws(environ, lambda *_: None):
                         pass
@@ -135,30 +136,30 @@ def form(environ: dict[str, Any]) -> dict[str, str]:
     """The fields of a posted form, which stays readable; none for any other request."""
     if not environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         return {}
-    body = _body(environ)
-    environ["wsgi.input"] = io.BytesIO(body)
-    return dict(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True))
+    return dict(urllib.parse.parse_qsl(body(environ).decode(), keep_blank_values=True))
 
 
-def _body(environ: dict[str, Any]) -> bytes:
-    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    return body
+def body(environ: dict[str, Any]) -> bytes:
+    """The body of a request, which stays readable."""
+    content: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(content)
+    return content
 
 
 def refuse_ec2(start_response: StartResponse, status: str, code: str, message: str) -> Iterable[bytes]:
     """An error as EC2 alone writes it."""
     text = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+        f"<Response><Errors><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error></Errors>"
         f"<RequestID>{uuid4()}</RequestID></Response>"
     )
     return _send(start_response, status, "text/xml;charset=UTF-8", text)
 
 
-def _refuse(start_response: StartResponse, status: str, fault_of: str, code: str, message: str) -> Iterable[bytes]:
-    """An error as the query protocol has it."""
+def refuse(start_response: StartResponse, status: str, fault_of: str, code: str, message: str) -> Iterable[bytes]:
+    """An error as the query protocol and Route 53 have it; `fault_of` is Sender or Receiver."""
     text = (
-        f"<ErrorResponse><Error><Type>{fault_of}</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+        f"<ErrorResponse><Error><Type>{fault_of}</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
         f"<RequestId>{uuid4()}</RequestId></ErrorResponse>"
     )
     return _send(start_response, status, "text/xml", text)

@@ -1,10 +1,12 @@
-"""Which actions of AWS are noted, by which names, and of whom."""
+"""Which actions of AWS are noted, with which parameters, by which names, and of whom."""
 
 import io
+import json
 
 import pytest
 
-from lab.cloud.actions import PROVIDER, Actions, action
+from lab.cloud import calls
+from lab.cloud.actions import PROVIDER, Actions
 
 USER_AGENT = f"APN/1.0 HashiCorp/1.0 Terraform/1.12.0 {PROVIDER}/5.100.0"
 
@@ -21,8 +23,23 @@ def request(service="ec2", body="", method="POST", path="/", agent=USER_AGENT):
     }
 
 
-def rest(method, path):
-    return {**request("route53", method=method, path=path), "CONTENT_TYPE": "application/xml"}
+def rest(method, path, query="", body=""):
+    sent = request("route53", method=method, path=path, body=body)
+    return {**sent, "CONTENT_TYPE": "application/xml", "QUERY_STRING": query}
+
+
+def read(environ):
+    call = calls.read(environ)
+    assert call is not None
+    return call
+
+
+def action(environ):
+    return read(environ).permission
+
+
+def parameters(environ):
+    return {(each.name, each.place): each.value for each in read(environ).parameters}
 
 
 @pytest.fixture
@@ -39,7 +56,7 @@ def noted():
         serve = record.before(aws)
         for each in requests:
             serve(each, lambda *_: None)
-        return b"".join(record.route({"REQUEST_METHOD": "GET"}, lambda *_: None)).decode()
+        return json.loads(b"".join(record.route({"REQUEST_METHOD": "GET"}, lambda *_: None)))
 
     send.record, send.reached = record, reached  # type: ignore[attr-defined]
     return send
@@ -64,17 +81,47 @@ def test_an_action_of_route_53_is_named_by_method_and_path_and_an_unknown_one_sh
     assert action(rest(method, path)) == f"route53:{name}"
 
 
-def test_each_action_is_noted_once_and_the_request_reaches_aws_whole(noted):
-    body = "Action=DescribeVpcs"
-    assert noted(request(body=body), request(body=body)) == '["ec2:DescribeVpcs"]'
-    assert noted.reached == [body.encode()] * 2
+def test_a_parameter_is_named_as_the_api_reference_does_with_n_for_the_place_in_a_list():
+    body = "Action=CreateTags&Version=2016-11-15&ResourceId.1=vpc-1&Tag.1.Key=a&Tag.12.Value="
+    assert parameters(request(body=body)) == {
+        ("ResourceId.N", "ResourceId.1"): "vpc-1",
+        ("Tag.N.Key", "Tag.1.Key"): "a",
+        ("Tag.N.Value", "Tag.12.Value"): "",
+    }
+
+
+def test_parameters_of_route_53_are_in_path_query_and_body():
+    path = "/2013-04-01/hostedzone/Z1/rrset"
+    body = (
+        '<?xml version="1.0"?><ChangeResourceRecordSetsRequest xmlns="https://route53.amazonaws.com/doc/2013-04-01/">'
+        "<ChangeBatch><Comment>why</Comment><Changes><Change><Action>UPSERT</Action></Change></Changes></ChangeBatch>"
+        "</ChangeResourceRecordSetsRequest>"
+    )
+    assert parameters(rest("GET", path, query="type=A&maxitems=1")) == {
+        ("Id", "Id"): "Z1",
+        ("type", "type"): "A",
+        ("maxitems", "maxitems"): "1",
+    }
+    sent = rest("POST", path, body=body)
+    assert parameters(sent) == {
+        ("Id", "Id"): "Z1",
+        ("ChangeBatch.Comment", "ChangeBatch.Comment"): "why",
+        ("ChangeBatch.Changes.Change.Action", "ChangeBatch.Changes.Change.Action"): "UPSERT",
+    }
+    assert sent["wsgi.input"].read() == body.encode()
+
+
+def test_each_action_and_parameter_is_noted_once_and_the_request_reaches_aws_whole(noted):
+    bodies = ["Action=DescribeVpcs&VpcId.1=vpc-1&VpcId.2=vpc-2", "Action=DescribeVpcs&MaxResults=5"]
+    assert noted(*(request(body=body) for body in bodies)) == {"ec2:DescribeVpcs": ["MaxResults", "VpcId.N"]}
+    assert noted.reached == [body.encode() for body in bodies]
 
 
 def test_other_clients_do_not_count(noted):
-    assert noted(request(body="Action=DescribeVpcs", agent="Boto3/1.40 md/Botocore")) == "[]"
+    assert noted(request(body="Action=DescribeVpcs", agent="Boto3/1.40 md/Botocore")) == {}
 
 
 def test_a_record_can_be_begun_anew(noted):
     noted(request(body="Action=DescribeVpcs"))
     noted.record.route({"REQUEST_METHOD": "DELETE"}, lambda *_: None)
-    assert noted(request(body="Action=DeleteVpc")) == '["ec2:DeleteVpc"]'
+    assert noted(request(body="Action=DeleteVpc")) == {"ec2:DeleteVpc": []}

@@ -1,10 +1,13 @@
-"""Which actions of AWS the provider calls in the life of a stack: `python -m tests.e2e.permissions` writes them down.
+"""Which actions of AWS the provider calls in the life of a stack, and which parameters it sends:
+`python -m tests.e2e.permissions` writes them down.
 
 The stack is made in the lab's API alone, remote steps answer without a machine, so it has everything optional that AWS
-offers it: certificate, domain, every kind of change. docs/iam/recorded.json is what the policies there are held to.
+offers it: certificate, domain, what another stack left, every kind of change. The policies of docs/iam are held to the
+actions, the lab's table of constraints to the parameters.
 """
 
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
@@ -16,6 +19,7 @@ from lab.workspace import ROOT, say
 from tests.e2e.programs import Edits, changed_program
 
 RECORDED = ROOT / "docs/iam/recorded.json"
+PARAMETERS = ROOT / "lab/cloud/recorded_parameters.json"
 REGION = "eu-central-1"
 
 CHANGES: Edits = {
@@ -26,23 +30,48 @@ CHANGES: Edits = {
 }
 """Changes of the program that settings do not make, each of something the provider updates in place."""
 
+IMAGE, VOLUME, ADDRESS = "ami-0123456789abcdef0", "vol-0123456789abcdef0", "eipalloc-0123456789abcdef0"
+EXISTING = {
+    "regions": [REGION],
+    "images": [IMAGE],
+    "volumes": [{"id": VOLUME, "size": 100, "zone": f"{REGION}a"}],
+    "addresses": [ADDRESS],
+}
+"""What is in AWS before the stack is."""
+
+OPTIONAL_SETTINGS = {
+    "deletionProtection": "false",
+    "domain": "git.example.com",
+    "registryDataVolumeId": VOLUME,
+    "balancerAddressId": ADDRESS,
+}
+"""What makes the provider ask AWS for more, beside certificate and hosted zone. The server's volume is a new one."""
+
 CHANGED_SETTINGS = {
+    "amiId": IMAGE,
     "clientCidrs": ["198.51.100.0/25"],
     "registryDataVolumeSize": "120",
+    "serverRootVolumeSize": "50",
     "runnerInstanceType": "t3.xlarge",
-    "tags": {"Project": "gitlab", "Environment": "changed"},
+    "tags": {"Environment": "changed"},
 }
+"""Another value of what can be changed in place, a tag fewer, and an image by its id."""
 
 
-def record() -> dict[str, list[str]]:
-    """The actions by operation, and under `types` the types of resources that were there. Takes some minutes."""
-    found: dict[str, list[str]] = {}
-    with (
-        engine.api({"regions": [], "images": [], "volumes": [], "addresses": []}) as api,
-        changed_program(CHANGES) as changed,
-    ):
+@dataclass(frozen=True)
+class Record:
+    """`actions` by operation, and under `types` the types of resources that were there; `parameters` by action."""
+
+    actions: dict[str, list[str]] = field(default_factory=dict)
+    parameters: dict[str, list[str]] = field(default_factory=dict)
+
+
+def record() -> Record:
+    """What the provider calls and sends while a stack is made, changed and destroyed. Takes some minutes."""
+    found = Record()
+    with engine.api(EXISTING) as api, changed_program(CHANGES) as changed:
         here, there = (Version("this clone", folder, "dev") for folder in (ROOT, changed))
-        settings = {"deletionProtection": "false", "domain": "git.example.com", **_domain(api)}
+        settings = {**OPTIONAL_SETTINGS, **_domain(api)}
         before = _configuration(here, api, settings)
         after = _configuration(here, api, settings | CHANGED_SETTINGS)
         answers = here.facts(before)["answers"]
@@ -52,17 +81,22 @@ def record() -> dict[str, list[str]]:
             throwaway.configure(given)
             actions.forget(api=api)
             throwaway.operate(operation, version.folder, answers)
-            found[name] = actions.called(api=api)
-            say(f"{name}: {len(found[name])} actions")
+            called = actions.called(api=api)
+            found.actions[name] = sorted(called)
+            for action, sent in called.items():
+                found.parameters[action] = sorted({*found.parameters.get(action, []), *sent})
+            say(f"{name}: {len(called)} actions")
 
         at_once = ("--yes", "--skip-preview")
         operate("up", here, before, "up", *at_once)
-        found["types"] = sorted({resource["type"] for resource in throwaway.resources() if resource.get("custom")})
+        found.actions["types"] = sorted(
+            {resource["type"] for resource in throwaway.resources() if resource.get("custom")}
+        )
         operate("refresh", here, before, "refresh", *at_once)
         operate("preview", there, after, "preview", "--refresh")
         operate("change", there, after, "up", *at_once)
         operate("destroy", here, before, "destroy", *at_once)
-    return {name: [each for each in what if not each.startswith("pulumi:")] for name, what in found.items()}
+    return found
 
 
 def _configuration(version: Version, api: str, settings: dict[str, Any]) -> stack_file.StackFile:
@@ -89,4 +123,6 @@ def _domain(api: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    RECORDED.write_text(json.dumps(record(), indent=2) + "\n")
+    made = record()
+    RECORDED.write_text(json.dumps(made.actions, indent=2) + "\n")
+    PARAMETERS.write_text(json.dumps(made.parameters, indent=2, sort_keys=True) + "\n")
