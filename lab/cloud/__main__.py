@@ -18,6 +18,7 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from lab.cloud import HOST, PORT, actions, existing, patches
+from lab.cloud.constraints import constrained
 from lab.cloud.faults import ROUTE, Faults
 from lab.cloud.idempotency import idempotent
 from lab.cloud.reconciler import Reconciler, remove_everything
@@ -58,7 +59,8 @@ def main() -> None:
 def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     """moto's API for all services, and the lab's own routes before it."""
     faults, called = Faults(), actions.Actions()
-    aws = faults.before(called.before(idempotent(DomainDispatcherApplication(create_backend_app))))
+    moto = DomainDispatcherApplication(create_backend_app)
+    aws = faults.before(called.before(constrained(idempotent(moto))))
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match environ["REQUEST_METHOD"], environ["PATH_INFO"]:

@@ -9,7 +9,6 @@ import copy
 import ipaddress
 import itertools
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,8 +47,7 @@ from lab.cloud.network import INTERNET
 
 ELASTIC_POOL = [str(INTERNET[host]) for host in range(16, 251)]
 ELASTIC_QUOTA = 5  # addresses per region, AWS's default
-TAG_LIMIT, TAG_KEY_LIMIT, TAG_VALUE_LIMIT = 50, 128, 256  # tags a resource; characters
-BALANCER_NAME_LIMIT, GROUP_NAME_LIMIT = 32, 255  # characters
+TAG_LIMIT = 50  # tags a resource
 USER_DATA_LIMIT = 16384  # bytes, before base64
 ROOT_SIZE = 10  # GiB, of the RHEL images
 PROFILE_DELAY = 12  # seconds until EC2 knows of a new instance profile; the Terraform provider waits 5 unasked
@@ -78,13 +76,12 @@ def apply() -> None:
         patch()
 
 
-# --- names and tags --------------------------------------------------------------------------------------
+# --- tags --------------------------------------------------------------------------------------
 
 
 @_patch
-def tags_of_ec2_are_limited() -> None:
-    """A resource has at most 50 tags, a key 128 characters, a value 256; keys that begin with aws: are AWS's own. A
-    call that breaks this makes nothing. (moto counts only, and has made the resource by then.)"""
+def tags_of_a_resource_of_ec2_are_limited() -> None:
+    """A resource has at most 50 tags, and a call with more makes nothing. (moto has made the resource by then.)"""
     original = EC2BaseResponse._get_param
 
     def get_param(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -99,42 +96,30 @@ def tags_of_ec2_are_limited() -> None:
     def check(tags: list[dict[str, str]]) -> None:
         if len(tags) > TAG_LIMIT:
             raise TagLimitExceeded()
-        for tag in tags:
-            if len(tag["Key"]) > TAG_KEY_LIMIT:
-                refuse(f"Tag key exceeds the maximum length of {TAG_KEY_LIMIT} characters")
-            if len(tag.get("Value") or "") > TAG_VALUE_LIMIT:
-                refuse(f"Tag value exceeds the maximum length of {TAG_VALUE_LIMIT} characters")
-            if tag["Key"].lower().startswith("aws:"):
-                refuse("Tag keys starting with 'aws:' are reserved for internal use")
-
-    def refuse(message: str) -> None:
-        raise EC2ClientError("InvalidParameterValue", message)
 
     EC2BaseResponse._get_param = get_param
 
 
 @_patch
-def tags_of_load_balancing_are_limited() -> None:
-    """The same limits hold for load balancers, target groups and listeners, with the words of that service. (moto
+def tags_of_a_resource_of_load_balancing_are_limited() -> None:
+    """The same limit holds for load balancers, target groups and listeners, with the words of that service. (moto
     refuses the eleventh tag that is added, and looks at nothing when the resource is made.)"""
 
     def checked(method: str) -> Callable[..., Any]:
         original = getattr(ELBv2Backend, method)
 
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            check(self, kwargs.get("tags") or [])
+            check(kwargs.get("tags") or [])
             return original(self, *args, **kwargs)
 
         return call
 
-    def check(elb: Any, tags: list[dict[str, str]]) -> None:
+    def check(tags: list[dict[str, str]]) -> None:
         if len(tags) > TAG_LIMIT:
             raise TooManyTagsError()
-        if complaint := elb.tagging_service.validate_tags(tags):
-            raise ELBClientError("ValidationError", complaint)
 
     def add_tags(self: Any, resource_arns: list[str], tags: list[dict[str, str]]) -> None:
-        check(self, tags)
+        check(tags)
         for arn in resource_arns:
             self._get_resource_by_arn(arn)
             keys = set(self.tagging_service.get_tag_dict_for_resource(arn)) | {tag["Key"] for tag in tags}
@@ -146,43 +131,6 @@ def tags_of_load_balancing_are_limited() -> None:
     for method in ("create_load_balancer", "create_target_group", "create_listener"):
         setattr(ELBv2Backend, method, checked(method))
     ELBv2Backend.add_tags = add_tags
-
-
-@_patch
-def names_of_groups_and_balancers() -> None:
-    """A security group has a name of at most 255 characters that does not begin with sg-, a load balancer one of at
-    most 32 letters, digits and hyphens, none at an end, that does not begin with internal-. (moto looks at the names
-    of target groups only.)"""
-    original_group, original_balancer = EC2Backend.create_security_group, ELBv2Backend.create_load_balancer
-
-    def create_security_group(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-        complaint = None
-        if name.lower().startswith("sg-"):
-            complaint = "Group names may not be in the format sg-*."
-        elif len(name) > GROUP_NAME_LIMIT:
-            complaint = f"Group names may have {GROUP_NAME_LIMIT} characters at most."
-        if complaint:
-            raise EC2ClientError(
-                "InvalidParameterValue", f"Value ({name}) for parameter GroupName is invalid. {complaint}"
-            )
-        return original_group(self, name, *args, **kwargs)
-
-    def create_load_balancer(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-        complaint = None
-        if len(name) > BALANCER_NAME_LIMIT:
-            complaint = f"cannot be longer than '{BALANCER_NAME_LIMIT}' characters"
-        elif not re.fullmatch(r"[A-Za-z0-9-]+", name):
-            complaint = "can only contain characters that are alphanumeric characters and hyphens(-)"
-        elif name.startswith("-") or name.endswith("-"):
-            complaint = "cannot begin or end with a hyphen(-)"
-        elif name.startswith("internal-"):
-            complaint = "cannot begin with 'internal-'"
-        if complaint:
-            raise ELBClientError("ValidationError", f"The load balancer name '{name}' {complaint}")
-        return original_balancer(self, name, *args, **kwargs)
-
-    EC2Backend.create_security_group = create_security_group
-    ELBv2Backend.create_load_balancer = create_load_balancer
 
 
 # --- images, key pairs, user-data ------------------------------------------------------------------------
@@ -243,29 +191,21 @@ def user_data_can_be_changed() -> None:
 
 
 @_patch
-def user_data_limit() -> None:
-    """User data is limited to 16 KiB in raw form, before it is base64-encoded."""
-    original_run, original_modify = EC2Backend.run_instances, EC2Backend.modify_instance_attribute
-
-    def check(user_data: Any) -> None:
-        if user_data is not None and len(base64.b64decode(str(user_data))) > USER_DATA_LIMIT:
-            raise EC2ClientError("InvalidParameterValue", f"User data is limited to {USER_DATA_LIMIT} bytes")
-
-    def run_instances(self: Any, image_id: str, count: int, user_data: Any, *args: Any, **kwargs: Any) -> Any:
-        check(user_data)
-        return original_run(self, image_id, count, user_data, *args, **kwargs)
+def user_data_of_a_stopped_instance_only() -> None:
+    """User data is changed while the instance is stopped, and limited as at its launch: to 16 KiB in raw form."""
+    original = EC2Backend.modify_instance_attribute
 
     def modify_instance_attribute(self: Any, instance_id: str, key: str, value: Any) -> Any:
         if key == "user_data":
-            check(value)
+            if value is not None and len(base64.b64decode(str(value))) > USER_DATA_LIMIT:
+                raise EC2ClientError("InvalidParameterValue", f"User data is limited to {USER_DATA_LIMIT} bytes")
             if self.get_instance(instance_id).state != "stopped":
                 raise EC2ClientError(
                     "IncorrectInstanceState",
                     f"The instance '{instance_id}' is not in the 'stopped' state.",
                 )
-        return original_modify(self, instance_id, key, value)
+        return original(self, instance_id, key, value)
 
-    EC2Backend.run_instances = run_instances
     EC2Backend.modify_instance_attribute = modify_instance_attribute
 
 

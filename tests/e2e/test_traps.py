@@ -277,3 +277,29 @@ def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed(ou
     )
     assert prove().status == 0
     must("server", "gitlab-rails runner -", input=change.format(outputs["initialRootPassword"]))
+
+
+def test_a29_a_rule_whose_description_has_an_apostrophe_is_refused():
+    refused(
+        {
+            "configuration/flows.py": [
+                ('"webhooks to GitLab itself"', '"webhooks to the server\'s own external_url"'),
+            ]
+        },
+        "InvalidParameterValue: Invalid rule description. Valid descriptions are strings less than 256 characters",
+    )
+
+
+def test_a30_a_security_group_takes_no_more_than_sixty_rules_in_a_direction():
+    refused(
+        {
+            "configuration/flows.py": [
+                (
+                    '    yield Flow(Place.RUNNER, Place.INTERNET, 80, "plain HTTP downloads of jobs")\n',
+                    "    for port in range(8000, 8060):\n"
+                    '        yield Flow(Place.RUNNER, Place.INTERNET, port, "plain HTTP downloads of jobs")\n',
+                )
+            ]
+        },
+        "RulesPerSecurityGroupLimitExceeded: The maximum number of rules per security group has been reached.",
+    )

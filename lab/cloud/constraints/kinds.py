@@ -1,0 +1,186 @@
+"""The kinds of constraints that AWS documents, and how AWS refuses a value that breaks one."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab.cloud.calls import Call, Parameter
+from lab.cloud.constraints import model
+
+PROSE = "the parameter's own documentation in botocore's service model"
+"""The source of words that stand there, which a test looks up."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """AWS's error code and message."""
+
+    code: str
+    message: str
+
+
+Judge = Callable[[Call, Parameter], Refusal | None]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What AWS documents of a value: `says` in its words, `source` where. `refusal` is None for what AWS takes."""
+
+    says: str
+    source: str
+    refusal: Judge
+
+
+def no_constraint(looked_in: str) -> Constraint:
+    """AWS documents no constraint; `looked_in` is where one would stand."""
+    return Constraint("", looked_in, lambda call, parameter: None)
+
+
+# --- what the models say ---------------------------------------------------------------------------------
+
+BLANKS = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What the class Z of Unicode has, which Python's regular expressions do not know."""
+
+
+def refused_by_model(call: Call, parameter: Parameter) -> Refusal | None:
+    """What the model has against a value."""
+    shape = model.shape(call.service, call.action, parameter.name)
+    complaint = _complaint(shape.type_name, shape.metadata, parameter.value)
+    if complaint is None:
+        return None
+    if call.service == "ec2":
+        return Refusal("InvalidParameterValue", f"{_invalid(parameter)} {complaint}")
+    return failed(call, parameter, complaint)
+
+
+def _complaint(kind: str, limits: dict[str, object], value: str) -> str | None:
+    """Why a value is not of this type, or not within these limits of botocore's model."""
+    if kind == "boolean":
+        return None if value in ("true", "false") else "Member must be true or false"
+    if kind in ("integer", "long"):
+        if not re.fullmatch(r"-?\d+", value):
+            return "Member must be an integer"
+        measured, what = int(value), "value"
+    else:
+        measured, what = len(value), "length"
+    lowest, highest = limits.get("min"), limits.get("max")
+    if isinstance(lowest, int) and measured < lowest:
+        return f"Member must have {what} greater than or equal to {lowest}"
+    if isinstance(highest, int) and measured > highest:
+        return f"Member must have {what} less than or equal to {highest}"
+    words, pattern = limits.get("enum"), limits.get("pattern")
+    if isinstance(words, list) and value not in words:
+        return f"Member must satisfy enum value set: [{', '.join(words)}]"
+    if isinstance(pattern, str) and not re.search(_for_python(pattern), value):
+        return f"Member must satisfy regular expression pattern: {pattern}"
+    return None
+
+
+def _for_python(pattern: str) -> str:
+    return pattern.replace(r"\p{L}", r"\w").replace(r"\p{N}", r"\d").replace(r"\p{Z}", BLANKS)
+
+
+MODEL = Constraint("", "type, limits, words and pattern in botocore's service model", refused_by_model)
+"""What the model says of the value in a form that a program can read is all there is."""
+
+
+# --- EC2 -------------------------------------------------------------------------------------------------
+
+
+def _invalid(parameter: Parameter) -> str:
+    name = re.sub(r"(\.Value|\.\d+)+$", "", parameter.place).rpartition(".")[2]
+    return f"Value ({parameter.value}) for parameter {name} is invalid."
+
+
+def ec2(
+    says: str,
+    holds: Callable[[str], object],
+    *,
+    source: str = PROSE,
+    code: str = "InvalidParameterValue",
+    message: str | None = None,
+) -> Constraint:
+    """A value that `holds`; {value} in the message stands for it. Without a message of AWS's own that is known, EC2's
+    usual form and what AWS documents.
+    """
+
+    def refusal(call: Call, parameter: Parameter) -> Refusal | None:
+        if holds(parameter.value):
+            return None
+        text = message.replace("{value}", parameter.value) if message else f"{_invalid(parameter)} {says}"
+        return Refusal(code, text)
+
+    return Constraint(says, source, refusal)
+
+
+def matches(pattern: str) -> Callable[[str], object]:
+    """Whether the whole value is of this form."""
+    return re.compile(pattern, re.DOTALL).fullmatch
+
+
+def between(lowest: int, highest: int) -> Callable[[str], bool]:
+    """Whether the value is an integer within these limits, both of them included."""
+    return lambda value: re.fullmatch(r"-?\d+", value) is not None and lowest <= int(value) <= highest
+
+
+def network(shortest: int = 0, longest: int = 32) -> Callable[[str], bool]:
+    """Whether the value is an IPv4 network with a prefix of these lengths. AWS itself clears the bits behind it."""
+
+    def holds(value: str) -> bool:
+        try:
+            prefix = ipaddress.IPv4Network(value, strict=False).prefixlen
+        except ValueError:
+            return False
+        return "/" in value and shortest <= prefix <= longest
+
+    return holds
+
+
+def identifier(prefix: str, code: str, message: str = 'Invalid id: "{value}" (expecting "PREFIX-...")') -> Constraint:
+    """The id of a resource: its prefix and 17 hexadecimal digits, or the 8 of older ones. AWS has an error of its own
+    for malformed ids of some kinds only, and answers for the others that there is no such thing.
+    """
+    return ec2(
+        f"{prefix}- and 8 or 17 hexadecimal digits",
+        matches(rf"{prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})"),
+        source="Amazon EC2 User Guide, Resource IDs; Error codes for the Amazon EC2 API",
+        code=code,
+        message=message.replace("PREFIX", prefix),
+    )
+
+
+# --- load balancing, Route 53 ----------------------------------------------------------------------------
+
+
+def failed(call: Call, parameter: Parameter, complaint: str) -> Refusal:
+    """How the services that judge by their models refuse a value (aws-cloudformation/cfn-lint pull request 807)."""
+    code = "InvalidInput" if call.service == "route53" else "ValidationError"
+    place = f"at '{_in_camel_case(parameter.place)}' failed to satisfy constraint: {complaint}"
+    return Refusal(code, f"1 validation error detected: Value '{parameter.value}' {place}")
+
+
+def _in_camel_case(place: str) -> str:
+    """`Tags.member.1.Key` as these services name it, `tags.1.member.key`."""
+    place = re.sub(r"\bmember\.(\d+)", r"\1.member", place)
+    return ".".join(part if part.isupper() else part[:1].lower() + part[1:] for part in place.split("."))
+
+
+def balancing(
+    says: str,
+    holds: Callable[[str], object],
+    *,
+    source: str = PROSE,
+    code: str = "ValidationError",
+    message: str | None = None,
+) -> Constraint:
+    """As `ec2`, in the way of Elastic Load Balancing and Route 53, whose models are asked first."""
+
+    def refusal(call: Call, parameter: Parameter) -> Refusal | None:
+        if found := refused_by_model(call, parameter):
+            return found
+        if holds(parameter.value):
+            return None
+        return Refusal(code, message.replace("{value}", parameter.value)) if message else failed(call, parameter, says)
+
+    return Constraint(says, source, refusal)

@@ -1,0 +1,52 @@
+"""What botocore's service models, which AWS generates, say of a parameter: its type, limits, words, and AWS's prose."""
+
+import html
+import re
+from functools import cache
+from typing import Any
+
+import botocore.session  # type: ignore[import-untyped]
+
+SERVICES = {"ec2": "ec2", "elasticloadbalancing": "elbv2", "route53": "route53"}
+"""By the name a request is signed for: whose model botocore has under which name."""
+
+
+@cache
+def shape(service: str, action: str, name: str) -> Any:
+    """The shape of a parameter, named as in calls.py. Raises LookupError when the action has none of that name."""
+    found = _service(service).operation_model(action).input_shape
+    for segment in name.split("."):
+        found = _within(service, found, segment)
+    return found
+
+
+def prose(service: str, action: str, name: str) -> str:
+    """What AWS writes of a parameter, without markup and with single spaces. Raises LookupError as `shape` does."""
+    text = re.sub(r"<[^>]+>", "", str(shape(service, action, name).documentation or ""))
+    return " ".join(html.unescape(text).split())
+
+
+@cache
+def _service(name: str) -> Any:
+    return botocore.session.get_session().get_service_model(SERVICES[name])
+
+
+def _within(service: str, outer: Any, segment: str) -> Any:
+    if outer.type_name == "list":
+        # Load balancing has `member` before the index, EC2 the index alone, and XML the element.
+        return outer if segment == "member" else outer.member
+    members = getattr(outer, "members", {})
+    for name, member in members.items():
+        if segment == _on_the_wire(service, name, member):
+            return member
+    raise LookupError(f"{outer.name} of {service} has no {segment}")
+
+
+def _on_the_wire(service: str, name: str, member: Any) -> str:
+    serialized = member.serialization
+    if service != "ec2":
+        return str(serialized.get("name", name))
+    if "queryName" in serialized:
+        return str(serialized["queryName"])
+    written = str(serialized.get("name", name))
+    return written[0].upper() + written[1:]
