@@ -1,5 +1,6 @@
 """Every text that AWS keeps of the program's resources is of the characters and the length that AWS documents."""
 
+import dataclasses
 import re
 
 import pytest
@@ -85,4 +86,4 @@ def test_a_type_that_gets_a_name_by_itself_is_looked_at(any_graph):
 def test_a_text_that_aws_refuses_is_found(graph, type_name, wrong):
     resource = graph.of_type(type_name)[0]
     inputs = {key: value for key, value in {**resource.inputs, **wrong}.items() if value is not None}
-    assert offences(resource.__class__(**{**vars(resource), "inputs": inputs}))
+    assert offences(dataclasses.replace(resource, inputs=inputs))

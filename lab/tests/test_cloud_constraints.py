@@ -44,6 +44,10 @@ def squeezed(text):
     return re.sub(r"\s", "", text)
 
 
+def limits_of(shape):
+    return {"enum", "min", "max", "pattern"} & set(shape.metadata)
+
+
 @pytest.mark.parametrize(("action", "name"), ENTRIES)
 def test_an_entry_says_what_aws_documents(action, name):
     """A newer botocore may say something else: then AWS does."""
@@ -52,8 +56,11 @@ def test_an_entry_says_what_aws_documents(action, name):
     shape = model.shape(service, operation, name)
     assert constraint.source
     if constraint is MODEL:
-        limits = {"enum", "min", "max", "pattern"} & set(shape.metadata)
-        assert limits or shape.type_name in ("boolean", "integer", "long")
+        assert limits_of(shape) or shape.type_name in ("boolean", "integer", "long")
+    elif not constraint.says:
+        hints = r"constraint|valid|must|maximum|minimum|up to|range|characters"
+        assert not re.search(hints, model.prose(service, operation, name), re.IGNORECASE)
+        assert not limits_of(shape)
     elif constraint.source == PROSE:
         assert squeezed(constraint.says) in squeezed(model.prose(service, operation, name))
     elif elsewhere := re.fullmatch(r"(\w+):(\w+) (\S+)", constraint.source):

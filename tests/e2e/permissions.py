@@ -89,9 +89,8 @@ def record() -> Record:
 
         at_once = ("--yes", "--skip-preview")
         operate("up", here, before, "up", *at_once)
-        found.actions["types"] = sorted(
-            {resource["type"] for resource in throwaway.resources() if resource.get("custom")}
-        )
+        types = {resource["type"] for resource in throwaway.resources() if resource.get("custom")}
+        found.actions["types"] = sorted(each for each in types if not each.startswith("pulumi:"))
         operate("refresh", here, before, "refresh", *at_once)
         operate("preview", there, after, "preview", "--refresh")
         operate("change", there, after, "up", *at_once)
