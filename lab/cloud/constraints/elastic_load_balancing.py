@@ -8,8 +8,8 @@ from lab.cloud.constraints.kinds import (
     MODEL,
     Constraint,
     Refusal,
-    balancing,
     between,
+    beyond_model,
     matches,
     refused_by_model,
 )
@@ -22,7 +22,7 @@ ARN_FORMS = "Service Authorization Reference, Resource types defined by Elastic 
 
 
 def _arn(what: str, resource: str) -> Constraint:
-    return balancing(
+    return beyond_model(
         f"arn:PARTITION:elasticloadbalancing:REGION:ACCOUNT:{resource}",
         matches(rf"arn:aws[a-z-]*:elasticloadbalancing:[a-z0-9-]+:\d{{12}}:{resource}"),
         source=ARN_FORMS,
@@ -34,7 +34,7 @@ LISTENER = _arn("listener", r"listener/net/[\w-]+/[\w-]+/[\w-]+")
 LOAD_BALANCER = _arn("load balancer", r"loadbalancer/net/[\w-]+/[\w-]+")
 TARGET_GROUP = _arn("target group", r"targetgroup/[\w-]+/[\w-]+")
 RESOURCE = _arn("resource", r"(listener|loadbalancer|targetgroup)/[\w/-]+")
-CERTIFICATE = balancing(
+CERTIFICATE = beyond_model(
     "The Amazon Resource Name (ARN) of the certificate.",
     matches(r"arn:aws[a-z-]*:(acm:[a-z0-9-]+|iam:):\d{12}:(certificate|server-certificate)/.+"),
     message="Certificate ARN '{value}' is not valid",
@@ -42,7 +42,7 @@ CERTIFICATE = balancing(
 
 
 def _id(prefix: str, what: str) -> Constraint:
-    return balancing(
+    return beyond_model(
         f"{prefix}- and 8 or 17 hexadecimal digits",
         matches(rf"{prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})"),
         source="Amazon EC2 User Guide, Resource IDs",
@@ -51,7 +51,7 @@ def _id(prefix: str, what: str) -> Constraint:
 
 
 TARGET = _id("i", "instance ID")
-TLS_POLICY = balancing(
+TLS_POLICY = beyond_model(
     "ELBSecurityPolicy- and the rest of its name",
     matches(r"ELBSecurityPolicy-[A-Za-z0-9-]+"),
     source="User Guide for Network Load Balancers, Security policies",
@@ -116,21 +116,21 @@ def _is_matcher(value: str) -> bool:
 HEALTH_CHECK = {
     "HealthCheckEnabled": MODEL,
     "HealthCheckIntervalSeconds": MODEL,
-    "HealthCheckPath": balancing("The destination for health checks on the targets.", matches(r"/[\x21-\x7e]*")),
-    "HealthCheckPort": balancing(
+    "HealthCheckPath": beyond_model("The destination for health checks on the targets.", matches(r"/[\x21-\x7e]*")),
+    "HealthCheckPort": beyond_model(
         "the default is traffic-port, which is the port on which each target receives traffic",
         lambda value: value == "traffic-port" or between(1, 65535)(value),
         source="elasticloadbalancing:CreateTargetGroup HealthCheckPort",
         message="Health check port '{value}' is not valid",
     ),
-    "HealthCheckProtocol": balancing(
+    "HealthCheckProtocol": beyond_model(
         "protocols are not supported for health checks",
         matches("HTTP|HTTPS|TCP"),
         message="The health check protocol '{value}' is not supported",
     ),
     "HealthCheckTimeoutSeconds": MODEL,
     "HealthyThresholdCount": MODEL,
-    "Matcher.HttpCode": balancing(
+    "Matcher.HttpCode": beyond_model(
         "For Network Load Balancers, you can specify values between 200 and 599",
         _is_matcher,
         message="Health check matcher HTTP code '{value}' must be within '200-599' inclusively",
@@ -200,7 +200,7 @@ def _attributes(kind: str, action: str, known: Attributes) -> Mapping[str, Const
 
     source = f"elasticloadbalancing:{action} Attributes.member.N.Key"
     return {
-        "Attributes.member.N.Key": balancing(
+        "Attributes.member.N.Key": beyond_model(
             "The following attributes are supported only by Network Load Balancers"
             if kind == "Target group"
             else "The following attributes are supported by only Network Load Balancers",

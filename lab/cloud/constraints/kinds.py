@@ -150,7 +150,7 @@ def identifier(prefix: str, code: str, message: str = 'Invalid id: "{value}" (ex
     )
 
 
-# --- load balancing, Route 53 ----------------------------------------------------------------------------
+# --- Elastic Load Balancing, Route 53 -----------------------------------------------------------------------
 
 
 def failed(call: Call, parameter: Parameter, complaint: str) -> Refusal:
@@ -166,7 +166,7 @@ def _in_camel_case(place: str) -> str:
     return ".".join(part if part.isupper() else part[:1].lower() + part[1:] for part in place.split("."))
 
 
-def balancing(
+def beyond_model(
     says: str,
     holds: Callable[[str], object],
     *,
@@ -174,7 +174,7 @@ def balancing(
     code: str = "ValidationError",
     message: str | None = None,
 ) -> Constraint:
-    """As `ec2`, in the way of Elastic Load Balancing and Route 53, whose models are asked first."""
+    """As `ec2`, for Elastic Load Balancing and Route 53: what their models do not take is refused by itself."""
 
     def refusal(call: Call, parameter: Parameter) -> Refusal | None:
         if found := refused_by_model(call, parameter):

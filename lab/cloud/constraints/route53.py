@@ -4,16 +4,16 @@ import ipaddress
 from collections.abc import Mapping
 
 from lab.cloud.calls import Call, Parameter
-from lab.cloud.constraints.kinds import MODEL, Constraint, Refusal, balancing, between, matches, refused_by_model
+from lab.cloud.constraints.kinds import MODEL, Constraint, Refusal, between, beyond_model, matches, refused_by_model
 
 RECORD = "ChangeBatch.Changes.Change.ResourceRecordSet"
-ZONE = balancing(
+ZONE = beyond_model(
     "The ID of the hosted zone",
     matches(r"Z[A-Z0-9]{1,31}"),
     code="NoSuchHostedZone",
     message="No hosted zone found with ID: {value}",
 )
-NAME = balancing(
+NAME = beyond_model(
     "a-z, 0-9 and - (hyphen), labels of up to 63 characters, 255 in all; an asterisk or \\ooo for what else there is",
     matches(r"(?=.{1,255}\Z)(?i:(\*|[a-z0-9_\\-]{1,63})(\.[a-z0-9_\\-]{1,63})*\.?)"),
     source="Amazon Route 53 Developer Guide, DNS domain name format",
@@ -51,7 +51,7 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "GetHostedZone": {"Id": ZONE},
     "ListResourceRecordSets": {
         "Id": ZONE,
-        "maxitems": balancing("The maximum number of resource records sets", between(1, 300)),
+        "maxitems": beyond_model("The maximum number of resource records sets", between(1, 300)),
         "name": NAME,
         "type": MODEL,
     },
