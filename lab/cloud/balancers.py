@@ -1,12 +1,15 @@
 """Network load balancers: a network namespace with haproxy in it, behind the balancer's own interface.
 
 The balancer reaches its targets and is reached like any machine, so security groups judge both sides, health
-checks included. Where it differs from AWS:
+checks included. Where targets see the clients' addresses, haproxy calls them in the clients' names
+(`network.Preserving`). Where it differs from AWS:
 
 - no target is healthy: connections are refused (AWS sends them to all targets)
 - health checks run at least every `CHECK_INTERVAL` seconds, however rare the target group wants them
-- TLS and UDP listeners and client address preservation are not modelled: the port stays closed, or the target
-  unhealthy, and the log says why
+- a client is connected before a target is: what a target refuses ends a moment later
+- a target that speaks first is not heard before the client has spoken, where there is a PROXY header
+- a target that calls itself gets no answer where addresses are preserved, also when there are others
+- TLS and UDP listeners are not modelled: the port stays closed, and the log says why
 """
 
 import csv
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cloud import network
-from lab.cloud.network import NAMESPACE_PREFIX, NAMESPACES, Interface
+from lab.cloud.network import NAMESPACE_PREFIX, NAMESPACES, Interface, Preserving
 from lab.cloud.patches import INITIAL, TargetHealth
 from lab.cloud.shell import call
 from lab.workspace import RUN, Daemon
@@ -37,9 +40,6 @@ WRONG_ZONE = TargetHealth(
     "unused", "Target.NotInUse", "Target is in an Availability Zone that is not enabled for the load balancer"
 )
 STOPPED = TargetHealth("unused", "Target.InvalidState", "Target is in the stopped state")
-PRESERVATION = TargetHealth(
-    "unhealthy", "Target.FailedHealthChecks", "preserve_client_ip is not modelled by the lab: set it to false"
-)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Balancer:
     zone: str
     interface: Interface
     listeners: tuple[Listener, ...] = ()
+    number: int = 0  # among all load balancers
 
     @property
     def namespace(self) -> str:
@@ -96,16 +97,20 @@ class Balancer:
 
     def not_modelled(self) -> list[str]:
         """What AWS would do and the lab does not, for the log."""
-        notes = [
+        return [
             f"listener {li.port}/{li.protocol}: only TCP is modelled by the lab, the port stays closed"
             for li in self.listeners
             if li.protocol != "TCP"
         ]
-        return notes + [
-            f"target group {group.name}: {PRESERVATION.description}"
-            for group in self.groups()
-            if group.preserve_client_ip
-        ]
+
+    def preserving(self) -> Preserving | None:
+        """What the network has to know when targets see the clients' addresses."""
+        targets = tuple(
+            (li.port, tuple(str(target.address) for target in _checked(self, li.group)))
+            for li in self.listeners
+            if li.protocol == "TCP" and li.group and li.group.preserve_client_ip
+        )
+        return Preserving(self.interface, self.number, targets) if targets else None
 
 
 def fixed_health(balancer: Balancer, group: TargetGroup, target: Target) -> TargetHealth | None:
@@ -114,7 +119,7 @@ def fixed_health(balancer: Balancer, group: TargetGroup, target: Target) -> Targ
         return STOPPED
     if target.zone not in (None, balancer.zone):
         return WRONG_ZONE
-    return PRESERVATION if group.preserve_client_ip else None
+    return None
 
 
 def render(balancer: Balancer, run: Path = RUN) -> str:
@@ -139,8 +144,15 @@ def render(balancer: Balancer, run: Path = RUN) -> str:
                 f"frontend {listener.port}",
                 f"  bind {address}:{listener.port}",
                 f"  tcp-request connection reject unless {{ nbsrv({name}) gt 0 }}",
-                f"  default_backend {name}",
             ]
+            if listener.group.proxy_protocol:
+                # AWS sends the header with the client's first bytes, not before.
+                lines += [
+                    f"  tcp-request inspect-delay {IDLE_TIMEOUT}s",
+                    "  tcp-request content accept if { req.len gt 0 }",
+                    "  tcp-request content reject",
+                ]
+            lines.append(f"  default_backend {name}")
     for group in balancer.groups():
         lines += _backend(balancer, group)
     return "\n".join([*lines, ""])
@@ -162,6 +174,9 @@ def _backend(balancer: Balancer, group: TargetGroup) -> list[str]:
     if group.proxy_protocol:
         # In a health check the header carries no client, as AWS's does not.
         check += " send-proxy-v2 check-send-proxy"
+    if group.preserve_client_ip:
+        # Health checks have no client.
+        check += " source 0.0.0.0 usesrc clientip"
     lines += [f"  server {t.id} {t.address}:{t.port} {check}" for t in _checked(balancer, group)]
     return lines
 
@@ -283,11 +298,13 @@ class Balancers:
         network.plug_in(balancer.interface, NAMESPACES / balancer.namespace)
 
     def _configure(self, balancer: Balancer) -> None:
+        if preserving := balancer.preserving():
+            network.preserve(preserving, NAMESPACES / balancer.namespace)
         RUN.mkdir(parents=True, exist_ok=True)
         healthy = {key for key, value in self._measured.get(balancer.name, {}).items() if value == HEALTHY}
         configuration = RUN / f"{balancer.interface.device}.cfg"
         (RUN / f"{balancer.interface.device}.state").write_text(render_state(balancer, healthy))
-        configuration.write_text(render(balancer))
+        configuration.write_text(render(balancer, RUN))
         call("haproxy", "-c", "-q", "-f", str(configuration))
         process = daemon(balancer)
         if (pid := process.pid) is None:

@@ -1,6 +1,7 @@
 """What the API has been asked for, read from moto's memory into the plain values that the other modules take."""
 
 import base64
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,8 +78,14 @@ def read() -> Inventory:
                 names[balancer.dns_name] = (first.public_ip or first.private_ip_address,)
         idle += _idle_targets(elb)
     names |= _route53(names)
+    balancers.sort(key=lambda balancer: balancer.interface.id)
+    balancers = [dataclasses.replace(balancer, number=number) for number, balancer in enumerate(balancers)]
     return Inventory(
-        Network(tuple(sorted(interfaces, key=lambda i: i.id)), tuple(sorted(rules, key=lambda r: r.id))),
+        Network(
+            tuple(sorted(interfaces, key=lambda i: i.id)),
+            tuple(sorted(rules, key=lambda r: r.id)),
+            tuple(filter(None, (balancer.preserving() for balancer in balancers))),
+        ),
         tuple(machines),
         tuple(balancers),
         tuple(volumes),

@@ -9,6 +9,8 @@ it passes the rules below even when both lie in one subnet. What AWS does to a p
   that came through the gateway has a public source, which no reference to a
   security group matches                                                     → `ingress`, after translation
 - a packet that no rule admits is dropped without an answer                  → `blocked`
+- a load balancer that preserves client addresses sends in its client's name: the receiver's rules see the client,
+  and a reference to the load balancer's group matches all the same           → `Preserving`
 
 Security groups are stateful: what belongs to an admitted connection passes. The lab's internet is one range,
 `INTERNET`; whatever is neither there nor in the VPC cannot be reached, and nothing leaves the machine.
@@ -36,6 +38,8 @@ OPERATOR = "198.51.100.1"
 VENDORS = "198.51.100.2"
 METADATA = "169.254.169.254"
 METADATA_PORT = 8169  # of the metadata server, on OPERATOR
+CLIENT_ALIASES = ipaddress.IPv4Address("240.0.0.0")  # the first of those that RFC 1112 reserves: no host has one
+ANSWERS_TABLE = 100  # of routes, in a load balancer's namespace
 LINK_LOCAL_RESOLVER = "169.254.169.253"
 
 NAMESPACES = Path("/run/netns")
@@ -98,13 +102,46 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Preserving:
+    """A load balancer whose targets see the clients' addresses. `number` is its own among the load balancers.
+
+    The answers must come back to it, also those to this host, which is a client itself. So between the load balancer's
+    namespace and the host's translation each client has an alias, which the host routes to the load balancer.
+    """
+
+    interface: Interface
+    number: int
+    targets: tuple[tuple[int, tuple[str, ...]], ...]
+    """By the listener's port, the private addresses of its targets."""
+
+    @property
+    def aliases(self) -> ipaddress.IPv4Network:
+        """All aliases of this load balancer's clients."""
+        return ipaddress.IPv4Network((int(CLIENT_ALIASES) + (self.number << 17), 15))
+
+    def aliases_of(self) -> dict[ipaddress.IPv4Network, ipaddress.IPv4Network]:
+        """The networks clients come from, and those of their aliases."""
+        private, public = self.aliases.subnets()
+        clients = ipaddress.IPv4Network(self.interface.vpc)
+        return {
+            clients: next(private.subnets(new_prefix=clients.prefixlen)),
+            INTERNET: next(public.subnets(new_prefix=INTERNET.prefixlen)),
+        }
+
+
+@dataclass(frozen=True)
 class Network:
     interfaces: tuple[Interface, ...] = ()
     rules: tuple[Rule, ...] = ()
+    preserving: tuple[Preserving, ...] = ()
 
     def members(self, group: str) -> list[str]:
         """The private addresses that a reference to the group matches."""
         return sorted(i.address for i in self.interfaces if i.groups and group in i.groups)
+
+    def aliases_of_members(self, group: str) -> list[str]:
+        """The clients of those members of the group that are load balancers and preserve addresses."""
+        return sorted(str(p.aliases) for p in self.preserving if group in (p.interface.groups or ()))
 
     def own_addresses(self) -> list[str]:
         """The addresses of the bridge: operator, vendors, and each subnet's router and VPC's resolver."""
@@ -140,6 +177,7 @@ def _base_chains(network: Network) -> list[str]:
     lab = f'"{DEVICE_PREFIX}*"'
     answers = ["ct state established,related accept", "ct state invalid drop"]
     resolvers = _verdicts(f"{i.vpc} : {i.resolver}" for i in network.interfaces)
+    clients = _verdicts(f"{a} : {c}" for p in network.preserving for c, a in p.aliases_of().items())
     return [
         *_chain(
             "blocked",
@@ -147,10 +185,16 @@ def _base_chains(network: Network) -> list[str]:
             "drop",
         ),
         *_chain(
+            "sender",
+            "iifname . ip saddr @senders return",
+            *(f'iifname "{p.interface.device}" ip saddr {p.aliases} return' for p in network.preserving),
+            "drop",
+        ),
+        *_chain(
             "egress",
             "type filter hook prerouting priority -150; policy accept;",
             f"iifname != {lab} accept",
-            "iifname . ip saddr != @senders drop",
+            "jump sender",
             *answers,
             # Not subject to security groups: metadata service and resolver.
             f"ip daddr {METADATA} tcp dport 80 accept",
@@ -170,6 +214,7 @@ def _base_chains(network: Network) -> list[str]:
         *_chain(
             "gateway_postrouting",
             "type nat hook postrouting priority srcnat;",
+            *([f"snat ip prefix to ip saddr map {clients}"] if clients else []),
             f"ct original ip daddr {INTERNET} snat to ip saddr map @public",
         ),
         *_chain(
@@ -225,7 +270,21 @@ def _interface_chains(interface: Interface, network: Network) -> list[str]:
             f"ip daddr != {reachable} goto blocked",
             *_rules(interface, network, egress=True),
         ),
-        *_chain(f"ingress_{interface.key}", *_rules(interface, network, egress=False)),
+        *_chain(
+            f"ingress_{interface.key}",
+            *(line for p in network.preserving if p.interface == interface for line in _loopbacks(p, network)),
+            *_rules(interface, network, egress=False),
+        ),
+    ]
+
+
+def _loopbacks(preserving: Preserving, network: Network) -> list[str]:
+    """A target that calls itself through the load balancer gets no answer."""
+    public = {i.address: i.public for i in network.interfaces if i.public}
+    return [
+        f"tcp dport {port} ip saddr {_verdicts({*targets, *(public[t] for t in targets if t in public)})} drop"
+        for port, targets in preserving.targets
+        if targets
     ]
 
 
@@ -233,20 +292,20 @@ def _rules(interface: Interface, network: Network, *, egress: bool) -> list[str]
     if interface.groups is None:
         return ["accept"]
     rules = [r for r in network.rules if r.group in interface.groups and r.egress == egress]
-    return [text for rule in rules if (text := _rule(rule, network))]
+    return [text for rule in rules for text in _rule(rule, network)]
 
 
-def _rule(rule: Rule, network: Network) -> str | None:
-    if rule.peer.startswith("sg-"):
-        peers = network.members(rule.peer)
-        if not peers:
-            return None
-        peer = f"{{ {', '.join(peers)} }}"
-    else:
-        peer = rule.peer
+def _rule(rule: Rule, network: Network) -> list[str]:
     field = "ip daddr" if rule.egress else "ip saddr"
-    parts = (f"{field} {peer}", _service(rule), "accept", f'comment "{rule.id}"')
-    return " ".join(part for part in parts if part)
+    if rule.peer.startswith("sg-"):
+        members = {field: network.members(rule.peer)}
+        if not rule.egress:
+            # What comes through a load balancer is its traffic, whoever is its client (AWS, security groups of NLBs).
+            members["ct original ip saddr"] = network.aliases_of_members(rule.peer)
+        peers = [f"{seen} {{ {', '.join(addresses)} }}" for seen, addresses in members.items() if addresses]
+    else:
+        peers = [f"{field} {rule.peer}"]
+    return [" ".join(filter(None, (peer, _service(rule), "accept", f'comment "{rule.id}"'))) for peer in peers]
 
 
 def _service(rule: Rule) -> str:
@@ -346,6 +405,30 @@ def plug_in(interface: Interface, namespace: Path) -> None:
             "link set eth0 up",
             f"route add default via {interface.router}",
         ],
+        namespace,
+    )
+
+
+def preserve(preserving: Preserving, namespace: Path) -> None:
+    """Have the load balancer's namespace and the host lead packets in clients' names there and back. Idempotent.
+
+    Raises LabError. On the host it is a route of the load balancer's own device, which goes away with it.
+    """
+    interface = preserving.interface
+    _ip([f"route replace {preserving.aliases} via {interface.address} dev {interface.device} onlink"])
+    clients = _verdicts(f"{client} : {alias}" for client, alias in preserving.aliases_of().items())
+    chain = _chain(
+        "preserve",
+        "type nat hook postrouting priority srcnat;",
+        f"ip saddr != {interface.address} snat ip prefix to ip saddr map {clients}",
+    )
+    filters = [f"table ip {TABLE}", f"delete table ip {TABLE}", f"table ip {TABLE} {{", *chain, "}", ""]
+    enter = ("nsenter", f"--net={namespace}")
+    call(*enter, "nft", "-f", "-", input="\n".join(filters))
+    # Whatever arrives is for the load balancer, also what is addressed to a client.
+    call(*enter, "ip", "rule", "delete", "iif", "eth0", "table", str(ANSWERS_TABLE), check=False)
+    _ip(
+        [f"rule add iif eth0 table {ANSWERS_TABLE}", f"route replace local default dev lo table {ANSWERS_TABLE}"],
         namespace,
     )
 

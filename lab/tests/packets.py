@@ -1,26 +1,32 @@
 """Run by test_cloud_packets.py in network and mount namespaces of its own: the lab's network with real packets.
 
-Reads interfaces, rules and probes from standard input and makes the network as the cloud does. Every interface
-listens on `PORT` and tells whoever connects as whom it sees him. Prints one answer a probe: that address, or null when
-nobody answered in time.
+Reads interfaces, rules, load balancer and probes from standard input and makes the network as the cloud does. Every
+interface but the load balancer's listens on `PORT` and tells whoever connects as whom it sees him. Prints one answer a
+probe: that address, or null when nobody answered in time. A probe without an interface is the operator's.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
-from lab.cloud import network
+from lab import workspace
+from lab.cloud import balancers, network
+from lab.cloud.balancers import HEALTHY, Balancer, Balancers, Listener, Target, TargetGroup
 from lab.cloud.network import NAMESPACES, Interface, Network, Rule
 from lab.cloud.shell import call
 
 PORT = 80
 PATIENCE = 0.5  # seconds; everything is on one machine
+BALANCER_PATIENCE = 10.0  # seconds until a target is healthy
 CLONE_NEWNET = 0x40000000
 
 T = TypeVar("T")
@@ -31,17 +37,48 @@ def main() -> None:
     wanted = json.load(sys.stdin)
     interfaces = [Interface(**{**i, "groups": i["groups"] and tuple(i["groups"])}) for i in wanted["interfaces"]]
     rules = [Rule(**rule) for rule in wanted["rules"]]
+    keys = {interface.id: interface for interface in interfaces}
+    balancer = _balancer(keys, **wanted["balancer"]) if wanted["balancer"] else None
+    preserving = balancer.preserving() if balancer else None
     call("mount", "-t", "tmpfs", "tmpfs", "/run")  # for the names of the namespaces
     call("ip", "link", "set", "lo", "up")
-    network.Host().apply(Network(tuple(interfaces), tuple(rules)))
+    network.Host().apply(Network(tuple(interfaces), tuple(rules), (preserving,) if preserving else ()))
     for interface in interfaces:
+        if balancer and interface == balancer.interface:
+            continue
         call("ip", "netns", "add", interface.key)
         network.plug_in(interface, NAMESPACES / interface.key)
         threading.Thread(target=_serve, args=(_inside(interface, _listen),), daemon=True).start()
-    keys = {interface.id: interface for interface in interfaces}
-    with ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda probe: _inside(keys[probe[0]], lambda: _ask(probe[1])), wanted["probes"])
-    json.dump(list(answers), sys.stdout)
+    with _running(balancer), ThreadPoolExecutor() as pool:
+        answers = pool.map(lambda probe: _probe(keys.get(probe[0]), probe[1]), wanted["probes"])
+        json.dump(list(answers), sys.stdout)
+
+
+def _balancer(keys: dict[str, Interface], interface: str, target: str, preserves: bool, number: int) -> Balancer:
+    """One that leads from `PORT` to `PORT` of the target."""
+    targets = (Target(target, PORT, "a", keys[target].address),)
+    group = TargetGroup("arn", "group", targets, preserve_client_ip=preserves, check_interval=1, healthy_after=1)
+    return Balancer("front", "a", keys[interface], (Listener(PORT, "TCP", group),), number)
+
+
+@contextlib.contextmanager
+def _running(balancer: Balancer | None) -> Iterator[None]:
+    """The load balancer, once its target is healthy or has had time to be."""
+    workspace.RUN = workspace.LOGS = Path("/run")
+    balancers.RUN = workspace.RUN  # type: ignore[attr-defined]
+    made = Balancers(lambda name: None, lambda key, text: None)
+    try:
+        deadline = time.monotonic() + BALANCER_PATIENCE
+        while balancer and time.monotonic() < deadline and HEALTHY not in made.reconcile(balancer).values():
+            time.sleep(0.05)
+        yield
+    finally:
+        if balancer:
+            made.remove(balancer.name)
+
+
+def _probe(source: Interface | None, address: str) -> str | None:
+    return _inside(source, lambda: _ask(address)) if source else _ask(address)
 
 
 def _inside(interface: Interface, work: Callable[[], T]) -> T:
@@ -75,8 +112,8 @@ def _serve(listening: socket.socket) -> None:
 def _ask(address: str) -> str | None:
     try:
         with socket.create_connection((address, PORT), timeout=PATIENCE) as connection:
-            return connection.recv(64).decode()
-    except TimeoutError:
+            return connection.recv(64).decode() or None
+    except (TimeoutError, ConnectionError):
         return None
 
 

@@ -15,7 +15,6 @@ import pytest
 from lab.cloud import balancers
 from lab.cloud.balancers import (
     HEALTHY,
-    PRESERVATION,
     STOPPED,
     UNHEALTHY,
     WRONG_ZONE,
@@ -98,11 +97,23 @@ def test_what_is_not_modelled_is_closed_and_said(protocol):
     assert f"443/{protocol}" in note and "stays closed" in note
 
 
-def test_client_address_preservation_does_not_silently_work():
-    balancer = group(preserve_client_ip=True)
-    assert "server" not in "\n".join(section(render(balancer), "backend http"))
-    assert fixed_health(balancer, balancer.groups()[0], SERVER) == PRESERVATION
-    assert balancer.not_modelled()
+def test_targets_are_called_in_the_clients_names_where_addresses_are_preserved():
+    line = section(render(group(preserve_client_ip=True)), "backend http")[-1]
+    assert line.endswith(" source 0.0.0.0 usesrc clientip")
+    assert "usesrc" not in render(BALANCER)
+
+
+def test_what_the_network_is_told_of_preserved_addresses():
+    assert BALANCER.preserving() is None
+    stopped = dataclasses.replace(SERVER, address=None)
+    preserving = group(preserve_client_ip=True, targets=(SERVER, stopped)).preserving()
+    assert preserving and preserving.targets == ((80, (SERVER.address,)),)
+
+
+def test_where_there_is_a_proxy_header_a_target_is_called_when_the_client_has_spoken():
+    waits = "  tcp-request content accept if { req.len gt 0 }"
+    assert waits in section(render(BALANCER), "frontend 80")
+    assert waits not in section(render(BALANCER), "frontend 22")
 
 
 def test_targets_that_no_check_is_needed_for():
@@ -173,6 +184,7 @@ class PlayedTarget:
     def __init__(self):
         self.health: queue.Queue[int] = queue.Queue()
         self.seen: dict[str, set[tuple[int, str | None]]] = {}
+        self.clients = 0  # of connections that are no health checks
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
@@ -189,7 +201,8 @@ class PlayedTarget:
             command, _, length = struct.unpack("!BBH", stream.read(4))
             addresses = stream.read(length)
             client = None
-            if addresses:
+            if command == PROXY:
+                self.clients += 1
                 client = f"{socket.inet_ntoa(addresses[:4])}:{int.from_bytes(addresses[8:10], 'big')}"
             path = stream.readline().split()[1].decode()
             self.seen.setdefault(path, set()).add((command, client))
@@ -268,3 +281,16 @@ def test_traffic_goes_to_a_healthy_target_alone_and_brings_the_client_with_it(fr
     assert target.seen["/-/readiness"] == {(LOCAL, None)}  # a check has the header too, without a client
     target.becomes(503)
     wait_for(lambda: ask(front) is None)
+
+
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="a real haproxy is asked")
+def test_a_target_hears_of_a_client_with_the_clients_first_bytes(front, target):
+    target.becomes(200)
+    wait_for(lambda: ask(front))
+    before = target.clients
+    with socket.create_connection(("127.0.0.1", front), timeout=5) as connection:
+        time.sleep(0.5)
+        assert target.clients == before
+        connection.sendall(b"GET /late HTTP/1.1\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    assert target.clients == before + 1

@@ -4,7 +4,7 @@ import pytest
 from moto import mock_aws
 
 from lab.cloud import inventory, patches
-from lab.cloud.balancers import PRESERVATION, WRONG_ZONE, fixed_health
+from lab.cloud.balancers import WRONG_ZONE, fixed_health
 from lab.cloud.reconciler import Reconciler
 from lab.tests.test_cloud_patches import REGION, Cloud, client, settle
 
@@ -145,10 +145,22 @@ def test_a_balancer_and_its_targets(cloud):
 
 
 def test_client_addresses_are_preserved_unless_told_otherwise(cloud):
-    serve(cloud, cloud.run())
-    (balancer,) = inventory.read().balancers
-    (group,) = balancer.groups()
-    assert fixed_health(balancer, group, group.targets[0]) == PRESERVATION
+    arn = serve(cloud, cloud.run())
+    found = inventory.read()
+    assert found.balancers[0].groups()[0].preserve_client_ip
+    (preserving,) = found.network.preserving
+    assert preserving.interface == found.balancers[0].interface
+    assert preserving.targets == ((80, ("10.42.0.4",)),)
+    attributes = [{"Key": "preserve_client_ip.enabled", "Value": "false"}]
+    cloud.elb.modify_target_group_attributes(TargetGroupArn=arn, Attributes=attributes)
+    assert inventory.read().network.preserving == ()
+
+
+def test_balancers_have_numbers_of_their_own(cloud):
+    cloud.run()
+    for name in ("one", "two"):
+        cloud.balancer(name=name)
+    assert sorted(balancer.number for balancer in inventory.read().balancers) == [0, 1]
 
 
 def test_a_target_in_a_zone_that_the_balancer_has_not(cloud):

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from lab.cloud import network
-from lab.cloud.network import Interface, Network, Rule, render
+from lab.cloud.network import INTERNET, Interface, Network, Preserving, Rule, render
 
 BALANCER = Interface(
     "eni-00000000000000aaa", "10.42.0.7", "10.42.0.0/24", "10.42.0.0/16", "02:00:00:00:00:01", ("sg-front",),
@@ -21,6 +21,9 @@ PRIVATE = Interface(
     "eni-00000000000000ccc", "10.42.1.5", "10.42.1.0/24", "10.42.0.0/16", "02:00:00:00:00:03", ("sg-runner",),
     "198.51.100.18", False,
 )  # fmt: skip
+
+
+PRESERVING = Preserving(BALANCER, 3, ((22, (RUNNER.address, PRIVATE.address)),))
 
 
 def chain(text, name):
@@ -54,6 +57,31 @@ def test_a_range_matches_addresses_after_translation():
     rule = Rule("sgr-1", "sg-front", False, "tcp", "198.51.100.17/32", 80, 443)
     rules = rules_of(BALANCER, rule, egress=False)
     assert rules == ['ip saddr 198.51.100.17/32 tcp dport 80-443 accept comment "sgr-1"']
+
+
+def test_each_balancers_clients_have_aliases_of_their_own():
+    pairs = {str(client): str(alias) for client, alias in PRESERVING.aliases_of().items()}
+    assert pairs == {"10.42.0.0/16": "240.6.0.0/16", str(INTERNET): "240.7.0.0/24"}
+    small = Interface("eni-1", "10.42.0.7", "10.42.0.0/26", "10.42.0.0/25", "m", None)
+    ranges = {str(alias) for alias in Preserving(small, 4, ()).aliases_of().values()}
+    assert ranges == {"240.8.0.0/25", "240.9.0.0/24"}
+
+
+def test_a_reference_to_a_balancers_group_matches_its_clients_where_it_preserves_them():
+    rule = Rule("sgr-1", "sg-runner", False, "tcp", "sg-front", 22, 22)
+    text = render(Network((BALANCER, RUNNER), (rule,), (PRESERVING,)))
+    assert chain(text, f"ingress_{RUNNER.key}") == [
+        'ip saddr { 10.42.0.7 } tcp dport 22-22 accept comment "sgr-1"',
+        'ct original ip saddr { 240.6.0.0/15 } tcp dport 22-22 accept comment "sgr-1"',
+    ]
+
+
+def test_a_target_is_dropped_that_calls_itself_where_addresses_are_preserved():
+    text = render(Network((BALANCER, RUNNER, PRIVATE), (), (PRESERVING,)))
+    assert chain(text, f"ingress_{BALANCER.key}") == [
+        "tcp dport 22 ip saddr { 10.42.0.5, 10.42.1.5, 198.51.100.17 } drop"
+    ]
+    assert chain(text, f"ingress_{RUNNER.key}") == []
 
 
 def test_directions_are_apart():
@@ -131,12 +159,13 @@ def test_another_filter_that_would_drop_the_labs_packets(monkeypatch):
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="nft checks rules for root only")
 @pytest.mark.parametrize("interfaces", [(), (BALANCER, RUNNER, PRIVATE)])
-def test_the_kernel_takes_it(interfaces):
+@pytest.mark.parametrize("preserving", [(), (PRESERVING,)])
+def test_the_kernel_takes_it(interfaces, preserving):
     rules = (
         Rule("sgr-1", "sg-runner", True, "-1", "0.0.0.0/0"),
         Rule("sgr-2", "sg-runner", False, "icmp", "10.0.0.0/8", 8, -1),
         Rule("sgr-3", "sg-front", False, "tcp", "sg-runner", 80, 80),
         Rule("sgr-4", "sg-front", True, "50", "sg-runner"),
     )
-    text = render(Network(interfaces, rules))
+    text = render(Network(interfaces, rules, preserving))
     subprocess.run(["nft", "--check", "-f", "-"], input=text, text=True, check=True)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lab.cloud.network import Interface, Rule
+from lab.cloud.network import OPERATOR, Interface, Network, Preserving, Rule, render
 from lab.workspace import ROOT
 
 NAMESPACES = ["unshare", "--net", "--mount"]
@@ -46,13 +46,14 @@ def rule(group, direction, peer):
     return Rule(f"sgr-{group}-{direction}-{peer}".replace("/", "-"), group, direction == "out", "tcp", peer, 80, 80)
 
 
-def reach(*probes, rules):
-    """What each probe (from an interface to an address) is answered."""
+def reach(*probes, rules, balancer=None):
+    """What each probe (from an interface, or None for the operator, to an address) is answered."""
     interfaces = [dataclasses.asdict(i) for i in (FRONT, SERVER, RUNNER, AWAY, HIDDEN)]
     scenario = {
         "interfaces": interfaces,
         "rules": [dataclasses.asdict(rule) for rule in rules],
-        "probes": [(source.id, address) for source, address in probes],
+        "balancer": balancer,
+        "probes": [(source.id if source else None, address) for source, address in probes],
     }
     done = subprocess.run(
         [*NAMESPACES, sys.executable, "-m", "lab.tests.packets"],
@@ -107,3 +108,62 @@ def test_an_answer_needs_no_rule_and_the_other_direction_does():
 def test_a_machine_without_a_public_address_has_no_way_out():
     rules = [RUNNER_OUT, rule("sg-front", "in", "0.0.0.0/0")]
     assert reach((HIDDEN, FRONT.elastic), (HIDDEN, FRONT.address), rules=rules) == [None, HIDDEN.address]
+
+
+# A load balancer, with its target group's attribute for client addresses
+
+needs_haproxy = pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is the load balancer")
+OPEN_FRONT = (rule("sg-front", "in", "0.0.0.0/0"), rule("sg-front", "out", "0.0.0.0/0"), RUNNER_OUT)
+BY_GROUP = (*OPEN_FRONT, rule("sg-server", "in", "sg-front"))
+
+
+def front(*, preserves, number=0):
+    return {"interface": FRONT.id, "target": SERVER.id, "preserves": preserves, "number": number}
+
+
+@needs_haproxy
+def test_without_preservation_a_target_sees_the_balancer():
+    probes = [(None, FRONT.elastic), (RUNNER, FRONT.elastic), (RUNNER, FRONT.address)]
+    assert reach(*probes, rules=BY_GROUP, balancer=front(preserves=False)) == [FRONT.address] * 3
+
+
+@needs_haproxy
+@pytest.mark.parametrize("number", [0, 5])
+def test_with_preservation_a_target_sees_the_client_and_a_reference_to_the_balancers_group_matches(number):
+    probes = [(None, FRONT.elastic), (RUNNER, FRONT.elastic), (AWAY, FRONT.address), (HIDDEN, FRONT.address)]
+    seen = [OPERATOR, RUNNER.elastic, AWAY.address, HIDDEN.address]
+    assert reach(*probes, rules=BY_GROUP, balancer=front(preserves=True, number=number)) == seen
+
+
+@needs_haproxy
+def test_with_preservation_rules_by_address_are_about_the_client():
+    health_checks = rule("sg-server", "in", f"{FRONT.address}/32")
+    probes = [(RUNNER, FRONT.elastic), (None, FRONT.elastic)]
+    runner_alone = [*OPEN_FRONT, health_checks, rule("sg-server", "in", f"{RUNNER.elastic}/32")]
+    assert reach(*probes, rules=runner_alone, balancer=front(preserves=True)) == [RUNNER.elastic, None]
+    nobody = [*OPEN_FRONT, health_checks, rule("sg-server", "in", "sg-runner")]
+    assert reach(*probes, rules=nobody, balancer=front(preserves=True)) == [None, None]
+
+
+@needs_haproxy
+def test_the_balancers_own_rules_hold_with_preservation_too():
+    rules = [*BY_GROUP[1:], rule("sg-front", "in", f"{RUNNER.elastic}/32")]
+    probes = [(RUNNER, FRONT.elastic), (AWAY, FRONT.elastic)]
+    assert reach(*probes, rules=rules, balancer=front(preserves=True)) == [RUNNER.elastic, None]
+
+
+@needs_haproxy
+def test_a_target_reaches_itself_through_its_balancer_unless_addresses_are_preserved():
+    rules = [*BY_GROUP, rule("sg-server", "out", "0.0.0.0/0")]
+    to_itself = [(SERVER, FRONT.elastic), (SERVER, FRONT.address)]
+    assert reach(*to_itself, rules=rules, balancer=front(preserves=False)) == [FRONT.address] * 2
+    assert reach(*to_itself, rules=rules, balancer=front(preserves=True)) == [None, None]
+
+
+def test_nobody_speaks_in_the_name_of_a_balancers_client():
+    """The packets of a machine that sends with an address of theirs do not get past its own interface."""
+    rules = [RUNNER_OUT, rule("sg-server", "in", "0.0.0.0/0")]
+    text = render(Network((FRONT, SERVER, RUNNER), tuple(rules), (Preserving(FRONT, 0, ((80, (SERVER.address,)),)),)))
+    sender = [line.strip() for line in text.split("chain sender {")[1].split("}")[0].splitlines()]
+    assert [line for line in sender if "240." in line] == [f'iifname "{FRONT.device}" ip saddr 240.0.0.0/15 return']
+    assert sender[-1] == "drop"
