@@ -1,12 +1,14 @@
 """The played GitLab as a whole, in a folder: reconfigured, asked through its real nginx, and in its console."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -97,6 +99,37 @@ def test_the_ssh_banner_with_and_without_proxy_header(server, header):
     with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
         connection.sendall(header + b"SSH-2.0-test\r\n")
         assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
+
+
+def test_a_proxy_header_that_comes_late_is_taken_for_the_clients_words(server):
+    with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
+        waited = time.monotonic()
+        assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
+        assert time.monotonic() - waited > 0.4  # proxy_header_timeout is 500 ms
+        connection.sendall(proxy_header(CLIENT) + b"SSH-2.0-test\r\n")
+        assert b"curve25519" not in b"".join(iter(lambda: connection.recv(4096), b""))  # no key exchange
+
+
+def test_a_proxy_header_is_no_word_of_ssh_where_none_is_expected(server):
+    assert server.configure("gitlab_sshd['proxy_protocol'] = false").returncode == 0
+    wait_until(lambda: ssh_answers(server))
+    try:
+        with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
+            waited = time.monotonic()
+            assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
+            assert time.monotonic() - waited < 0.4
+            connection.sendall(proxy_header(CLIENT) + b"SSH-2.0-test\r\n")
+            assert b"curve25519" not in b"".join(iter(lambda: connection.recv(4096), b""))
+    finally:
+        assert server.configure().returncode == 0
+        wait_until(lambda: ssh_answers(server))
+
+
+def ssh_answers(server):
+    """Also while gitlab-sshd is started again."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.ssh), timeout=1):
+        return True
+    return False
 
 
 def test_an_unknown_key_is_refused(server, tmp_path):

@@ -125,7 +125,8 @@ async def serve(configuration: dict[str, Any]) -> None:
     running = set()
     while True:
         connection, peer = await loop.sock_accept(listener)
-        task = asyncio.create_task(_handle(connection, peer[0], configuration, options))
+        # Go writes an IPv4 address as such, also where it came to a socket of IPv6.
+        task = asyncio.create_task(_handle(connection, peer[0].removeprefix("::ffff:"), configuration, options))
         running.add(task)
         task.add_done_callback(running.discard)
 
