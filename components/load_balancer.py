@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import pulumi
@@ -16,18 +17,31 @@ LARGEST_NAME = 32
 """Characters of a balancer's or target group's name (AWS Elastic Load Balancing API)."""
 
 
+class ClientAddress(Enum):
+    """How a target learns who its client is (AWS, Network Load Balancers: target group attributes)."""
+
+    UNKNOWN = auto()
+    """It sees the load balancer."""
+
+    PROXY_HEADER = auto()
+    """It sees the load balancer, which says in a PROXY protocol v2 header who calls: with the client's first bytes, so
+    this is for protocols in which the client speaks first."""
+
+    PRESERVED = auto()
+    """It sees the client. A machine cannot reach itself through the load balancer then: source and destination of the
+    packets would be the same."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """One port of the balancer and where it leads. `tells_client` adds PROXY protocol v2, since without preservation
-    the target sees only the balancer, and with it a machine cannot reach itself through the balancer.
-    """
+    """One port of the load balancer and where it leads."""
 
     name: str
     port: int
     tls: bool
     target: Place
     target_port: int
-    tells_client: bool
+    client_address: ClientAddress
     health_check: Mapping[str, Any]
 
 
@@ -41,7 +55,8 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
             tls=settings.serves_tls,
             target=Place.SERVER,
             target_port=GITLAB_HTTP_PORT,
-            tells_client=True,
+            # The server calls its own external_url.
+            client_address=ClientAddress.PROXY_HEADER,
             health_check={**often, "protocol": "HTTP", "path": "/-/readiness", "matcher": "200"},
         ),
         Listener(
@@ -50,7 +65,8 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
             tls=False,
             target=Place.SERVER,
             target_port=GITLAB_SSHD_PORT,
-            tells_client=True,
+            # An SSH server speaks first, and ssh-keyscan waits for it.
+            client_address=ClientAddress.PRESERVED,
             health_check={**often, "protocol": "TCP"},
         ),
         Listener(
@@ -59,7 +75,7 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
             tls=settings.serves_tls,
             target=Place.REGISTRY,
             target_port=settings.registry_port,
-            tells_client=False,
+            client_address=ClientAddress.UNKNOWN,
             health_check={**often, "protocol": "HTTP", "path": "/", "matcher": "200"},
         ),
     )
@@ -104,8 +120,8 @@ class LoadBalancer(pulumi.ComponentResource):
                 target_type="instance",
                 protocol="TCP",
                 port=listener.target_port,
-                preserve_client_ip="false",
-                proxy_protocol_v2=listener.tells_client,
+                preserve_client_ip=str(listener.client_address is ClientAddress.PRESERVED).lower(),
+                proxy_protocol_v2=listener.client_address is ClientAddress.PROXY_HEADER,
                 deregistration_delay=30,
                 health_check=aws.lb.TargetGroupHealthCheckArgs(**listener.health_check),
                 tags=tagged(settings, full_name),

@@ -108,6 +108,8 @@ def rules(flow: Flow) -> tuple[Rule, ...]:
 
     A machine that calls the balancer's public address leaves through the internet gateway, so both ends see public
     addresses and a reference to a group would never match (kubernetes-sigs/aws-load-balancer-controller issue 3394).
+    What the balancer sends on matches a reference to its group, also where it preserves the client's address (AWS,
+    Network Load Balancers: security groups).
     """
     if Place.BALANCER is flow.target and flow.source in MACHINES:
         source_peer = target_peer = Peer.PUBLIC_ADDRESS

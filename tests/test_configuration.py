@@ -46,7 +46,6 @@ def gitlab_rb(**changes) -> str:
         "nginx['real_ip_trusted_addresses'] = ['10.42.0.0/20']",
         "gitlab_sshd['enable'] = true",
         "gitlab_sshd['listen_address'] = '[::]:2222'",
-        "gitlab_sshd['proxy_protocol'] = true",
         "registry['enable'] = false",
         "gitlab_rails['registry_enabled'] = true",
         "gitlab_rails['registry_host'] = '203.0.113.20'",

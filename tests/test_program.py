@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pulumi
 import pytest
@@ -35,6 +36,7 @@ COMMAND = "command:remote:Command"
 TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
 WALKS = ("server-walk-hops", "runner-walk-hops", "registry-walk-hops", "server-run-pipeline")
 LISTENER = "aws:lb/listener:Listener"
+EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 
 
 def payload(graph: Graph, step: str) -> list[str]:
@@ -147,22 +149,37 @@ def test_the_balancer_is_a_network_balancer_on_its_fixed_address_with_a_group_fr
 
 
 @pytest.mark.parametrize(
-    ("name", "port", "target_port", "proxy_protocol", "check"),
+    ("name", "port", "target_port", "check"),
     [
-        ("gitlab-web", 80, 80, True, {"protocol": "HTTP", "path": "/-/readiness", "matcher": "200"}),
-        ("gitlab-ssh", 22, 2222, True, {"protocol": "TCP"}),
-        ("gitlab-registry", 5000, 5000, False, {"protocol": "HTTP", "path": "/", "matcher": "200"}),
+        ("gitlab-web", 80, 80, {"protocol": "HTTP", "path": "/-/readiness", "matcher": "200"}),
+        ("gitlab-ssh", 22, 2222, {"protocol": "TCP"}),
+        ("gitlab-registry", 5000, 5000, {"protocol": "HTTP", "path": "/", "matcher": "200"}),
     ],
 )
-def test_each_listener_leads_to_its_target(graph, name, port, target_port, proxy_protocol, check):
+def test_each_listener_leads_to_its_target(graph, name, port, target_port, check):
     listener = graph.one(LISTENER, name)
     target_group = graph.one(TARGET_GROUP, name)
     assert (listener.inputs["port"], listener.inputs["protocol"]) == (port, "TCP")
     assert listener.inputs["defaultActions"][0]["targetGroupArn"] == f"arn:aws:elasticloadbalancing:{name}"
     assert target_group.inputs["port"] == target_port
-    assert target_group.inputs["preserveClientIp"] == "false"
-    assert target_group.inputs["proxyProtocolV2"] is proxy_protocol
     assert target_group.inputs["healthCheck"].items() >= check.items()
+
+
+def test_a_proxy_header_only_where_the_client_speaks_first(graph):
+    with_header = {group.name for group in graph.of_type(TARGET_GROUP) if group.inputs["proxyProtocolV2"]}
+    assert with_header == {"gitlab-web"}
+    configured = re.findall(r"^(\w+)\['proxy_protocol'\] = true", payload(graph, "server-configure-gitlab")[0], re.M)
+    assert configured == ["nginx"]
+
+
+def test_client_addresses_are_preserved_only_where_no_machine_calls_itself(graph):
+    preserving = {group.name for group in graph.of_type(TARGET_GROUP) if group.inputs["preserveClientIp"] == "true"}
+    assert preserving == {"gitlab-ssh"}
+    calls_of_its_target = [r for r in graph.of_type(EGRESS) if r.name.startswith("gitlab-server-to-balancer")]
+    assert graph.one(LISTENER, "gitlab-ssh").inputs["port"] not in [
+        rule.inputs["toPort"] for rule in calls_of_its_target
+    ]
+    assert calls_of_its_target  # of other ports
 
 
 def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_clear(tls_graph):

@@ -124,19 +124,12 @@ def test_a4_nginx_refuses_what_comes_without_the_proxy_header_it_was_told_to_exp
     refused_once_it_is_real(
         {
             "components/load_balancer.py": [
-                ("proxy_protocol_v2=listener.tells_client", "proxy_protocol_v2=False"),
+                ("proxy_protocol_v2=listener.client_address is ClientAddress.PROXY_HEADER", "proxy_protocol_v2=False"),
             ]
         },
         "target healthy is broken",
     )
     assert 'broken header: "GET ' in must("server", "tail -n 100 /var/log/gitlab/nginx/gitlab_error.log")
-
-
-def test_a4_a_target_that_sees_its_own_address_as_the_client_does_not_answer():
-    refused_once_it_is_real(
-        {"components/load_balancer.py": [('preserve_client_ip="false"', 'preserve_client_ip="true"')]},
-        "target healthy is broken",
-    )
 
 
 def test_a5_with_a_wider_allow_list_readiness_is_open_to_clients():
@@ -240,10 +233,7 @@ def test_a17_a_listener_that_ends_at_openssh_shows_the_machines_host_key():
     refused(
         {
             "components/load_balancer.py": [
-                (
-                    "target_port=GITLAB_SSHD_PORT,\n            tells_client=True",
-                    "target_port=22,\n            tells_client=False",
-                )
+                ("target_port=GITLAB_SSHD_PORT", "target_port=22"),
             ],
             "configuration/flows.py": [("GITLAB_SSHD_PORT = 2222", "GITLAB_SSHD_PORT = 22")],
             "configuration/gitlab_rb.py": [("'[::]:{GITLAB_SSHD_PORT}'", "'[::]:2222'")],
@@ -303,3 +293,59 @@ def test_a30_a_security_group_takes_no_more_than_sixty_rules_in_a_direction():
         },
         "RulesPerSecurityGroupLimitExceeded: The maximum number of rules per security group has been reached.",
     )
+
+
+SSHD_LOG = "/var/log/gitlab/gitlab-sshd/current"
+
+
+def test_a27_a_server_that_speaks_first_does_not_hear_who_calls_before_the_client_has_spoken(outputs):
+    """gitlab-sshd waits half a second for a header, which comes with the client's first words: ssh-keyscan has none."""
+    with changed_program(
+        IMPATIENT,
+        {
+            "components/load_balancer.py": [
+                ("client_address=ClientAddress.PRESERVED", "client_address=ClientAddress.PROXY_HEADER")
+            ],
+            "configuration/gitlab_rb.py": [
+                (
+                    "        \"gitlab_sshd['enable'] = true\",\n",
+                    "        \"gitlab_sshd['enable'] = true\",\n        \"gitlab_sshd['proxy_protocol'] = true\",\n",
+                )
+            ],
+        },
+    ) as program:
+        wrong = up(NOTHING_ELSE_CHANGED, program=program)
+        assert "git over SSH with GitLab's host key is broken" in wrong.output, wrong.output
+        # People whose client speaks first notice nothing.
+        eventually(lambda: "Permission denied (publickey)" in git_over_ssh(outputs["publicAddresses"]["balancer"]))
+    heal()
+
+
+def git_over_ssh(address: str) -> str:
+    """What somebody without a key is told from the runner's machine."""
+    options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    return on("runner", f"ssh {options} git@{address}").output
+
+
+def test_a28_a_target_that_calls_itself_gets_no_answer_where_addresses_are_preserved(outputs):
+    ask = f"curl -s -o /dev/null -m 3 -w '%{{http_code}}' {outputs['externalUrl']}/users/sign_in"
+    assert must("server", ask) == "200"
+    preserving = "preserve_client_ip=str(listener.client_address is ClientAddress.PRESERVED).lower()"
+    with changed_program({"components/load_balancer.py": [(preserving, 'preserve_client_ip="true"')]}) as program:
+        changed = up(NOTHING_ELSE_CHANGED, program=program)
+        # Nobody but the server's own webhooks notices.
+        assert changed.status == 0, changed.output
+        assert target_health(80) == "healthy"
+        assert must("runner", ask) == "200"
+        eventually(lambda: on("server", ask).output.strip() == "000")
+    heal()
+    assert must("server", ask) == "200"
+
+
+def test_a28_gitlab_sees_who_calls_by_ssh(outputs):
+    balancer = outputs["publicAddresses"]["balancer"]
+    key = must("runner", f"ssh-keyscan -t ed25519 {balancer}")
+    assert must("server", "cut -d' ' -f2 /var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub") in key
+    callers = must("server", f"tail -n 20 {SSHD_LOG}")
+    assert f'"remote_addr": "{outputs["publicAddresses"]["runner"]}"' in callers
+    assert target_health(2222) == "healthy"
