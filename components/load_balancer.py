@@ -123,6 +123,8 @@ class LoadBalancer(pulumi.ComponentResource):
                 preserve_client_ip=str(listener.client_address is ClientAddress.PRESERVED).lower(),
                 proxy_protocol_v2=listener.client_address is ClientAddress.PROXY_HEADER,
                 deregistration_delay=30,
+                # Without it, who is still connected then waits for answers until the idle time-out, 350 s.
+                connection_termination=True,
                 health_check=aws.lb.TargetGroupHealthCheckArgs(**listener.health_check),
                 tags=tagged(settings, full_name),
                 opts=own,

@@ -182,6 +182,12 @@ def test_client_addresses_are_preserved_only_where_no_machine_calls_itself(graph
     assert calls_of_its_target  # of other ports
 
 
+def test_clients_of_a_target_that_has_gone_are_cut_off(graph):
+    for target_group in graph.of_type(TARGET_GROUP):
+        assert target_group.inputs["connectionTermination"] is True
+        assert target_group.inputs["deregistrationDelay"] == 30
+
+
 def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_clear(tls_graph):
     assert {(listener.inputs["port"], listener.inputs["protocol"]) for listener in tls_graph.of_type(LISTENER)} == {
         (443, "TLS"),
