@@ -80,7 +80,7 @@ HOPS = (
         id="hidden",
         title="readiness hidden from clients",
         view=Place.RUNNER,
-        limit=0,
+        limit=30,
         broken="GitLab shows its readiness to clients.",
         remedy="Take monitoring_whitelist and changes of nginx out of the setting gitlabRb, then run pulumi up.",
     ),

@@ -51,7 +51,7 @@ REGISTRY_DATA = "/srv/registry"
 LEEWAY = 60  # seconds; registry/auth/token/token.go of container-registry 4.15.2
 
 TOKEN_LOCK = "/run/gitlab-stack-acceptance.lock"
-REVOCATION = "gitlab-stack-revoke"  # the timer's name
+REVOCATION = "gitlab-stack-revoke"  # how the names of the timer and of what it starts begin
 CONSOLE_LIMIT = 300  # seconds; the console loads all of GitLab
 TOKEN_LIFE = "15min"  # until it is revoked by the machine itself, if this process was killed
 KEPT = 3  # pipelines and images
@@ -338,6 +338,14 @@ def look_from_runner(walk: Walk) -> None:
                 seen.append(f"port {port}: {trouble(error)}")
         raise Broken(" ".join(seen))
 
+    def readiness_hidden() -> Seen:
+        address = url + "/-/readiness"
+        answered = fetch(address)[0]
+        if answered != 404:
+            # Only a readiness that is shown is proof: a lost packet or a balancer's 502 passes.
+            raise Broken(f"{address} answers {answered} instead of 404.", final=answered == 200)
+        return None
+
     def git_over_ssh() -> Seen:
         _, said = run("ssh-keyscan", "-T", "5", "-t", "ed25519", host)
         if "SSH-2.0-GitLab-SSHD" not in said or " " + stack["git_ssh_host_key"] not in said:
@@ -397,7 +405,7 @@ def look_from_runner(walk: Walk) -> None:
     walk.hop("name", name_resolves)
     walk.hop("balancer", balancer_answers)
     walk.hop("sign-in", lambda: expect(url + "/users/sign_in", 200))
-    walk.hop("hidden", lambda: expect(url + "/-/readiness", 404))
+    walk.hop("hidden", readiness_hidden)
     walk.hop("git-ssh", git_over_ssh)
     walk.hop("issuer", issuer_answers)
     walk.hop("registry", registry_answers)
@@ -454,13 +462,16 @@ def token_issued(walk: Walk, console: str) -> Dict[str, Any]:
 def revoke_later(walk: Walk, console: str) -> None:
     """The machine itself revokes the token if this process is killed."""
     revoke_no_more()
-    timer = ["systemd-run", "--quiet", "--collect", "--unit", REVOCATION, "--on-active", TOKEN_LIFE]
+    # A name of its own: systemd has no second unit of the name of one that is not quite gone.
+    unit = f"{REVOCATION}-{os.getpid()}"
+    timer = ["systemd-run", "--quiet", "--collect", "--unit", unit, "--on-active", TOKEN_LIFE]
     timer += ["/usr/bin/gitlab-rails", "runner", console, "revoke", walk.stack["project"]]
     subprocess.run(timer, check=True)
 
 
 def revoke_no_more() -> None:
-    subprocess.run(["systemctl", "stop", REVOCATION + ".timer"], stderr=subprocess.DEVNULL)
+    """End the timer of a killed process too, and a revocation under way: the next token's maker revokes it as well."""
+    subprocess.run(["systemctl", "stop", REVOCATION + "*"], stderr=subprocess.DEVNULL)
 
 
 class Project:
@@ -704,23 +715,31 @@ def ended(*_: Any) -> NoReturn:
     sys.exit(CANNOT_LOOK)
 
 
+def could_not_look(why: str) -> int:
+    """Say why. Returns the exit status."""
+    with contextlib.suppress(OSError):  # nobody listens any more
+        report(unseen=why)
+    print(f"Could not look: {why}", file=sys.stderr)
+    return CANNOT_LOOK
+
+
 def main(view: str) -> int:
-    """Walk the hops of one view. Returns the exit status."""
+    """Walk the hops of one view. Returns the exit status, which is that of a broken hop for nothing else."""
     for signal_number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(signal_number, ended)
-    task = told_line()
-    if task is None:
-        sys.exit("hops.py: no task on standard input")
-    walk = Walk(task)
     try:
+        task = told_line()
+        if task is None:
+            raise CannotLook("no task on standard input")
+        walk = Walk(task)
         if view == "pipeline":
             run_pipeline(walk, task)
         else:
             {"server": look_from_server, "runner": look_from_runner, "registry": look_at_registry}[view](walk)
     except (CannotLook, Broken) as reason:
-        report(unseen=str(reason))
-        print(f"Could not look: {reason}", file=sys.stderr)
-        return CANNOT_LOOK
+        return could_not_look(str(reason))
+    except Exception as error:  # Python's own exit status would be that of a broken hop
+        return could_not_look("{}: {}".format(type(error).__name__, " ".join(str(error).split())))
     # So that whoever repeats what follows a walk sees that there was another one.
     report(walked_at=datetime.datetime.now(datetime.timezone.utc).isoformat())
     return WELL

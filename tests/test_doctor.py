@@ -291,6 +291,37 @@ def test_without_the_pipeline_what_needs_it_is_left_out_and_the_rest_may_be_well
     assert not any("pipeline" in argument.split() for argument in played.read("arguments").splitlines())
 
 
+def test_a_quick_look_starts_no_pipeline_and_says_that_it_was_left_out(examine, played):
+    found = examine("--json", "--quick")
+    assert (found.status, found.told["verdict"]) == (0, "well")
+    assert found.states("off") == list(hops.NEEDS_A_TOKEN)
+    assert found.detail("pull") == "needs the pipeline, which --quick leaves out"
+    assert not any("pipeline" in argument.split() for argument in played.read("arguments").splitlines())
+    assert "Every hop that was looked at is well." in examine("--quick").out
+    played.breaks("runner", "sign-in")
+    assert examine("--quick").status == 1
+
+
+def test_a_full_look_has_time_for_gitlabs_console_and_two_jobs_and_a_quick_one_ends_soon(examine, played):
+    examine()
+    examine("--quick")
+    limits = [int(limit) for limit in re.findall(r" walk_hops (\d+) ", played.read("arguments"))]
+    assert min(limits) <= doctor.QUICK < doctor.WITHIN - 10 < max(limits) <= doctor.WITHIN
+    for text in ("README.md", "docs/operations.md"):
+        told = (ROOT / text).read_text()
+        assert f"{doctor.WITHIN} seconds" in told, text
+        assert re.search(rf"--quick.*{doctor.QUICK} seconds|{doctor.QUICK} seconds.*--quick", told), text
+
+
+@pytest.mark.parametrize("view", ["server", "pipeline", "volume"])
+def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(examine, played, view):
+    played.put(view, "{cut off")
+    played.put(f"{view}.status", "1")
+    found = examine()
+    assert (found.status, found.out) == (2, "")
+    assert re.fullmatch(r"doctor: could not look: JSONDecodeError: .+\n", found.said)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -4,6 +4,7 @@ import ast
 import base64
 import contextlib
 import fcntl
+import fnmatch
 import http.server
 import io
 import itertools
@@ -365,7 +366,7 @@ SAYS = {
 def look_from_runner(balancer, monkeypatch) -> Callable[..., Walked]:
     """A walk with tools of the machine that say `SAYS`, but for what a test changes."""
 
-    def look_with(**says: Any) -> Walked:
+    def look_with(patience: int = 0, **says: Any) -> Walked:
         answers = SAYS | {name.replace("__", " ").replace("_", "-"): said for name, said in says.items()}
 
         def run(*command: str, input: str = "", **environment: str) -> tuple[int, str]:
@@ -378,7 +379,7 @@ def look_from_runner(balancer, monkeypatch) -> Callable[..., Walked]:
         monkeypatch.setattr(
             program, "fetch", lambda url, headers=None: original(url.replace("git.example.com", "127.0.0.1"), headers)
         )
-        return look(Place.RUNNER, stack=stack)
+        return look(Place.RUNNER, patience=patience, stack=stack)
 
     return look_with
 
@@ -420,6 +421,46 @@ def test_what_is_broken_between_the_runner_and_the_stack_is_named(look_from_runn
     assert [line["hop"] for line in seen.lines if line["state"] == "broken"] == [hop]
     assert seen.well == [known.id for known in hops.seen_from(Place.RUNNER)][: len(seen.well)]
     assert re.search(what, seen[hop]["detail"])
+
+
+def test_a_readiness_that_is_not_seen_once_is_looked_at_again_and_one_that_is_shown_is_final(
+    look_from_runner, balancer, monkeypatch
+):
+    assert hops.BY_ID["hidden"].limit == 30
+    answers = iter([(502, ""), (504, ""), (404, "")])
+    fetch = program.fetch
+
+    def losing(url: str, headers: Any = None) -> Any:
+        if url.endswith("/-/readiness"):
+            balancer.pages["/-/readiness"] = next(answers)
+            if balancer.pages["/-/readiness"][0] == 504:
+                raise program.Broken("no answer within 10 s.")
+        return fetch(url, headers)
+
+    monkeypatch.setattr(program, "fetch", losing)
+    assert "hidden" in look_from_runner(patience=20).well
+    answers = iter([(200, ""), (404, "")])
+    seen = look_from_runner(patience=20)
+    assert (seen.status, seen["hidden"]["state"]) == (1, "broken")
+
+
+def test_an_error_that_nobody_foresaw_is_told_in_one_line_and_never_as_a_broken_hop(server, monkeypatch):
+    def stumble() -> None:
+        raise KeyError("a key\nin two lines")
+
+    monkeypatch.setattr(program, "nginx_answers", stumble)
+    seen = look(Place.SERVER)
+    assert seen.status == 2
+    assert seen.said == "Could not look: KeyError: 'a key\\nin two lines'\n"
+    assert seen.lines == [{"unseen": "KeyError: 'a key\\nin two lines'"}]
+
+
+@pytest.mark.parametrize("told", ["", "bm8gSlNPTg==\n"], ids=["nothing", "no task"])
+def test_a_program_that_was_told_nothing_of_use_has_not_seen_a_broken_hop(told):
+    command = [sys.executable, str(PROGRAMS / "hops.py"), "server"]
+    done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"Could not look: .+\n", done.stderr)
 
 
 def test_a_balancer_that_answers_on_one_port_answers(look_from_runner, balancer, monkeypatch):
@@ -526,7 +567,8 @@ class PlayedPipeline:
         self.commands: list[list[str]] = []
         self.console_answers = True
         monkeypatch.setattr(program, "TOKEN_LOCK", str(folder / "lock"))
-        monkeypatch.setattr(subprocess, "run", self.run)
+        self.use = lambda run: monkeypatch.setattr(subprocess, "run", run)
+        self.use(self.run)
         monkeypatch.setattr(program, "fetch", self.registry)
         self.registry_answer = 200
         self.claims = CLAIMS | {"iat": time.time()}
@@ -631,6 +673,37 @@ def test_the_token_is_revoked_however_it_ends_and_nobody_reads_it(pipeline, monk
     assert (len(timers) == 3) == (ends != "GitLab gone")
     assert TOKEN not in json.dumps(walked.lines) + walked.said
     assert not [command for command in pipeline.commands if TOKEN in " ".join(command)]
+
+
+def test_a_revocation_under_way_or_planned_by_a_walk_that_was_killed_is_ended_and_no_error(pipeline):
+    loaded = ["gitlab-stack-revoke-77.timer", "gitlab-stack-revoke-76.service"]
+    play = pipeline.run
+
+    def systemd(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        if command[:2] == ["systemctl", "stop"]:
+            loaded[:] = [unit for unit in loaded if not fnmatch.fnmatch(unit, command[2])]
+        if command[0] == "systemd-run":
+            assert not [unit for unit in loaded if unit.startswith("gitlab-stack-revoke")], "two at once"
+            assert command[command.index("--unit") + 1] not in ("gitlab-stack-revoke-77", "gitlab-stack-revoke-76")
+        return play(command, **options)
+
+    pipeline.use(systemd)
+    assert pipeline.walk({}).status == 0
+
+
+def test_a_machine_that_plans_no_revocation_could_not_be_looked_from_and_gets_no_token(pipeline):
+    play = pipeline.run
+
+    def systemd(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        if command[0] == "systemd-run":
+            raise subprocess.CalledProcessError(1, command)
+        return play(command, **options)
+
+    pipeline.use(systemd)
+    walked = pipeline.walk({})
+    assert walked.status == 2
+    assert walked.said.startswith("Could not look: CalledProcessError: ")
+    assert not [command for command in pipeline.commands if command[0] == "gitlab-rails"]
 
 
 def test_nothing_is_started_before_it_is_told_to(pipeline):

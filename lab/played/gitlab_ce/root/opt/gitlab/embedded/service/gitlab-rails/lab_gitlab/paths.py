@@ -39,6 +39,7 @@ RAILS_RC = OPT / "etc/gitlab-rails-rc"
 RAILS_ENVIRONMENT = OPT / "etc/gitlab-rails/env"
 
 CLOCK_OFFSET = at("/run/lab/clock-offset")
+CONSOLE_DELAY = at("/run/lab/console-delay")
 
 ETC = at("/etc/gitlab")
 GITLAB_RB = ETC / "gitlab.rb"
