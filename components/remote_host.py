@@ -13,6 +13,7 @@ from configuration.remote_step import first_contact_command, script, step_comman
 LOGIN_USER = "ec2-user"
 DIAL_ATTEMPTS = 60  # about four and a half minutes of refused connections, twenty of unanswered ones
 DIAL_TIMEOUT = 15  # seconds
+KEY_REFUSED = "unable to authenticate"  # Go's golang.org/x/crypto/ssh, by pulumi-command
 STEP_LIMIT = 45 * 60  # seconds a step may take, waiting for another one included
 
 
@@ -30,6 +31,7 @@ class RemoteHost:
         *,
         address: pulumi.Input[str],
         instance: aws.ec2.Instance,
+        public_key: str,
         private_key: pulumi.Input[str],
         open_ports: Sequence[int],
         parent: pulumi.Resource,
@@ -39,6 +41,7 @@ class RemoteHost:
         self._instance = instance
         self._instance_id = instance.id
         self._private_key = pulumi.Output.secret(private_key)
+        self._refusal = _refusal(role, pulumi.Output.from_input(address), public_key)
         self._told: list[pulumi.Output[str]] = [instance.id, instance.instance_type]
         self._host_key: pulumi.Output[str] | None = None
         self._first_contact = self._command(
@@ -126,9 +129,25 @@ class RemoteHost:
                 deleted_with=self._instance,
                 # Replaced first, a step whose machine is new would run there before the old one's is gone.
                 delete_before_replace=True,
+                hooks=pulumi.ResourceHookBinding(on_error=[self._refusal]),
                 additional_secret_outputs=["stdout", "stderr"] if secret_result else None,
             ),
         )
+
+
+def _refusal(role: Place, address: pulumi.Output[str], public_key: str) -> pulumi.ErrorHook:
+    """Says which machine refuses the settings' key and what to do, in place of the plugin's words about SSH."""
+
+    async def explain(failed: pulumi.ErrorHookArgs) -> bool:
+        if KEY_REFUSED in failed.errors[0]:
+            # What a hook raises is what the engine shows of the failed step.
+            raise PermissionError(
+                f"the {role} machine at {await address.future()} does not take the key in sshPrivateKey. Add this line "
+                f"to /home/{LOGIN_USER}/.ssh/authorized_keys there, then run pulumi up again: {public_key.strip()}"
+            )
+        return False
+
+    return pulumi.ErrorHook(f"{role}-key-refused", explain)
 
 
 class Step:

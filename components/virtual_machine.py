@@ -33,7 +33,7 @@ def rhel8_image_id() -> pulumi.Output[str]:
 class VirtualMachine(pulumi.ComponentResource):
     """A machine on an interface that exists before it, with an encrypted volume for its data that outlives it.
 
-    user-data and image are what the machine was born with: a change of either leaves it alone, versions and
+    user-data, image and key pair are what the machine was born with: a change of any leaves it alone, versions and
     configuration reach it by remote steps. Another type is a stop and a start. It is replaced only on purpose
     (`pulumi up --replace`), and then the old one goes first: its volume and interface can be in one machine only.
     """
@@ -82,7 +82,10 @@ class VirtualMachine(pulumi.ComponentResource):
                 parent=self,
                 depends_on=[network.way_out, rules],
                 delete_before_replace=True,
-                ignore_changes=["userDataBase64", "ami"],
+                # AWS knows no other key pair for a machine that exists, so the provider would replace it for one. A
+                # machine that is made anew, by `--replace` or because it was lost, takes the program's values all the
+                # same: the engine then has no old ones to keep (pulumi 3.259, resource/deploy/step_generator.go).
+                ignore_changes=["userDataBase64", "ami", "keyName"],
             ),
         )
         self.instance_id = instance.id
@@ -118,6 +121,7 @@ class VirtualMachine(pulumi.ComponentResource):
             role,
             address=addresses.public[role],
             instance=instance,
+            public_key=settings.ssh_public_key,
             private_key=settings.ssh_private_key,
             open_ports=open_ports,
             parent=self,

@@ -76,6 +76,7 @@ class Graph:
     invokes: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     secret_outputs: set[str] = field(default_factory=set)
+    error_hooks: dict[str, pulumi.ErrorHook] = field(default_factory=dict)
 
     def of_type(self, type_name: str) -> list[Registered]:
         return [resource for resource in self.resources if resource.type == type_name]
@@ -162,6 +163,18 @@ class RecordingMonitor(mocks.MockMonitor):
         return super().RegisterResource(request)
 
 
+class Callbacks:
+    """What the engine could call while it works; it is only noted."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def register_error_hook(self, hook: pulumi.ErrorHook) -> None:
+        if hook.name in self.graph.error_hooks:
+            raise ValueError(f"registered twice: {hook.name}")
+        self.graph.error_hooks[hook.name] = hook
+
+
 def _plain(properties: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
     secret = frozenset(key for key, value in properties.items() if _holds_secret(value))
     return {key: _unwrapped(value) for key, value in properties.items()}, secret
@@ -224,6 +237,7 @@ def run_program(
     pulumi.runtime.set_mocks(
         cloud, project=PROJECT["name"], stack="test", preview=False, monitor=RecordingMonitor(cloud, graph)
     )
+    pulumi.runtime.settings.SETTINGS.callbacks = Callbacks(graph)
     pulumi.runtime.set_all_config(dict(config), [f"gitlab:{key}" for key in secret_keys])
     pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the last run's
 

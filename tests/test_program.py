@@ -1,5 +1,6 @@
 """The program as a whole: what it registers, in which order, with which secrets."""
 
+import asyncio
 import base64
 import json
 import re
@@ -13,7 +14,7 @@ from configuration import hops
 from configuration.flows import Place
 from configuration.hops import Stack
 from configuration.remote_step import program, script
-from tests.conftest import dev_config
+from tests.conftest import dev_config, openssh_pair
 from tests.engine import (
     CERTIFICATE,
     DIGEST,
@@ -84,8 +85,35 @@ def test_machines_demand_imdsv2_and_have_an_encrypted_root_that_fits_the_package
 
 def test_machines_outlive_a_new_image_and_changed_user_data_and_go_before_they_are_replaced(graph):
     for instance in graph.of_type(INSTANCE):
-        assert list(instance.request.ignoreChanges) == ["userDataBase64", "ami"]
+        assert {"userDataBase64", "ami"} <= set(instance.request.ignoreChanges)
         assert instance.request.deleteBeforeReplace
+
+
+def test_machines_outlive_another_key_pair_and_are_made_with_the_one_of_the_settings(graph):
+    for instance in graph.of_type(INSTANCE):
+        assert "keyName" in instance.request.ignoreChanges
+        assert instance.inputs["keyName"] == graph.one("aws:ec2/keyPair:KeyPair", "gitlab").name
+
+
+@pytest.mark.parametrize("role", MACHINES)
+def test_a_machine_that_refuses_the_key_is_named_with_the_line_to_add(graph, role):
+    failed = pulumi.ErrorHookArgs("", "", f"{role}-first-contact", COMMAND)
+    refused = "ssh: handshake failed: ssh: unable to authenticate, attempted methods [none publickey]"
+    failed.errors = [f"after 60 failed attempts: {refused}, no supported methods remain"]
+    explain = graph.error_hooks[f"{role}-key-refused"].callback
+    with pytest.raises(PermissionError) as refusal:
+        asyncio.run(explain(failed))
+    address = public_ip(graph, role)
+    assert f"the {role} machine at {address} does not take the key in sshPrivateKey" in str(refusal.value)
+    assert "Add this line to /home/ec2-user/.ssh/authorized_keys there" in str(refusal.value)
+    assert str(refusal.value).endswith(f": {openssh_pair()[0]}")
+    failed.errors = ["Process exited with status 1"]
+    assert asyncio.run(explain(failed)) is False
+
+
+def test_every_remote_step_explains_a_refused_key(graph):
+    for step in graph.of_type(COMMAND):
+        assert list(step.request.hooks.on_error) == [f"{step.name.split('-')[0]}-key-refused"]
 
 
 def test_the_image_is_red_hats_newest_rhel_8_with_the_fee_on_the_aws_bill(graph):
