@@ -1,6 +1,5 @@
 """The lab with the stack on it, for tests that walk through a stack's life in the order they are written."""
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from lab import stack
-from lab.workspace import ROOT
+from tests.e2e.leftovers import look as look_for_leftovers
 from tests.e2e.measured import record
 from tests.e2e.operations import lab
 
@@ -22,6 +21,7 @@ ORDER = (
     "test_registry",
     "test_traps",
     "test_machines",
+    "test_key_rotation",
     "test_faults",
     "test_doctor",
     "test_adoption",
@@ -56,26 +56,6 @@ def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 @pytest.fixture
-def leftovers():
-    """Names everything of the lab that the kernel still knows: processes, devices, namespaces, rules, mounts, disks."""
-
-    def look() -> list[str]:
-        views = {
-            "process": ["ps", "-eo", "args"],
-            "network device": ["ip", "-o", "link"],
-            "network namespace": ["ip", "netns"],
-            "packet filter": ["nft", "list", "ruleset"],
-            "mount": ["cat", "/proc/mounts"],
-            "loop device": ["losetup", "--list", "--noheadings"],
-        }
-        marks = ("gitlab-lab", "gitlab_lab", "lab-", str(ROOT / ".lab"))
-        own = ("pytest", "ps -eo args", "make ")
-        found = []
-        for kind, command in views.items():
-            text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            for line in text.splitlines():
-                if any(mark in line for mark in marks) and not any(word in line for word in own):
-                    found.append(f"{kind}: {line}")
-        return found
-
-    return look
+def leftovers() -> Callable[[], list[str]]:
+    """Names everything of this clone's lab that the kernel still knows."""
+    return look_for_leftovers
