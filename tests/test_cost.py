@@ -36,6 +36,15 @@ def test_the_table_of_the_readme_is_that_of_the_default_sizes():
     assert cost_table(cost(load(**US))) in shown
 
 
+def test_the_readme_says_what_a_runner_that_is_always_busy_pays_beside_and_which_type_does_not():
+    # T3 instances launch as unlimited: 0.05 for each vCPU-hour beyond the baseline, 30 % of each vCPU of a t3.large.
+    surplus = PRICES["vcpus"]["t3.large"] * (1 - Decimal("0.3")) * Decimal("0.05") * 730
+    steady = lines(runnerInstanceType="m6i.large")["runner, m6i.large"]
+    shown = (ROOT / "README.md").read_text().split("## What it costs", 1)[1].split("\n## ", 1)[0]
+    assert f"a t3.large that builds all month pays {dollars(surplus)} more" in shown
+    assert f"An m6i.large as `runnerInstanceType` is {dollars(steady)}" in shown
+
+
 def test_a_larger_machine_costs_more_and_so_does_its_red_hat_fee():
     larger = lines(serverInstanceType="m6i.2xlarge")
     assert larger["server, m6i.2xlarge"] == Decimal("0.384") * 730

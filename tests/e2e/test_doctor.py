@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import doctor
+from configuration import hops
 from lab import stack
 from lab.workspace import ROOT, STATE
 from programs.hops import FRESH
@@ -22,8 +24,11 @@ pytestmark = pytest.mark.long
 EXAMINED = STATE / "examined.json"
 """What was seen, for a person to read."""
 
-LONGEST = 60.0
-"""Seconds a doctor may take, whatever is dead."""
+LONGEST = doctor.WITHIN + 5.0
+"""Seconds a doctor may take, whatever is dead; the last are Python's own."""
+
+CONSOLE_DELAY = "/run/lab/console-delay"
+"""Seconds, on the server's machine, by which the played console takes longer."""
 
 ZONE, DOMAIN = "example.com.", "git.example.com"
 
@@ -45,13 +50,13 @@ class Examined:
         return next((str(hop["detail"]) for hop in self.told["hops"] if hop["state"] == "broken"), "")
 
 
-def examine() -> Examined:
+def examine(*options: str) -> Examined:
     """The doctor, with the stack's outputs alone."""
     outputs = lab("outputs", "--json", "--show-secrets")
     assert outputs.status == 0, outputs.output
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "doctor.py", "--json"],
+        [sys.executable, "doctor.py", "--json", *options],
         cwd=ROOT,
         input=outputs.output,
         capture_output=True,
@@ -290,10 +295,27 @@ def note(fault: Fault, examined: Examined, healed: float) -> None:
     EXAMINED.write_text(json.dumps(known, indent=1))
 
 
-def test_a_stack_that_is_well_is_found_so_within_a_minute():
+def test_a_stack_that_is_well_is_found_so_with_the_pipeline_and_in_twenty_seconds_without():
     found = examine()
     assert (found.status, found.told["verdict"]) == (0, "well")
     assert found.seconds < LONGEST
+    quick = examine("--quick")
+    assert (quick.status, quick.told["verdict"]) == (0, "well")
+    assert quick.seconds <= doctor.QUICK
+    assert [hop["hop"] for hop in quick.told["hops"] if hop["state"] == "off"] == list(hops.NEEDS_A_TOKEN)
+
+
+def test_a34_with_a_console_that_takes_forty_seconds_a_doctor_of_less_than_a_minute_never_says_well():
+    must("server", f"mkdir -p /run/lab && echo 40 >{CONSOLE_DELAY} && chmod 644 {CONSOLE_DELAY}")
+    try:
+        full, quick, hasty = examine(), examine("--quick"), examine("--within", "55")
+    finally:
+        must("server", f"rm {CONSOLE_DELAY}")
+    assert (full.status, full.told["verdict"]) == (0, "well"), full.told
+    assert 40 < full.seconds <= doctor.WITHIN
+    assert (quick.status, quick.told["verdict"]) == (0, "well"), quick.told
+    assert quick.seconds <= doctor.QUICK
+    assert (hasty.status, hasty.told["verdict"]) == (2, "could not look"), hasty.told
 
 
 def test_while_a_step_of_an_up_is_at_work_nothing_is_said_about_its_machine():

@@ -22,6 +22,10 @@ VERSION: Edits = {"Pulumi.yaml": [("default: 17.10.4", "default: 17.11.7")]}
 DOCSTRING: Edits = {"components/network.py": [("VPC, subnet and the way to the internet.", "The stack's network.")]}
 IMAGE: Edits = {"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:amiId: ami-0a1b2c3d4e5f60718\n  gitlab:tags:")]}
 VOLUME: Edits = {"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:registryDataVolumeSize: 250\n  gitlab:tags:")]}
+KEY_PAIR: Edits = {
+    "Pulumi.dev.yaml": [("AAAAC3NzaC1lZDI1NTE5AAAAIChxtHKvmj5f", "AAAAC3NzaC1lZDI1NTE5AAAAICixtHKvmj5f")]
+}
+KEY_PAIR_NOT_IGNORED: Edits = {"components/virtual_machine.py": [('"ami", "keyName"]', '"ami"]')]}
 ZONE: Edits = {"Pulumi.dev.yaml": [("eu-central-1a", "eu-central-1b")]}
 MISSPELT: Edits = {"__main__.py": [("network = Network(", "network = Newtork(")]}
 
@@ -90,6 +94,19 @@ def test_the_size_of_a_data_volume():
     assert rows(text) == [["updated", "registry-data", "`size`: `100` → `250`"]]
     assert "registry-mount-data" in [name for _, name, *_ in rows(text, steps=True)]
     assert "### Cost a month: $422.70 → $436.98" in text
+
+
+def test_another_key_pair_of_the_administrators_replaces_no_machine():
+    text = difference(KEY_PAIR)
+    assert "The machine" not in text
+    assert ["replaced", "gitlab"] in [row[:2] for row in rows(text)]
+    assert not {"server", "registry", "runner"} & {name for _, name, _ in rows(text)}
+
+
+def test_a33_where_it_is_not_ignored_another_key_pair_replaces_every_machine():
+    text = difference(KEY_PAIR, KEY_PAIR_NOT_IGNORED)
+    for machine in ("registry", "runner", "server"):
+        assert f"> - The machine **{machine}** is **REPLACED**." in text
 
 
 def test_a_zone_takes_the_data_with_it_and_says_so_first():
