@@ -34,7 +34,7 @@ aws-drift: $(INSTALLED)  ## fail, and say why, when the real STACK is not what t
 comment:  ## put the Markdown in IN on the pull or merge request that the environment names
 	@python3 .ci/comment.py $(IN)
 
-doctor: $(INSTALLED)  ## name the hop of STACK that is broken; STACK=lab is the lab's
+doctor: $(INSTALLED)  ## name the hop of STACK that is broken; STACK=lab is the lab's; DOCTOR=--quick leaves the pipeline out
 	@$(OUTPUTS) | $(PYTHON) doctor.py $(DOCTOR)
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine

@@ -60,7 +60,7 @@ class VirtualMachine(pulumi.ComponentResource):
             ami=image_id,
             instance_type=machine.instance_type,
             key_name=key_name,
-            # Deprecated since provider 6.10. Its heir, primary_network_interface, is for the next major plugin.
+            # Deprecated since provider 6.10 for primary_network_interface, which waits for the next major plugin.
             network_interfaces=[
                 aws.ec2.InstanceNetworkInterfaceArgs(network_interface_id=addresses.interface_ids[role], device_index=0)
             ],

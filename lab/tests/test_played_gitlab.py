@@ -413,6 +413,16 @@ def test_a_script_gets_arguments_and_standard_input_and_can_be_standard_input(se
     assert server.run("gitlab-rails", "runner", "-", input="puts Gitlab::VERSION").stdout == "17.10.4\n"
 
 
+def test_the_console_takes_as_long_as_a_test_says(server):
+    knob = server.root / "run/lab/console-delay"
+    knob.parent.mkdir(parents=True, exist_ok=True)
+    knob.write_text("1.5\n")
+    started = time.monotonic()
+    server.console("puts 1")
+    assert time.monotonic() - started >= 1.5
+    knob.unlink()
+
+
 def test_sign_up_can_be_closed(server):
     assert b"Register now" in server.get("/users/sign_in").body
     server.console("Gitlab::CurrentSettings.update!(signup_enabled: false)")

@@ -1,0 +1,170 @@
+"""Another key pair of the administrators: as docs/operations.md says, and with one machine forgotten."""
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from lab import stack
+from lab.engine import build
+from lab.workspace import ROOT
+from tests.e2e.operations import ROLES, Finished, client, heal, instance_id, instances, machine, up
+from tests.e2e.programs import Edits, changed_program
+
+pytestmark = pytest.mark.long
+
+OPERATIONS = ROOT / "docs/operations.md"
+
+SHELL = """\
+set -euo pipefail
+STACK=(--stack lab --config-file "$SETTINGS")
+pulumi() {
+    case $1 in
+        up) (cd "$ROOT" && "$PULUMI" up --yes --skip-preview --suppress-progress "${STACK[@]}") ;;
+        *) "$PULUMI" --non-interactive "$@" "${STACK[@]:0:2}" ;;
+    esac
+}
+ssh() {
+    command ssh -F none -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
+        -o LogLevel=ERROR "$@"
+}
+"""
+"""What the documented commands mean on the lab: its stack, and machines that come and go under the same addresses."""
+
+HURRIED: Edits = {"components/remote_host.py": [("DIAL_ATTEMPTS = 60", "DIAL_ATTEMPTS = 3")]}
+"""For a machine that is there, and lets nobody in."""
+
+
+def documented() -> str:
+    """The commands of docs/operations.md."""
+    section = OPERATIONS.read_text().split("### Administrators' key\n")[1].split("\n## ")[0]
+    return "".join(line.removeprefix("    ") + "\n" for line in re.findall("^    .*$", section, re.MULTILINE))
+
+
+def addresses() -> dict[str, str]:
+    found: Mapping[str, str] = stack.outputs()["publicAddresses"]
+    return {role: found[role] for role in ROLES}
+
+
+def run(commands: str) -> Finished:
+    """Commands as of docs/operations.md, in a shell on the lab."""
+    own = {"ROOT": str(ROOT), "PULUMI": str(build.ensure()), "SETTINGS": str(stack.FOLDER / "Pulumi.lab.yaml")}
+    stack.prepare()
+    done = subprocess.run(
+        ["bash", "-c", SHELL + commands],
+        cwd=stack.FOLDER,
+        env={**stack.environment(), **own},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, 0.0)
+
+
+def rotate(old: Path, new: Path) -> Finished:
+    """All the documented commands; a key pair that is there is not made."""
+    commands = documented() if not new.exists() else documented().split("\n", 1)[1]
+    return run(_named(commands, old, new))
+
+
+def _named(commands: str, old: Path, new: Path) -> str:
+    commands = re.sub(r"\bOLD\b", str(old), re.sub(r"\bNEW\b", str(new), commands))
+    return commands.replace("SERVER REGISTRY RUNNER", " ".join(addresses().values()))
+
+
+def opens(key: Path) -> list[str]:
+    """The machines that let this key in."""
+    ways = {role: f"ssh -o BatchMode=yes -i {key} ec2-user@{address} true" for role, address in addresses().items()}
+    return [role for role, way in ways.items() if run(way).status == 0]
+
+
+def key_pair_of(role: str) -> str:
+    """The name of the key pair that a machine was launched with."""
+    [name] = [each["KeyName"] for each in instances() if each["InstanceId"] == instance_id(role)]
+    return str(name)
+
+
+def key_pair_of_the_stack() -> str:
+    [pair] = client("ec2").describe_key_pairs()["KeyPairs"]
+    return str(pair["KeyName"])
+
+
+def ids() -> list[str]:
+    return [instance_id(role) for role in ROLES]
+
+
+@pytest.fixture
+def other(tmp_path) -> Path:
+    """Where another key pair may be."""
+    return tmp_path / "gitlab"
+
+
+@pytest.fixture(autouse=True)
+def _the_labs_own_again(outputs, other) -> Iterator[None]:
+    yield
+    if other.exists() and opens(stack.PRIVATE_KEY) != list(ROLES):
+        add = _named(documented().split("pulumi config")[0].split("\n", 1)[1], other, stack.PRIVATE_KEY)
+        assert run(add).status == 0
+    configure(stack.PRIVATE_KEY)
+    heal()
+
+
+def configure(key: Path) -> None:
+    """Both settings, and nothing else."""
+    lines = [line for line in documented().splitlines() if line.startswith("pulumi config")]
+    assert len(lines) == 2
+    done = run(_named("\n".join(lines), key, key))
+    assert done.status == 0, done.output
+
+
+def test_the_administrators_key_is_rotated_as_documented_and_no_machine_replaced(other):
+    before = ids()
+    done = rotate(stack.PRIVATE_KEY, other)
+    assert done.status == 0, done.output
+    assert ids() == before
+    assert opens(other) == list(ROLES)
+    assert opens(stack.PRIVATE_KEY) == []
+    assert "run-pipeline" in done.output, "no acceptance has ended it"
+    anew = up("--replace", machine("runner"))
+    assert anew.status == 0, anew.output
+    assert key_pair_of("runner") == key_pair_of_the_stack() != key_pair_of("server")
+    before = ids()
+    back = rotate(other, stack.PRIVATE_KEY)
+    assert back.status == 0, back.output
+    assert ids() == before
+    assert opens(stack.PRIVATE_KEY) == list(ROLES)
+    assert opens(other) == []
+
+
+def test_a_machine_that_was_forgotten_is_named_once_with_the_line_to_add(other):
+    before = ids()
+    made = run(f"ssh-keygen -q -t ed25519 -N '' -C gitlab -f {other}")
+    assert made.status == 0, made.output
+    public_key = other.with_suffix(".pub").read_text().strip()
+    for role in ("server", "registry"):
+        added = run(_added(role, public_key))
+        assert added.status == 0, added.output
+    configure(other)
+    with changed_program(HURRIED) as program:
+        refused = up(program=program)
+    assert refused.status != 0
+    told = re.findall(
+        r"the (\w+) machine at (\S+) does not take the key in sshPrivateKey\. Add this line to (\S+) there, "
+        r"then run pulumi up again: (.*)",
+        refused.output,
+    )
+    assert set(told) == {("runner", addresses()["runner"], "/home/ec2-user/.ssh/authorized_keys", public_key)}
+    assert "unable to authenticate" not in refused.output
+    assert ids() == before
+    added = run(_added("runner", public_key))
+    assert added.status == 0, added.output
+    heal()
+    assert ids() == before
+
+
+def _added(role: str, line: str) -> str:
+    return f"ssh -i {stack.PRIVATE_KEY} ec2-user@{addresses()[role]} 'cat >>.ssh/authorized_keys' <<<'{line}'"
