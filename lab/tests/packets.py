@@ -25,7 +25,7 @@ from lab.cloud.network import NAMESPACES, Interface, Network, Rule
 from lab.cloud.shell import call
 
 PORT = 80
-PATIENCE = 0.5  # seconds; everything is on one machine
+PATIENCE = 1.0  # seconds; everything is on one machine
 BALANCER_PATIENCE = 10.0  # seconds until a target is healthy
 CLONE_NEWNET = 0x40000000
 
