@@ -318,7 +318,6 @@ def test_a27_a_server_that_speaks_first_does_not_hear_who_calls_before_the_clien
         assert "git over SSH with GitLab's host key is broken" in wrong.output, wrong.output
         # People whose client speaks first notice nothing.
         eventually(lambda: "Permission denied (publickey)" in git_over_ssh(outputs["publicAddresses"]["balancer"]))
-    heal()
 
 
 def git_over_ssh(address: str) -> str:
@@ -328,6 +327,7 @@ def git_over_ssh(address: str) -> str:
 
 
 def test_a28_a_target_that_calls_itself_gets_no_answer_where_addresses_are_preserved(outputs):
+    heal()
     ask = f"curl -s -o /dev/null -m 3 -w '%{{http_code}}' {outputs['externalUrl']}/users/sign_in"
     assert must("server", ask) == "200"
     preserving = "preserve_client_ip=str(listener.client_address is ClientAddress.PRESERVED).lower()"
@@ -343,6 +343,7 @@ def test_a28_a_target_that_calls_itself_gets_no_answer_where_addresses_are_prese
 
 
 def test_a28_gitlab_sees_who_calls_by_ssh(outputs):
+    heal()
     balancer = outputs["publicAddresses"]["balancer"]
     key = must("runner", f"ssh-keyscan -t ed25519 {balancer}")
     assert must("server", "cut -d' ' -f2 /var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub") in key
