@@ -25,6 +25,8 @@ try:
     check_existing(settings)
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
+for warning in settings.warnings:
+    pulumi.log.warn(warning)
 
 runner_name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
 acceptance_project = "gitlab-stack/acceptance"
@@ -40,7 +42,7 @@ public_host = pulumi.Output.from_input(settings.domain or addresses.balancer.pub
 external_url = pulumi.Output.concat(settings.scheme, "://", public_host)
 registry_host = pulumi.Output.concat(public_host, ":", str(settings.registry_port))
 
-image_id = settings.ami_id or rhel8_image_id()
+image_id = settings.ami_id or rhel8_image_id(settings.region)
 key_pair = aws.ec2.KeyPair("gitlab", public_key=settings.ssh_public_key, tags=tagged(settings, "gitlab"))
 machines = {
     role: VirtualMachine(

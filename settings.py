@@ -9,7 +9,7 @@ import binascii
 import ipaddress
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,8 +39,15 @@ CALENDAR = (
 )
 
 
+BLOCKED_SMTP_PORT = 25
+"""AWS lets nothing out to it at public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
+
+
 class SettingsError(ValueError):
-    """The stack's settings cannot be used; the text names each key, its value and the remedy."""
+    """The stack's settings cannot be used; each of `problems` names a key, its value and the remedy."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("The settings of this stack cannot be used:\n- " + "\n- ".join(problems))
 
 
 class ConfigReader(Protocol):
@@ -114,8 +121,12 @@ class Settings:
 
     @property
     def subnet(self) -> ipaddress.IPv4Network:
-        """The one subnet: the first sixteenth of the network, never smaller than AWS allows (/28)."""
-        return next(self.network.subnets(new_prefix=min(self.network.prefixlen + 4, 28)))
+        """The one subnet: the first sixteenth of the network, never smaller than /27.
+
+        A /28 has 11 usable addresses. Three are the machines', and a load balancer wants eight free ones ("Availability
+        Zones for your Network Load Balancer"), so none would be left for anything else.
+        """
+        return next(self.network.subnets(new_prefix=min(self.network.prefixlen + 4, 27)))
 
     @property
     def serves_tls(self) -> bool:
@@ -128,6 +139,17 @@ class Settings:
     @property
     def web_port(self) -> int:
         return 443 if self.serves_tls else 80
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will not work in most accounts and cannot be looked up: each with key, value and remedy."""
+        if self.smtp is None or self.smtp.port != BLOCKED_SMTP_PORT:
+            return []
+        return [
+            f"smtpPort: AWS blocks port {BLOCKED_SMTP_PORT} on the way to public addresses, and mail would time out. "
+            "Use 587 (Amazon SES takes 2587 too), or have the block lifted before: "
+            "EC2 User Guide, 'Restriction on email sent using port 25'."
+        ]
 
     @classmethod
     def load(cls, config: ConfigReader, aws: ConfigReader, is_secret: Callable[[str], bool]) -> "Settings":
@@ -187,13 +209,13 @@ class Settings:
         )
         keys.problems += _problems_between_keys(settings) if not keys.problems else []
         if keys.problems:
-            raise SettingsError("The settings of this stack cannot be used:\n- " + "\n- ".join(keys.problems))
+            raise SettingsError(keys.problems)
         return settings
 
 
 def _problems_between_keys(settings: Settings) -> list[str]:
     problems = []
-    if not settings.availability_zone.startswith(settings.region):
+    if settings.availability_zone[:-1] != settings.region:
         problems.append(
             f"availabilityZone: {settings.availability_zone!r} is not in aws:region {settings.region!r}. "
             f"Name a zone of that region, for example {settings.region}a."
@@ -217,6 +239,11 @@ def _problems_between_keys(settings: Settings) -> list[str]:
     if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
         problems.append(
             "registryGarbageCollectionUntagged: set, but registryGarbageCollection is missing. Say when to collect."
+        )
+    if settings.server.data_volume_id and settings.server.data_volume_id == settings.registry.data_volume_id:
+        problems.append(
+            f"registryDataVolumeId: {settings.registry.data_volume_id!r} is serverDataVolumeId as well. "
+            "Each machine has a volume of its own: name the one of pushed images."
         )
     if settings.hosted_zone_id and not settings.domain:
         problems.append("hostedZoneId: set, but domain is missing. Set the domain whose record shall be made.")
@@ -333,8 +360,9 @@ def _matching(pattern: str, remedy: str) -> Check:
     return check
 
 
-_region = _matching(r"[a-z]{2}(-[a-z]+)+-\d", "is not an AWS region such as eu-central-1")
-_availability_zone = _matching(r"[a-z]{2}(-[a-z]+)+-\d[a-z]", "is not an availability zone such as eu-central-1a")
+_REGION = r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}"
+_region = _matching(_REGION, "is not an AWS region such as eu-central-1")
+_availability_zone = _matching(rf"{_REGION}[a-z]", "is not an availability zone such as eu-central-1a")
 _ami_id = _matching(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "is not the id of an image (ami- and 17 hex digits)")
 _volume_id = _matching(r"vol-([0-9a-f]{8}|[0-9a-f]{17})", "is not the id of a volume (vol- and 17 hex digits)")
 _address_id = _matching(
@@ -499,23 +527,11 @@ def _tag(name: str, value: str) -> None:
 
 def _machine(keys: _Keys, role: str, *, has_data: bool) -> MachineSettings:
     return MachineSettings(
-        instance_type=keys.text(f"{role}InstanceType", _x86_instance_type),
+        instance_type=keys.text(f"{role}InstanceType", _instance_type),
         root_volume_size=keys.number(f"{role}RootVolumeSize", MINIMUM_ROOT_VOLUME_SIZE, 16384),
         data_volume_size=keys.number(f"{role}DataVolumeSize", 10, 16384) if has_data else None,
         data_volume_id=keys.optional(f"{role}DataVolumeId", _volume_id) if has_data else None,
     )
-
-
-def _x86_instance_type(value: str) -> str:
-    instance_type: str = _instance_type(value)
-    family = instance_type.split(".")[0]
-    if re.fullmatch(r"a1|[a-z]+\d+g[a-z-]*", family):
-        raise ValueError(
-            "is an Arm type; the GitLab packages and images used here are x86_64. Use for example m6i.xlarge"
-        )
-    if family in ("t1", "t2", "m1", "m2", "m3", "m4", "c1", "c3", "c4", "r3", "r4", "i2", "i3", "d2"):
-        raise ValueError("has no NVMe volumes, by whose names data volumes are found. Use for example m6i.xlarge")
-    return instance_type
 
 
 def _smtp(keys: _Keys) -> SmtpSettings | None:

@@ -1,25 +1,90 @@
-"""What the settings say is in AWS already: looked up before anything is made."""
+"""What AWS says of the settings: looked up before anything is made, so that what cannot work is refused first."""
+
+from collections.abc import Sequence
 
 import pulumi
 import pulumi_aws as aws
 
+from components.naming import named
+from configuration import red_hat
+from configuration.flows import Place, excess_of_rules
 from settings import MachineSettings, Settings, SettingsError
+
+ARCHITECTURE = "x86_64"
+"""Of the GitLab packages and the images of registry and jobs."""
+
+SERVER_MEMORY = 8
+"""GiB that GitLab needs at the least (GitLab installation requirements)."""
+
+BALANCER_INTERFACE = "network_load_balancer"
+"""What the EC2 API calls the type of a network load balancer's interface (DescribeNetworkInterfaces)."""
+
+NOT_TERMINATED = ("pending", "running", "shutting-down", "stopping", "stopped")
 
 
 def check_existing(settings: Settings) -> None:
-    """See that the image, and the volumes and the address to be taken over, are there and fit.
+    """See that AWS takes as many rules as the networks make, has the machines' types and image, and that the volumes,
+    the address and the hosted zone that are named are there, fit, and are in nobody else's use.
 
-    Raises SettingsError that lists every one that is not, by the key that names it.
+    Raises SettingsError that lists everything that is not so, by the key that names it.
     """
-    problems = []
-    if settings.ami_id:
-        problems += _image_problem(settings.ami_id)
-    for role, machine in (("server", settings.server), ("registry", settings.registry)):
+    machines = {
+        Place.SERVER: settings.server,
+        Place.REGISTRY: settings.registry,
+        Place.RUNNER: settings.runner,
+    }
+    problems = excess_of_rules(settings)
+    problems += _instance_type_problems(machines, settings.availability_zone)
+    problems += _image_problem(settings.ami_id) if settings.ami_id else _image_owner_problem(settings.region)
+    for role, machine in machines.items():
         problems += _volume_problem(role, machine, settings.availability_zone)
     if settings.balancer_address_id:
         problems += _address_problem(settings.balancer_address_id)
+    if settings.domain and settings.hosted_zone_id:
+        problems += _hosted_zone_problem(settings.hosted_zone_id, settings.domain)
     if problems:
-        raise SettingsError("The settings of this stack cannot be used:\n- " + "\n- ".join(problems))
+        raise SettingsError(problems)
+
+
+def _instance_type_problems(machines: dict[Place, MachineSettings], zone: str) -> list[str]:
+    names = {f"{role}InstanceType": machine.instance_type for role, machine in machines.items()}
+    offered = aws.ec2.get_instance_type_offerings(
+        location_type="availability-zone",
+        filters=[
+            aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="location", values=[zone]),
+            aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=sorted(set(names.values()))),
+        ],
+    ).instance_types
+    # Only of what is there: an unknown type would end the program with an error that names no key.
+    found = {name: aws.ec2.get_instance_type(instance_type=name) for name in sorted(set(offered or ()))}
+    problems = []
+    for key, name in names.items():
+        if name not in found:
+            problems.append(
+                f"{key}: AWS offers no {name!r} in {zone}. Check the spelling of both, or use a type that this "
+                "prints: aws ec2 describe-instance-type-offerings --location-type availability-zone "
+                f"--filters Name=location,Values={zone}"
+            )
+        else:
+            problems += _instance_type_problem(key, name, found[name])
+    return problems
+
+
+def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeResult) -> list[str]:
+    example = "Use for example m6i.xlarge"
+    if ARCHITECTURE not in found.supported_architectures:
+        architectures = " and ".join(found.supported_architectures)
+        return [f"{key}: {name!r} is for {architectures}, the packages and images are for {ARCHITECTURE}. {example}."]
+    if found.ebs_nvme_support != "required":
+        # Bare metal has no hypervisor, and volumes as the Nitro system has them.
+        return [
+            f"{key}: {name!r} is not of the Nitro system (hypervisor: {found.hypervisor}): its volumes are no NVMe "
+            f"devices, by whose names data volumes are found. {example}."
+        ]
+    if key == f"{Place.SERVER}InstanceType" and found.memory_size < SERVER_MEMORY * 1024:
+        memory = f"{found.memory_size / 1024:g} GiB"
+        return [f"{key}: {name!r} has {memory} of memory, GitLab needs {SERVER_MEMORY} GiB. {example}."]
+    return []
 
 
 def _image_problem(image_id: str) -> list[str]:
@@ -29,12 +94,22 @@ def _image_problem(image_id: str) -> list[str]:
         )
     except Exception:  # a failed invoke has no class of its own
         return _not_found("amiId", image_id, "Leave it empty for Red Hat's newest RHEL 8.")
-    if image.architecture != "x86_64":
+    if image.architecture != ARCHITECTURE:
         return [f"amiId: {image_id!r} is for {image.architecture}, the machines are x86_64. Use an image for x86_64."]
     return []
 
 
-def _volume_problem(role: str, machine: MachineSettings, zone: str) -> list[str]:
+def _image_owner_problem(region: str) -> list[str]:
+    try:
+        red_hat.account(region)
+    except LookupError as error:
+        return [
+            f"amiId: missing, and {error}, so its images cannot be found. Set amiId to one of RHEL 8.10 for x86_64."
+        ]
+    return []
+
+
+def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[str]:
     if machine.data_volume_id is None or machine.data_volume_size is None:
         return []
     key, volume_id, size = f"{role}DataVolumeId", machine.data_volume_id, machine.data_volume_size
@@ -55,15 +130,73 @@ def _volume_problem(role: str, machine: MachineSettings, zone: str) -> list[str]
             f"{role}DataVolumeSize: {size} GiB, but {volume_id!r} has {volume.size}, and volumes do not shrink. "
             f"Set it to {volume.size}."
         )
-    return problems
+    return problems + _volume_in_use(key, volume_id, named(role))
+
+
+def _volume_in_use(key: str, volume_id: str, own_machine: str) -> list[str]:
+    """A volume is in one machine at a time. Once it is adopted that is this stack's own, which is known by its Name:
+    the program sets it, no setting can, and it is there before the volume is attached."""
+    holders = _instances(("block-device-mapping.volume-id", volume_id))
+    if not holders or _instances(("block-device-mapping.volume-id", volume_id), ("tag:Name", own_machine)):
+        return []
+    return [
+        f"{key}: {volume_id!r} is attached to {', '.join(holders)}, and that is not this stack's {own_machine}. "
+        "Destroy the stack that uses it, or detach it, first; or leave the key empty for a new volume."
+    ]
+
+
+def _instances(*filters: tuple[str, str]) -> Sequence[str]:
+    found = aws.ec2.get_instances(
+        filters=[aws.ec2.GetInstancesFilterArgs(name=name, values=[value]) for name, value in filters],
+        instance_state_names=NOT_TERMINATED,
+    )
+    return found.ids or ()
 
 
 def _address_problem(allocation_id: str) -> list[str]:
+    key = "balancerAddressId"
     try:
-        aws.ec2.get_elastic_ip(id=allocation_id)
+        address = aws.ec2.get_elastic_ip(id=allocation_id)
     except Exception:
-        return _not_found("balancerAddressId", allocation_id, "Leave it empty for a new address.")
-    return []
+        return _not_found(key, allocation_id, "Leave it empty for a new address.")
+    if not address.association_id:
+        return []
+    # Once it is adopted it is associated with an interface that the load balancer has made, without tags of its own:
+    # it is this stack's when it lies in this stack's network.
+    interface = aws.ec2.get_network_interface(id=address.network_interface_id)
+    own_network = aws.ec2.get_vpcs(
+        filters=[
+            aws.ec2.GetVpcsFilterArgs(name="vpc-id", values=[interface.vpc_id]),
+            aws.ec2.GetVpcsFilterArgs(name="tag:Name", values=[named("gitlab")]),
+        ]
+    ).ids
+    if own_network and interface.interface_type == BALANCER_INTERFACE:
+        return []
+    return [
+        f"{key}: {allocation_id!r} ({address.public_ip}) is associated with {interface.id} "
+        f"({interface.description!r}), and that is not this stack's load balancer. Destroy the stack that uses it, or "
+        "disassociate it, first; or leave the key empty for a new address."
+    ]
+
+
+def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
+    key = "hostedZoneId"
+    try:
+        zone = aws.route53.get_zone(zone_id=zone_id)
+    except Exception:
+        return _not_found(key, zone_id, "Leave it empty and make the domain's record yourself.")
+    problems = []
+    name = zone.name.rstrip(".")
+    if not f".{domain}".endswith(f".{name}"):
+        problems.append(
+            f"{key}: {zone_id!r} holds {name}, and the domain {domain} is not in it. Name the zone that holds it."
+        )
+    if zone.private_zone:
+        problems.append(
+            f"{key}: {zone_id!r} is a private zone, which nobody outside its networks sees. Name the public zone of "
+            f"{name}."
+        )
+    return problems
 
 
 def _not_found(key: str, value: str, remedy: str) -> list[str]:

@@ -6,8 +6,8 @@ import pulumi
 import pulumi_aws as aws
 
 from components.naming import tagged
-from configuration.flows import GROUPS, Direction, Flow, Peer, Place, Rule, rules
-from settings import WORLD, Settings
+from configuration.flows import GROUPS, Direction, Flow, Peer, Place, Rule, networks, rules
+from settings import Settings
 
 
 class SecurityGroups(pulumi.ComponentResource):
@@ -84,9 +84,4 @@ class SecurityGroupRules(pulumi.ComponentResource):
             return {"": {"referenced_security_group_id": self._group_ids[rule.other]}}
         if rule.peer is Peer.PUBLIC_ADDRESS:
             return {"": {"cidr_ipv4": pulumi.Output.concat(self._public_addresses[rule.other], "/32")}}
-        cidrs = {
-            Place.CLIENTS: self._settings.client_cidrs,
-            Place.ADMINISTRATORS: self._settings.admin_cidrs,
-            Place.INTERNET: (str(WORLD),),
-        }[rule.other]
-        return {f"-{cidr}": {"cidr_ipv4": cidr} for cidr in cidrs}
+        return {f"-{cidr}": {"cidr_ipv4": cidr} for cidr in networks(self._settings)[rule.other]}

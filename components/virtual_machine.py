@@ -8,18 +8,16 @@ import pulumi_aws as aws
 from components.naming import tagged
 from components.network import Addresses, Network
 from components.remote_host import RemoteHost, Step
+from configuration import red_hat
 from configuration.flows import Place
 from configuration.user_data import render_user_data
 from settings import MachineSettings, Settings
 
-RED_HAT = "309956199498"
-"""Red Hat's AWS account in the commercial partition."""
 
-
-def rhel8_image_id() -> pulumi.Output[str]:
+def rhel8_image_id(region: str) -> pulumi.Output[str]:
     """Red Hat's newest RHEL 8.10 for x86_64 with the fee on the AWS bill (names end in Hourly2, not Access2)."""
     return aws.ec2.get_ami_output(
-        owners=[RED_HAT],
+        owners=[red_hat.account(region)],
         most_recent=True,
         filters=[
             aws.ec2.GetAmiFilterArgs(name="name", values=["RHEL-8.10*_HVM-*-x86_64-*-Hourly2-GP3"]),

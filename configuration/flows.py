@@ -1,10 +1,11 @@
 """Which traffic there is: one table, from which security groups, documentation and tests are made."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from settings import Settings
+from settings import WORLD, Settings
 
 GIT_SSH_PORT = 22
 """Where clients find git over SSH: the balancer's port."""
@@ -14,6 +15,10 @@ GITLAB_SSHD_PORT = 2222
 
 GITLAB_HTTP_PORT = 80
 """Where GitLab's nginx listens on the server, whether or not the balancer speaks TLS."""
+
+
+RULE_LIMIT = 60
+"""Rules of one security group in one direction, unless AWS has granted more (Amazon VPC quotas)."""
 
 
 class Place(StrEnum):
@@ -122,3 +127,35 @@ def rules(flow: Flow) -> tuple[Rule, ...]:
     if flow.source in GROUPS:
         made.append(Rule(flow.source, Direction.EGRESS, flow.target, target_peer, flow.port, flow.why))
     return tuple(made)
+
+
+def networks(settings: Settings) -> Mapping[Place, tuple[str, ...]]:
+    """The address ranges of the places that have no security group. A rule that names such a place is one for each."""
+    return {
+        Place.CLIENTS: settings.client_cidrs,
+        Place.ADMINISTRATORS: settings.admin_cidrs,
+        Place.INTERNET: (str(WORLD),),
+    }
+
+
+def excess_of_rules(settings: Settings) -> list[str]:
+    """Which settings ask for more rules than a security group can have: each by key, with number, limit and remedy."""
+    ranges = networks(settings)
+    far_ends: dict[tuple[Place, Direction], list[Place]] = defaultdict(list)
+    for flow in flows(settings):
+        for rule in rules(flow):
+            far_ends[rule.group, rule.direction].append(rule.other)
+    problems: dict[str, str] = {}
+    for (group, direction), others in far_ends.items():
+        count = sum(len(ranges[other]) if other in ranges else 1 for other in others)
+        for key, place in (("clientCidrs", Place.CLIENTS), ("adminCidrs", Place.ADMINISTRATORS)):
+            if count > RULE_LIMIT and place in others:
+                named, each = len(ranges[place]), others.count(place)
+                most = (RULE_LIMIT - count + named * each) // each
+                problems.setdefault(
+                    key,
+                    f"{key}: {named} networks make {count} {direction} rules of the {group}'s security group, and AWS "
+                    f"takes {RULE_LIMIT}. Join neighbouring networks, as 198.51.100.0/25 and 198.51.100.128/25 to "
+                    f"198.51.100.0/24, until there are {most} at most.",
+                )
+    return list(problems.values())

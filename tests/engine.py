@@ -44,6 +44,12 @@ STEP_RESULTS = {
 
 LOOKUPS: Mapping[str, Mapping[str, Any]] = {
     "aws:ec2/getAmi:getAmi": {"id": "ami-0123456789abcdef0", "architecture": "x86_64"},
+    "aws:ec2/getInstanceType:getInstanceType": {
+        "supportedArchitectures": ["x86_64"],
+        "hypervisor": "nitro",
+        "ebsNvmeSupport": "required",
+        "memorySize": 16384,
+    },
     "aws:ebs/getVolume:getVolume": {
         "id": "vol-0123456789abcdef0",
         "availabilityZone": "eu-central-1a",
@@ -51,8 +57,38 @@ LOOKUPS: Mapping[str, Mapping[str, Any]] = {
         "size": 100,
         "volumeType": "gp3",
     },
-    "aws:ec2/getElasticIp:getElasticIp": {"publicIp": "203.0.113.9"},
+    "aws:ec2/getElasticIp:getElasticIp": {"publicIp": "203.0.113.9", "networkInterfaceId": "eni-0123456789abcdef0"},
+    "aws:ec2/getNetworkInterface:getNetworkInterface": {
+        "description": "ELB net/gitlab-1234567/0123456789abcdef",
+        "interfaceType": "network_load_balancer",
+        "vpcId": "vpc-0123456789abcdef0",
+    },
+    "aws:route53/getZone:getZone": {"name": "example.com", "privateZone": False},
 }
+"""What AWS tells of one thing, whichever is asked about."""
+
+NAMED_BY_SETTINGS = (
+    "aws:ebs/getVolume:getVolume",
+    "aws:ec2/getAmi:getAmi",
+    "aws:ec2/getElasticIp:getElasticIp",
+    "aws:route53/getZone:getZone",
+)
+
+
+def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What AWS lists: `existing` has `offered` types of machines (None: any), and the Name of what `holds` the volumes
+    and of the `network` the address is in.
+    """
+    names = filters.get("tag:Name")
+    if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
+        offered = existing.get("offered")
+        return {"instanceTypes": [each for each in filters["instance-type"] if offered is None or each in offered]}
+    if token == "aws:ec2/getInstances:getInstances":
+        holder = existing.get("holds")
+        return {"ids": ["i-0123456789abcdef0"] if holder and (names is None or holder in names) else []}
+    if token == "aws:ec2/getVpcs:getVpcs":
+        return {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []}
+    return None
 
 
 @dataclass(frozen=True)
@@ -88,6 +124,10 @@ class Graph:
     def step(self, name: str) -> Registered:
         return self.one("command:remote:Command", name)
 
+    def asked(self, token: str) -> list[Mapping[str, Any]]:
+        """The arguments of every look-up of this kind."""
+        return [arguments for asked, arguments in self.invokes if asked == token]
+
     def comes_after(self, later: Registered, earlier: Registered) -> bool:
         """Whether `later` waits for `earlier`, directly or through others."""
         by_urn = {resource.urn: resource for resource in self.resources}
@@ -112,10 +152,14 @@ class Cloud(mocks.Mocks):
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         self.invokes.append((args.token, args.args))
+        existing = self.existing or {}
+        filters = {each["name"]: each["values"] for each in args.args.get("filters", ())}
+        if (listed := lists(args.token, filters, existing)) is not None:
+            return {**args.args, **listed}, []
         if args.token in LOOKUPS:
-            if self.existing is None:
+            if self.existing is None and args.token in NAMED_BY_SETTINGS:
                 raise LookupError("Your query returned no results")
-            return {**args.args, **LOOKUPS[args.token], **self.existing}, []
+            return {**args.args, **LOOKUPS[args.token], **existing}, []
         raise NotImplementedError(f"the program invoked {args.token}, which this mock does not answer")
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
@@ -227,8 +271,8 @@ def run_program(
 ) -> Graph:
     """Run the program once, fresh, and wait until everything it started has landed.
 
-    Encrypted are `secret_keys`. `existing` changes what AWS tells of images, volumes and addresses it is asked about;
-    None: it knows none of them.
+    Encrypted are `secret_keys`. `existing` changes what AWS tells of whatever it is asked about (`LOOKUPS`, `lists`);
+    None: it knows none of the images, volumes, addresses and zones that the settings name.
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

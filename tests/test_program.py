@@ -117,8 +117,7 @@ def test_every_remote_step_explains_a_refused_key(graph):
 
 
 def test_the_image_is_red_hats_newest_rhel_8_with_the_fee_on_the_aws_bill(graph):
-    [(token, arguments)] = graph.invokes
-    assert token == "aws:ec2/getAmi:getAmi"
+    [arguments] = graph.asked("aws:ec2/getAmi:getAmi")
     assert arguments["owners"] == ["309956199498"]
     assert arguments["mostRecent"] is True
     assert {"name": "name", "values": ["RHEL-8.10*_HVM-*-x86_64-*-Hourly2-GP3"]} in arguments["filters"]
@@ -126,8 +125,7 @@ def test_the_image_is_red_hats_newest_rhel_8_with_the_fee_on_the_aws_bill(graph)
 
 
 def test_a_pinned_image_is_looked_up_by_its_id_alone(tls_graph):
-    [(token, arguments)] = tls_graph.invokes
-    assert token == "aws:ec2/getAmi:getAmi"
+    [arguments] = tls_graph.asked("aws:ec2/getAmi:getAmi")
     assert arguments["filters"] == [{"name": "image-id", "values": ["ami-0fedcba9876543210"]}]
     assert "owners" not in arguments
     assert {instance.inputs["ami"] for instance in tls_graph.of_type(INSTANCE)} == {"ami-0fedcba9876543210"}

@@ -363,7 +363,7 @@ def test_data_and_the_address_are_protected_unless_the_settings_say_otherwise(gr
 
 def test_every_image_lookup_names_its_owner(graph):
     """CKV_AWS_386: without an owner anybody's image of that name is taken."""
-    assert [arguments["owners"] for token, arguments in graph.invokes if "name" in str(arguments)] == [["309956199498"]]
+    assert [arguments["owners"] for arguments in graph.asked("aws:ec2/getAmi:getAmi")] == [["309956199498"]]
 
 
 def test_every_type_of_the_graph_is_known_to_this_table(any_graph):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pulumi
@@ -43,6 +44,8 @@ REFUSALS = [
     ("availabilityZone", {"availabilityZone": None}, "missing"),
     ("availabilityZone", {"availabilityZone": "eu-central-1"}, "not an availability zone"),
     ("availabilityZone", {"availabilityZone": "us-east-1a"}, "not in aws:region"),
+    ("availabilityZone", {"availabilityZone": "eu-central-10a"}, "not in aws:region"),
+    ("availabilityZone", {"availabilityZone": "us-west-2-lax-1a", "aws__region": "us-west-2"}, "not an availability"),
     ("networkCidr", {"networkCidr": "10.42.0.0"}, "prefix from /16"),
     ("networkCidr", {"networkCidr": "10.42.0.1/16"}, "host bits set"),
     ("networkCidr", {"networkCidr": "8.8.0.0/16"}, "not private"),
@@ -78,11 +81,14 @@ REFUSALS = [
     ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "true"}, "Say when to collect"),
     ("serverDataVolumeId", {"serverDataVolumeId": "gitlab-data"}, "not the id of a volume"),
     ("registryDataVolumeId", {"registryDataVolumeId": "vol-1"}, "not the id of a volume"),
+    (
+        "registryDataVolumeId",
+        {"serverDataVolumeId": "vol-0123456789abcdef0", "registryDataVolumeId": "vol-0123456789abcdef0"},
+        "'vol-0123456789abcdef0' is serverDataVolumeId as well. Each machine has a volume of its own",
+    ),
     ("balancerAddressId", {"balancerAddressId": "203.0.113.9"}, "not the allocation id"),
     ("amiId", {"amiId": "RHEL-8.10"}, "not the id of an image"),
     ("serverInstanceType", {"serverInstanceType": "large"}, "not an instance type"),
-    ("serverInstanceType", {"serverInstanceType": "m7g.xlarge"}, "Arm"),
-    ("registryInstanceType", {"registryInstanceType": "t2.small"}, "no NVMe"),
     ("runnerRootVolumeSize", {"runnerRootVolumeSize": "10"}, "from 30 to"),
     ("serverDataVolumeSize", {"serverDataVolumeSize": "1"}, "from 10 to"),
     ("sshPublicKey", {"sshPublicKey": None}, "missing"),
@@ -222,10 +228,62 @@ def test_garbage_is_collected_at_any_time_that_systemd_knows(calendar):
 
 @pytest.mark.parametrize(
     ("network", "subnet"),
-    [("10.42.0.0/16", "10.42.0.0/20"), ("192.168.7.0/24", "192.168.7.0/28"), ("10.1.2.0/26", "10.1.2.0/28")],
+    [
+        ("10.42.0.0/16", "10.42.0.0/20"),
+        ("10.42.6.0/23", "10.42.6.0/27"),
+        ("192.168.7.0/24", "192.168.7.0/27"),
+        ("10.1.2.0/26", "10.1.2.0/27"),
+    ],
 )
-def test_the_subnet_is_the_first_sixteenth_of_the_network_but_never_below_what_aws_allows(network, subnet):
-    assert str(load(networkCidr=network).subnet) == subnet
+def test_the_subnet_is_the_first_sixteenth_of_the_network_but_never_below_what_a_load_balancer_needs(network, subnet):
+    found = load(networkCidr=network).subnet
+    assert str(found) == subnet
+    reserved, machines, wanted_by_the_balancer = 5, 3, 8
+    assert found.num_addresses - reserved - machines > wanted_by_the_balancer
+
+
+@pytest.mark.parametrize(
+    "region", ["mx-central-1", "ap-southeast-7", "il-central-1", "us-gov-west-1", "cn-north-1", "eusc-de-east-1"]
+)
+def test_a_region_of_any_partition_of_aws_is_one(region):
+    settings = load(aws__region=region, availabilityZone=f"{region}b")
+    assert (settings.region, settings.availability_zone) == (region, f"{region}b")
+
+
+def numbered_networks(count: int) -> list[str]:
+    return [f"203.0.113.{number}/32" for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("key", "most", "number"), [("clientCidrs", 18, "61 ingress rules"), ("adminCidrs", 58, "61 ingress rules")]
+)
+def test_more_networks_than_rules_of_a_security_group_are_refused(key, most, number, monkeypatch):
+    made = run_program(dev_config(**{key: numbered_networks(most)})).resources
+    rules = [each for each in made if each.type.startswith("aws:vpc/securityGroup")]
+    by_group = Counter((rule.type, rule.inputs["securityGroupId"]) for rule in rules)
+    assert 57 < max(by_group.values()) <= 60
+    registered = []
+    monkeypatch.setattr("tests.engine.Registered", lambda *of: registered.append(of))
+    with pytest.raises(pulumi.RunError) as refusal:
+        run_program(dev_config(**{key: numbered_networks(most + 1)}))
+    assert registered == []
+    [line] = str(refusal.value).splitlines()[1:]
+    assert line.startswith(f"- {key}: {most + 1} networks make {number}")
+    assert "AWS takes 60" in line
+    assert "Join neighbouring networks" in line
+    assert f"until there are {most} at most" in line
+
+
+def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypatch):
+    mail = {"smtpAddress": "mail.example.com", "smtpUserName": "g", "smtpPassword": "p", "emailFrom": "g@example.com"}
+    shown: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", shown.append)
+    run_program(dev_config(**mail))
+    assert shown == []
+    assert run_program(dev_config(**mail, smtpPort=25)).outputs
+    [warning] = shown
+    assert warning.startswith("smtpPort: AWS blocks port 25")
+    assert "Use 587" in warning
 
 
 def test_settings_know_nothing_of_pulumi():

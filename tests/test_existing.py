@@ -1,0 +1,235 @@
+"""What AWS has, or has not, is looked up before anything is made; what does not fit is refused by its key."""
+
+import boto3
+import pulumi
+import pytest
+
+from configuration import red_hat
+from tests.conftest import dev_config
+from tests.engine import run_program
+
+KEPT = {
+    "serverDataVolumeId": "vol-0123456789abcdef1",
+    "registryDataVolumeId": "vol-0123456789abcdef2",
+    "balancerAddressId": "eipalloc-0123456789abcdef0",
+}
+DOMAIN = {"domain": "git.example.com", "hostedZoneId": "Z0123456789ABC"}
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Runs the program, which has to refuse before it registers anything; brings the lines of its refusal."""
+
+    def run(settings, existing) -> list[str]:
+        registered = []
+        monkeypatch.setattr("tests.engine.Registered", lambda *of: registered.append(of))
+        with pytest.raises(pulumi.RunError) as refusal:
+            run_program(dev_config(**settings), existing=existing)
+        assert registered == []
+        return [line.removeprefix("- ") for line in str(refusal.value).splitlines()[1:]]
+
+    return run
+
+
+ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large"}
+
+
+def test_a_type_that_the_zone_has_not_is_refused_with_the_command_that_lists_those_it_has(refused):
+    [problem] = refused({"serverInstanceType": "m6i.xlage"}, {"offered": ["t3.small", "t3.large"]})
+    assert problem.startswith("serverInstanceType: AWS offers no 'm6i.xlage' in eu-central-1a. ")
+    assert "aws ec2 describe-instance-type-offerings" in problem
+    assert "Values=eu-central-1a" in problem
+
+
+def test_nothing_more_is_asked_about_a_type_that_is_not_offered():
+    with pytest.raises(pulumi.RunError) as refusal:
+        run_program(dev_config(availabilityZone="eu-central-1c"), existing={"offered": []})
+    for role, name in ALL_TYPES.items():
+        assert f"- {role}InstanceType: AWS offers no {name!r} in eu-central-1c" in str(refusal.value)
+
+
+ARM = {"supportedArchitectures": ["arm64"]}
+APPLE = {"supportedArchitectures": ["arm64_mac"], "hypervisor": None, "bareMetal": True}
+XEN = {"ebsNvmeSupport": "unsupported", "hypervisor": "xen"}
+OLD = {**XEN, "supportedArchitectures": ["i386", "x86_64"]}
+XEN_WITH_LOCAL_NVME = {"ebsNvmeSupport": "supported", "hypervisor": "xen"}
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "reason"),
+    [
+        ("m7g.xlarge", ARM, "is for arm64, the packages and images are for x86_64"),
+        ("mac2.metal", APPLE, "is for arm64_mac, the packages and images are for x86_64"),
+        *[(name, OLD, "is not of the Nitro system (hypervisor: xen)") for name in ("t2.xlarge", "c3.xlarge")],
+        *[
+            (name, XEN, "is not of the Nitro system (hypervisor: xen)")
+            for name in ("p2.xlarge", "g3.4xlarge", "x1.16xlarge", "h1.2xlarge", "f1.2xlarge")
+        ],
+        ("i3.xlarge", XEN_WITH_LOCAL_NVME, "is not of the Nitro system (hypervisor: xen)"),
+    ],
+)
+def test_a_type_on_which_the_program_does_not_work_is_refused_whatever_it_is_called(refused, name, found, reason):
+    settings = {f"{role}InstanceType": name for role in ALL_TYPES}
+    problems = refused(settings, found)
+    assert [problem.split(":")[0] for problem in problems] == list(settings)
+    for problem in problems:
+        assert f"{name!r} {reason}" in problem
+        assert problem.endswith("Use for example m6i.xlarge.")
+
+
+def test_a_server_with_less_memory_than_gitlab_needs_is_refused_and_other_machines_are_not(refused):
+    settings = {"serverInstanceType": "t3.nano", "registryInstanceType": "t3.nano"}
+    [problem] = refused(settings, {"memorySize": 512})
+    assert problem == (
+        "serverInstanceType: 't3.nano' has 0.5 GiB of memory, GitLab needs 8 GiB. Use for example m6i.xlarge."
+    )
+    run_program(dev_config(), existing={"memorySize": 8192})
+
+
+def test_bare_metal_of_the_nitro_system_is_taken():
+    run_program(dev_config(), existing={"hypervisor": None, "bareMetal": True})
+
+
+def test_there_is_one_look_at_the_zone_and_one_at_each_type_of_machine(graph):
+    [offerings] = graph.asked("aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings")
+    assert offerings["locationType"] == "availability-zone"
+    assert {"name": "location", "values": ["eu-central-1a"]} in offerings["filters"]
+    types = sorted(ALL_TYPES.values())
+    assert {"name": "instance-type", "values": types} in offerings["filters"]
+    assert [each["instanceType"] for each in graph.asked("aws:ec2/getInstanceType:getInstanceType")] == types
+    one = run_program(dev_config(**{f"{role}InstanceType": "m6i.xlarge" for role in ALL_TYPES}))
+    assert len(one.asked("aws:ec2/getInstanceType:getInstanceType")) == 1
+
+
+def test_a_volume_that_another_machine_has_is_refused(refused):
+    problems = refused(KEPT, {"holds": "server-other"})
+    assert problems[0].startswith(
+        "serverDataVolumeId: 'vol-0123456789abcdef1' is attached to i-0123456789abcdef0, and that is not this stack's "
+        "server-test. Destroy the stack that uses it, or detach it, first"
+    )
+    assert problems[1].startswith("registryDataVolumeId: 'vol-0123456789abcdef2' is attached to i-0123456789abcdef0")
+
+
+def test_a_volume_that_this_stack_has_adopted_is_its_own():
+    """The second `up` of a stack finds the volume in its own machine."""
+    settings = {"serverDataVolumeId": KEPT["serverDataVolumeId"]}
+    adopted = run_program(dev_config(**settings), existing={"holds": "server-test"})
+    assert adopted.resources
+    states = {tuple(each["instanceStateNames"]) for each in adopted.asked("aws:ec2/getInstances:getInstances")}
+    assert states == {("pending", "running", "shutting-down", "stopping", "stopped")}
+
+
+def test_the_registrys_machine_does_not_excuse_the_servers_volume(refused):
+    [problem] = refused({"serverDataVolumeId": "vol-0123456789abcdef1"}, {"holds": "registry-test"})
+    assert problem.startswith("serverDataVolumeId: 'vol-0123456789abcdef1' is attached")
+
+
+IN_USE = {"associationId": "eipassoc-0123456789abcdef0"}
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [{}, {"network": "gitlab-other"}, {"network": "gitlab-test", "interfaceType": "interface"}],
+    ids=["no network of the program", "another stack's", "a machine's"],
+)
+def test_an_address_that_something_else_has_is_refused(refused, existing):
+    settings = {"balancerAddressId": KEPT["balancerAddressId"]}
+    [problem] = refused(settings, {**IN_USE, **existing})
+    assert problem.startswith(
+        "balancerAddressId: 'eipalloc-0123456789abcdef0' (203.0.113.9) is associated with eni-0123456789abcdef0 "
+        "('ELB net/gitlab-1234567/0123456789abcdef'), and that is not this stack's load balancer. "
+        "Destroy the stack that uses it, or disassociate it, first"
+    )
+
+
+def test_an_address_that_this_stack_has_adopted_is_its_own():
+    """The second `up` of a stack finds the address at its own load balancer."""
+    settings = {"balancerAddressId": KEPT["balancerAddressId"]}
+    assert run_program(dev_config(**settings), existing={**IN_USE, "network": "gitlab-test"}).resources
+
+
+def test_nobody_is_asked_who_has_an_address_that_nothing_has():
+    free = run_program(dev_config(balancerAddressId=KEPT["balancerAddressId"]))
+    assert not free.asked("aws:ec2/getNetworkInterface:getNetworkInterface")
+
+
+@pytest.mark.parametrize("zone", ["git.example.com", "example.com", "com", "example.com."])
+def test_a_public_zone_in_which_the_domain_lies_is_taken(zone):
+    assert run_program(dev_config(**DOMAIN), existing={"name": zone}).asked("aws:route53/getZone:getZone")
+
+
+@pytest.mark.parametrize("zone", ["example.org", "ample.com", "www.git.example.com"])
+def test_a_zone_that_does_not_hold_the_domain_is_refused(refused, zone):
+    [problem] = refused(DOMAIN, {"name": zone})
+    assert problem == (
+        f"hostedZoneId: 'Z0123456789ABC' holds {zone}, and the domain git.example.com is not in it. "
+        "Name the zone that holds it."
+    )
+
+
+def test_a_private_zone_is_refused(refused):
+    [problem] = refused(DOMAIN, {"privateZone": True})
+    assert problem.startswith("hostedZoneId: 'Z0123456789ABC' is a private zone")
+    assert problem.endswith("Name the public zone of example.com.")
+
+
+def test_a_zone_that_does_not_exist_is_refused_by_its_key(monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(pulumi.log, "error", shown.append)
+    with pytest.raises(LookupError):
+        run_program(dev_config(**DOMAIN), existing=None)
+    [problem] = shown
+    assert problem.startswith("hostedZoneId: AWS did not find 'Z0123456789ABC'")
+    assert problem.endswith("Leave it empty and make the domain's record yourself.")
+
+
+@pytest.mark.parametrize(
+    ("region", "account"),
+    [
+        ("eu-central-1", "309956199498"),
+        ("mx-central-1", "309956199498"),
+        ("us-gov-west-1", "219670896067"),
+        ("us-gov-east-1", "219670896067"),
+        ("cn-north-1", "841258680906"),
+        ("cn-northwest-1", "841258680906"),
+    ],
+)
+def test_red_hats_images_are_looked_for_under_its_account_in_the_regions_partition(region, account):
+    graph = run_program(dev_config(aws__region=region, availabilityZone=f"{region}a"))
+    [image] = graph.asked("aws:ec2/getAmi:getAmi")
+    assert image["owners"] == [account]
+
+
+@pytest.mark.parametrize("region", ["us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1", "eusc-de-east-1"])
+def test_where_red_hats_account_is_not_known_an_image_has_to_be_named(refused, region):
+    where = {"aws__region": region, "availabilityZone": f"{region}a"}
+    [problem] = refused(where, {})
+    assert problem == (
+        f"amiId: missing, and Red Hat's account is not known in {region}, so its images cannot be found. "
+        "Set amiId to one of RHEL 8.10 for x86_64."
+    )
+    assert run_program(dev_config(**where, amiId="ami-0fedcba9876543210")).resources
+
+
+def test_every_partition_of_aws_that_is_known_to_its_sdk_is_told_from_the_others():
+    known = {"aws": "309956199498", "aws-cn": "841258680906", "aws-us-gov": "219670896067"}
+    sdk = boto3.Session()
+    for partition in sdk.get_available_partitions():
+        for region in sdk.get_available_regions("ec2", partition_name=partition):
+            if partition in known:
+                assert red_hat.account(region) == known[partition]
+            else:
+                with pytest.raises(LookupError):
+                    red_hat.account(region)
+
+
+def test_one_refusal_names_what_is_wrong_with_rules_machines_volumes_and_zone(refused):
+    networks = [f"203.0.113.{number}/32" for number in range(19)]
+    problems = refused({"clientCidrs": networks, **KEPT, **DOMAIN}, {"memorySize": 512, "size": 999, "name": "x.org"})
+    assert [problem.split(":")[0] for problem in problems] == [
+        "clientCidrs",
+        "serverInstanceType",
+        "serverDataVolumeSize",
+        "registryDataVolumeSize",
+        "hostedZoneId",
+    ]
