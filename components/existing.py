@@ -19,6 +19,8 @@ SERVER_MEMORY = 8
 BALANCER_INTERFACE = "network_load_balancer"
 """What the EC2 API calls the type of a network load balancer's interface (DescribeNetworkInterfaces)."""
 
+OFFERINGS = "aws ec2 describe-instance-type-offerings --location-type availability-zone"
+
 NOT_TERMINATED = ("pending", "running", "shutting-down", "stopping", "stopped")
 
 
@@ -48,25 +50,31 @@ def check_existing(settings: Settings) -> None:
 
 def _instance_type_problems(machines: dict[Place, MachineSettings], zone: str) -> list[str]:
     names = {f"{role}InstanceType": machine.instance_type for role, machine in machines.items()}
+    types = sorted(set(names.values()))
     offered = aws.ec2.get_instance_type_offerings(
         location_type="availability-zone",
         filters=[
             aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="location", values=[zone]),
-            aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=sorted(set(names.values()))),
+            aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=types),
         ],
     ).instance_types
     # Only of what is there: an unknown type would end the program with an error that names no key.
     found = {name: aws.ec2.get_instance_type(instance_type=name) for name in sorted(set(offered or ()))}
+    list_them = f"{OFFERINGS} --filters Name=location,Values={zone}"
+    if not found:
+        return [
+            f"availabilityZone: AWS offers no {' and no '.join(types)} in {zone!r}. Use another zone of the region, of "
+            f"those in: aws ec2 describe-availability-zones; or types that this one has, of those in: {list_them}"
+        ]
     problems = []
     for key, name in names.items():
-        if name not in found:
-            problems.append(
-                f"{key}: AWS offers no {name!r} in {zone}. Check the spelling of both, or use a type that this "
-                "prints: aws ec2 describe-instance-type-offerings --location-type availability-zone "
-                f"--filters Name=location,Values={zone}"
-            )
-        else:
+        if name in found:
             problems += _instance_type_problem(key, name, found[name])
+        else:
+            problems.append(
+                f"{key}: AWS offers no {name!r} in {zone}. Correct it, use another type, or another availabilityZone. "
+                f"What the zone has: {list_them}"
+            )
     return problems
 
 
@@ -184,7 +192,7 @@ def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     try:
         zone = aws.route53.get_zone(zone_id=zone_id)
     except Exception:
-        return _not_found(key, zone_id, "Leave it empty and make the domain's record yourself.")
+        return _not_found(key, zone_id, "Leave it empty and make the domain's record yourself.", where="account")
     problems = []
     name = zone.name.rstrip(".")
     if not f".{domain}".endswith(f".{name}"):
@@ -199,8 +207,8 @@ def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     return problems
 
 
-def _not_found(key: str, value: str, remedy: str) -> list[str]:
-    problem = f"{key}: AWS did not find {value!r} in this region. {remedy}"
+def _not_found(key: str, value: str, remedy: str, *, where: str = "region") -> list[str]:
+    problem = f"{key}: AWS did not find {value!r} in this {where}. {remedy}"
     # A failed invoke ends the program with its own error, whatever is raised afterwards; this is shown beside it.
     pulumi.log.error(problem)
     return [problem]

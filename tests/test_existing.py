@@ -41,11 +41,13 @@ def test_a_type_that_the_zone_has_not_is_refused_with_the_command_that_lists_tho
     assert "Values=eu-central-1a" in problem
 
 
-def test_nothing_more_is_asked_about_a_type_that_is_not_offered():
-    with pytest.raises(pulumi.RunError) as refusal:
-        run_program(dev_config(availabilityZone="eu-central-1c"), existing={"offered": []})
-    for role, name in ALL_TYPES.items():
-        assert f"- {role}InstanceType: AWS offers no {name!r} in eu-central-1c" in str(refusal.value)
+def test_a_zone_that_has_none_of_the_types_is_refused(refused):
+    [problem] = refused({"availabilityZone": "eu-central-1x"}, {"offered": []})
+    assert problem.startswith(
+        "availabilityZone: AWS offers no m6i.xlarge and no t3.large and no t3.small in 'eu-central-1x'. "
+        "Use another zone of the region"
+    )
+    assert "aws ec2 describe-availability-zones" in problem
 
 
 ARM = {"supportedArchitectures": ["arm64"]}
@@ -179,7 +181,7 @@ def test_a_zone_that_does_not_exist_is_refused_by_its_key(monkeypatch):
     with pytest.raises(LookupError):
         run_program(dev_config(**DOMAIN), existing=None)
     [problem] = shown
-    assert problem.startswith("hostedZoneId: AWS did not find 'Z0123456789ABC'")
+    assert problem.startswith("hostedZoneId: AWS did not find 'Z0123456789ABC' in this account. ")
     assert problem.endswith("Leave it empty and make the domain's record yourself.")
 
 

@@ -5,12 +5,14 @@ from typing import Any
 
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
+from moto.route53.models import route53_backends
+from moto.utilities.utils import get_partition
 
 
 def put(existing: Mapping[str, Any]) -> None:
-    """Put images, volumes and addresses into moto's memory under the ids given, in every one of `regions`.
+    """Put images, volumes, addresses and hosted zones into moto's memory under the ids given, in each of `regions`.
 
-    `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`.
+    `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`; `hosted_zones` `id` and `name`.
     """
     for region in existing["regions"]:
         backend = ec2_backends[DEFAULT_ACCOUNT_ID][region]
@@ -22,6 +24,8 @@ def put(existing: Mapping[str, Any]) -> None:
                 _put_volume(backend, **given)
         for allocation_id in existing["addresses"]:
             backend.allocate_address("vpc").allocation_id = allocation_id
+        for given in existing["hosted_zones"]:
+            _put_hosted_zone(get_partition(region), **given)
 
 
 def _put_image(backend: Any, image_id: str) -> None:
@@ -37,3 +41,13 @@ def _put_volume(backend: Any, id: str, size: int, zone: str) -> None:
     del backend.volumes[volume.id]
     volume.id = id
     backend.volumes[id] = volume
+
+
+def _put_hosted_zone(partition: str, id: str, name: str) -> None:
+    backend = route53_backends[DEFAULT_ACCOUNT_ID][partition]
+    if id in backend.zones:
+        return
+    zone = backend.create_hosted_zone(name=f"{name}.", private_zone=False)
+    del backend.zones[zone.resource_id]
+    zone.resource_id = id
+    backend.zones[id] = zone

@@ -21,16 +21,18 @@ from moto.core.utils import utcnow
 from moto.ec2.exceptions import DependencyViolationError, EC2ClientError, TagLimitExceeded
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models import iam_instance_profile as profile_models
-from moto.ec2.models.amis import Ami
+from moto.ec2.models.amis import Ami, AmiBackend
 from moto.ec2.models.elastic_block_store import Volume
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.responses import instances as instance_responses
 from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
+from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.elbv2 import models as elbv2_models
 from moto.elbv2.exceptions import ELBClientError, TooManyTagsError
 from moto.elbv2.models import (
@@ -42,6 +44,7 @@ from moto.elbv2.models import (
     elbv2_backends,
 )
 from moto.iam.exceptions import NotFoundException
+from moto.utilities.utils import get_partition
 
 from lab.cloud.network import INTERNET
 
@@ -50,6 +53,7 @@ ELASTIC_QUOTA = 5  # addresses per region, AWS's default
 TAG_LIMIT = 50  # tags a resource
 USER_DATA_LIMIT = 16384  # bytes, before base64
 ROOT_SIZE = 10  # GiB, of the RHEL images
+RED_HAT = {"aws": "309956199498", "aws-cn": "841258680906", "aws-us-gov": "219670896067"}  # accounts, by partition
 PROFILE_DELAY = 12  # seconds until EC2 knows of a new instance profile; the Terraform provider waits 5 unasked
 RESERVED_ADDRESSES = 4  # at the start of a subnet; the last one is reserved too
 
@@ -142,6 +146,86 @@ def images_keys_and_types_must_exist() -> None:
     moto.settings.ENABLE_AMI_VALIDATION = True
     moto.settings.ENABLE_KEYPAIR_VALIDATION = True
     moto.settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
+
+
+@_patch
+def machines_fit_their_image_and_their_zone() -> None:
+    """A type runs images of its own architecture, in zones that have it. (moto starts any type anywhere.)"""
+    original = EC2Backend.run_instances
+
+    def run_instances(self: Any, image_id: str, *args: Any, **kwargs: Any) -> Any:
+        name, image = kwargs["instance_type"], self.amis.get(image_id)
+        known = [found for found in self.instance_types if found.name == name]
+        architectures = known[0]["ProcessorInfo"]["SupportedArchitectures"] if known else []
+        if known and image and image.architecture not in architectures:
+            raise EC2ClientError(
+                "InvalidParameterValue",
+                f"The architecture '{','.join(architectures)}' of the specified instance type does not match the "
+                f"architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that "
+                "have matching architectures, and try again. You can use 'describe-instance-types' or "
+                "'describe-images' to discover the architecture of the instance type or AMI.",
+            )
+        zone = zone_of(self, kwargs)
+        offers = self.describe_instance_type_offerings("availability-zone", {"instance-type": [name]})
+        zones = sorted(offer["Location"] for offer in offers)
+        if known and zone and zone not in zones:
+            raise EC2ClientError(
+                "Unsupported",
+                f"Your requested instance type ({name}) is not supported in your requested Availability Zone ({zone}). "
+                "Please retry your request by not specifying an Availability Zone or choosing "
+                f"{', '.join(zones)}.",
+            )
+        return original(self, image_id, *args, **kwargs)
+
+    def zone_of(ec2: Any, asked: dict[str, Any]) -> str | None:
+        first: dict[str, Any] = next(iter(asked.get("nics") or []), {})
+        if interface := first.get("NetworkInterfaceId"):
+            return str(ec2.get_network_interface(interface).subnet.availability_zone)
+        subnet = first.get("SubnetId") or asked.get("subnet_id")
+        return str(ec2.get_subnet(subnet).availability_zone) if subnet else None
+
+    EC2Backend.run_instances = run_instances
+
+
+@_patch
+def regions_that_moto_has_no_list_of() -> None:
+    """Which zone offers which types is in moto for most regions. In one that it has no list of, every zone offers every
+    type: for previews, which are the only ones to go there."""
+    original = EC2Backend.describe_instance_type_offerings
+
+    def describe_instance_type_offerings(self: Any, location_type: str | None = None, filters: Any = None) -> Any:
+        if location_type == "availability-zone" and self.region_name not in INSTANCE_TYPE_OFFERINGS[location_type]:
+            everywhere = [
+                {"InstanceType": found.name, "Location": zone.name, "LocationType": location_type}
+                for found in self.instance_types
+                for zone in self.zones.get(self.region_name, ())
+            ]
+            return [offer for offer in everywhere if self.matches_filters(offer, filters or {}, location_type)]
+        return original(self, location_type, filters)
+
+    EC2Backend.describe_instance_type_offerings = describe_instance_type_offerings
+
+
+@_patch
+def red_hats_account_in_each_partition() -> None:
+    """In China and in GovCloud, Red Hat has other accounts (moto has one list of images for all regions)."""
+    original = AmiBackend._load_amis
+
+    def load(self: Any) -> None:
+        original(self)
+        owner = RED_HAT.get(get_partition(self.region_name))
+        for image in self.amis.values():
+            if owner and image.owner_id == RED_HAT["aws"]:
+                image.owner_id = owner
+
+    AmiBackend._load_amis = load
+
+
+@_patch
+def instances_are_found_by_their_volumes() -> None:
+    """DescribeInstances takes the filter block-device-mapping.volume-id (moto: not implemented)."""
+    Instance.volume_ids = property(lambda machine: [each.volume_id for each in machine.block_device_mapping.values()])
+    filter_dict_attribute_mapping["block-device-mapping.volume-id"] = "volume_ids"
 
 
 @_patch

@@ -83,4 +83,5 @@ def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:
 
 def _named(configuration: StackFile) -> list[str]:
     there = existing(configuration)
-    return [*there["images"], *(volume["id"] for volume in there["volumes"]), *there["addresses"]]
+    volumes, zones = ([each["id"] for each in there[kind]] for kind in ("volumes", "hosted_zones"))
+    return [*there["images"], *volumes, *there["addresses"], *zones]

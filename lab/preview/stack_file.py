@@ -84,12 +84,14 @@ def for_the_lab(given: Mapping[str, Any], project: Mapping[str, Any], lab: Mappi
 
 def existing(*configurations: StackFile) -> dict[str, Any]:
     """What these name of AWS: it is taken for granted that it is there, since nobody can look."""
-    images, addresses, volumes, regions = set(), set(), {}, set()
+    images, addresses, volumes, zones, regions = set(), set(), {}, {}, set()
     for given in configurations:
         values = {key.partition(":")[2]: value for key, value in {**given.defaults, **given.values}.items()}
         regions.add(values.get("region"))
         images.add(values.get("amiId"))
         addresses.add(values.get("balancerAddressId"))
+        if zone_id := values.get("hostedZoneId"):
+            zones[zone_id] = {"id": zone_id, "name": str(values.get("domain") or "")}
         for role in ("server", "registry"):
             if volume_id := values.get(f"{role}DataVolumeId"):
                 size, zone = values.get(f"{role}DataVolumeSize"), values.get("availabilityZone")
@@ -99,6 +101,7 @@ def existing(*configurations: StackFile) -> dict[str, Any]:
         "images": sorted(filter(None, images)),
         "addresses": sorted(filter(None, addresses)),
         "volumes": [volumes[volume_id] for volume_id in sorted(volumes)],
+        "hosted_zones": [zones[zone_id] for zone_id in sorted(zones)],
     }
 
 

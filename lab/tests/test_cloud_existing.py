@@ -18,6 +18,7 @@ def ec2():
                 "images": ["ami-0a1b2c3d4e5f60718"],
                 "addresses": ["eipalloc-0123456789abcdef0"],
                 "volumes": [{"id": "vol-0123456789abcdef0", "size": 200, "zone": f"{REGION}a"}],
+                "hosted_zones": [{"id": "Z0123456789ABC", "name": "git.example.com"}],
             }
         )
         yield boto3.client("ec2", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
@@ -42,3 +43,11 @@ def test_a_volume_is_there_encrypted_and_in_its_zone(ec2):
 def test_an_address_is_there(ec2):
     [address] = ec2.describe_addresses(AllocationIds=["eipalloc-0123456789abcdef0"])["Addresses"]
     assert address["PublicIp"]
+
+
+@pytest.mark.usefixtures("ec2")
+def test_a_hosted_zone_is_there_public_and_holds_the_domain():
+    route53 = boto3.client("route53", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+    zone = route53.get_hosted_zone(Id="Z0123456789ABC")["HostedZone"]
+    assert (zone["Name"], zone["Config"]["PrivateZone"]) == ("git.example.com.", False)
+    assert route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId="Z0123456789ABC")

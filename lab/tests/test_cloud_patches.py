@@ -118,6 +118,72 @@ def test_unknown_image_key_or_type_is_refused(cloud):
     refused("InvalidInstanceType.NotFound", cloud.run, InstanceType="t3.enormous")
 
 
+def test_a_machine_is_of_its_images_architecture_and_in_a_zone_that_has_its_type(cloud):
+    refused("InvalidParameterValue", cloud.run, InstanceType="m7g.large")
+    assert cloud.run(InstanceType="m6i.large")
+    away = boto3.client("ec2", "us-east-1", aws_access_key_id="lab", aws_secret_access_key="lab")
+    vpc = away.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
+    made = away.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24", AvailabilityZone="us-east-1e")
+    subnet = made["Subnet"]["SubnetId"]
+    interface = away.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    arguments = {"ImageId": cloud.image, "InstanceType": "m6i.large", "MinCount": 1, "MaxCount": 1}
+    refused("Unsupported", away.run_instances, SubnetId=subnet, **arguments)
+    refused(
+        "Unsupported",
+        away.run_instances,
+        NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": interface}],
+        **arguments,
+    )
+
+
+@pytest.mark.parametrize(
+    ("region", "zone", "types"),
+    [
+        ("us-east-1", "us-east-1a", {"m6i.xlarge", "t3.small"}),
+        ("us-east-1", "us-east-1e", set()),
+        ("us-east-1", "us-east-1z", set()),
+        ("mx-central-1", "mx-central-1a", {"m6i.xlarge", "t3.small"}),
+        ("us-gov-west-1", "us-gov-west-1a", {"m6i.xlarge", "t3.small"}),
+    ],
+)
+def test_which_types_a_zone_offers(region, zone, types):
+    with mock_aws():
+        ec2 = boto3.client("ec2", region, aws_access_key_id="lab", aws_secret_access_key="lab")
+        offered = ec2.describe_instance_type_offerings(
+            LocationType="availability-zone",
+            Filters=[
+                {"Name": "location", "Values": [zone]},
+                {"Name": "instance-type", "Values": ["m6i.xlarge", "t3.small", "m6i.xlage"]},
+            ],
+        )["InstanceTypeOfferings"]
+    assert {each["InstanceType"] for each in offered} == types
+
+
+@pytest.mark.parametrize(
+    ("region", "account"),
+    [("eu-central-1", "309956199498"), ("us-gov-west-1", "219670896067"), ("cn-north-1", "841258680906")],
+)
+def test_red_hat_has_an_account_in_each_partition(region, account):
+    with mock_aws():
+        ec2 = boto3.client("ec2", region, aws_access_key_id="lab", aws_secret_access_key="lab")
+        pattern = {"Name": "name", "Values": ["RHEL-8.10*_HVM-*-x86_64-*-Hourly2-GP3"]}
+        assert len(ec2.describe_images(Owners=[account], Filters=[pattern])["Images"]) == 3
+
+
+def test_a_machine_is_found_by_its_volume(cloud):
+    machine, volume = cloud.run(), cloud.volume()
+    settle()
+
+    def holders():
+        by_volume = {"Name": "block-device-mapping.volume-id", "Values": [volume]}
+        found = cloud.ec2.describe_instances(Filters=[by_volume])["Reservations"]
+        return [each["InstanceId"] for reservation in found for each in reservation["Instances"]]
+
+    assert holders() == []
+    cloud.ec2.attach_volume(VolumeId=volume, InstanceId=machine, Device="/dev/sdf")
+    assert holders() == [machine]
+
+
 def test_metadata_options_that_are_not_named_stay_as_they_were(cloud):
     instance_id = cloud.run(MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 2})
     changed = cloud.ec2.modify_instance_metadata_options(InstanceId=instance_id, HttpPutResponseHopLimit=1)

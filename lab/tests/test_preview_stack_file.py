@@ -100,6 +100,8 @@ def test_what_the_settings_name_is_taken_to_be_there():
             gitlab__availabilityZone="eu-central-1a",
             gitlab__serverDataVolumeId="vol-1",
             gitlab__balancerAddressId="eipalloc-1",
+            gitlab__domain="git.example.com",
+            gitlab__hostedZoneId="Z1",
         )
     )
     assert found == {
@@ -107,6 +109,7 @@ def test_what_the_settings_name_is_taken_to_be_there():
         "images": ["ami-1"],
         "addresses": ["eipalloc-1"],
         "volumes": [{"id": "vol-1", "size": 100, "zone": "eu-central-1a"}],
+        "hosted_zones": [{"id": "Z1", "name": "git.example.com"}],
     }
 
 

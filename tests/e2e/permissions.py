@@ -36,6 +36,7 @@ EXISTING = {
     "images": [IMAGE],
     "volumes": [{"id": VOLUME, "size": 100, "zone": f"{REGION}a"}],
     "addresses": [ADDRESS],
+    "hosted_zones": [],
 }
 """What is in AWS before the stack is."""
 

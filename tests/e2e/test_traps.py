@@ -280,18 +280,18 @@ def test_a29_a_rule_whose_description_has_an_apostrophe_is_refused():
     )
 
 
-def test_a30_a_security_group_takes_no_more_than_sixty_rules_in_a_direction():
+def test_a30_a_security_group_takes_no_more_than_sixty_rules_a_direction():
     refused(
         {
             "configuration/flows.py": [
+                ("RULE_LIMIT = 60", "RULE_LIMIT = 600"),
                 (
-                    '    yield Flow(Place.RUNNER, Place.INTERNET, 80, "plain HTTP downloads of jobs")\n',
-                    "    for port in range(8000, 8060):\n"
-                    '        yield Flow(Place.RUNNER, Place.INTERNET, port, "plain HTTP downloads of jobs")\n',
-                )
+                    "Place.CLIENTS: settings.client_cidrs,",
+                    'Place.CLIENTS: (*settings.client_cidrs, *(f"203.0.113.{number}/32" for number in range(18))),',
+                ),
             ]
         },
-        "RulesPerSecurityGroupLimitExceeded: The maximum number of rules per security group has been reached.",
+        "RulesPerSecurityGroupLimitExceeded",
     )
 
 
