@@ -45,6 +45,11 @@ ASKED_BY_AWS = {
 }
 """What a service of AWS asks others for in the caller's name, by action: no record of the provider's calls has it."""
 
+NOT_NEEDED = {
+    "route53:ListHostedZones": "provider 5 looks through all zones for one; later ones ask for the one (its PR 39671)",
+}
+"""What was recorded and no policy has, and why."""
+
 LOOKED_UP = {
     "aws:ebs/getVolume:getVolume": ("ec2:DescribeVolumes",),
     "aws:ec2/getAmi:getAmi": ("ec2:DescribeImages",),
@@ -80,7 +85,7 @@ def test_the_policy_for_up_allows_what_was_recorded_and_what_no_record_shows_and
     asked = {action for action in recorded(*OPERATIONS) if action in ASKED_BY_AWS}
     assert asked == set(ASKED_BY_AWS)
     in_the_callers_name = set().union(*(ASKED_BY_AWS[action] for action in asked))
-    assert allowed("up") == recorded(*OPERATIONS) | set(NOT_RECORDED) | in_the_callers_name
+    assert allowed("up") == recorded(*OPERATIONS) - set(NOT_NEEDED) | set(NOT_RECORDED) | in_the_callers_name
     assert not recorded(*OPERATIONS) & set(NOT_RECORDED)
 
 
@@ -98,7 +103,7 @@ def test_volumes_of_an_account_with_a_key_of_its_own_may_be_made_and_grants_are_
 
 
 def test_the_policy_for_previews_allows_what_a_preview_and_a_refresh_call_and_that_is_reading():
-    assert allowed("preview") == recorded("preview", "refresh")
+    assert allowed("preview") == recorded("preview", "refresh") - set(NOT_NEEDED)
     assert not [action for action in allowed("preview") if not re.search(r":(Describe|Get|List)", action)]
 
 

@@ -73,6 +73,8 @@ def test_an_action_of_the_query_protocol_is_named_with_the_service_it_is_signed_
         ("POST", "/2013-04-01/hostedzone/Z1/rrset", "ChangeResourceRecordSets"),
         ("GET", "/2013-04-01/hostedzone/Z1/rrset", "ListResourceRecordSets"),
         ("GET", "/2013-04-01/hostedzone/Z1", "GetHostedZone"),
+        ("GET", "/2013-04-01/hostedzone", "ListHostedZones"),
+        ("GET", "/2013-04-01/tags/hostedzone/Z1", "ListTagsForResource"),
         ("GET", "/2013-04-01/change/C1", "GetChange"),
         ("DELETE", "/2013-04-01/hostedzone/Z1", "DELETE /2013-04-01/hostedzone/Z1"),
     ],
