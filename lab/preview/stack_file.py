@@ -3,8 +3,9 @@
 import base64
 import binascii
 import json
+import os.path
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,14 +85,15 @@ def for_the_lab(given: Mapping[str, Any], project: Mapping[str, Any], lab: Mappi
 
 def existing(*configurations: StackFile) -> dict[str, Any]:
     """What these name of AWS: it is taken for granted that it is there, since nobody can look."""
-    images, addresses, volumes, zones, regions = set(), set(), {}, {}, set()
+    images, addresses, volumes, regions = set(), set(), {}, set()
+    domains: dict[str, list[str]] = {}  # by hosted zone
     for given in configurations:
         values = {key.partition(":")[2]: value for key, value in {**given.defaults, **given.values}.items()}
         regions.add(values.get("region"))
         images.add(values.get("amiId"))
         addresses.add(values.get("balancerAddressId"))
         if zone_id := values.get("hostedZoneId"):
-            zones[zone_id] = {"id": zone_id, "name": str(values.get("domain") or "")}
+            domains.setdefault(zone_id, []).append(str(values.get("domain") or ""))
         for role in ("server", "registry"):
             if volume_id := values.get(f"{role}DataVolumeId"):
                 size, zone = values.get(f"{role}DataVolumeSize"), values.get("availabilityZone")
@@ -101,8 +103,14 @@ def existing(*configurations: StackFile) -> dict[str, Any]:
         "images": sorted(filter(None, images)),
         "addresses": sorted(filter(None, addresses)),
         "volumes": [volumes[volume_id] for volume_id in sorted(volumes)],
-        "hosted_zones": [zones[zone_id] for zone_id in sorted(zones)],
+        "hosted_zones": [{"id": zone_id, "name": _parent(domains[zone_id])} for zone_id in sorted(domains)],
     }
+
+
+def _parent(domains: Sequence[str]) -> str:
+    """The smallest domain that holds all of these."""
+    common = os.path.commonprefix([domain.split(".")[::-1] for domain in domains])
+    return ".".join(common[::-1])
 
 
 def ciphertexts(given: Mapping[str, Any], project: str) -> dict[str, Any]:

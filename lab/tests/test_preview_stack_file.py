@@ -92,6 +92,19 @@ def test_ciphertexts_can_be_compared_without_being_read():
     assert ciphertexts(given, "gitlab") == {"gitlab:smtpPassword": {"secure": "v1:a"}}
 
 
+@pytest.mark.parametrize(
+    ("domains", "zone"),
+    [
+        (["git.example.com"], "git.example.com"),
+        (["git.example.com", "gitlab.example.com"], "example.com"),
+        (["git.example.com", "example.com"], "example.com"),
+    ],
+)
+def test_a_hosted_zone_holds_the_domain_before_a_change_and_after_it(domains, zone):
+    stack_files = [made(gitlab__domain=domain, gitlab__hostedZoneId="Z1") for domain in domains]
+    assert existing(*stack_files)["hosted_zones"] == [{"id": "Z1", "name": zone}]
+
+
 def test_what_the_settings_name_is_taken_to_be_there():
     found = existing(
         made(
