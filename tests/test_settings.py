@@ -1,6 +1,7 @@
 """Bad settings are refused by name, with value and remedy, before anything exists."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -11,7 +12,7 @@ import pytest
 
 from settings import Settings, SettingsError
 from tests.conftest import dev_config, openssh_pair
-from tests.engine import PROJECT, SECRET_KEYS, run_program
+from tests.engine import PROJECT, ROOT, SECRET_KEYS, run_program
 
 OTHER_PUBLIC_KEY, OTHER_PRIVATE_KEY = openssh_pair(b"o")
 ENCRYPTED_PRIVATE_KEY = openssh_pair(cipher=b"aes256-ctr")[1]
@@ -284,6 +285,14 @@ def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypa
     [warning] = shown
     assert warning.startswith("smtpPort: AWS blocks port 25")
     assert "Use 587" in warning
+
+
+def test_the_engine_has_to_be_as_new_as_the_sdk_and_the_readme_says_both_versions():
+    [sdk] = re.findall(r"^pulumi==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert PROJECT["requiredPulumiVersion"] == f">={sdk}"
+    [on_aws] = re.findall(r"^\*\*On AWS\*\*, with (.+?):$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "Python 3.11 or newer" in on_aws
+    assert f"{sdk.rpartition('.')[0]} or newer" in on_aws
 
 
 def test_settings_know_nothing_of_pulumi():
