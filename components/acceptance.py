@@ -86,6 +86,7 @@ class Acceptance(pulumi.ComponentResource):
             ],
             triggers=[*self._triggers, pipeline.result],
             limit=300,
+            only_looks=True,
             parent=self,
         )
 
@@ -108,5 +109,6 @@ class Acceptance(pulumi.ComponentResource):
             # Who repeats a step repeats what follows it.
             triggers=[*self._triggers, *([follows.result] if follows else [])],
             shows_progress=True,
+            only_looks=True,
             parent=self,
         )

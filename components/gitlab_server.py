@@ -4,6 +4,7 @@ import json
 
 import pulumi
 
+from components.remote_host import MIGRATION_LIMIT
 from components.virtual_machine import VirtualMachine
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.package_repositories import gitlab_repository
@@ -42,6 +43,7 @@ class GitLabServer(pulumi.ComponentResource):
             payload=[gitlab_repository()],
             # One step at a time: waiting behind the key, it cannot keep the registry waiting.
             after=[token_key.command],
+            limit=MIGRATION_LIMIT,
             parent=self,
         )
         gitlab_rb = pulumi.Output.all(
@@ -56,6 +58,7 @@ class GitLabServer(pulumi.ComponentResource):
                 pulumi.Output.secret(settings.initial_root_password or ""),
             ],
             after=[installed.command],
+            limit=MIGRATION_LIMIT,
             parent=self,
         )
         prepared = host.run(

@@ -14,7 +14,9 @@ LOGIN_USER = "ec2-user"
 DIAL_ATTEMPTS = 60  # about four and a half minutes of refused connections, twenty of unanswered ones
 DIAL_TIMEOUT = 15  # seconds
 KEY_REFUSED = "unable to authenticate"  # Go's golang.org/x/crypto/ssh, by pulumi-command
-STEP_LIMIT = 45 * 60  # seconds a step may take, waiting for another one included
+STEP_LIMIT = 45 * 60  # seconds `up` waits for a step, and before that for another one that is at work
+MIGRATION_LIMIT = 6 * 60 * 60
+"""Seconds for a step that may migrate a database: pg_upgrade and the migrations of some 100 GB take hours."""
 
 
 class RemoteHost:
@@ -68,18 +70,22 @@ class RemoteHost:
         secret_result: bool = False,
         shows_progress: bool = False,
         limit: int = STEP_LIMIT,
+        only_looks: bool = False,
         name: str | None = None,
     ) -> "Step":
         """Run remote/<step>.sh with `arguments`, each part of `payload` on a line of standard input.
 
-        A changed trigger runs the step anew. `limit` in seconds. With `secret_result` its output is a secret. With
-        `shows_progress` the engine shows what the script writes to file descriptor 4, and nothing else. `name` tells
-        two runs of the same script apart.
+        A changed trigger runs the step anew. After `limit` seconds the operation fails; the step runs on, and the next
+        one on that machine waits for it. A step that `only_looks` is ended then. With `secret_result` its output is a
+        secret. With `shows_progress` the engine shows what the script writes to file descriptor 4, and nothing else.
+        `name` tells two runs of the same script apart.
         """
         step_name = name or step
         command = self._command(
             step_name.replace("_", "-"),
-            pulumi.Output.all(*arguments).apply(lambda given: step_command(step_name, limit, given)),
+            pulumi.Output.all(*arguments).apply(
+                lambda given: step_command(step_name, limit, given, ended_at_limit=only_looks)
+            ),
             pulumi.Output.all(*payload).apply(lambda parts: step_input(script(f"{step}.sh"), parts)),
             parent=parent,
             after=[self._first_contact, *after],

@@ -29,9 +29,10 @@ def first_contact_command(ports: Sequence[int]) -> str:
     return shlex.join(["sudo", "bash", "-s", "--", *map(str, ports)])
 
 
-def step_command(step: str, limit: int, arguments: Sequence[str]) -> str:
-    """Runs one step for `limit` seconds at most."""
-    return shlex.join(["sudo", "/usr/local/sbin/run-step", str(limit), step, *arguments])
+def step_command(step: str, limit: int, arguments: Sequence[str], *, ended_at_limit: bool = False) -> str:
+    """Runs one step and waits for it for `limit` seconds; then it runs on, unless it is `ended_at_limit`."""
+    options = ["--end"] if ended_at_limit else []
+    return shlex.join(["sudo", "/usr/local/sbin/run-step", *options, str(limit), step, *arguments])
 
 
 def look_command(step: str, limit: int, arguments: Sequence[str]) -> str:

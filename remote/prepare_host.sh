@@ -21,11 +21,14 @@ main() {
 write_run_step() {
     cat >/usr/local/sbin/run-step.new <<'RUN_STEP'
 #!/bin/bash
-# run-step SECONDS NAME [ARGUMENT...]: runs one step of the Pulumi program, alone on this machine, for SECONDS at most.
+# run-step [--end] SECONDS NAME [ARGUMENT...]: runs one step of the Pulumi program, alone on this machine, and waits for it for
+# SECONDS. A step that is not done by then runs on, as what installs or migrates must not be cut; with --end it is ended.
 # Standard input: size of the script in bytes, a newline, the script, then what the script reads itself (secrets).
 # The script's file descriptor 3 is the step's result, 4 says how far it is; all else goes to /var/log/gitlab-stack/NAME.log.
 set -euo pipefail
 umask 077
+end=
+if [ "$1" = --end ]; then end=yes && shift; fi
 limit=$1 name=$2
 shift 2
 read -r size
@@ -39,7 +42,26 @@ if ! flock --wait "$limit" 9; then
     exit 75
 fi
 status=0
-timeout --kill-after=30 "$limit" bash -c "umask 022; $script" "$name" "$@" 3>&1 4>&2 >"$log" 2>&1 9>&- || status=$?
+if [ -n "$end" ]; then
+    timeout --kill-after=30 "$limit" bash -c "umask 022; $script" "$name" "$@" 3>&1 4>&2 >"$log" 2>&1 9>&- || status=$?
+else
+    # A script that held the session's own output would keep the session open: it writes to files, which have no names any more.
+    result=$(mktemp) progress=$(mktemp)
+    exec 5>"$progress" 7>"$result"
+    exec 6<"$progress" 8<"$result"
+    rm "$result" "$progress"
+    # The shell around the script holds the lock until the script has ended; nothing that the script leaves behind does.
+    (bash -c "umask 022; $script" "$name" "$@" 3>&7 4>&5 5>&- 6<&- 7>&- 8<&- 9>&- || exit "$?") <&0 >"$log" 2>&1 &
+    worker=$!
+    if ! timeout "$limit" tail --sleep-interval=0.1 --pid="$worker" --lines=+1 --follow <&6 >&2 9>&-; then
+        echo "$name still runs on $(hostname) after $limit s and is not ended. Run pulumi up again: it waits for it." >&2
+        echo "How far it is: tail -f $log. Last lines:" >&2
+        tail -n 20 "$log" >&2
+        exit 75
+    fi
+    wait "$worker" || status=$?
+    [ "$status" -ne 0 ] || cat <&8
+fi
 if [ "$status" -ne 0 ]; then
     [ "$status" -ne 124 ] || echo "$name did not finish within $limit s on $(hostname)" >&2
     echo "$name failed on $(hostname); end of $log:" >&2

@@ -358,6 +358,13 @@ def test_a_step_waits_for_the_one_it_needs(graph, earlier, later):
     assert graph.comes_after(graph.step(later), graph.step(earlier))
 
 
+def test_steps_that_only_look_are_ended_at_their_limit_and_what_may_migrate_a_database_has_hours(graph):
+    ended = {command.name for command in graph.of_type(COMMAND) if "run-step --end " in command.inputs["create"]}
+    assert ended == {*WALKS, "registry-find-image"}
+    for step in ("server-install-gitlab", "server-configure-gitlab"):
+        assert re.search(r"run-step (\d+) ", graph.step(step).inputs["create"])[1] == str(6 * 3600)
+
+
 def test_the_registry_does_not_wait_for_gitlab_to_install(graph):
     assert not graph.comes_after(graph.step("registry-run-registry"), graph.step("server-install-gitlab"))
 

@@ -3,7 +3,10 @@
 import fcntl
 import os
 import re
+import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from configuration import remote_step
-from configuration.remote_step import REMOTE, script, step_input
+from configuration.remote_step import REMOTE, script, step_command, step_input
 from tests.shell import check_shell
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
@@ -63,9 +66,12 @@ def run_step(tmp_path):
         .replace("/run/gitlab-stack.lock", str(tmp_path / "lock"))
     )
 
-    def run(step_script: str, *arguments: str, payload=(), limit: int = 20) -> subprocess.CompletedProcess[str]:
+    def run(
+        step_script: str, *arguments: str, payload=(), limit: int = 20, only_looks: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        _, _, *told = shlex.split(step_command("a_step", limit, arguments, ended_at_limit=only_looks))
         return subprocess.run(
-            ["bash", "-c", program, "run-step", str(limit), "a_step", *arguments],
+            ["bash", "-c", program, "run-step", *told],
             input=step_input(step_script, payload),
             text=True,
             capture_output=True,
@@ -76,13 +82,19 @@ def run_step(tmp_path):
     return run
 
 
-def test_a_step_gets_its_arguments_and_payload_and_answers_on_descriptor_three(run_step):
-    done = run_step('read -r secret; echo noise; echo "$1 $(base64 -d <<<"$secret")" >&3', "given", payload=["käse"])
+either_kind = pytest.mark.parametrize("only_looks", [False, True], ids=["changes", "looks"])
+
+
+@either_kind
+def test_a_step_gets_its_arguments_and_payload_and_answers_on_descriptor_three(run_step, only_looks):
+    answer = 'read -r secret; echo noise; echo "$1 $(base64 -d <<<"$secret")" >&3'
+    done = run_step(answer, "given", payload=["käse"], only_looks=only_looks)
     assert (done.returncode, done.stdout, done.stderr) == (0, "given käse\n", "")
 
 
-def test_a_step_tells_how_far_it_is_on_descriptor_four_alone(run_step):
-    done = run_step("echo noise; echo noise >&2; echo waiting >&4; echo result >&3")
+@either_kind
+def test_a_step_tells_how_far_it_is_on_descriptor_four_alone(run_step, only_looks):
+    done = run_step("echo noise; echo noise >&2; echo waiting >&4; echo result >&3", only_looks=only_looks)
     assert (done.stdout, done.stderr) == ("result\n", "waiting\n")
 
 
@@ -132,8 +144,9 @@ def test_a_step_waits_for_a_look_and_not_the_other_way_round(run_step, tmp_path)
         assert run_step("true", limit=1).returncode == 75
 
 
-def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_path):
-    failed = run_step("set -e; echo first; echo 'what is wrong'; exit 4")
+@either_kind
+def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_path, only_looks):
+    failed = run_step("set -e; echo first; echo 'what is wrong'; exit 4", only_looks=only_looks)
     assert failed.returncode == 4
     assert failed.stdout == ""
     assert "a_step failed on" in failed.stderr
@@ -141,10 +154,37 @@ def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_p
     assert (tmp_path / "log" / "a_step.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_step_that_takes_too_long_is_ended_and_says_so(run_step):
-    late = run_step("sleep 20", limit=1)
+def test_a_step_that_only_looks_is_ended_when_it_takes_too_long_and_says_so(run_step):
+    late = run_step("sleep 20", limit=1, only_looks=True)
     assert late.returncode == 124
     assert "a_step did not finish within 1 s" in late.stderr
+
+
+def test_a_step_that_takes_too_long_is_not_cut_and_the_one_repeated_waits_for_it(run_step, tmp_path):
+    marks = tmp_path / "marks"
+    step = f"echo start >>{marks}; sleep 3; echo end >>{marks}; echo result >&3"
+    started = time.monotonic()
+    late = run_step(f"echo upgrading; {step}", limit=1)
+    assert time.monotonic() - started < 2.5
+    assert (late.returncode, late.stdout) == (75, "")
+    assert "a_step still runs on" in late.stderr
+    assert "after 1 s and is not ended. Run pulumi up again: it waits for it." in late.stderr
+    assert late.stderr.endswith("upgrading\n")
+    assert marks.read_text().split() == ["start"]
+    assert run_step(step).stdout == "result\n"
+    assert marks.read_text().split() == ["start", "end", "start", "end"]
+
+
+def test_while_a_step_runs_on_after_its_limit_nobody_looks_beside_it(run_step, look, tmp_path):
+    (tmp_path / "gitlab-stack.lock").symlink_to(tmp_path / "lock")
+    assert run_step("sleep 2", limit=1).returncode == 75
+    assert look("echo seen >&3").returncode == 75
+
+
+def test_what_a_step_leaves_behind_does_not_keep_the_machine_busy(run_step, tmp_path):
+    assert run_step(f"sleep 20 <&- >&- 2>&- 3>&- 4>&- & echo $! >{tmp_path}/pid").returncode == 0
+    assert run_step("true", limit=2).returncode == 0
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
 
 
 def test_a_step_repeated_after_a_cut_session_waits_for_the_one_still_running(run_step, tmp_path):
