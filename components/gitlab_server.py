@@ -1,5 +1,6 @@
 """GitLab CE on its machine."""
 
+import hashlib
 import json
 
 import pulumi
@@ -58,6 +59,8 @@ class GitLabServer(pulumi.ComponentResource):
                 pulumi.Output.secret(settings.initial_root_password or ""),
             ],
             after=[installed.command],
+            # GitLab signs with the copy of the key that reconfigure lays down (omnibus-gitlab recipes/gitlab-rails.rb).
+            triggers=[token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest())],
             limit=MIGRATION_LIMIT,
             parent=self,
         )

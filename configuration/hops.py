@@ -114,8 +114,8 @@ HOPS = (
         view=Place.SERVER,
         limit=30,
         broken="The registry refuses the tokens that GitLab signs.",
-        remedy="For key, issuer or audience: pulumi up --replace '**::registry-run-registry'. "
-        "For a clock: chronyc tracking on both machines, then: sudo docker restart registry",
+        remedy="For key, issuer or audience: pulumi up --replace '**::registry-run-registry' "
+        "--replace '**::server-configure-gitlab'. For a clock: chronyc tracking on both machines, then: sudo docker restart registry",
     ),
     Hop(
         id="process",

@@ -14,6 +14,7 @@ from configuration import hops
 from configuration.flows import Place
 from configuration.hops import Stack
 from configuration.remote_step import program, script
+from tests import engine
 from tests.conftest import dev_config, openssh_pair
 from tests.engine import (
     CERTIFICATE,
@@ -356,6 +357,15 @@ def test_the_stack_tells_in_secret_what_is_needed_to_look_at_it_later(graph):
 )
 def test_a_step_waits_for_the_one_it_needs(graph, earlier, later):
     assert graph.comes_after(graph.step(later), graph.step(earlier))
+
+
+def test_a_new_token_key_reaches_the_registry_that_trusts_it_and_gitlab_that_signs_with_it(graph, monkeypatch):
+    rotated = CERTIFICATE.replace("token key", "next token key")
+    monkeypatch.setitem(engine.STEP_RESULTS, "make-token-key", rotated)
+    changed = run_program(dev_config())
+    assert payload(changed, "registry-run-registry")[1] == rotated
+    for step in ("server-configure-gitlab", *WALKS, "registry-find-image"):
+        assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"], step
 
 
 def test_steps_that_only_look_are_ended_at_their_limit_and_what_may_migrate_a_database_has_hours(graph):
