@@ -430,6 +430,50 @@ def test_sign_up_can_be_closed(server):
     assert server.get("/users/sign_up").status == 302
 
 
+def test_the_database_answers_by_gitlab_psql(server):
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return server.run("gitlab-psql", *arguments)
+
+    count = "SELECT job_class_name FROM batched_background_migrations WHERE status NOT IN (3, 6)"
+    assert (ask("-tAc", count).returncode, ask("-tAc", count).stdout) == (0, "")
+    make = "INSERT INTO batched_background_migrations (job_class_name, status) VALUES ('BackfillOne', 1)"
+    assert ask("-tAc", make).returncode == 0
+    assert ask("-tAc", count).stdout == "BackfillOne\n"
+    assert ask("-tAc", "DELETE FROM batched_background_migrations").returncode == 0
+    assert ask("-d", "template1", "-c", "SHOW server_version", "-qt").stdout == " 16.8\n\n"
+    wrong = ask("-tAc", "SELECT nothing FROM nowhere")
+    assert (wrong.returncode, wrong.stderr) == (1, "ERROR:  no such table: nowhere\n")
+    assert server.run("gitlab-ctl", "stop", "postgresql").returncode == 0
+    stopped = ask("-tAc", count)
+    assert stopped.returncode == 2
+    assert stopped.stderr.startswith("psql: error: connection to server on socket")
+    assert server.run("gitlab-ctl", "start", "postgresql").returncode == 0
+    wait_until(server.is_ready)
+
+
+def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_a_time(server):
+    def backup(*settings: str) -> subprocess.CompletedProcess[str]:
+        return server.run("gitlab-rake", "gitlab:backup:create", *settings)
+
+    aborted = backup("SKIP=artifacts")
+    assert aborted.returncode == 1
+    assert "No such file or directory @ realpath_rec" in aborted.stderr
+    assert backup("SKIP=registry").returncode == 0
+    folder = server.root / "var/opt/gitlab/gitlab-rails/shared/registry"
+    folder.mkdir()
+    assert backup("SKIP=artifacts").returncode == 0
+    old = server.root / "var/opt/gitlab/backups/1400000000_2014_05_13_7.0.0_gitlab_backup.tar"
+    old.touch()
+    assert "[SKIPPED]" in backup().stdout
+    assert old.exists()
+    assert server.configure("gitlab_rails['backup_keep_time'] = 604800").returncode == 0
+    assert "done. (1 removed)" in backup().stdout
+    assert not old.exists()
+    folder.rmdir()
+    assert server.configure().returncode == 0
+    wait_until(server.is_ready)
+
+
 # Reconfigure
 
 

@@ -28,6 +28,7 @@ from lab_gitlab import (  # noqa: E402
 from lab_gitlab.application import Application  # noqa: E402
 from lab_gitlab.configuration import Configuration, ConfigurationError, load  # noqa: E402
 from lab_gitlab.crypto import Cipher, DecryptionError  # noqa: E402
+from lab_gitlab.database import DatabaseError  # noqa: E402
 from lab_gitlab.http_server import client_address  # noqa: E402
 from lab_gitlab.records import RecordInvalidError  # noqa: E402
 
@@ -229,6 +230,20 @@ def test_an_older_database_gets_the_columns_that_are_new(app):
     app.database.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, username TEXT)")
     schema.configure(app, {"GITLAB_ROOT_PASSWORD": "hg29fjQQ01mmz7Lp"})
     assert users.USER.select(app, scopes=["admins"])[0]["state"] == "active"
+
+
+def test_an_upgrade_with_unfinished_background_migrations_fails_in_its_middle(app, monkeypatch):
+    schema.configure(app, {"GITLAB_ROOT_PASSWORD": "hg29fjQQ01mmz7Lp"})
+    app.database.execute(
+        "INSERT INTO batched_background_migrations (job_class_name, table_name, column_name, status)"
+        " VALUES ('BackfillOne', 'issues', 'id', 1)"
+    )
+    schema.configure(app, {})
+    monkeypatch.setattr(schema, "version", lambda: "17.11.7")
+    with pytest.raises(DatabaseError, match="marked as 'finished', but it is 'active':.*BackfillOne"):
+        schema.configure(app, {})
+    app.database.execute("UPDATE batched_background_migrations SET status = 6")
+    assert schema.configure(app, {}) == ["Running db:migrate rake task"]
 
 
 def test_the_project_of_an_image_is_the_longest_path_that_is_one(app):

@@ -36,6 +36,7 @@ OPT = at("/opt/gitlab")
 SERVICES = OPT / "service"
 SERVICE_DEFINITIONS = OPT / "sv"
 RAILS_RC = OPT / "etc/gitlab-rails-rc"
+PSQL_RC = OPT / "etc/gitlab-psql-rc"
 RAILS_ENVIRONMENT = OPT / "etc/gitlab-rails/env"
 
 CLOCK_OFFSET = at("/run/lab/clock-offset")

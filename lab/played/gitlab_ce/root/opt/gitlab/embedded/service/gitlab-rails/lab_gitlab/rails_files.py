@@ -64,9 +64,10 @@ def _settings(configuration: Configuration) -> dict[str, Any]:
             "host": rails("registry_host"),
             "port": rails("registry_port"),
             "api_url": rails("registry_api_url"),
-            "path": rails("registry_path"),
+            "path": rails("registry_path", str(paths.RAILS_VAR / "shared/registry")),
             "key": str(paths.at(rails("registry_key_path"))),
             "issuer": rails("registry_issuer"),
         },
+        "backup": {"keep_time": int(rails("backup_keep_time", 0))},
         "monitoring": {"ip_whitelist": rails("monitoring_whitelist")},
     }

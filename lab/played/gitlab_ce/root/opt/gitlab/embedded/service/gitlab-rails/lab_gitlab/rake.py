@@ -62,12 +62,21 @@ def password_reset(app: Application, username: str | None) -> int:
 def backup(app: Application, _: str | None) -> int:
     """gitlab:backup:create: the database, in a form of the lab's own that nothing restores.
 
-    With the registry switched on but elsewhere, the real task fails for a missing folder unless SKIP names it.
+    With the registry switched on, its folder is packed too, unless SKIP names it: where it is missing, or not git's to
+    read, the task ends (lib/backup/targets/files.rb). Archives older than backup_keep_time go (lib/backup/manager.rb).
     """
-    shared = paths.RAILS_VAR / "shared/registry"
-    if app.registry["enabled"] and "registry" not in os.environ.get("SKIP", "").split(",") and not shared.exists():
-        print(f"rake aborted!\nErrno::ENOENT: No such file or directory @ realpath_rec - {shared}", file=sys.stderr)
-        return 1
+    folder = paths.at(app.registry["path"])
+    if app.registry["enabled"] and "registry" not in os.environ.get("SKIP", "").split(","):
+        if not folder.exists():
+            print(f"rake aborted!\nErrno::ENOENT: No such file or directory @ realpath_rec - {folder}", file=sys.stderr)
+            return 1
+        if not os.access(folder, os.R_OK | os.X_OK):
+            print(
+                f"rake aborted!\nBackup::FileBackupError: Failed to create compressed file 'registry.tar.gz' when "
+                f"trying to backup the following paths: '{folder}'",
+                file=sys.stderr,
+            )
+            return 1
     content = {model.table: model.select(app) for model in schema.MODELS.values()}
     archive = paths.BACKUPS / f"{time.strftime('%s_%Y_%m_%d')}_{version()}_gitlab_backup.tar"
     archive.touch(mode=0o600)
@@ -77,7 +86,22 @@ def backup(app: Application, _: str | None) -> int:
         member.size, member.mtime = len(raw), int(time.time())
         tar.addfile(member, BytesIO(raw))
     print(f"{now()} -- Backup {archive.name} is done.")
+    _delete_old_backups(app.settings["backup"]["keep_time"])
     return 0
+
+
+def _delete_old_backups(keep_time: int) -> None:
+    """`keep_time` in seconds; 0 keeps all."""
+    if not keep_time:
+        print(f"{now()} -- Deleting old backups ... [SKIPPED]")
+        return
+    removed = 0
+    for archive in paths.BACKUPS.glob("*_gitlab_backup.tar"):
+        made = re.match(r"(\d{10})_\d{4}_\d{2}_\d{2}_", archive.name)
+        if made and int(made[1]) < time.time() - keep_time:
+            archive.unlink()
+            removed += 1
+    print(f"{now()} -- Deleting old backups ... done. ({removed} removed)")
 
 
 def _readable(app: Application, model: str, record_id: int) -> bool:

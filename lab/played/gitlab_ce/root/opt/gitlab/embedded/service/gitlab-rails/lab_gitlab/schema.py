@@ -6,7 +6,7 @@ in the run that makes the tables: when it fails, a second run succeeds and there
 
 from collections.abc import Mapping
 
-from lab_gitlab import ci_records, instance_settings, members, projects, runners, users
+from lab_gitlab import background_migrations, ci_records, instance_settings, members, projects, runners, users
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Model, RecordInvalidError, full_messages
 from lab_gitlab.version import version
@@ -18,6 +18,7 @@ MODELS: Mapping[str, Model] = {
     model.name: model
     for model in (
         instance_settings.APPLICATION_SETTING,
+        background_migrations.BATCHED_MIGRATION,
         users.USER,
         users.PERSONAL_ACCESS_TOKEN,
         projects.ORGANIZATION,
@@ -41,12 +42,14 @@ class SeedError(Exception):
 
 
 def configure(app: Application, environment: Mapping[str, str]) -> list[str]:
-    """Returns what the task prints. Raises SeedError with what it prints then."""
+    """Returns what the task prints. Raises SeedError with what it prints then, DatabaseError when it cannot migrate."""
     tables = {row["name"] for row in app.database.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
     make = "schema_migrations" not in tables
     with app.database.transaction():
         _migrate(app)
         app.database.execute("CREATE TABLE IF NOT EXISTS schema_migrations (version TEXT PRIMARY KEY)")
+        if not app.database.query("SELECT 1 FROM schema_migrations WHERE version = ?", version()):
+            background_migrations.ensure_finished(app)
         app.database.execute("INSERT OR IGNORE INTO schema_migrations VALUES (?)", version())
     if not make:
         return ["Running db:migrate rake task"]

@@ -58,6 +58,7 @@ def make_postgresql(configuration: Configuration, owners: Owners) -> bool:
     files.folder(paths.POSTGRESQL_DATA, owner=owner, mode=0o700)
     if not (paths.POSTGRESQL_DATA / "PG_VERSION").exists():
         accounts.run_as(owner, lambda: database_server.initialise(paths.POSTGRESQL_DATA))
+    files.write(paths.PSQL_RC, f"psql_user='{configuration.get('postgresql', 'username')}'\n")
     return False
 
 

@@ -1,0 +1,51 @@
+"""Plays `gitlab-psql`: one statement, given with -c, to the database of the application.
+
+Source: omnibus-gitlab 17.10.4+ce.0, config/software/gitlab-psql.rb. What is printed is psql's in the forms that are
+used: tuples only (-t), with or without alignment (-A).
+"""
+
+import getopt
+import sys
+
+from lab_gitlab import paths
+from lab_gitlab.database import Database, DatabaseError, Row
+
+CONNECTION_FAILED, SCRIPT_FAILED = 2, 1
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code."""
+    if not paths.PSQL_RC.exists():
+        print(
+            f"{sys.argv[0]} error: could not load {paths.PSQL_RC}\n"
+            "Either you are not allowed to read the file, or it does not exist yet.\n"
+            "You can generate it with:   sudo gitlab-ctl reconfigure"
+        )
+        return 1
+    options = dict(getopt.gnu_getopt(arguments, "tAqc:d:")[0])
+    if "-c" not in options or "-t" not in options:
+        print("gitlab-psql without -t and -c is not played by the lab", file=sys.stderr)
+        return 1
+    try:
+        rows = _ask(options["-c"])
+    except DatabaseError as error:
+        message = str(error)
+        if message.startswith("PG::Error: "):
+            print(f"ERROR:  {message[len('PG::Error: ') :]}", file=sys.stderr)
+            return SCRIPT_FAILED
+        print(f"psql: error: {message}", file=sys.stderr)
+        return CONNECTION_FAILED
+    for row in rows:
+        values = ["" if value is None else str(value) for value in row.values()]
+        print("|".join(values) if "-A" in options else " " + " | ".join(values))
+    if "-A" not in options:
+        print()
+    return 0
+
+
+def _ask(statement: str) -> list[Row]:
+    database = Database()
+    if statement.rstrip(";").lower() == "show server_version":
+        database.query("SELECT 1")
+        return [{"server_version": (paths.POSTGRESQL_DATA / "PG_VERSION").read_text().strip() + ".8"}]
+    return database.query(statement)
