@@ -11,25 +11,63 @@ if [ -e /var/opt/gitlab/bootstrapped ] && [ ! -s /etc/gitlab/gitlab-secrets.json
     exit 1
 fi
 
-# The package's own guard reads /opt/gitlab, which is empty on a new machine with an old volume.
-configured=$(cat /etc/gitlab/configured-version 2>/dev/null || echo "$version")
-if [ "$configured" != "$version" ]; then
-    if [ "$(printf '%s\n' "$configured" "$version" | sort -V | head -n 1)" = "$version" ]; then
-        echo "gitlabVersion $version is older than $configured, which the data were last used with; GitLab cannot go back."
-        echo "Set gitlabVersion to $configured or later."
+earlier() { [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# The package's own guards ask what is installed and what runs; on a new machine with an old volume both are missing.
+check_path() { # FROM
+    if earlier "$version" "$1"; then
+        echo "gitlabVersion $version is older than $1, which the data were last used with; GitLab cannot go back."
+        echo "Set gitlabVersion to $1 or later."
         exit 1
     fi
     # Required stops: gitlabhq doc/update/upgrade_paths.md
     for stop in 17.8 17.11 18.2 18.5 18.8 18.11 19.2; do
-        between=$(printf '%s\n' "${configured%.*}" "$stop" "${version%.*}" | sort -V | sed -n 2p)
-        if [ "$between" = "$stop" ] && [ "$stop" != "${configured%.*}" ] && [ "$stop" != "${version%.*}" ]; then
-            echo "GitLab cannot go from $configured to $version at once: set gitlabVersion to the last patch of $stop first."
+        if earlier "${1%.*}" "$stop" && earlier "$stop" "${version%.*}"; then
+            echo "GitLab cannot go from $1 to $version at once: set gitlabVersion to the last patch of $stop first."
             exit 1
         fi
     done
-fi
+}
+
+check_postgresql() { # FROM
+    # PG_MIN_VERSION: omnibus-gitlab config/templates/package-scripts/preinst.erb at 18.0.0 and 19.0.0
+    needed=0
+    if ! earlier "$version" 18.0; then needed=16; fi
+    if ! earlier "$version" 19.0; then needed=17; fi
+    found=$(cat /var/opt/gitlab/postgresql/data/PG_VERSION 2>/dev/null || echo "$needed")
+    if [ "${found%%.*}" -lt "$needed" ]; then
+        echo "gitlabVersion $version needs PostgreSQL $needed, but the data are of PostgreSQL $found; nothing was changed."
+        echo "With gitlabVersion $1 in place, run on the server: sudo gitlab-ctl pg-upgrade -V $needed; then pulumi up again."
+        exit 1
+    fi
+}
+
+check_background_migrations() { # FROM
+    # 3 is finished, 6 finalized: gitlabhq doc/update/background_migrations.md
+    if ! unfinished=$(gitlab-psql -tAc "SELECT job_class_name FROM batched_background_migrations WHERE status NOT IN (3, 6)"); then
+        echo "Whether the background migrations of GitLab $1 are finished, which $version needs, cannot be told:"
+        echo "its database does not answer. Nothing was changed. On a server that has run: sudo gitlab-ctl start;"
+        echo "on a new one, set gitlabVersion to $1. Then run pulumi up, and upgrade when it is green."
+        exit 1
+    fi
+    if [ -n "$unfinished" ]; then
+        echo "Background migrations of GitLab $1 are not finished; an upgrade to $version would fail in the middle. Nothing was"
+        echo "changed. Wait until Admin > Monitoring > Background migrations shows none that is queued or failed, then run"
+        echo "pulumi up again. Unfinished: $(tr '\n' ' ' <<<"$unfinished")"
+        exit 1
+    fi
+}
 
 package=gitlab-ce-$version-ce.0.el8
-rpm -q "$package" || dnf -y --enablerepo=gitlab_gitlab-ce install "$package"
+configured=$(cat /etc/gitlab/configured-version 2>/dev/null || echo "$version")
+if [ "$configured" != "$version" ]; then check_path "$configured"; fi
+if ! rpm -q "$package"; then
+    # Not when the package is there already: its own migrations are queued then, and the upgrade can only go on.
+    if [ "$configured" != "$version" ]; then
+        check_postgresql "$configured"
+        check_background_migrations "$configured"
+    fi
+    dnf -y --enablerepo=gitlab_gitlab-ce install "$package"
+fi
 cp -n /opt/gitlab/etc/gitlab.rb.template /etc/gitlab/gitlab.rb.template
 rpm -q "$package" >&3

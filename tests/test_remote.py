@@ -204,8 +204,10 @@ def gitlab_machine(tmp_path):
     """Runs a script with its absolute paths moved below a scratch folder and commands that do nothing."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool in ("rpm", "gitlab-ctl", "curl"):
-        (tools / tool).write_text("#!/bin/bash\n")
+    installed, dnf = tmp_path / "installed", f'#!/bin/bash\necho "${{@: -1}}" >{tmp_path}/installed\n'
+    fakes = {"rpm": f"#!/bin/bash\ngrep -qx -- $2 {installed}\n", "dnf": dnf}
+    for tool in ("rpm", "dnf", "gitlab-ctl", "gitlab-psql", "curl", "chown"):
+        (tools / tool).write_text(fakes.get(tool, "#!/bin/bash\n"))
         (tools / tool).chmod(0o755)
     for folder in ("etc/yum.repos.d", "etc/gitlab", "opt/gitlab/etc", "var/opt/gitlab"):
         (tmp_path / folder).mkdir(parents=True)
@@ -252,8 +254,66 @@ def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
         (tmp_path / "etc/gitlab/configured-version").write_text(configured + "\n")
     done = gitlab_machine("install_gitlab.sh", wanted, payload=["[repository]"])
     assert (done.returncode == 0) == allowed, done.stdout + done.stderr
+    assert (tmp_path / "installed").exists() == allowed
     if not allowed:
         assert "gitlabVersion" in done.stdout
+
+
+def test_an_upgrade_waits_until_the_background_migrations_of_the_last_one_are_finished(gitlab_machine, tmp_path):
+    (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
+    psql = tmp_path / "bin/gitlab-psql"
+    psql.write_text('#!/bin/bash\n[[ "$*" = *"NOT IN (3, 6)"* ]] && printf "BackfillOne\nBackfillTwo\n"\n')
+    refused = gitlab_machine("install_gitlab.sh", "17.11.7", payload=["[repository]"])
+    assert refused.returncode == 1
+    assert "Background migrations of GitLab 17.10.4 are not finished" in refused.stdout
+    assert "Admin > Monitoring > Background migrations" in refused.stdout
+    assert "Unfinished: BackfillOne BackfillTwo" in refused.stdout
+    assert not (tmp_path / "installed").exists()
+    assert gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"]).returncode == 0
+    (tmp_path / "installed").write_text("gitlab-ce-17.11.7-ce.0.el8\n")
+    begun = gitlab_machine("install_gitlab.sh", "17.11.7", payload=["[repository]"])
+    assert begun.returncode == 0, "its own migrations must not keep a begun upgrade from going on"
+
+
+@pytest.mark.parametrize("psql", ["#!/bin/bash\nexit 2\n", None], ids=["stopped", "not installed"])
+def test_an_upgrade_is_refused_when_the_database_cannot_be_asked(gitlab_machine, tmp_path, psql):
+    (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
+    if psql:
+        (tmp_path / "bin/gitlab-psql").write_text(psql)
+    else:
+        (tmp_path / "bin/gitlab-psql").unlink()
+    refused = gitlab_machine("install_gitlab.sh", "17.11.7", payload=["[repository]"])
+    assert refused.returncode == 1
+    assert "its database does not answer" in refused.stdout
+    assert "set gitlabVersion to 17.10.4" in refused.stdout
+    assert not (tmp_path / "installed").exists()
+    assert gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("configured", "wanted", "postgresql", "allowed"),
+    [
+        ("17.10.4", "17.11.7", "14", True),
+        ("17.11.7", "18.2.8", "14", False),
+        ("17.11.7", "18.2.8", "16", True),
+        ("18.2.8", "18.5.1", "16", True),
+        ("18.11.11", "19.2.4", "16", False),
+        ("18.11.11", "19.2.4", "17", True),
+    ],
+)
+def test_an_upgrade_is_refused_when_the_data_are_of_an_older_postgresql_than_it_needs(
+    gitlab_machine, tmp_path, configured, wanted, postgresql, allowed
+):
+    (tmp_path / "etc/gitlab/configured-version").write_text(f"{configured}\n")
+    data = tmp_path / "var/opt/gitlab/postgresql/data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text(f"{postgresql}\n")
+    done = gitlab_machine("install_gitlab.sh", wanted, payload=["[repository]"])
+    assert (done.returncode == 0) == allowed, done.stdout + done.stderr
+    assert (tmp_path / "installed").exists() == allowed
+    if not allowed:
+        assert f"are of PostgreSQL {postgresql}" in done.stdout
+        assert "sudo gitlab-ctl pg-upgrade -V" in done.stdout
 
 
 def test_a_volume_with_a_gitlab_but_without_its_secrets_stops_the_installation(gitlab_machine, tmp_path):
