@@ -35,7 +35,7 @@ class GitLabServer(pulumi.ComponentResource):
         super().__init__("gitlab:server:GitLabServer", name, None, opts)
         host = machine.host
         mounted = machine.mount_data(
-            "/srv/gitlab", "/var/opt/gitlab", "/etc/gitlab", service="gitlab-runsvdir", parent=self
+            "/srv/gitlab", "/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab", service="gitlab-runsvdir", parent=self
         )
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
         installed = host.run(

@@ -1,4 +1,8 @@
-"""GitLab's own configuration, /etc/gitlab/gitlab.rb. Sources: omnibus-gitlab at 17.10.4+ce.0."""
+"""GitLab's own configuration, /etc/gitlab/gitlab.rb. Sources: omnibus-gitlab at 17.10.4+ce.0.
+
+From 19.2 on the package reports the four keys `nginx[...]` as deprecated in favour of `gitlab_rails['nginx'][...]`, and
+still applies them (gitlab.rb.template at 19.3.0+ce.0); 17.10 knows only these.
+"""
 
 from dataclasses import dataclass
 
@@ -62,11 +66,12 @@ def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str,
         f"gitlab_rails['registry_issuer'] = {ruby_string(TOKEN_ISSUER)}",
         f"registry['internal_key'] = File.read({ruby_string(TOKEN_KEY_FILE)})",
         f"registry['internal_certificate'] = File.read({ruby_string(TOKEN_CERTIFICATE_FILE)})",
-        "# Without a bundled registry its folder does not exist and would abort every backup (gitlab issue 353625).",
-        "gitlab_rails['env'] = { 'SKIP' => 'registry' }",
+        "",
+        "# Backups, among them the dump that the package makes before each upgrade, go after a week.",
+        "gitlab_rails['backup_keep_time'] = 604800",
         "",
         "# Kept data: services wait for the volume, and its owners have fixed numbers.",
-        "high_availability['mountpoint'] = ['/var/opt/gitlab', '/etc/gitlab']",
+        "high_availability['mountpoint'] = ['/var/opt/gitlab', '/etc/gitlab', '/var/log/gitlab']",
     ]
     for account in SYSTEM_ACCOUNTS:
         lines += [
@@ -74,6 +79,10 @@ def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str,
             f"{account.section}['gid'] = {account.number}",
         ]
     lines += [
+        "",
+        "# Each log: 30 days, or 30 files of these sizes (runit's, logrotate's). The package has 200 MiB and no limit.",
+        "logging['svlogd_size'] = 20 * 1024 * 1024",
+        "logging['logrotate_maxsize'] = '100M'",
         "",
         "# Used once, when the database is seeded.",
         f"gitlab_rails['initial_root_password'] = File.read({ruby_string(INITIAL_ROOT_PASSWORD_FILE)}).strip",

@@ -115,7 +115,8 @@ HOPS = (
         limit=30,
         broken="The registry refuses the tokens that GitLab signs.",
         remedy="For key, issuer or audience: pulumi up --replace '**::registry-run-registry' "
-        "--replace '**::server-configure-gitlab'. For a clock: chronyc tracking on both machines, then: sudo docker restart registry",
+        "--replace '**::server-configure-gitlab'. For a clock: chronyc tracking on both machines, "
+        "then: sudo docker restart registry",
     ),
     Hop(
         id="process",
@@ -139,7 +140,8 @@ HOPS = (
         view=Place.RUNNER,
         limit=60,
         broken="GitLab does not know the runner's token, or has the runner paused.",
-        remedy="pulumi up --replace '**::server-prepare-gitlab' ends its pause and gives it the token that is valid.",
+        remedy="If it is paused: resume it in GitLab, Admin > CI/CD > Runners. Else its token is not valid any more: "
+        "pulumi up --replace '**::server-prepare-gitlab' makes or finds one that is.",
     ),
     Hop(
         id="taken",

@@ -28,6 +28,10 @@ mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
 umask 022
 gitlab-ctl reconfigure
 
+# The registry is another machine, but gitlab-backup packs its folder here and ends where there is none (gitlab issue 353625).
+mkdir -p /var/opt/gitlab/gitlab-rails/shared/registry
+chown git:git /var/opt/gitlab/gitlab-rails/shared/registry
+
 # The workhorse socket: port 80 answers only PROXY connections.
 ready() {
     curl -fsS --max-time 30 --unix-socket /var/opt/gitlab/gitlab-workhorse/sockets/socket 'http://localhost/-/readiness?all=1'

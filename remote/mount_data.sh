@@ -1,6 +1,7 @@
 #!/bin/bash
 # mount_data.sh VOLUME_ID SIZE SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, makes its file system only if it is blank,
-# grows it to the volume's SIZE, and binds a folder of it over each TARGET. SERVICE lives on it.
+# grows it to the volume's SIZE, and binds a folder of it over each TARGET. SERVICE lives on it. What a TARGET holds on the root
+# disk, as on a machine of a time when it was not yet among the targets, is moved to the volume first.
 set -euo pipefail
 volume_id=$1 size=$2 service=$3 mountpoint=$4
 shift 4
@@ -45,11 +46,43 @@ if [ "$(findmnt --noheadings --output UUID --mountpoint "$mountpoint")" != "$uui
     exit 1
 fi
 xfs_growfs "$mountpoint"
+
+service_is_installed() { [ -n "$(systemctl list-unit-files --no-legend "$service.service" || true)" ]; }
+
+start_service() {
+    if service_is_installed && systemctl is-enabled --quiet "$service"; then systemctl start "$service"; fi
+}
+
+holds_files() { [ -d "$1" ] && [ -n "$(ls -A "$1")" ]; }
+
+# Cut off at any point it can be repeated: until TARGET.moved is there, TARGET is what counts, and the copy after that.
+move_files() { # TARGET FOLDER
+    if mountpoint -q "$1"; then return; fi
+    if [ ! -e "$1.moved" ]; then
+        if ! holds_files "$1" || holds_files "$2"; then return; fi
+        echo "moving $1 to the data volume"
+        if service_is_installed; then systemctl stop "$service"; fi
+        rm -rf "$2.new"
+        if ! cp --archive "$1" "$2.new"; then
+            rm -rf "$2.new"
+            start_service
+            echo "$1 cannot be moved to the data volume, $mountpoint: is there room for it? df -h $mountpoint; du -sh $1"
+            exit 1
+        fi
+        sync
+        mv "$1" "$1.moved"
+    fi
+    if [ -e "$2.new" ]; then mv --no-target-directory "$2.new" "$2"; fi
+}
+
 for target in "$@"; do
     folder=$mountpoint/$(systemd-escape --path "$target")
     mkdir -p "$folder"
+    move_files "$target" "$folder"
     add_mount "$folder" "$target" none "bind,nofail,x-systemd.requires-mounts-for=$mountpoint"
+    rm -rf "$target.moved"
 done
+start_service
 
 # systemd mounts at boot only: what comes later, or comes back, is mounted by this.
 cat >/usr/local/sbin/keep-data-mounted.new <<'KEEP_DATA_MOUNTED'

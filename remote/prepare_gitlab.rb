@@ -1,12 +1,14 @@
-# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list) and PROJECT (group/project): switches sign-up off,
-# makes the stack's one runner record and the project that the acceptance pushes to. Repeatable. Prints JSON.
+# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list) and PROJECT (group/project): switches sign-up off in a
+# new GitLab, makes the stack's one runner record and the project that the acceptance pushes to. Repeatable. Prints JSON.
 require 'json'
 
 runner_name, runner_tags, project_path = ARGV
 group_path, project_name = project_path.split('/', 2)
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
-Gitlab::CurrentSettings.update!(signup_enabled: false)
+# Without the group the database has just been seeded; later it is the owner's to open sign-up.
+group = Group.find_by_full_path(group_path)
+Gitlab::CurrentSettings.update!(signup_enabled: false) unless group
 
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   runner = Ci::Runner.instance_type.find_by(description: runner_name)
@@ -18,10 +20,9 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     abort("GitLab made no runner: #{made.message}") if made.error?
     runner = made.payload.fetch(:runner)
   end
-  # A paused runner never takes a job.
-  runner.update!(active: true, run_untagged: true, tag_list: JSON.parse(runner_tags))
+  # Not `active`: a pause is the owner's.
+  runner.update!(run_untagged: true, tag_list: JSON.parse(runner_tags))
 
-  group = Group.find_by_full_path(group_path)
   unless group
     made = Groups::CreateService.new(
       admin,

@@ -383,7 +383,11 @@ def test_data_are_mounted_after_the_volume_is_attached_and_before_the_package(gr
         mount = graph.step(f"{machine}-mount-data")
         assert graph.comes_after(mount, graph.one(ATTACHMENT, f"{machine}-data"))
         assert f"{machine}-data-id" in mount.inputs["create"]
-    assert graph.step("server-mount-data").inputs["create"].endswith("/srv/gitlab /var/opt/gitlab /etc/gitlab")
+    assert (
+        graph.step("server-mount-data")
+        .inputs["create"]
+        .endswith("/srv/gitlab /var/opt/gitlab /etc/gitlab /var/log/gitlab")
+    )
 
 
 def test_the_hops_are_walked_after_the_balancer_and_held_to_what_the_machines_were_told(graph):

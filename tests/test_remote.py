@@ -333,6 +333,93 @@ def test_a_volume_is_formatted_only_when_it_is_blank():
     assert "restorecon" in text
 
 
+@pytest.fixture
+def log_machine(tmp_path):
+    """A machine with its logs on the root disk; runs what binds the targets in mount_data.sh, up to its nth command."""
+    text = script("mount_data.sh")
+    functions = re.findall(
+        r"^\w+\(\) \{.*?(?:^\}|\}$)", text.split("# systemd mounts at boot only")[0], re.MULTILINE | re.DOTALL
+    )
+    loop = re.search(r"^for target in .*?^start_service$", text, re.MULTILINE | re.DOTALL)
+    assert loop
+    fakes = {
+        # A bind mount is a link to the folder; what was mounted over is gone, and must have been empty.
+        "mountpoint": '[ -L "$2" ]',
+        "mount": f"""read -r folder _ <{tmp_path}/fstab; rmdir "$1"; ln -s "$folder" "$1\"""",
+        "systemd-escape": "echo logs",
+        "restorecon": "",
+        "systemctl": f"""case "$1" in
+            list-unit-files) echo a.service enabled ;;
+            stop) rm -f {tmp_path}/running ;;
+            start) touch {tmp_path}/running ;;
+        esac""",
+    }
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\nset -e\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    logs = tmp_path / "var/log/gitlab"
+    (logs / "nginx").mkdir(parents=True)
+    (logs / "nginx/access.log").write_text("from before\n")
+    (logs / "nginx").chmod(0o750)
+    for name in ("volume", "fstab", "running"):
+        (tmp_path / name).mkdir() if name == "volume" else (tmp_path / name).touch()
+
+    def run(end: int = 0) -> int:
+        program = "\n".join(
+            [
+                "set -euo pipefail",
+                f"service=a mountpoint={tmp_path}/volume",
+                *functions,
+                "set -T; n=0",
+                f"trap 'n=$((n + 1)); [ $n -ne {end} ] || exit 99' DEBUG" if end else "",
+                loop[0],
+            ]
+        ).replace("/etc/fstab", f"{tmp_path}/fstab")
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", program, "x", str(logs)], env={"PATH": path}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode in (0, 99), done.stderr + done.stdout
+        return done.returncode
+
+    return run, logs
+
+
+@pytest.mark.parametrize("end", range(0, 60, 2))
+def test_logs_move_to_the_data_volume_once_wherever_the_move_was_cut_off(log_machine, tmp_path, end):
+    run, logs = log_machine
+    run(end)
+    assert run() == 0
+    moved = tmp_path / "volume/logs"
+    assert logs.resolve() == moved
+    assert (moved / "nginx/access.log").read_text() == "from before\n"
+    assert (moved / "nginx").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "running").exists()
+    assert [entry.name for entry in logs.parent.iterdir()] == ["gitlab"], "nothing is left on the root disk"
+    (moved / "nginx/access.log").write_text("since then\n")
+    assert run() == 0
+    assert (logs / "nginx/access.log").read_text() == "since then\n"
+
+
+def test_files_on_the_root_disk_are_not_hidden_under_a_volume_that_has_its_own(log_machine, tmp_path):
+    run, logs = log_machine
+    (tmp_path / "volume/logs").mkdir()
+    (tmp_path / "volume/logs/other").touch()
+    with pytest.raises(AssertionError, match="already holds files on the root disk"):
+        run()
+    assert (logs / "nginx/access.log").exists()
+
+
+def test_a_move_without_room_leaves_the_service_running(log_machine, tmp_path):
+    run, logs = log_machine
+    (tmp_path / "cp").write_text("#!/bin/bash\nexit 1\n")
+    (tmp_path / "cp").chmod(0o755)
+    with pytest.raises(AssertionError, match="is there room for it"):
+        run()
+    assert (tmp_path / "running").exists()
+    assert (logs / "nginx/access.log").exists()
+
+
 def test_docker_and_the_runner_are_pinned_and_on_after_a_reboot():
     assert "systemctl enable --now docker" in script("install_docker.sh")
     assert "docker-ce-$version-1.el8" in script("install_docker.sh")
@@ -367,12 +454,19 @@ def test_reconfigure_is_checked_and_readiness_awaited_on_the_workhorse_socket():
     assert "cp -n /opt/gitlab/etc/gitlab.rb.template /etc/gitlab/gitlab.rb.template" in script("install_gitlab.sh")
 
 
-def test_the_runner_is_made_once_found_again_and_never_paused():
+def test_the_runner_is_made_once_and_found_again_and_what_the_owner_decides_later_stays():
     text = script("prepare_gitlab.rb")
     assert text.index("find_by(description: runner_name)") < text.index("CreateRunnerService")
     assert "paused: false" in text
-    assert "runner.update!(active: true" in text
-    assert "signup_enabled: false" in text
+    assert "active:" not in text
+    assert "Gitlab::CurrentSettings.update!(signup_enabled: false) unless group\n" in text
+
+
+def test_a_backup_finds_an_empty_folder_of_the_registry(gitlab_machine, tmp_path):
+    """Whatever SKIP somebody gives it; rake replaces the one of gitlab_rails['env'] by it."""
+    assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 0
+    assert list((tmp_path / "var/opt/gitlab/gitlab-rails/shared/registry").iterdir()) == []
+    assert "chown git:git /var/opt/gitlab/gitlab-rails/shared/registry\n" in script("configure_gitlab.sh")
 
 
 def test_the_registry_runs_as_the_images_user_on_its_volume():

@@ -116,6 +116,13 @@ def pause_runner() -> None:
     must("server", "gitlab-rails runner -", input="Ci::Runner.all.each { |runner| runner.update!(active: false) }\n")
 
 
+def resume_runner() -> None:
+    """As its owner does; the step that made the runner leaves a pause alone."""
+    replace("server-prepare-gitlab")()
+    assert must("server", "gitlab-rails runner -", input="puts Ci::Runner.paused.count\n") != "0"
+    must("server", "gitlab-rails runner -", input="Ci::Runner.all.each { |runner| runner.update!(active: true) }\n")
+
+
 def revoke_runner_token() -> None:
     token = must("runner", r"sed -n 's/^ *token = \"\(.*\)\"/\1/p' /etc/gitlab-runner/config.toml")
     form = f'form = "token={token}"\n'
@@ -130,6 +137,10 @@ def trust_another_key() -> None:
         f" -out {certificate} && chown 1000:1000 {certificate} && docker restart registry",
     )
     eventually(registry_answers)
+
+
+def sign_with_another_key() -> None:
+    must("server", "openssl genrsa 2048 >/var/opt/gitlab/gitlab-rails/etc/gitlab-registry.key")
 
 
 def trust_another_issuer() -> None:
@@ -235,9 +246,10 @@ FAULTS = (
         on_runner("systemctl stop gitlab-runner"),
         on_runner("systemctl start docker gitlab-runner"),
     ),
-    Fault("runner paused in GitLab", "online", "paused", pause_runner, replace("server-prepare-gitlab")),
+    Fault("runner paused in GitLab", "online", "paused", pause_runner, resume_runner),
     Fault("runner's token revoked", "online", "verify says", revoke_runner_token, replace("server-prepare-gitlab")),
     Fault("wrong token key on the registry", "accepted", "Key: ", trust_another_key, replace("registry-run-registry")),
+    Fault("wrong token key in GitLab", "accepted", "Key: ", sign_with_another_key, replace("server-configure-gitlab")),
     Fault("registry issuer changed", "accepted", "Issuer: ", trust_another_issuer, replace("registry-run-registry")),
     Fault(
         "registry's clock 120 s off",

@@ -4,11 +4,14 @@ Each wrong program is the product with one thing changed, on the stack as the on
 mends and proves the stack in the end.
 """
 
+import shlex
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.operations import Finished, eventually, heal, must, on, preview, prove, target_health, up
+from lab.workspace import ROOT
+from tests.e2e.operations import Finished, eventually, heal, must, on, preview, prove, step, target_health, up
 from tests.e2e.programs import IMPATIENT, Edits, changed_program
 
 NOTHING_ELSE_CHANGED = "--refresh=false"
@@ -243,14 +246,56 @@ def test_a17_a_listener_that_ends_at_openssh_shows_the_machines_host_key():
     )
 
 
-def test_a19_sign_up_is_open_until_it_is_shut():
+def test_a19_sign_up_is_open_until_it_is_shut_and_then_as_the_owner_says():
+    def console(program: str, *arguments: str) -> str:
+        return must("server", shlex.join(["gitlab-rails", "runner", "-", *arguments]), input=f"{program}\n")
+
+    def prepared(text: str) -> str:
+        """Sign-up after the step's program ran as in a new GitLab: one without its group."""
+        console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
+        console(text, "of-the-test", "[]", "of-the-test/acceptance")
+        return console(ask)
+
     ask = "puts Gitlab::CurrentSettings.signup_enabled?"
-    open_again = {"remote/prepare_gitlab.rb": [("signup_enabled: false", "signup_enabled: true")]}
-    with changed_program(open_again) as program:
-        assert up(program=program).status == 0
-    assert must("server", "gitlab-rails runner -", input=f"{ask}\n") == "true"
+    text = (ROOT / "remote/prepare_gitlab.rb").read_text()
+    line = "Gitlab::CurrentSettings.update!(signup_enabled: false) unless group\n"
+    assert line in text
+    assert console(ask) == "false"
+    try:
+        assert prepared(text.replace(line, "")) == "true"
+        console("Groups::DestroyService.new(Group.find_by_full_path('of-the-test'), User.first).execute")
+        assert prepared(text) == "false"
+        assert prepared(text) == "true"
+        done = up("--replace", step("server-prepare-gitlab"))
+        assert done.status == 0, done.output
+        assert console(ask) == "true"
+    finally:
+        console("Gitlab::CurrentSettings.update!(signup_enabled: false)")
+        console("Groups::DestroyService.new(Group.find_by_full_path('of-the-test'), User.first).execute")
+        console("Ci::Runner.find_by(description: 'of-the-test').destroy")
+
+
+def rotate_token_key(*options: str, program: Path | None = None) -> Finished:
+    """What docs/operations.md says."""
+    must("server", "mkdir -p /root/old-token-key && mv /etc/gitlab/registry-token.* /root/old-token-key/")
+    return up("--replace", step("server-make-token-key"), *options, program=program)
+
+
+def test_a37_a_token_key_that_only_the_registry_was_told_of_is_refused_there():
+    trigger = "triggers=[token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest())],"
+    with changed_program(IMPATIENT, {"components/gitlab_server.py": [(trigger, "")]}) as program:
+        done = up(NOTHING_ELSE_CHANGED, program=program)
+        assert done.status == 0, done.output
+        wrong = rotate_token_key(NOTHING_ELSE_CHANGED, program=program)
+        assert wrong.status != 0
+        assert "token accepted is broken" in wrong.output
+        assert "Key: GitLab signs with " in wrong.output
+        advised = ("registry-run-registry", "server-configure-gitlab")
+        done = up(*(word for name in advised for word in ("--replace", step(name))), program=program)
+        assert done.status == 0, done.output
     heal()
-    assert must("server", "gitlab-rails runner -", input=f"{ask}\n") == "false"
+    done = rotate_token_key(NOTHING_ELSE_CHANGED)
+    assert done.status == 0, done.output
 
 
 def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed(outputs):
