@@ -25,6 +25,7 @@ ORDER = (
     "test_faults",
     "test_doctor",
     "test_adoption",
+    "test_upgrade",
     "test_end",
     "test_sturdiness",
 )

@@ -270,3 +270,26 @@ def test_a23_a_volume_without_its_secrets_is_not_given_new_ones(outputs, image):
     done = up("--replace", step("server-configure-gitlab"))
     assert done.status == 0, done.output
     assert kept.holdings() == before
+
+
+@pytest.mark.long
+def test_the_logs_of_a_machine_from_before_are_moved_to_its_data_volume(outputs, image):
+    of_before = {
+        "components/gitlab_server.py": [('"/etc/gitlab", "/var/log/gitlab", service', '"/etc/gitlab", service')],
+        "configuration/gitlab_rb.py": [(", '/etc/gitlab', '/var/log/gitlab']", ", '/etc/gitlab']")],
+    }
+    with changed_program(of_before) as program:
+        done = up("--replace", machine("server"), program=program)
+        assert done.status == 0, done.output
+    must("server", "rm -r /srv/gitlab/var-log-gitlab")
+    assert on("server", "mountpoint -q /var/log/gitlab").status != 0
+    before, first = kept.holdings(), must("server", "head -n 1 /var/log/gitlab/nginx/gitlab_access.log")
+    heal()
+    assert must("server", "head -n 1 /var/log/gitlab/nginx/gitlab_access.log") == first
+    assert "[/var-log-gitlab]" in must("server", "findmnt --noheadings --output SOURCE /var/log/gitlab")
+    assert must("server", "ls -d /var/log/gitlab*") == "/var/log/gitlab\n/var/log/gitlab-stack"
+    assert kept.holdings() == before
+    assert must("server", "gitlab-backup create SKIP=artifacts").endswith("removed)")
+    done = up("--replace", machine("server"))
+    assert done.status == 0, done.output
+    assert must("server", "head -n 1 /var/log/gitlab/nginx/gitlab_access.log") == first
