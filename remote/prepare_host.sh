@@ -45,8 +45,9 @@ status=0
 if [ -n "$end" ]; then
     timeout --kill-after=30 "$limit" bash -c "umask 022; $script" "$name" "$@" 3>&1 4>&2 >"$log" 2>&1 9>&- || status=$?
 else
-    # A script that held the session's own output would keep the session open: it writes to files, which have no names any more.
-    result=$(mktemp) progress=$(mktemp)
+    # A script that held the session's own output would keep the session open: it writes to files. They have no names any
+    # more and are in memory only, as a result may be a secret.
+    result=$(mktemp --tmpdir=/dev/shm) progress=$(mktemp --tmpdir=/dev/shm)
     exec 5>"$progress" 7>"$result"
     exec 6<"$progress" 8<"$result"
     rm "$result" "$progress"

@@ -441,7 +441,7 @@ def test_the_database_answers_by_gitlab_psql(server):
     assert ask("-tAc", count).stdout == "BackfillOne\n"
     assert ask("-tAc", "DELETE FROM batched_background_migrations").returncode == 0
     assert ask("-d", "template1", "-c", "SHOW server_version", "-qt").stdout == " 16.8\n\n"
-    wrong = ask("-tAc", "SELECT nothing FROM nowhere")
+    wrong = ask("-tAc", "SELECT id FROM nowhere")
     assert (wrong.returncode, wrong.stderr) == (1, "ERROR:  no such table: nowhere\n")
     assert server.run("gitlab-ctl", "stop", "postgresql").returncode == 0
     stopped = ask("-tAc", count)
@@ -472,6 +472,28 @@ def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_
     folder.rmdir()
     assert server.configure().returncode == 0
     wait_until(server.is_ready)
+
+
+def test_what_the_owner_decides_outlives_the_programs_preparation(server):
+    program, arguments = (ROOT / "remote/prepare_gitlab.rb").read_text(), ("lab", '["docker"]', "lab/acceptance")
+
+    def prepared() -> Any:
+        done = server.run("gitlab-rails", "runner", program, *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def state() -> str:
+        return server.console(
+            "puts [Gitlab::CurrentSettings.signup_enabled?, Ci::Runner.find_by(description: 'lab').active].inspect"
+        )
+
+    server.console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
+    made = prepared()
+    assert state() == "[false, true]"
+    server.console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
+    server.console("Ci::Runner.find_by(description: 'lab').update!(active: false)")
+    assert prepared() == made
+    assert state() == "[true, false]"
 
 
 # Reconfigure

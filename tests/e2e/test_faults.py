@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from configuration.remote_step import step_command, step_input
 from lab import stack
 from lab.cloud import faults
 from lab.vendors import front
 from tests.e2e import kept
 from tests.e2e.operations import (
     ROLES,
+    Finished,
     Operation,
     at_a_terminal,
     client,
@@ -441,3 +443,14 @@ def test_a14_another_host_key(image, measured):
     assert "mismatch" in wrong.output
     must("runner", f"mv /root/kept {key} && ssh-keygen -y -f {key} >{key}.pub && {again}")
     measured(heal())
+
+
+def test_a_step_that_outlasts_its_limit_is_finished_and_the_next_waits_for_it(outputs):
+    def run(limit: int, text: str) -> Finished:
+        return on("runner", step_command("of_the_test", limit, []), input=step_input(text, []))
+
+    late = run(2, "sleep 6; echo done >/root/of-the-test")
+    assert late.status == 75
+    assert "of_the_test still runs on" in late.output
+    assert on("runner", "test -e /root/of-the-test").status != 0
+    assert run(30, "cat /root/of-the-test >&3; rm /root/of-the-test").output == "done\n"
