@@ -1,0 +1,84 @@
+"""run_registry.sh, run for real below a scratch folder; Docker and curl are played."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from configuration.remote_step import script, step_input
+
+IMAGE = "registry.example.com/registry:v2"
+DOCKER = """\
+echo "$*" >>{folder}/calls
+case "$*" in
+    inspect*RestartCount*) cat {folder}/restarts ;;
+    inspect*) echo 'template parsing error: map has no entry for key "Health"' >&2; exit 1 ;;
+    "image ls"*) printf '%s\\n' registry.example.com/registry:v1 {image} ;;
+    logs*) echo 'panic: no configuration' ;;
+esac
+"""
+
+
+class Machine:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tools = folder, folder / "bin"
+        self.tools.mkdir()
+        (folder / "restarts").write_text("0\n")
+        for tool, text in {
+            "docker": DOCKER.format(folder=folder, image=IMAGE),
+            "curl": "",
+            "mountpoint": "",
+            "chown": "",
+            "install": 'mkdir -p "${!#}"',
+            "sleep": f"echo $(($(cat {folder}/restarts) + 1)) >{folder}/restarts",
+        }.items():
+            self.put(tool, text)
+
+    def put(self, tool: str, text: str) -> None:
+        (self.tools / tool).write_text(f"#!/bin/bash\n{text}\n")
+        (self.tools / tool).chmod(0o755)
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        moved = re.sub(r"(?<![\w.=])/(etc/docker|srv)/", rf"{self.folder}/\1/", script("run_registry.sh"))
+        return subprocess.run(
+            ["bash", "-c", f"exec 3>&2\n{moved}", "run_registry", IMAGE, "5000"],
+            input=step_input("", ["version: 0.1", "certificate"]).removeprefix("0\n"),
+            text=True,
+            capture_output=True,
+            env={"PATH": f"{self.tools}:{os.environ['PATH']}"},
+            check=False,
+        )
+
+    @property
+    def told(self) -> list[str]:
+        return (self.folder / "calls").read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_the_registry_is_asked_itself_whatever_its_image_says_of_its_health(machine):
+    done = machine.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.endswith(f"{IMAGE} answers on port 5000\n")
+
+
+def test_a_registry_that_does_not_stay_up_is_given_up_soon_with_what_it_said(machine):
+    machine.put("curl", "exit 7")
+    failed = machine.run()
+    assert failed.returncode == 1
+    assert "does not answer on port 5000; Docker has started it 3 times again" in failed.stdout
+    assert failed.stdout.endswith("panic: no configuration\n")
+
+
+def test_images_of_earlier_versions_go_once_the_new_one_answers(machine):
+    assert machine.run().returncode == 0
+    assert machine.told[-1] == "image rm registry.example.com/registry:v1"
+    machine.put("curl", "exit 7")
+    (machine.folder / "calls").unlink()
+    machine.run()
+    assert not [call for call in machine.told if call.startswith("image rm")]
