@@ -1,4 +1,4 @@
-"""GitLab CE, its runner and its container registry: three RHEL 8 machines behind one load balancer, checked end to end."""
+"""GitLab CE, its runner and its container registry: three RHEL 8 machines behind one load balancer, checked."""
 
 import pulumi
 import pulumi_aws as aws

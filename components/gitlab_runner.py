@@ -7,6 +7,7 @@ import pulumi
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import render_docker_daemon
 from configuration.package_repositories import docker_repository, runner_repository
+from configuration.remote_step import program
 from configuration.runner_config import render_runner_config
 from settings import Settings
 
@@ -43,13 +44,15 @@ class GitLabRunner(pulumi.ComponentResource):
             "install_docker",
             arguments=[settings.docker_version],
             payload=[docker_repository(), daemon],
+            after=[machine.root_grown.command],
             parent=self,
         )
+        pruned = host.run("schedule_prune", payload=[program("prune-docker")], after=[docker.command], parent=self)
         installed = host.run(
             "install_runner",
             arguments=[settings.runner_version],
             payload=[runner_repository()],
-            after=[docker.command],
+            after=[pruned.command],
             parent=self,
         )
         config = pulumi.Output.all(external_url=external_url, token=token).apply(

@@ -1,6 +1,7 @@
 """One RHEL 8 machine with its data volume."""
 
 import base64
+from collections.abc import Sequence
 
 import pulumi
 import pulumi_aws as aws
@@ -125,18 +126,48 @@ class VirtualMachine(pulumi.ComponentResource):
             open_ports=open_ports,
             parent=self,
         )
+        self.root_grown = self._grow("/", machine.root_volume_size, f"{role}-root", name="grow_root", parent=self)
         self.register_outputs({"instanceId": instance.id})
 
     def mount_data(self, mountpoint: str, *targets: str, service: str, parent: pulumi.Resource) -> Step:
-        """Mount the data volume, and bind a folder of it over each of `targets`; `service` is what lives on it.
+        """Mount the data volume, bind a folder of it over each of `targets`, and let its file system fill it;
+        `service` is what lives on it.
 
         Raises ValueError without a data volume.
         """
-        if self.volume_id is None or self._attachment is None:
+        size = self.machine.data_volume_size
+        if size is None or self.volume_id is None or self._attachment is None:
             raise ValueError(f"the {self.role} machine has no data volume")
-        return self.host.run(
+        mounted = self.host.run(
             "mount_data",
-            arguments=[self.volume_id, str(self.machine.data_volume_size), service, mountpoint, *targets],
-            after=[self._attachment],
+            arguments=[self.volume_id, service, mountpoint, *targets],
+            after=[self._attachment, self.root_grown.command],
+            parent=parent,
+        )
+        return self._grow(
+            mountpoint,
+            size,
+            f"{self.role}-data",
+            name="grow_data",
+            after=[mounted.command],
+            parent=parent,
+        )
+
+    def _grow(
+        self,
+        mountpoint: str,
+        size: int,
+        volume: str,
+        *,
+        name: str,
+        parent: pulumi.Resource,
+        after: Sequence[pulumi.Resource] = (),
+    ) -> Step:
+        """Have the file system fill its volume of `size` GiB, which is made larger without the machine's knowledge."""
+        return self.host.run(
+            "grow_file_system",
+            name=name,
+            arguments=[mountpoint, str(size), f"{volume}-{pulumi.get_stack()}"],
+            after=after,
             parent=parent,
         )

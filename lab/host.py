@@ -27,10 +27,12 @@ MACHINE_TOOLS = {
     "haproxy": "haproxy",
     "ip": "iproute2",
     "losetup": "mount",
+    "mkfs.xfs": "xfsprogs",
     "nft": "nftables",
     "nsenter": "util-linux",
     "openssl": "openssl",
     "rpmbuild": "rpm",
+    "sfdisk": "fdisk",
     "skopeo": "skopeo",
     "xz": "xz-utils",
 }
@@ -39,14 +41,17 @@ MACHINE_TOOLS = {
 TEST_TOOLS = {
     "docker-registry": "docker-registry",
     "git": "git",
+    "growpart": "cloud-guest-utils",
+    "mkfs.xfs": "xfsprogs",
     "nginx": "nginx-light",
     "rpmbuild": "rpm",
     "ruby": "ruby",
+    "sfdisk": "fdisk",
     "skopeo": "skopeo",
     "ssh-keygen": "openssh-client",
 }
-"""Executable → Debian package, for the unit tests of registry-tree and of the played GitLab; without them those are
-skipped.
+"""Executable → Debian package, for the unit tests of registry-tree, of disks and of the played GitLab; without them
+those are skipped.
 """
 
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")

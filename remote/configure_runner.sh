@@ -23,7 +23,9 @@ printf '%s' "$system_id" >/etc/gitlab-runner/.runner_system_id
 base64 -d <<<"$config" >/etc/gitlab-runner/config.toml.new
 mv /etc/gitlab-runner/config.toml.new /etc/gitlab-runner/config.toml
 systemctl enable gitlab-runner
-systemctl restart gitlab-runner
+# One that runs reads the new file within seconds, the system id with it (commands/multi.go and config.go of gitlab-runner): a
+# restart would end its jobs.
+systemctl start gitlab-runner
 
 # verify ends well also when GitLab does not answer: only its words tell.
 verified=$(timeout 60 gitlab-runner verify 2>&1) || true

@@ -1,10 +1,10 @@
 #!/bin/bash
-# mount_data.sh VOLUME_ID SIZE SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, makes its file system only if it is blank,
-# grows it to the volume's SIZE, and binds a folder of it over each TARGET. SERVICE lives on it. What a TARGET holds on the root
-# disk, as on a machine of a time when it was not yet among the targets, is moved to the volume first.
+# mount_data.sh VOLUME_ID SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, makes its file system only if it is blank, and binds
+# a folder of it over each TARGET. SERVICE lives on it. What a TARGET holds on the root disk, as on a machine of a time when it was
+# not yet among the targets, is moved to the volume first.
 set -euo pipefail
-volume_id=$1 size=$2 service=$3 mountpoint=$4
-shift 4
+volume_id=$1 service=$2 mountpoint=$3
+shift 3
 
 # Nitro machines name volumes by their order of appearance; only the serial number is the volume's own.
 device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${volume_id/-/}
@@ -45,7 +45,6 @@ if [ "$(findmnt --noheadings --output UUID --mountpoint "$mountpoint")" != "$uui
     echo "$mountpoint is mounted from another volume than $volume_id"
     exit 1
 fi
-xfs_growfs "$mountpoint"
 
 service_is_installed() { [ -n "$(systemctl list-unit-files --no-legend "$service.service" || true)" ]; }
 
@@ -128,4 +127,4 @@ UNIT
 systemctl daemon-reload
 systemctl enable --quiet keep-data-mounted
 systemctl restart keep-data-mounted
-echo "$volume_id ($size GiB) on $mountpoint" >&3
+echo "$volume_id on $mountpoint" >&3

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 
 import pulumi
 import pytest

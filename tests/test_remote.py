@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from configuration import remote_step
+from configuration.remote_step import PROGRAMS as PROGRAMS_FOLDER
 from configuration.remote_step import REMOTE, script, step_command, step_input
 from tests.shell import check_shell
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
+PROGRAMS = [path for path in sorted(PROGRAMS_FOLDER.iterdir()) if not path.suffix and path.is_file()]
 LAID_DOWN = re.compile(r"<<'(?P<mark>[A-Z_]+)'\n(?P<program>#!/bin/bash\n.*?\n)(?P=mark)\n", re.DOTALL)
 
 
@@ -29,7 +31,7 @@ def test_is_sound_shell(path):
 def test_programs_that_stay_on_the_machines_are_sound_shell():
     programs = [found["program"] for path in SCRIPTS for found in LAID_DOWN.finditer(path.read_text())]
     assert len(programs) == 3
-    for program in programs:
+    for program in [*programs, *(path.read_text() for path in PROGRAMS)]:
         check_shell(program)
         assert "set -euo pipefail" in program.splitlines()
 

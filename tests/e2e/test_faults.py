@@ -40,12 +40,14 @@ from tests.e2e.programs import changed_program
 pytestmark = pytest.mark.long
 
 STEPS = (
-    *("server-mount-data", "server-make-token-key", "server-install-gitlab", "server-configure-gitlab"),
+    *("server-grow-root", "server-mount-data", "server-grow-data", "server-make-token-key"),
+    *("server-install-gitlab", "server-configure-gitlab"),
     *("server-prepare-gitlab", "server-walk-hops", "server-run-pipeline"),
-    *("registry-mount-data", "registry-install-docker", "registry-run-registry"),
+    *("registry-grow-root", "registry-mount-data", "registry-grow-data"),
+    *("registry-install-docker", "registry-run-registry"),
     *("registry-install-registry-tree", "registry-schedule-garbage-collection", "registry-walk-hops"),
-    *("registry-find-image", "runner-install-docker", "runner-install-runner", "runner-configure-runner"),
-    "runner-walk-hops",
+    *("registry-find-image", "runner-grow-root", "runner-install-docker", "runner-schedule-prune"),
+    *("runner-install-runner", "runner-configure-runner", "runner-walk-hops"),
 )
 """Every remote step but the three first contacts."""
 

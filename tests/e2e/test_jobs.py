@@ -4,14 +4,16 @@ Played or real, the runner is held to the same.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gitlab
 import pytest
 
-from tests.e2e.operations import must
+from lab import stack
+from tests.e2e.operations import Finished, eventually, heal, must, up
+from tests.e2e.programs import changed_program
 
 PROJECT = "gitlab-stack/jobs"
 LIMIT = 300.0
@@ -238,3 +240,56 @@ def test_a_long_log_arrives_whole(jobs):
 
 def test_no_container_of_a_job_is_left(jobs):
     assert must("runner", "docker ps --all --quiet") == ""
+
+
+LONG_JOB = f"""
+workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
+long: {{image: {{name: "{IMAGE}", entrypoint: [""]}}, script: [sleep 45]}}
+"""
+
+
+def during_a_long_job(project: Any, change: Callable[[], Finished]) -> tuple[str, str]:
+    """Status and log of a job during which something is changed."""
+    actions = [{"action": "update", "file_path": ".gitlab-ci.yml", "content": LONG_JOB}]
+    project.commits.create({"branch": "main", "commit_message": "A long job", "actions": actions})
+    [job] = project.pipelines.create({"ref": "main"}).jobs.list(all=True)
+    eventually(lambda: "$ sleep 45" in project.jobs.get(job.id).trace().decode())
+    done = change()
+    assert done.status == 0, done.output
+    eventually(lambda: project.jobs.get(job.id).finished_at)
+    ended = project.jobs.get(job.id)
+    return str(ended.status), ended.trace().decode()
+
+
+def test_a_new_configuration_of_the_runner_ends_no_job(jobs, project):
+    restarts = {"remote/configure_runner.sh": [("systemctl start gitlab-runner", "systemctl restart gitlab-runner")]}
+    stack.configure("runnerConcurrency", "3")
+    with changed_program(restarts) as program:
+        status, log = during_a_long_job(project, lambda: up(program=program))
+    assert status == "failed"
+    assert "Job failed (system failure): aborted: terminated" in log
+    stack.configure("runnerConcurrency", None)
+    status, log = during_a_long_job(project, up)
+    assert status == "success", log
+    eventually(lambda: "concurrent = 4" in must("runner", "cat /etc/gitlab-runner/config.toml"))
+
+
+def test_a36_checkouts_of_projects_stay_in_volumes_until_something_removes_them(jobs):
+    managed = "--filter label=com.gitlab.gitlab-runner.managed=true"
+    project_of = '{{.Label "com.gitlab.gitlab-runner.project.id"}}'
+
+    def projects() -> set[str]:
+        return set(must("runner", f"docker volume ls {managed} --format '{project_of}'").split())
+
+    assert len(projects()) >= 2
+    only_docker = "ExecStart=/usr/bin/docker system prune --all --force --filter until=72h"
+    edits = {"remote/schedule_prune.sh": [("ExecStart=/usr/local/sbin/prune-docker 70", only_docker)]}
+    with changed_program(edits) as program:
+        done = up(program=program)
+    assert done.status == 0, done.output
+    must("runner", "systemctl start docker-prune")
+    assert len(projects()) >= 2
+    heal()
+    must("runner", "systemctl start docker-prune")
+    assert projects() == set()
+    must("runner", f"docker image inspect {IMAGE}")

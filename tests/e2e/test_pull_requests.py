@@ -92,7 +92,7 @@ def test_the_size_of_a_data_volume():
     text = difference(VOLUME)
     assert QUIET in text
     assert rows(text) == [["updated", "registry-data", "`size`: `100` → `250`"]]
-    assert "registry-mount-data" in [name for _, name, *_ in rows(text, steps=True)]
+    assert "registry-grow-data" in [name for _, name, *_ in rows(text, steps=True)]
     assert "### Cost a month: $422.70 → $436.98" in text
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import stack
 from lab.workspace import ROOT
 from tests.e2e.operations import Finished, eventually, heal, must, on, preview, prove, step, target_health, up
 from tests.e2e.programs import IMPATIENT, Edits, changed_program
@@ -394,3 +395,53 @@ def test_a28_gitlab_sees_who_calls_by_ssh(outputs):
     callers = must("server", f"tail -n 20 {SSHD_LOG}")
     assert f'"remote_addr": "{outputs["publicAddresses"]["runner"]}"' in callers
     assert target_health(2222) == "healthy"
+
+
+def gib(role: str, command: str) -> int:
+    """Whole GiB of what a command says in bytes."""
+    return int(must(role, command).split()[-1]) // 1024**3
+
+
+def test_a31_a_file_system_that_is_grown_before_its_disk_has_grown_stays_small():
+    disk = "blockdev --getsize64 $(findmnt --noheadings --nofsroot --output SOURCE --mountpoint /srv/gitlab)"
+    file_system = "df --output=size --block-size=1 /srv/gitlab"
+    before = gib("server", disk)
+    stack.configure("serverDataVolumeSize", str(before + 5))
+    at_once = {"remote/grow_file_system.sh": [('    [ "$found" -lt "$wanted" ] || break\n', "    break\n")]}
+    with changed_program(at_once) as program:
+        assert up(program=program).status == 0
+    eventually(lambda: gib("server", disk) == before + 5)
+    assert gib("server", file_system) < before
+    heal()
+    assert gib("server", file_system) >= before + 4
+
+
+def test_a32_a_root_disk_is_filled_by_whoever_fills_it_and_by_nobody_else():
+    disk, file_system = "blockdev --getsize64 /dev/nvme0n1", "df --output=size --block-size=1 /"
+    before = gib("runner", disk)
+    stack.configure("runnerRootVolumeSize", str(before + 5))
+    not_the_root = {
+        "remote/grow_file_system.sh": [("source=$(findmnt", '[ "$mountpoint" != / ] || exit 0\nsource=$(findmnt')]
+    }
+    with changed_program(not_the_root) as program:
+        assert up(program=program).status == 0
+    eventually(lambda: gib("runner", disk) == before + 5)
+    assert gib("runner", file_system) < before
+    heal()
+    assert gib("runner", file_system) >= before + 4
+
+
+def test_a35_a_registry_that_is_asked_for_its_images_health_has_none():
+    refused(
+        {
+            "remote/run_registry.sh": [
+                (
+                    '    curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/" && break\n',
+                    "    health=$(docker inspect --format '{{.State.Health.Status}}' registry)\n"
+                    '    [ "$health" = healthy ] && break\n',
+                )
+            ]
+        },
+        "run_registry failed",
+        'map has no entry for key "Health"',
+    )

@@ -1,0 +1,196 @@
+"""What runs on the runner's machine, run for real; Docker, systemd and dnf are played and note what they are told."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from configuration.flows import Place
+from configuration.remote_step import program, script, step_input
+from configuration.user_data import render_user_data
+from tests.engine import Graph
+from tests.test_program import payload
+
+Ran = subprocess.CompletedProcess[str]
+
+
+class Machine:
+    """`told` is what each tool was called with, in order. A tool says what its file in `answers` holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tools = folder, folder / "bin"
+        self.log = folder / "calls"
+        self.tools.mkdir()
+        for place in ("etc/yum.repos.d", "etc/systemd/system", "usr/local/sbin"):
+            (folder / place).mkdir(parents=True)
+        for tool in ("systemctl", "dnf", "curl", "gitlab-runner", "docker", "rpm"):
+            self.put(tool, "")
+
+    def put(self, tool: str, text: str) -> None:
+        file = self.tools / tool
+        file.write_text(f'#!/bin/bash\necho "{tool} $*" >>{self.log}\n{text}\n')
+        file.chmod(0o755)
+
+    def run(self, text: str, *arguments: str, payload: tuple[str, ...] = ()) -> Ran:
+        moved = re.sub(r"(?<![\w.])/(etc|usr/local)/", rf"{self.folder}/\1/", text)
+        return subprocess.run(
+            ["bash", "-c", f"exec 3>/dev/null\n{moved}", "step", *arguments],
+            input=step_input("", payload).removeprefix("0\n"),
+            text=True,
+            capture_output=True,
+            env={"PATH": f"{self.tools}:{os.environ['PATH']}"},
+            check=False,
+        )
+
+    @property
+    def told(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path) -> Machine:
+    return Machine(tmp_path)
+
+
+# Configuration and packages -------------------------------------------------------------------------------------------
+
+
+def test_a_new_configuration_ends_no_job(machine):
+    machine.put("curl", "printf 200")
+    machine.put("gitlab-runner", "echo 'Verifying runner... is valid'")
+    words = ("name", "s_0123456789ab", "http://gitlab")
+    done = machine.run(script("configure_runner.sh"), *words, payload=("concurrent = 2",))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (machine.folder / "etc/gitlab-runner/config.toml").read_text() == "concurrent = 2"
+    assert (machine.folder / "etc/gitlab-runner/.runner_system_id").read_text() == "s_0123456789ab"
+    assert "systemctl start gitlab-runner" in machine.told
+    assert not [call for call in machine.told if re.match("systemctl (stop|restart|kill)", call)]
+
+
+@contextmanager
+def service(machine: Machine, job: str) -> Iterator[None]:
+    """A service that does a job when it is told to finish."""
+    loop = f"trap '{job}; exit' QUIT; while :; do sleep 0.05; done"
+    with subprocess.Popen(["bash", "-c", loop], process_group=0) as running:
+        ways = f"show) echo {running.pid} ;; kill) kill -QUIT {running.pid} ;; stop) kill -KILL -- -{running.pid} ;;"
+        machine.put("systemctl", f"case $1 in {ways} esac || true")
+        # Who is not waited for is still there.
+        waiting = threading.Thread(target=running.wait)
+        waiting.start()
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            waiting.join()
+
+
+def installed(machine: Machine) -> list[str]:
+    """What matters of what was told, in order."""
+    meaning = {"--downloadonly": "download", "dnf": "install", "kill": "finish", "stop": "stop", "start": "start"}
+    words = [set(call.split()) for call in machine.told]
+    return [next(meaning[word] for word in meaning if word in call) for call in words if call & set(meaning)]
+
+
+def test_another_version_is_installed_when_the_jobs_of_the_first_are_done(machine):
+    done_mark = machine.folder / "job-done"
+    machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
+    machine.put("dnf", f"case $* in *--downloadonly) ;; *) [ -e {done_mark} ] ;; esac")
+    with service(machine, f"sleep 1; touch {done_mark}"):
+        done = machine.run(script("install_runner.sh"), "17.10.2", payload=("[repository]",))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert installed(machine) == ["download", "finish", "stop", "install", "start"]
+
+
+def test_jobs_are_waited_for_half_an_hour_at_most(machine):
+    machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
+    with service(machine, "sleep 30"):
+        started = time.monotonic()
+        done = machine.run(script("install_runner.sh").replace("30m", "1s"), "17.10.2", payload=("[repository]",))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "are ended" in done.stdout
+    assert time.monotonic() - started < 10
+
+
+def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
+    machine.put("rpm", "exit 1")
+    machine.put("dnf", "case $* in *--downloadonly) ;; *) exit 1 ;; esac")
+    with service(machine, ":"):
+        done = machine.run(script("install_runner.sh"), "17.10.2", payload=("[repository]",))
+    assert done.returncode == 1
+    assert installed(machine) == ["download", "finish", "stop", "install", "start"]
+
+
+def test_a_package_that_cannot_be_downloaded_ends_no_job(machine):
+    machine.put("rpm", "exit 1")
+    machine.put("dnf", "exit 1")
+    assert machine.run(script("install_runner.sh"), "17.10.2", payload=("[repository]",)).returncode == 1
+    assert installed(machine) == ["download"]
+
+
+def test_a_version_that_is_there_leaves_the_service_alone(machine):
+    assert machine.run(script("install_runner.sh"), "17.10.1", payload=("[repository]",)).returncode == 0
+    assert installed(machine) == ["install"]
+
+
+# What jobs leave ------------------------------------------------------------------------------------------------------
+
+DOCKER = """\
+case "$*" in
+    "ps "*) [ ! -e {folder}/jobs ] || {{ rm {folder}/jobs; echo a-container; }} ;;
+    "volume ls"*) echo one-cache; echo another-cache ;;
+    "info "*) echo {folder} ;;
+esac
+"""
+
+
+def prune(machine: Machine, used: int) -> list[str]:
+    machine.put("docker", DOCKER.format(folder=machine.folder))
+    machine.put("df", f"echo 'Use%'; echo ' {used}%'")
+    machine.put("sleep", "")
+    done = machine.run(program("prune-docker"), "70")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return machine.told
+
+
+def test_what_jobs_left_is_removed_and_images_stay_while_there_is_room(machine):
+    told = prune(machine, 70)
+    assert "docker volume rm one-cache another-cache" in told
+    listed = next(call for call in told if call.startswith("docker volume ls"))
+    assert "dangling=true" in listed
+    assert "label=com.gitlab.gitlab-runner.managed=true" in listed
+    assert "docker container prune --force --filter until=24h" in told
+    assert "docker network prune --force --filter until=24h" in told
+    assert not [call for call in told if call.startswith(("docker image prune", "docker system prune"))]
+
+
+def test_images_without_a_container_go_when_the_disk_is_rather_full(machine):
+    assert "docker image prune --all --force" in prune(machine, 71)
+
+
+def test_a_moment_without_jobs_is_waited_for(machine):
+    (machine.folder / "jobs").touch()
+    told = prune(machine, 50)
+    asked = [number for number, call in enumerate(told) if call.startswith("docker ps")]
+    [slept] = [number for number, call in enumerate(told) if call == "sleep 10"]
+    [removed] = [number for number, call in enumerate(told) if call.startswith("docker volume rm")]
+    assert asked[0] < slept < asked[1] < removed
+
+
+def test_a_machine_that_exists_gets_what_prunes_it_and_not_at_midnight(graph: Graph, machine):
+    assert payload(graph, "runner-schedule-prune") == [program("prune-docker")]
+    assert graph.comes_after(graph.step("runner-schedule-prune"), graph.step("runner-install-docker"))
+    done = machine.run(script("schedule_prune.sh"), payload=(program("prune-docker"),))
+    assert done.returncode == 0, done.stderr
+    assert (machine.folder / "usr/local/sbin/prune-docker").read_text() == program("prune-docker")
+    assert os.access(machine.folder / "usr/local/sbin/prune-docker", os.X_OK)
+    assert "OnCalendar=03:17" in (machine.folder / "etc/systemd/system/docker-prune.timer").read_text()
+    assert "systemctl restart docker-prune.timer" in machine.told
+    assert "prune" not in render_user_data(Place.RUNNER)
