@@ -59,13 +59,14 @@ def read() -> Inventory:
             for group in list(groups.values()):
                 group_names[group.id] = group.name
                 rules += _rules(group)
-        data = [v for v in list(ec2.volumes.values()) if not _is_root(v)]
+        every = list(ec2.volumes.values())
+        data = [v for v in every if not _is_root(v)]
         volumes += map(_volume, data)
         for instance in _instances(ec2):
             if instance.state == "terminated":
                 continue
             nic = instance.nics.get(0)
-            machines.append(_machine(instance, used.get(nic.id) if nic else None, data))
+            machines.append(_machine(instance, used.get(nic.id) if nic else None, every))
             if nic:
                 facts[nic.private_ip_address] = _facts(ec2, instance, nic)
                 names |= _names(ec2, instance)
@@ -171,7 +172,7 @@ def _volume(volume: Any) -> Volume:
     attachment = volume.attachment
     return Volume(
         volume.id,
-        int(volume.size),
+        patches.size_in_effect(volume),
         volume.availability_zone,
         attachment.status if attachment else "",
         attachment.instance.id if attachment else None,
@@ -180,13 +181,15 @@ def _volume(volume: Any) -> Volume:
 
 
 def _machine(instance: Any, interface: Interface | None, volumes: list[Any]) -> Machine:
-    attached = (v for v in map(_volume, volumes) if v.instance == instance.id)
+    root = next((_volume(v) for v in volumes if _is_root(v) and v.attachment.instance is instance), None)
+    attached = (_volume(v) for v in volumes if not _is_root(v) and v.attachment and v.attachment.instance is instance)
     return Machine(
         instance.id,
         next((tag["value"] for tag in instance.get_tags() if tag["key"] == "Name"), ""),
         instance.private_dns_name.partition(".")[0],
         instance.state,
         interface,
+        root,
         tuple(sorted(attached, key=lambda v: v.id)),
         instance.reboots,
     )

@@ -34,6 +34,7 @@ class Machine:
     hostname: str
     state: str
     interface: Interface | None = None
+    root: Volume | None = None
     volumes: tuple[Volume, ...] = ()
     reboots: int = 0
 
@@ -55,6 +56,11 @@ class _Running:
     @property
     def root(self) -> Path:
         return Path(f"/proc/{self.pid}/root")
+
+    @property
+    def booted(self) -> bool:
+        """Whether it is on its root disk: before that, its folders are under way to it."""
+        return (self.root / "run/lab/booted").exists()
 
     def alive(self) -> bool:
         return not select.select([self.handle], [], [], 0)[0]
@@ -118,8 +124,9 @@ class Machines:
             docker("restart", f"--time={STOP_TIMEOUT}", machine.container)
             self._forget(machine)
             running = self._power_on(machine)
-        self._plug_volumes(machine, running)
-        self._settle_volumes(machine, running)
+        if running.booted:
+            self._plug_volumes(machine, running)
+            self._settle_volumes(machine, running)
         if machine.state == "pending":
             self._settled(machine.id)
 
@@ -132,6 +139,8 @@ class Machines:
         try:
             if machine.interface:
                 network.plug_in(machine.interface, Path(f"/proc/{pid}/ns/net"))
+            if machine.root:
+                volumes.show_root(self._devices.root_device(machine.root), running.root)
             self._plug_volumes(machine, running)
             powered = running.root / "run/lab/powered"
             powered.parent.mkdir(exist_ok=True)
@@ -151,6 +160,8 @@ class Machines:
             if link in forced:
                 self._tear_off(machine, forced[link], running)
             running.links_are_due |= volumes.hide(link, running.root, forced=link in forced)
+        if machine.root:
+            self._devices.root_device(machine.root)
         for volume in machine.volumes:
             if volume.wanted:
                 running.links_are_due |= volumes.show(volume, self._devices.device(volume), running.root)
@@ -190,8 +201,8 @@ class Machines:
 def create_command(machine: Machine, image: str) -> list[str]:
     """The arguments of `docker` that make the machine's container.
 
-    SYS_RESOURCE and SYS_TIME would reach the host's limits and clock. The rule for block devices of major 7
-    (loop) lets volumes be attached later. /var/lib/docker must not lie on the container's overlay.
+    SYS_RESOURCE and SYS_TIME would reach the host's limits and clock. The rules for block devices of majors 7
+    (loop) and 259 (partitions) let volumes be attached later.
     """
     resolver = machine.interface.resolver if machine.interface else "127.0.0.1"
     return [
@@ -203,9 +214,8 @@ def create_command(machine: Machine, image: str) -> list[str]:
         "--cgroupns=private",
         *("--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--cap-drop=SYS_TIME"),
         *("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"),
-        "--device-cgroup-rule=b 7:* rwm",
+        *("--device-cgroup-rule=b 7:* rwm", "--device-cgroup-rule=b 259:* rwm"),
         *("--tmpfs=/run:mode=755", "--tmpfs=/tmp:exec"),
-        "--volume=/var/lib/docker",
         f"--env=LAB_DNS={resolver}",
         image,
     ]

@@ -22,7 +22,7 @@ from moto.ec2.exceptions import DependencyViolationError, EC2ClientError, TagLim
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models import iam_instance_profile as profile_models
 from moto.ec2.models.amis import Ami, AmiBackend
-from moto.ec2.models.elastic_block_store import Volume
+from moto.ec2.models.elastic_block_store import Volume, VolumeModification
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
@@ -54,8 +54,13 @@ TAG_LIMIT = 50  # tags a resource
 USER_DATA_LIMIT = 16384  # bytes, before base64
 ROOT_SIZE = 10  # GiB, of the RHEL images
 RED_HAT = {"aws": "309956199498", "aws-cn": "841258680906", "aws-us-gov": "219670896067"}  # accounts, by partition
+MODIFICATIONS_A_DAY = 4  # of one volume
 PROFILE_DELAY = 12  # seconds until EC2 knows of a new instance profile; the Terraform provider waits 5 unasked
 RESERVED_ADDRESSES = 4  # at the start of a subnet; the last one is reserved too
+
+growth_delay = timedelta(seconds=20)
+"""After that long a machine sees that its volume has grown. Longer than the ten seconds after which the Terraform
+provider first looks, and then at the volume's state only."""
 
 _PENDING, _RUNNING, _STOPPING, _STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
 _SHUTTING_DOWN, _TERMINATED = (32, "shutting-down"), (48, "terminated")
@@ -674,6 +679,44 @@ def detachment_can_be_forced() -> None:
         return answer
 
     ElasticBlockStore.detach_volume = detach_volume
+
+
+@_patch
+def volumes_grow_after_the_answer() -> None:
+    """ModifyVolume answers at once; the machine sees the new size when the modification is `optimizing`, some seconds
+    later. While it is `modifying` there is no other, and of one volume there are four in 24 hours (API reference of
+    EC2, ModifyVolume: "You can modify a volume up to four times within a rolling 24-hour period"). (moto: done at once,
+    as often as one likes.)"""
+    original = EC2Backend.modify_volume
+
+    def modify_volume(self: Any, volume_id: str, *args: Any, **kwargs: Any) -> Any:
+        earlier = self.get_volume(volume_id).modifications
+        if any(each.modification_state == "modifying" for each in earlier):
+            raise EC2ClientError(
+                "IncorrectModificationState", f"Cannot modify volume {volume_id} in modification state MODIFYING"
+            )
+        if sum(utcnow() - each.start_time < timedelta(days=1) for each in earlier) >= MODIFICATIONS_A_DAY:
+            raise EC2ClientError(
+                "VolumeModificationRateExceeded",
+                f"You've reached the maximum modification rate per volume limit for {volume_id}.",
+            )
+        return original(self, volume_id, *args, **kwargs)
+
+    EC2Backend.modify_volume = modify_volume
+    VolumeModification.modification_state = property(
+        lambda modification: "optimizing" if _in_effect(modification) else "modifying"
+    )
+    VolumeModification.progress = property(lambda modification: 50 if _in_effect(modification) else 0)
+
+
+def _in_effect(modification: Any) -> bool:
+    return bool(utcnow() - modification.start_time >= growth_delay)
+
+
+def size_in_effect(volume: Any) -> int:
+    """GiB that the volume's machine sees."""
+    late = [each for each in volume.modifications if each.target_size and not _in_effect(each)]
+    return int(late[0].original_size if late else volume.size)
 
 
 def settle_volume(volume: Any) -> None:

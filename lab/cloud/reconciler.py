@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import threading
+from datetime import timedelta
 from typing import Any
 
 from lab.cloud import balancers, inventory, machines, metadata, names, network, patches, volumes
@@ -38,6 +39,8 @@ class Reconciler:
 
     def __init__(self, *, api_only: bool) -> None:
         self._api_only = api_only
+        if api_only:
+            patches.growth_delay = timedelta()
         self._inventory = Inventory()
         self._note = Notes()
         self._tasks = Tasks(self._note)
@@ -88,7 +91,8 @@ class Reconciler:
             self._tasks.submit(_key(balancer.name), self._balance, balancer)
         for name in self._balancers.names() - {balancer.name for balancer in found.balancers}:
             self._tasks.submit(_key(name), self._balancers.remove, name)
-        self._tasks.submit("volumes", self._devices.forget_all_but, {volume.id for volume in found.volumes})
+        roots = {machine.root.id for machine in found.machines if machine.root}
+        self._tasks.submit("volumes", self._devices.forget_all_but, {volume.id for volume in found.volumes} | roots)
         patches.target_health.update(dict.fromkeys(found.idle_targets, NOT_IN_USE))
 
     def _balance(self, balancer: Balancer) -> None:

@@ -2,7 +2,8 @@
 
 A machine sees its volumes as an instance of the Nitro system does: as /dev/nvme1n1 and so on in no order to
 rely on, and by the link /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol… that carries the volume's id. The
-device name of the attachment (/dev/sdf) exists nowhere.
+device name of the attachment (/dev/sdf) exists nowhere. The root volume is /dev/nvme0n1, with the partitions of Red
+Hat's image.
 """
 
 import errno
@@ -12,7 +13,9 @@ import json
 import os
 import stat
 import struct
+import subprocess
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,16 @@ from lab.workspace import VOLUMES
 GIB = 1024**3
 BY_ID = Path("dev/disk/by-id")
 LINK_PREFIX = "nvme-Amazon_Elastic_Block_Store_"
+
+ROOT_DISK, ROOT_PARTITION = "nvme0n1", 3
+ROOT_SIZE = 10  # GiB of the image, whatever the volume has: the first boot fills it
+ROOT_LAYOUT = """\
+label: gpt
+1MiB,1MiB,21686148-6449-6E6F-744E-656564454649
+,200MiB,U
+,,L
+"""
+"""BIOS boot, EFI, root (RHEL 8.10 for EC2 in osbuild's image definitions)."""
 
 SHUT_DOWN = 0x8004587D
 """XFS_IOC_GOINGDOWN of linux/fs/xfs, which ext4 has too: the file system is as if its disk were gone."""
@@ -67,20 +80,35 @@ class LoopDevices:
 
     def device(self, volume: Volume) -> Path:
         """The volume's loop device, made when there is none, grown when the volume has grown."""
+        return self._device(volume, self._make)
+
+    def root_device(self, volume: Volume) -> Path:
+        """The same of a root volume, which has partitions from the beginning, and a file system that is empty."""
+        return self._device(volume, self._make_root)
+
+    def _device(self, volume: Volume, make: Callable[[Volume], Path]) -> Path:
         with self._lock:
-            device = self._devices.get(volume.id) or self._make(volume)
+            device = self._devices.get(volume.id) or make(volume)
             if self._sizes[volume.id] < volume.size:
                 os.truncate(volume.file, volume.size * GIB)
                 call("losetup", "--set-capacity", str(device))
                 self._sizes[volume.id] = volume.size
             return device
 
-    def _make(self, volume: Volume) -> Path:
+    def _make(self, volume: Volume, size: int | None = None, *options: str) -> Path:
         VOLUMES.mkdir(parents=True, exist_ok=True)
         volume.file.touch(mode=0o600)
-        os.truncate(volume.file, volume.size * GIB)
-        device = Path(call("losetup", "--find", "--show", str(volume.file)).strip())
-        self._devices[volume.id], self._sizes[volume.id] = device, volume.size
+        os.truncate(volume.file, (size or volume.size) * GIB)
+        device = Path(call("losetup", "--find", "--show", *options, str(volume.file)).strip())
+        self._devices[volume.id], self._sizes[volume.id] = device, size or volume.size
+        return device
+
+    def _make_root(self, volume: Volume) -> Path:
+        device = self._make(volume, ROOT_SIZE, "--partscan")
+        layout = ["sfdisk", "--quiet", str(device)]
+        subprocess.run(layout, input=ROOT_LAYOUT, text=True, check=True, capture_output=True)
+        call("partx", "--update", str(device))
+        call("mkfs.xfs", "-q", str(partition(device, ROOT_PARTITION)))
         return device
 
     def renew(self, volume: Volume) -> None:
@@ -96,6 +124,22 @@ class LoopDevices:
                 call("losetup", "--detach", str(self._devices[volume_id]))
                 (VOLUMES / volume_id).unlink(missing_ok=True)
                 del self._devices[volume_id], self._sizes[volume_id]
+
+
+def partition(device: Path, number: int) -> Path:
+    """The device of a partition of a loop device."""
+    return device.with_name(f"{device.name}p{number}")
+
+
+def show_root(device: Path, root: Path) -> None:
+    """Make the root disk and its partitions visible in a machine that starts."""
+    nodes = {ROOT_DISK: device}
+    nodes |= {f"{ROOT_DISK}p{number}": partition(device, number) for number in range(1, ROOT_PARTITION + 1)}
+    for name, source in nodes.items():
+        node = root / "dev" / name
+        if not node.exists():
+            os.mknod(node, stat.S_IFBLK, source.stat().st_rdev)
+            node.chmod(0o660)
 
 
 def show(volume: Volume, device: Path, root: Path) -> bool:

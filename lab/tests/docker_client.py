@@ -90,6 +90,8 @@ def main(arguments: list[str]) -> None:
             shutil.rmtree(ENGINE / options[-1], ignore_errors=True)
         case ["volume" | "run" | "import" | "exec", *_]:
             BUILDS.mkdir(exist_ok=True)
+            if arguments[0] == "volume":
+                (ENGINE / "volumes").open("a").write(" ".join(arguments) + "\n")
         case _:
             fail(f"unknown command {arguments}")
 

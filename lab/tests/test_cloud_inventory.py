@@ -84,6 +84,7 @@ def test_a_machine(cloud):
     assert (found.id, found.name, found.state) == (instance, "runner", "running")
     assert found.hostname == "ip-10-42-0-4"
     assert [(v.id, v.status) for v in found.volumes] == [(volume, "attaching")]  # not the root device
+    assert found.root and found.root.size == 10
     settle()
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     assert inventory.read().machines[0].state == "shutting-down"

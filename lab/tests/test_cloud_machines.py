@@ -59,6 +59,8 @@ def host(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "pidfd_open", lambda pid: os.open("/dev/null", os.O_RDONLY))
     monkeypatch.setattr(machines._Running, "root", property(lambda self: tmp_path))
     monkeypatch.setattr(machines._Running, "alive", lambda self: host.state == "running")
+    (tmp_path / "run/lab").mkdir()
+    (tmp_path / "run/lab/booted").touch()
     return host
 
 
@@ -80,6 +82,14 @@ def test_power_on(host, made):
     assert (host.root / "run/lab/powered").exists()
     made.reconcile(machine("running"))
     assert len(host.events) == 4
+
+
+def test_disks_do_not_change_while_a_machine_goes_over_to_its_root_disk(host, made):
+    made.reconcile(machine("pending"))
+    (host.root / "run/lab/booted").unlink()
+    made.reconcile(machine("running", volumes=(ATTACHED,)))
+    assert not (host.root / ATTACHED.link).is_symlink()
+    assert host.events[-1] == "settled i-1"
 
 
 def test_stop_and_start_again(host, made):

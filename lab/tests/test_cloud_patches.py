@@ -1,6 +1,7 @@
 """Each correction of moto, as a program meets it: through the API."""
 
 import base64
+from datetime import timedelta
 from functools import cache
 
 import boto3
@@ -474,6 +475,27 @@ def test_an_address_given_after_launch_changes_what_the_first_boot_saw(cloud):
     settle()
     cloud.ec2.associate_address(AllocationId=allocation, InstanceId=instance)
     assert cloud.instance(instance)["PublicIpAddress"] == public
+
+
+def test_a_volume_is_larger_for_its_machine_some_seconds_after_the_answer(cloud, monkeypatch):
+    volume = cloud.volume()
+
+    def modify(size):
+        return cloud.ec2.modify_volume(VolumeId=volume, Size=size)["VolumeModification"]["ModificationState"]
+
+    def seen():
+        return patches.size_in_effect(inventory.find_volume(volume))
+
+    assert modify(2) == "modifying"
+    assert seen() == 1
+    refused("IncorrectModificationState", cloud.ec2.modify_volume, VolumeId=volume, Size=3)
+    monkeypatch.setattr(patches, "growth_delay", timedelta())
+    (told,) = cloud.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
+    assert told["ModificationState"] == "optimizing"
+    assert seen() == 2
+    assert [modify(size) for size in (3, 4, 5)] == ["optimizing"] * 3
+    assert seen() == 5
+    refused("VolumeModificationRateExceeded", cloud.ec2.modify_volume, VolumeId=volume, Size=6)
 
 
 def test_a_volume_has_one_machine(cloud):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.cloud import volumes
-from lab.cloud.volumes import GIB, LoopDevices, Volume, hide, mount_points, show, shown, tear_off
+from lab.cloud.volumes import GIB, LoopDevices, Volume, hide, mount_points, show, show_root, shown, tear_off
 
 ONE = Volume("vol-0123456789abcdef0", 2, "eu-central-1a", "attached", "i-1")
 TWO = Volume("vol-0123456789abcdef1", 2, "eu-central-1a", "attached", "i-1")
@@ -133,3 +133,34 @@ def test_loop_devices_live_as_long_as_the_volume(monkeypatch, tmp_path):
     devices.forget_all_but(set())
     assert commands[4] == ("losetup", "--detach", "/dev/loop9")
     assert not ONE.file.exists()
+
+
+def test_a_root_disk_has_its_partitions_from_the_first_moment_and_is_as_large_as_the_image(root, monkeypatch, tmp_path):
+    commands = []
+
+    def call(*command, **_):
+        commands.append(command)
+        return f"{root}/loop9\n"
+
+    def sfdisk(command, *, input, **_):
+        commands.append(command)
+        assert input == volumes.ROOT_LAYOUT
+        assert volume.file.stat().st_size == 10 * GIB
+
+    monkeypatch.setattr(volumes, "call", call)
+    monkeypatch.setattr(subprocess, "run", sfdisk)
+    monkeypatch.setattr(volumes, "VOLUMES", tmp_path)
+    volume = Volume("vol-0123456789abcdef2", 30, "eu-central-1a")
+    for name in ("loop9", "loop9p1", "loop9p2", "loop9p3"):
+        (root / name).touch()
+    device = LoopDevices().root_device(volume)
+    assert volume.file.stat().st_size == 30 * GIB
+    assert [command[0] for command in commands] == ["losetup", "sfdisk", "partx", "mkfs.xfs", "losetup"]
+    assert "--partscan" in commands[0]
+    assert commands[3][-1] == f"{root}/loop9p3"
+    show_root(device, root)
+    show(ONE, device, root)
+    assert sorted(node.name for node in (root / "dev").glob("nvme*")) == [
+        *("nvme0n1", "nvme0n1p1", "nvme0n1p2", "nvme0n1p3", "nvme1n1")
+    ]
+    assert shown(root) == {ONE.link}

@@ -242,3 +242,15 @@ def test_no_secret_of_a_job_is_an_argument_of_dockers_client(project, runner, en
     options = job.artifact("seen").decode()
     assert options.count('"--env-file"') == 2
     assert "glcbt-" not in options
+
+
+def test_checkout_and_cache_stay_in_volumes_that_are_marked_as_the_runners(runner, engine, project):
+    job = ended(project, start(project, "one: {script: [echo one]}\n"))["one"]
+    assert job.status == "success"
+    made = (engine / "volumes").read_text().splitlines()
+    assert len(made) == 2
+    for line in made:
+        assert "--label com.gitlab.gitlab-runner.managed=true" in line
+        assert f"--label com.gitlab.gitlab-runner.project.id={project.id}" in line
+        assert "--label com.gitlab.gitlab-runner.type=cache" in line
+        assert re.search(rf" runner-[a-z0-9-]+-project-{project.id}-concurrent-\d+-cache-[0-9a-f]{{32}}$", line)

@@ -72,7 +72,7 @@ class Docker:
         if self.job.get("services"):
             raise BuildError("the lab plays gitlab-runner without services:", reason=SYSTEM_FAILURE)
         for target in (BUILDS, *self._volumes()):
-            self._checked("volume", "create", self._volume(target))
+            self._checked("volume", "create", *self._labels(type="cache"), self._volume(target))
         self._ensure_helper_image()
         self._image = self._pull(image)
 
@@ -232,8 +232,7 @@ class Docker:
         if network := self.settings.get("network_mode"):
             options += ["--network", str(network)]
         options += [part for host in self.settings.get("extra_hosts") or () for part in ("--add-host", str(host))]
-        for label, value in (("type", kind), ("job.id", self.job["id"]), ("managed", "true")):
-            options += ["--label", f"com.gitlab.gitlab-runner.{label}={value}"]
+        options += self._labels(type=kind)
         options += ["--env-file", str(self._environment_file())]
         if kind == "predefined":
             what = [self._helper(), "gitlab-runner-build"]
@@ -267,7 +266,22 @@ class Docker:
         """Jobs may run as any user: the folders of the volumes are everybody's, as `cache-init` makes them."""
         targets = [BUILDS, *self._volumes()]
         mounts = [part for target in targets for part in ("--volume", f"{self._volume(target)}:{target}")]
-        self._checked("run", "--rm", *mounts, self._helper(), "chmod", "0777", *targets)
+        labels = self._labels(type="cache-init")
+        self._checked("run", "--rm", *labels, *mounts, self._helper(), "chmod", "0777", *targets)
+
+    def _labels(self, **more: str) -> list[str]:
+        """Options that mark a container or a volume as the runner's (executors/docker/internal/labels)."""
+        job, commit = self.job["job_info"], self.job["git_info"]
+        marks = {
+            "job.id": self.job["id"],
+            "job.sha": commit["sha"],
+            "job.before_sha": commit["before_sha"],
+            "job.ref": commit["ref"],
+            "project.id": job["project_id"],
+            "managed": "true",
+            **more,
+        }
+        return [part for key, value in marks.items() for part in ("--label", f"com.gitlab.gitlab-runner.{key}={value}")]
 
     def _volumes(self) -> list[str]:
         return [str(volume) for volume in self.settings.get("volumes") or () if ":" not in str(volume)]
