@@ -244,7 +244,7 @@ def test_no_container_of_a_job_is_left(jobs):
 
 LONG_JOB = f"""
 workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
-long: {{image: {{name: "{IMAGE}", entrypoint: [""]}}, script: [sleep 45]}}
+long: {{image: {{name: "{IMAGE}", entrypoint: [""]}}, script: [sleep 120]}}
 """
 
 
@@ -253,7 +253,7 @@ def during_a_long_job(project: Any, change: Callable[[], Finished]) -> tuple[str
     actions = [{"action": "update", "file_path": ".gitlab-ci.yml", "content": LONG_JOB}]
     project.commits.create({"branch": "main", "commit_message": "A long job", "actions": actions})
     [job] = project.pipelines.create({"ref": "main"}).jobs.list(all=True)
-    eventually(lambda: "$ sleep 45" in project.jobs.get(job.id).trace().decode())
+    eventually(lambda: "$ sleep 120" in project.jobs.get(job.id).trace().decode())
     done = change()
     assert done.status == 0, done.output
     eventually(lambda: project.jobs.get(job.id).finished_at)
