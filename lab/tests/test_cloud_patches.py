@@ -478,6 +478,7 @@ def test_an_address_given_after_launch_changes_what_the_first_boot_saw(cloud):
 
 
 def test_a_volume_is_larger_for_its_machine_some_seconds_after_the_answer(cloud, monkeypatch):
+    monkeypatch.setattr(patches, "growth_delay", timedelta(seconds=20))
     volume = cloud.volume()
 
     def modify(size):
