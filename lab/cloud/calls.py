@@ -20,7 +20,7 @@ ROUTE_53 = (
     ("GET", r"/2013-04-01/hostedzone/(?P<Id>[^/]+)/rrset/?", "ListResourceRecordSets"),
     ("GET", r"/2013-04-01/hostedzone/(?P<Id>[^/]+)/?", "GetHostedZone"),
     ("GET", r"/2013-04-01/hostedzone/?", "ListHostedZones"),
-    ("GET", r"/2013-04-01/tags/hostedzone/(?P<ResourceId>[^/]+)/?", "ListTagsForResource"),
+    ("GET", r"/2013-04-01/tags/(?P<ResourceType>[^/]+)/(?P<ResourceId>[^/]+)/?", "ListTagsForResource"),
     ("GET", r"/2013-04-01/change/(?P<Id>[^/]+)/?", "GetChange"),
 )
 """Route 53 names its actions by method and path, in which there may be a parameter (Amazon Route 53 API Reference)."""

@@ -49,11 +49,13 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     },
     "GetChange": {"Id": MODEL},
     "GetHostedZone": {"Id": ZONE},
+    "ListHostedZones": {},
     "ListResourceRecordSets": {
         "Id": ZONE,
         "maxitems": beyond_model("The maximum number of resource records sets", between(1, 300)),
         "name": NAME,
         "type": MODEL,
     },
+    "ListTagsForResource": {"ResourceId": MODEL, "ResourceType": MODEL},
 }
 """By action and parameter."""
