@@ -7,7 +7,7 @@ mountpoint=$1 size=$2 volume=$3
 source=$(findmnt --noheadings --nofsroot --output SOURCE --mountpoint "$mountpoint")
 # Nitro machines name a disk, and a partition by its disk and a number: /dev/nvme0n1p3.
 if [[ ! $source =~ ^(/dev/nvme[0-9]+n[0-9]+)(p([0-9]+))?$ ]]; then
-    echo "$mountpoint lies on $source, as no image of Red Hat's does: whoever made the image knows how it grows" >&3
+    echo "$mountpoint is on $source, not on a plain NVMe disk as in Red Hat's images: not grown" >&3
     exit
 fi
 disk=${BASH_REMATCH[1]} partition=${BASH_REMATCH[3]-}
