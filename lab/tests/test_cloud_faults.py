@@ -60,7 +60,7 @@ def client(api):
 
 
 def vpcs(ec2):
-    return len(ec2.describe_vpcs(Filters=[{"Name": "cidr-block", "Values": ["10.42.0.0/16"]}])["Vpcs"])
+    return len(ec2.describe_vpcs(Filters=[{"Name": "cidr", "Values": ["10.42.0.0/16"]}])["Vpcs"])
 
 
 def make_vpc(ec2):

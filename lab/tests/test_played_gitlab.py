@@ -515,6 +515,7 @@ def test_secrets_that_were_lost_leave_tokens_unreadable(server):
     """The last test: the server is worth nothing afterwards."""
     kept = server.root / "etc/gitlab/gitlab-secrets.json"
     assert kept.stat().st_mode & 0o777 == 0o600
+    runners = server.console("puts Ci::Runner.count")
     kept.unlink()
     assert server.configure().returncode == 0
     wait_until(server.is_ready)
@@ -522,5 +523,5 @@ def test_secrets_that_were_lost_leave_tokens_unreadable(server):
     assert server.ask("POST", "/api/v4/runners/verify", body=body).status == 403
     done = server.run("gitlab-rails", "runner", "puts Ci::Runner.first.token")
     assert "OpenSSL::Cipher::CipherError" in done.stderr
-    assert "- Ci::Runner failures: 1" in server.run("gitlab-rake", "gitlab:doctor:secrets").stdout
+    assert f"- Ci::Runner failures: {runners}" in server.run("gitlab-rake", "gitlab:doctor:secrets").stdout
     assert server.token("root", PASSWORD).status == 200
