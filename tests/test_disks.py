@@ -130,7 +130,7 @@ def test_a_root_that_is_no_partition_of_an_nvme_disk_is_left_alone(tmp_path):
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         check=True,
     )
-    assert done.stdout.startswith("/ lies on /dev/mapper/vg-root")
+    assert done.stdout.startswith("/ is on /dev/mapper/vg-root, not on a plain NVMe disk")
 
 
 def test_every_volume_is_filled_in_the_up_that_enlarges_it_the_root_before_anything_else(graph):
