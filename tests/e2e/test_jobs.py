@@ -261,6 +261,7 @@ def during_a_long_job(project: Any, change: Callable[[], Finished]) -> tuple[str
     return str(ended.status), ended.trace().decode()
 
 
+@pytest.mark.long
 def test_a_new_configuration_of_the_runner_ends_no_job(jobs, project):
     restarts = {"remote/configure_runner.sh": [("systemctl start gitlab-runner", "systemctl restart gitlab-runner")]}
     stack.configure("runnerConcurrency", "3")
