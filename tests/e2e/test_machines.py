@@ -67,8 +67,8 @@ def test_a6_a9_a_machine_that_goes_after_its_replacement_or_is_told_too_much_at_
     in_wrong_order = {
         "components/virtual_machine.py": [
             (
-                'delete_before_replace=True,\n                ignore_changes=["userDataBase64", "ami"]',
-                'ignore_changes=["userDataBase64", "ami"]',
+                "depends_on=[network.way_out, rules],\n                delete_before_replace=True,\n",
+                "depends_on=[network.way_out, rules],\n",
             )
         ]
     }
