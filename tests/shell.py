@@ -1,8 +1,12 @@
-"""Checks of shell text."""
+"""Checks of shell text, and its run with stand-ins for the tools of a machine."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from configuration.remote_step import step_input
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 """The one the virtual environment brings, whatever the machine has."""
@@ -12,3 +16,19 @@ def check_shell(text: str) -> None:
     """Raises CalledProcessError when bash cannot parse the text or shellcheck finds something in it."""
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     subprocess.run([SHELLCHECK, "-"], input=text, text=True, check=True)
+
+
+def run_with_tools(
+    text: str, name: str, arguments: Sequence[str], payload: Sequence[str], *, tools: Path, result: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a step's text as run-step does, with the commands in `tools` before all others; `result` is where its file
+    descriptor 3 leads.
+    """
+    return subprocess.run(
+        ["bash", "-c", f"exec 3>{result}\n{text}", name, *arguments],
+        input=step_input("", payload).removeprefix("0\n"),
+        text=True,
+        capture_output=True,
+        env={"PATH": f"{tools}:{os.environ['PATH']}"},
+        check=False,
+    )

@@ -1,13 +1,13 @@
 """run_registry.sh, run for real below a scratch folder; Docker and curl are played."""
 
-import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from configuration.remote_step import script, step_input
+from configuration.remote_step import script
+from tests.shell import run_with_tools
 
 IMAGE = "registry.example.com/registry:v2"
 DOCKER = """\
@@ -42,14 +42,8 @@ class Machine:
 
     def run(self) -> subprocess.CompletedProcess[str]:
         moved = re.sub(r"(?<![\w.=])/(etc/docker|srv)/", rf"{self.folder}/\1/", script("run_registry.sh"))
-        return subprocess.run(
-            ["bash", "-c", f"exec 3>&2\n{moved}", "run_registry", IMAGE, "5000"],
-            input=step_input("", ["version: 0.1", "certificate"]).removeprefix("0\n"),
-            text=True,
-            capture_output=True,
-            env={"PATH": f"{self.tools}:{os.environ['PATH']}"},
-            check=False,
-        )
+        payload = ["version: 0.1", "certificate"]
+        return run_with_tools(moved, "run_registry", [IMAGE, "5000"], payload, tools=self.tools, result="&2")
 
     @property
     def told(self) -> list[str]:

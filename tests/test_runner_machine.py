@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from configuration.flows import Place
-from configuration.remote_step import program, script, step_input
+from configuration.remote_step import program, script
 from configuration.user_data import render_user_data
 from tests.engine import Graph
+from tests.shell import run_with_tools
 from tests.test_program import payload
 
 Ran = subprocess.CompletedProcess[str]
@@ -40,14 +41,7 @@ class Machine:
 
     def run(self, text: str, *arguments: str, payload: tuple[str, ...] = ()) -> Ran:
         moved = re.sub(r"(?<![\w.])/(etc|usr/local)/", rf"{self.folder}/\1/", text)
-        return subprocess.run(
-            ["bash", "-c", f"exec 3>/dev/null\n{moved}", "step", *arguments],
-            input=step_input("", payload).removeprefix("0\n"),
-            text=True,
-            capture_output=True,
-            env={"PATH": f"{self.tools}:{os.environ['PATH']}"},
-            check=False,
-        )
+        return run_with_tools(moved, "step", arguments, payload, tools=self.tools, result="/dev/null")
 
     @property
     def told(self) -> list[str]:
