@@ -1,0 +1,34 @@
+"""The wrong programs of the end-to-end tests: each edit finds the text it changes, so that none fails after an hour."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def edits() -> Iterator[tuple[str, str]]:
+    """File and text of every edit that is written out: `{"path": [("text", "its replacement"), ...]}`."""
+    for module in sorted((ROOT / "tests" / "e2e").glob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if not isinstance(node, ast.Dict):
+                continue
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(value, ast.List) and (ROOT / str(key.value)).is_file():
+                    for pair in value.elts:
+                        if isinstance(pair, ast.Tuple) and isinstance(pair.elts[0], ast.Constant):
+                            yield str(key.value), str(pair.elts[0].value)
+
+
+EDITS = list(edits())
+
+
+def test_the_edits_are_found():
+    assert len(EDITS) > 40
+
+
+@pytest.mark.parametrize(("file", "text"), EDITS)
+def test_the_text_of_an_edit_is_in_its_file_once(file, text):
+    assert (ROOT / file).read_text().count(text) == 1
