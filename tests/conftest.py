@@ -46,6 +46,25 @@ def dev_config(**changes):
     return stack_config("dev", **{"sshPublicKey": public, "sshPrivateKey": private} | changes)
 
 
+def tls_config():
+    """A domain, a certificate, a hosted zone and everything else that is optional."""
+    return dev_config(
+        domain="git.example.com",
+        certificateArn="arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012",
+        hostedZoneId="Z0123456789ABC",
+        clientCidrs=["0.0.0.0/0"],
+        initialRootPassword="first-Secret-4711",
+        smtpAddress="mail.example.com",
+        smtpUserName="git",
+        smtpPassword="mail-secret",
+        emailFrom="git@example.com",
+        gitlabRb="puma['worker_processes'] = 2 # extra-secret",
+        amiId="ami-0fedcba9876543210",
+        runnerTags=["docker"],
+        deletionProtection=False,
+    )
+
+
 @pytest.fixture(scope="session")
 def graph() -> Graph:
     """The dev stack: plain HTTP on the balancer's address."""
@@ -54,24 +73,7 @@ def graph() -> Graph:
 
 @pytest.fixture(scope="session")
 def tls_graph() -> Graph:
-    """The same with a domain, a certificate, a hosted zone and everything else that is optional."""
-    return run_program(
-        dev_config(
-            domain="git.example.com",
-            certificateArn="arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012",
-            hostedZoneId="Z0123456789ABC",
-            clientCidrs=["0.0.0.0/0"],
-            initialRootPassword="first-Secret-4711",
-            smtpAddress="mail.example.com",
-            smtpUserName="git",
-            smtpPassword="mail-secret",
-            emailFrom="git@example.com",
-            gitlabRb="puma['worker_processes'] = 2 # extra-secret",
-            amiId="ami-0fedcba9876543210",
-            runnerTags=["docker"],
-            deletionProtection=False,
-        )
-    )
+    return run_program(tls_config())
 
 
 class Filled(NamedTuple):

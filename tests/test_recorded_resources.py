@@ -1,0 +1,33 @@
+"""A stack made by an earlier version keeps its resources under this one."""
+
+import json
+
+import pytest
+
+from tests.engine import Graph
+from tests.recorded_resources import FILE, described
+
+RECORD = json.loads(FILE.read_text())
+
+
+def known_as(graph: Graph) -> dict[str, str]:
+    """This version's URN of each resource, by that URN and by every URN that an alias gives it."""
+    known = {}
+    for resource in graph.resources:
+        known[resource.urn] = resource.urn
+        for alias in resource.request.aliases:
+            name = alias.spec.name
+            if name:
+                known[resource.urn.removesuffix(resource.name) + name] = resource.urn
+    return known
+
+
+@pytest.mark.parametrize("stack", ["dev", "tls"])
+def test_no_resource_of_aws_is_created_replaced_or_deleted_and_no_step_is_lost(stack, request):
+    graph = request.getfixturevalue({"dev": "graph", "tls": "tls_graph"}[stack])
+    known, now, then = known_as(graph), described(graph), RECORD[stack]
+    assert then.keys() <= known.keys(), "resources that exist would be deleted; record what is wanted"
+    for urn, inputs in then.items():
+        assert now[known[urn]] == inputs, f"{urn} would change; record what is wanted"
+    new = set(now) - {known[urn] for urn in then}
+    assert not [urn for urn in new if "aws:" in urn], "resources would be created; record what is wanted"
