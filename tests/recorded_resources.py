@@ -1,8 +1,8 @@
 """What the AWS resources and the steps of a stack were when they were last recorded.
 
-`python -m tests.recorded_resources` records them. A stack that exists was made
-by an earlier version. A test compares this version with the record, so that no change of the code creates, replaces or
-deletes a resource of AWS unnoticed; a change that is wanted is recorded with it.
+`python -m tests.recorded_resources` records them. A stack that exists was made by an earlier version. A test compares
+this version with the record, so that no change of the code creates, replaces or deletes a resource of AWS unnoticed; a
+change that is wanted is recorded with it.
 """
 
 import json
