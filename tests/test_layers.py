@@ -1,4 +1,4 @@
-"""The layers do not blur: settings, configuration, components, remote; and the product knows nothing of the lab."""
+"""The layers do not blur: validation, settings, configuration, components, remote; the product knows no lab."""
 
 import ast
 from pathlib import Path
@@ -10,6 +10,7 @@ PRODUCT = [
     ROOT / "__main__.py",
     ROOT / "settings.py",
     ROOT / "doctor.py",
+    *(ROOT / "validation").glob("*.py"),
     *(ROOT / "components").glob("*.py"),
     *(ROOT / "configuration").glob("*.py"),
 ]
@@ -26,7 +27,9 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [ROOT / "settings.py", *(ROOT / "configuration").glob("*.py")], ids=lambda path: path.name
+    "path",
+    [ROOT / "settings.py", *(ROOT / "validation").glob("*.py"), *(ROOT / "configuration").glob("*.py")],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_settings_and_configuration_know_no_pulumi_and_no_components(path):
     assert not imported(path) & {"pulumi", "pulumi_aws", "pulumi_command", "components"}
@@ -34,6 +37,11 @@ def test_settings_and_configuration_know_no_pulumi_and_no_components(path):
 
 def test_settings_reach_for_no_other_layer():
     assert not imported(ROOT / "settings.py") & {"configuration", "components"}
+
+
+def test_validation_knows_neither_the_settings_nor_a_layer_above_them():
+    for path in (ROOT / "validation").glob("*.py"):
+        assert not imported(path) & {"settings", "configuration", "components"}, path.name
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))

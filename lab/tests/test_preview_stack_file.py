@@ -13,7 +13,8 @@ from lab.preview.stack_file import (
     read,
 )
 from lab.workspace import ROOT, LabError
-from settings import _key_pair_problem, _private_key, _public_key, _root_password
+from validation.ssh_keys import pair_problems, private_key, public_key
+from validation.values import root_password
 
 API = "http://127.0.0.1:7777"
 PROJECT = {
@@ -68,10 +69,10 @@ def test_a_secret_inside_a_structure_is_replaced_where_it_is():
 def test_placeholders_are_the_same_every_time_and_pass_the_programs_own_checks():
     assert placeholder_key(PUBLIC_KEY) == placeholder_key(PUBLIC_KEY)
     for public in (PUBLIC_KEY, PLACEHOLDER_PUBLIC_KEY):
-        assert _private_key(placeholder_key(public))
-        assert _key_pair_problem(_public_key(public), placeholder_key(public)) == []
-    assert _key_pair_problem(PLACEHOLDER_PUBLIC_KEY, placeholder_key(PUBLIC_KEY))
-    assert _root_password(PLACEHOLDER) == PLACEHOLDER
+        assert private_key(placeholder_key(public))
+        assert pair_problems(public_key(public), placeholder_key(public)) == []
+    assert pair_problems(PLACEHOLDER_PUBLIC_KEY, placeholder_key(PUBLIC_KEY))
+    assert root_password(PLACEHOLDER) == PLACEHOLDER
 
 
 def test_a_public_key_that_is_none_is_left_for_the_program_to_refuse():

@@ -12,7 +12,7 @@ Edits = Mapping[str, Sequence[tuple[str, str]]]
 
 PRODUCT = (
     *("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py", "settings.py"),
-    *("acceptance", "components", "configuration", "cloud-init", "programs", "remote"),
+    *("acceptance", "components", "configuration", "cloud-init", "programs", "remote", "validation"),
     *("tests/__init__.py", "tests/engine.py"),  # what its steps answer
 )
 

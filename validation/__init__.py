@@ -1,0 +1,1 @@
+"""Reading and checking of single settings, in plain Python: imports neither `settings` nor Pulumi."""

@@ -1,0 +1,155 @@
+"""Reads keys of a stack's configuration and collects what is wrong with them, so that one run names every mistake."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeGuard, TypeVar, cast
+
+MOST_TAGS = 40
+"""AWS takes 50 a resource (Tagging AWS Resources User Guide); ten are left for those of the program and of AWS."""
+
+T = TypeVar("T")
+
+Check = Callable[[str], T]
+"""Makes a value of a key's text. Raises ValueError that says what is wrong: "is not a version such as 17.10.4"."""
+
+
+class ConfigSource(Protocol):
+    """What the reader needs of `pulumi.Config`."""
+
+    def get(self, key: str) -> str | None:
+        """The text of a key; None when it is not set."""
+
+    def get_object(self, key: str) -> object:
+        """The value of a key that holds JSON; None when it is not set. Raises ValueError when it holds no JSON."""
+
+
+class Reader:
+    """Reads the keys of one project.
+
+    A method never raises for a wrong value: it adds a line to `problems` and goes on, and then what it returns is not
+    of its type. So whoever reads has to look at `problems` before using any value, as `Settings.load` does.
+    `is_secret` tells whether a key is encrypted in the stack's file.
+    """
+
+    def __init__(self, config: ConfigSource, is_secret: Callable[[str], bool]) -> None:
+        self._config = config
+        self._is_secret = is_secret
+        self.problems: list[str] = []
+
+    def has(self, key: str) -> bool:
+        """Whether the key is set to anything but the empty text, which stands for none in Pulumi.yaml."""
+        return bool(self._config.get(key))
+
+    def required(self, key: str, value: str | None, check: Check[T]) -> T:
+        """A value from elsewhere, checked as if it were of this project; `key` is its full name."""
+        return self._checked(key, value, check)
+
+    def text(self, key: str, check: Check[T]) -> T:
+        """A key that has to be set."""
+        return self._checked(key, self._config.get(key), check)
+
+    def optional(self, key: str, check: Check[T]) -> T | None:
+        """A key that may be left out."""
+        return self.text(key, check) if self.has(key) else None
+
+    def secret(self, key: str, check: Check[T]) -> T:
+        """A key that has to be set and encrypted; its value is never shown."""
+        command = f"pulumi config set --secret {key}"
+        if self.has(key) and not self._is_secret(key):
+            self.problems.append(f"{key}: stored in plain text. Store it again with: {command}")
+        return self._checked(key, self._config.get(key), check, shown="(secret)", remedy=f"Set it with: {command}")
+
+    def optional_secret(self, key: str, check: Check[T]) -> T | None:
+        """A key that may be left out, else has to be encrypted; its value is never shown."""
+        return self.secret(key, check) if self.has(key) else None
+
+    def optional_hidden(self, key: str, check: Check[T]) -> T | None:
+        """A key that may be left out and may hold secrets: never shown, accepted in plain text as well."""
+        return self._checked(key, self._config.get(key), check, shown="(hidden)") if self.has(key) else None
+
+    def number(self, key: str, lowest: int, highest: int) -> int:
+        """A whole number from `lowest` to `highest`, both included."""
+
+        def whole(value: str) -> int:
+            if not re.fullmatch(r"-?\d+", value) or not lowest <= int(value) <= highest:
+                raise ValueError(f"is not a whole number from {lowest} to {highest}")
+            return int(value)
+
+        return self.text(key, whole)
+
+    def boolean(self, key: str) -> bool:
+        """`true` or `false`."""
+
+        def truth(value: str) -> bool:
+            if value not in ("true", "false"):
+                raise ValueError("is neither true nor false")
+            return value == "true"
+
+        return self.text(key, truth)
+
+    def sequence(self, key: str, check: Check[T], *, empty_allowed: bool = False) -> tuple[T, ...]:
+        """A list of strings without duplicates, each of them checked; it may be left out when it may be empty."""
+        values = self._structure(key)
+        if values is None:
+            if not empty_allowed:
+                self.problems.append(f"{key}: missing.")
+            return ()
+        if not _is_list_of_strings(values):
+            self.problems.append(f"{key}: {values!r} is not a list of strings.")
+            return ()
+        if not values and not empty_allowed:
+            self.problems.append(f"{key}: empty. Name at least one.")
+        checked = tuple(self._checked(f"{key}[{position}]", value, check) for position, value in enumerate(values))
+        if len(set(checked)) != len(checked):
+            self.problems.append(f"{key}: {values!r} contains duplicates. List each value once.")
+        return checked
+
+    def mapping(self, key: str, check: Callable[[str, str], None]) -> Mapping[str, str]:
+        """A map of strings, which may be left out; `check` raises ValueError for a name or value that is wrong."""
+        values = self._structure(key)
+        if values is None:
+            return {}
+        if not _is_map_of_strings(values):
+            self.problems.append(f"{key}: {values!r} is not a map of strings.")
+            return {}
+        if len(values) > MOST_TAGS:
+            self.problems.append(f"{key}: {len(values)} tags. AWS takes 50 a resource, ten are kept for the program.")
+        for name, value in values.items():
+            try:
+                check(name, value)
+            except ValueError as problem:
+                self.problems.append(f"{key}.{name}: {value!r} {problem}.")
+        return values
+
+    def _structure(self, key: str) -> object:
+        try:
+            return self._config.get_object(key)
+        except ValueError:
+            return self._config.get(key)
+
+    def _checked(
+        self,
+        key: str,
+        value: str | None,
+        check: Check[T],
+        *,
+        shown: str | None = None,
+        remedy: str = "Set it in the stack's file.",
+    ) -> T:
+        if value:
+            try:
+                return check(value)
+            except ValueError as error:
+                self.problems.append(f"{key}: {shown or repr(value)} {error}.")
+        else:
+            self.problems.append(f"{key}: missing. {remedy}")
+        # There is no T. That this is none cannot be noticed: with a problem, nobody gets the settings made of it.
+        return cast("T", None)
+
+
+def _is_list_of_strings(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_map_of_strings(value: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
