@@ -147,6 +147,15 @@ def test_one_refusal_names_every_mistake():
     ]
 
 
+def test_two_wrong_values_of_a_list_are_no_duplicates_of_each_other():
+    with pytest.raises(SettingsError) as refusal:
+        load(adminCidrs=["0.0.0.0/0", "::/0"])
+    assert [line.split(":")[0] for line in str(refusal.value).splitlines()[1:]] == [
+        "- adminCidrs[0]",
+        "- adminCidrs[1]",
+    ]
+
+
 def test_no_refusal_shows_a_secret():
     for changes in ({"initialRootPassword": "hunter2"}, {"sshPrivateKey": "hunter2"}, {"smtpPassword": "hunter2\nx"}):
         with pytest.raises(SettingsError) as refusal:

@@ -99,8 +99,10 @@ class Reader:
             return ()
         if not values and not empty_allowed:
             self.problems.append(f"{key}: empty. Name at least one.")
+        known = len(self.problems)
         checked = tuple(self._checked(f"{key}[{position}]", value, check) for position, value in enumerate(values))
-        if len(set(checked)) != len(checked):
+        # Only of right values: what stands for the wrong ones is the same for all.
+        if len(self.problems) == known and len(set(checked)) != len(checked):
             self.problems.append(f"{key}: {values!r} contains duplicates. List each value once.")
         return checked
 
