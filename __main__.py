@@ -1,7 +1,6 @@
 """GitLab CE, its runner and its container registry: three RHEL 8 machines behind one load balancer, checked."""
 
 import pulumi
-import pulumi_aws as aws
 
 from components.acceptance import Acceptance, inspection
 from components.container_registry import ContainerRegistry
@@ -9,11 +8,10 @@ from components.existing import check_existing
 from components.gitlab_runner import GitLabRunner
 from components.gitlab_server import GitLabServer
 from components.load_balancer import LoadBalancer
-from components.naming import tagged
+from components.machines import create_machines
 from components.network import Addresses, Network
 from components.security import SecurityGroupRules, SecurityGroups
-from components.virtual_machine import VirtualMachine, rhel8_image_id
-from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT, Place, flows
+from configuration.flows import Place, flows
 from configuration.hops import Stack
 from settings import Settings, SettingsError
 
@@ -38,35 +36,17 @@ rules = SecurityGroupRules(
     "gitlab", settings, flows=flows(settings), group_ids=groups.ids, public_addresses=addresses.public
 )
 
-public_host = pulumi.Output.from_input(settings.domain or addresses.balancer.public_ip)
+public_host = pulumi.Output.from_input(settings.domain or addresses.public[Place.BALANCER])
 external_url = pulumi.Output.concat(settings.scheme, "://", public_host)
 registry_host = pulumi.Output.concat(public_host, ":", str(settings.registry_port))
 
-image_id = settings.ami_id or rhel8_image_id(settings.region)
-key_pair = aws.ec2.KeyPair("gitlab", public_key=settings.ssh_public_key, tags=tagged(settings, "gitlab"))
-machines = {
-    role: VirtualMachine(
-        role,
-        settings,
-        machine,
-        image_id=image_id,
-        key_name=key_pair.key_name,
-        network=network,
-        addresses=addresses,
-        rules=rules,
-        open_ports=open_ports,
-    )
-    for role, machine, open_ports in (
-        (Place.SERVER, settings.server, (GITLAB_HTTP_PORT, GITLAB_SSHD_PORT)),
-        (Place.REGISTRY, settings.registry, (settings.registry_port,)),
-        (Place.RUNNER, settings.runner, ()),
-    )
-}
+machines = create_machines(settings, network=network, addresses=addresses, rules=rules)
 balancer = LoadBalancer(
     "gitlab",
     settings,
     subnet_id=network.subnet.id,
-    address=addresses.balancer,
+    allocation_id=addresses.balancer_allocation_id,
+    public_ip=addresses.public[Place.BALANCER],
     security_group_id=groups.ids[Place.BALANCER],
     vpc_id=network.vpc_id,
     instance_ids={role: machine.instance_id for role, machine in machines.items()},
@@ -103,7 +83,7 @@ runner = GitLabRunner(
 stack = pulumi.Output.all(
     external_url=external_url,
     host=public_host,
-    balancer_address=addresses.balancer.public_ip,
+    balancer_address=addresses.public[Place.BALANCER],
     registry_private_address=addresses.private[Place.REGISTRY],
     git_ssh_host_key=server.git_ssh_host_key,
 ).apply(

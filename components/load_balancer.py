@@ -13,8 +13,6 @@ from configuration.flows import GIT_SSH_PORT, GITLAB_HTTP_PORT, GITLAB_SSHD_PORT
 from settings import Settings
 
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
-LARGEST_NAME = 32
-"""Characters of a balancer's or target group's name (AWS Elastic Load Balancing API)."""
 
 
 class ClientAddress(Enum):
@@ -46,7 +44,7 @@ class Listener:
 
 
 def listeners(settings: Settings) -> tuple[Listener, ...]:
-    """What the balancer listens to. With a certificate nothing is served in clear, so there is no port 80."""
+    """What the load balancer listens on. With a certificate nothing is served in clear, so there is no port 80."""
     often: dict[str, Any] = {"interval": 10, "timeout": 6, "healthy_threshold": 2, "unhealthy_threshold": 2}
     return (
         Listener(
@@ -82,7 +80,7 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """The balancer with its listeners and, with a domain in a hosted zone, the domain's address record."""
+    """The load balancer with its listeners and, with a domain in a hosted zone, the domain's address record."""
 
     def __init__(
         self,
@@ -90,7 +88,8 @@ class LoadBalancer(pulumi.ComponentResource):
         settings: Settings,
         *,
         subnet_id: pulumi.Input[str],
-        address: aws.ec2.Eip,
+        allocation_id: pulumi.Input[str],
+        public_ip: pulumi.Input[str],
         security_group_id: pulumi.Input[str],
         vpc_id: pulumi.Input[str],
         instance_ids: Mapping[Place, pulumi.Input[str]],
@@ -102,13 +101,11 @@ class LoadBalancer(pulumi.ComponentResource):
         balancer = aws.lb.LoadBalancer(
             name,
             load_balancer_type="network",
-            subnet_mappings=[
-                aws.lb.LoadBalancerSubnetMappingArgs(subnet_id=subnet_id, allocation_id=address.allocation_id)
-            ],
-            # A balancer made without a group can never get one.
+            subnet_mappings=[aws.lb.LoadBalancerSubnetMappingArgs(subnet_id=subnet_id, allocation_id=allocation_id)],
+            # A load balancer created without a group can never get one.
             security_groups=[security_group_id],
             tags=tagged(settings, name),
-            # The address can be in one balancer only: the old one goes first.
+            # The address can be in one load balancer only: the old one goes first.
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(after), delete_before_replace=True),
         )
         self.listeners = listeners(settings)
@@ -154,7 +151,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 name=settings.domain,
                 type="A",
                 ttl=300,
-                records=[address.public_ip],
+                records=[public_ip],
                 opts=own,
             )
         self.register_outputs({"arn": balancer.arn})

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_aws as aws
 
+from components.adoption import kept
 from components.naming import tagged
 from configuration.flows import MACHINES, Place
 from settings import Settings
 
 
 class Network(pulumi.ComponentResource):
-    """VPC, subnet and the way to the internet. One zone: a load balancer's fixed address is one zone's."""
+    """VPC, subnet and the route to the internet. One zone: a load balancer's fixed address is one zone's."""
 
     def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("gitlab:network:Network", name, None, opts)
@@ -44,14 +45,16 @@ class Network(pulumi.ComponentResource):
             gateway_id=self.gateway.id,
             opts=own,
         )
-        self.way_out = aws.ec2.RouteTableAssociation(name, route_table_id=routes.id, subnet_id=self.subnet.id, opts=own)
+        self.route_table_association = aws.ec2.RouteTableAssociation(
+            name, route_table_id=routes.id, subnet_id=self.subnet.id, opts=own
+        )
         self.vpc_id = vpc.id
         self.register_outputs({"vpcId": vpc.id, "subnetId": self.subnet.id})
 
 
 class Addresses(pulumi.ComponentResource):
-    """Every machine's interface with its elastic address, and the balancer's: known before any of them exists, and
-    kept when one is replaced. Four elastic addresses; an account has five per region unless it asks for more.
+    """Every machine's interface with its elastic address, and the load balancer's: known before any of them exists,
+    and kept when one is replaced. Four elastic addresses; an account has five per region unless it asks for more.
     """
 
     def __init__(
@@ -66,21 +69,17 @@ class Addresses(pulumi.ComponentResource):
         super().__init__("gitlab:network:Addresses", name, None, opts)
         own = pulumi.ResourceOptions(parent=self)
         reachable = pulumi.ResourceOptions(parent=self, depends_on=[network.gateway])
-        self.balancer = aws.ec2.Eip(
+        balancer = aws.ec2.Eip(
             f"{name}-balancer",
             domain="vpc",
             tags=tagged(settings, f"{name}-balancer"),
             # It depends on nothing: when it is kept, it keeps nothing else alive.
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                protect=settings.deletion_protection,
-                import_=settings.balancer_address_id,
-                ignore_changes=["tags", "tagsAll"] if settings.balancer_address_id else None,
-            ),
+            opts=kept(settings, self, adopted_id=settings.balancer_address_id),
         )
+        self.balancer_allocation_id = balancer.allocation_id
         self.interface_ids: dict[Place, pulumi.Output[str]] = {}
         self.private: dict[Place, pulumi.Output[str]] = {}
-        self.public: dict[Place, pulumi.Output[str]] = {Place.BALANCER: self.balancer.public_ip}
+        self.public: dict[Place, pulumi.Output[str]] = {Place.BALANCER: balancer.public_ip}
         for machine in MACHINES:
             interface = aws.ec2.NetworkInterface(
                 f"{name}-{machine}",
@@ -99,7 +98,7 @@ class Addresses(pulumi.ComponentResource):
             )
             # Through the address, so that whoever uses the interface waits until it is reachable.
             self.interface_ids[machine] = pulumi.Output.all(id=interface.id, address=address.id).apply(
-                lambda made: made["id"]
+                lambda known: known["id"]
             )
             self.private[machine] = interface.private_ip
             self.public[machine] = address.public_ip

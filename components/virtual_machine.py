@@ -2,39 +2,36 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pulumi
 import pulumi_aws as aws
 
+from components.adoption import kept
 from components.naming import tagged
 from components.network import Addresses, Network
 from components.remote_host import RemoteHost, Step
-from configuration import red_hat
 from configuration.flows import Place
 from configuration.user_data import render_user_data
 from settings import MachineSettings, Settings
 
 
-def rhel8_image_id(region: str) -> pulumi.Output[str]:
-    """Red Hat's newest RHEL 8.10 for x86_64 with the fee on the AWS bill (names end in Hourly2, not Access2)."""
-    return aws.ec2.get_ami_output(
-        owners=[red_hat.account(region)],
-        most_recent=True,
-        filters=[
-            aws.ec2.GetAmiFilterArgs(name="name", values=["RHEL-8.10*_HVM-*-x86_64-*-Hourly2-GP3"]),
-            aws.ec2.GetAmiFilterArgs(name="architecture", values=["x86_64"]),
-            aws.ec2.GetAmiFilterArgs(name="root-device-type", values=["ebs"]),
-            aws.ec2.GetAmiFilterArgs(name="virtualization-type", values=["hvm"]),
-        ],
-    ).id
+@dataclass(frozen=True)
+class DataVolume:
+    """The volume of a machine's data and its attachment to the machine. `size` in GiB."""
+
+    id: pulumi.Output[str]
+    size: int
+    attachment: aws.ec2.VolumeAttachment
 
 
 class VirtualMachine(pulumi.ComponentResource):
     """A machine on an interface that exists before it, with an encrypted volume for its data that outlives it.
 
-    user-data, image and key pair are what the machine was born with: a change of any leaves it alone, versions and
-    configuration reach it by remote steps. Another type is a stop and a start. It is replaced only on purpose
-    (`pulumi up --replace`), and then the old one goes first: its volume and interface can be in one machine only.
+    User data, image and key pair are set at launch: a change of any of them leaves a machine that exists alone.
+    Versions and configuration reach it by remote steps. Another instance type is a stop and a start. It is replaced
+    only on purpose (`pulumi up --replace`), and then the old one goes first: its volume and interface can be in one
+    machine only. `open_ports` are opened in firewalld, where the image has it.
     """
 
     def __init__(
@@ -53,70 +50,16 @@ class VirtualMachine(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:machine:VirtualMachine", role.value, None, opts)
         self.role = role
-        self.machine = machine
-        instance = aws.ec2.Instance(
-            role.value,
-            ami=image_id,
-            instance_type=machine.instance_type,
+        instance = self._launch(
+            settings,
+            machine,
+            image_id=image_id,
             key_name=key_name,
-            # Deprecated since provider 6.10 for primary_network_interface, which waits for the next major plugin.
-            network_interfaces=[
-                aws.ec2.InstanceNetworkInterfaceArgs(network_interface_id=addresses.interface_ids[role], device_index=0)
-            ],
-            user_data_base64=base64.b64encode(render_user_data(role).encode()).decode(),
-            metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
-                http_endpoint="enabled",
-                http_tokens="required",
-                # Jobs and other containers are one hop further and get no metadata.
-                http_put_response_hop_limit=1,
-            ),
-            root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
-                volume_type="gp3",
-                volume_size=machine.root_volume_size,
-                encrypted=True,
-                delete_on_termination=True,
-                tags=tagged(settings, f"{role}-root"),
-            ),
-            tags=tagged(settings, role.value),
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[network.way_out, rules],
-                delete_before_replace=True,
-                # AWS knows no other key pair for a machine that exists, so the provider would replace it for one. A
-                # machine that is made anew, by `--replace` or because it was lost, takes the program's values all the
-                # same: the engine then has no old ones to keep (pulumi 3.259, resource/deploy/step_generator.go).
-                ignore_changes=["userDataBase64", "ami", "keyName"],
-            ),
+            interface_id=addresses.interface_ids[role],
+            after=[network.route_table_association, rules],
         )
         self.instance_id = instance.id
-        self.volume_id: pulumi.Output[str] | None = None
-        self._attachment: aws.ec2.VolumeAttachment | None = None
-        if machine.data_volume_size:
-            volume = aws.ebs.Volume(
-                f"{role}-data",
-                # Not the subnet's: a volume that is kept keeps nothing else alive.
-                availability_zone=settings.availability_zone,
-                type="gp3",
-                size=machine.data_volume_size,
-                encrypted=True,
-                tags=tagged(settings, f"{role}-data"),
-                opts=pulumi.ResourceOptions(
-                    parent=self,
-                    protect=settings.deletion_protection,
-                    import_=machine.data_volume_id,
-                    # What an adopted volume is called is not a reason to refuse it.
-                    ignore_changes=["tags", "tagsAll"] if machine.data_volume_id else None,
-                ),
-            )
-            self.volume_id = volume.id
-            self._attachment = aws.ec2.VolumeAttachment(
-                f"{role}-data",
-                device_name="/dev/sdf",
-                volume_id=volume.id,
-                instance_id=instance.id,
-                stop_instance_before_detaching=True,
-                opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
-            )
+        self.data_volume = self._attach_data_volume(settings, machine, instance)
         self.host = RemoteHost(
             role,
             address=addresses.public[role],
@@ -135,23 +78,93 @@ class VirtualMachine(pulumi.ComponentResource):
 
         Raises ValueError without a data volume.
         """
-        size = self.machine.data_volume_size
-        if size is None or self.volume_id is None or self._attachment is None:
+        if self.data_volume is None:
             raise ValueError(f"the {self.role} machine has no data volume")
         mounted = self.host.run(
             "mount_data",
-            arguments=[self.volume_id, service, mountpoint, *targets],
-            after=[self._attachment, self.root_grown.command],
+            arguments=[self.data_volume.id, service, mountpoint, *targets],
+            after=[self.data_volume.attachment, self.root_grown.command],
             parent=parent,
         )
         return self._grow(
             mountpoint,
-            size,
+            self.data_volume.size,
             f"{self.role}-data",
             name="grow_data",
             after=[mounted.command],
             parent=parent,
         )
+
+    def _launch(
+        self,
+        settings: Settings,
+        machine: MachineSettings,
+        *,
+        image_id: pulumi.Input[str],
+        key_name: pulumi.Input[str],
+        interface_id: pulumi.Input[str],
+        after: Sequence[pulumi.Resource],
+    ) -> aws.ec2.Instance:
+        return aws.ec2.Instance(
+            self.role.value,
+            ami=image_id,
+            instance_type=machine.instance_type,
+            key_name=key_name,
+            # Deprecated since provider 6.10 for primary_network_interface, which waits for the next major plugin.
+            network_interfaces=[
+                aws.ec2.InstanceNetworkInterfaceArgs(network_interface_id=interface_id, device_index=0)
+            ],
+            user_data_base64=base64.b64encode(render_user_data(self.role).encode()).decode(),
+            metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
+                http_endpoint="enabled",
+                http_tokens="required",
+                # Jobs and other containers are one hop further and get no metadata.
+                http_put_response_hop_limit=1,
+            ),
+            root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
+                volume_type="gp3",
+                volume_size=machine.root_volume_size,
+                encrypted=True,
+                delete_on_termination=True,
+                tags=tagged(settings, f"{self.role}-root"),
+            ),
+            tags=tagged(settings, self.role.value),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=list(after),
+                delete_before_replace=True,
+                # AWS cannot change the key pair of a machine that exists, so the provider would replace the machine. A
+                # machine that is created again, by `--replace` or because it was lost, takes the program's values all
+                # the same: the engine then has no old ones to keep (pulumi 3.259, resource/deploy/step_generator.go).
+                ignore_changes=["userDataBase64", "ami", "keyName"],
+            ),
+        )
+
+    def _attach_data_volume(
+        self, settings: Settings, machine: MachineSettings, instance: aws.ec2.Instance
+    ) -> DataVolume | None:
+        if machine.data_volume_size is None:
+            return None
+        name = f"{self.role}-data"
+        volume = aws.ebs.Volume(
+            name,
+            # Not the subnet's: a volume that is kept keeps nothing else alive.
+            availability_zone=settings.availability_zone,
+            type="gp3",
+            size=machine.data_volume_size,
+            encrypted=True,
+            tags=tagged(settings, name),
+            opts=kept(settings, self, adopted_id=machine.data_volume_id),
+        )
+        attachment = aws.ec2.VolumeAttachment(
+            name,
+            device_name="/dev/sdf",
+            volume_id=volume.id,
+            instance_id=instance.id,
+            stop_instance_before_detaching=True,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
+        return DataVolume(volume.id, machine.data_volume_size, attachment)
 
     def _grow(
         self,
@@ -163,7 +176,7 @@ class VirtualMachine(pulumi.ComponentResource):
         parent: pulumi.Resource,
         after: Sequence[pulumi.Resource] = (),
     ) -> Step:
-        """Have the file system fill its volume of `size` GiB, which is made larger without the machine's knowledge."""
+        """Have the file system fill its volume of `size` GiB, which AWS enlarges without the machine's knowledge."""
         return self.host.run(
             "grow_file_system",
             name=name,

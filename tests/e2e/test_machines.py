@@ -67,8 +67,8 @@ def test_a6_a9_a_machine_that_goes_after_its_replacement_or_is_told_too_much_at_
     in_wrong_order = {
         "components/virtual_machine.py": [
             (
-                "depends_on=[network.way_out, rules],\n                delete_before_replace=True,\n",
-                "depends_on=[network.way_out, rules],\n",
+                "depends_on=list(after),\n                delete_before_replace=True,\n                # AWS",
+                "depends_on=list(after),\n                # AWS",
             )
         ]
     }
@@ -157,7 +157,8 @@ def test_a8_stop_and_start_keep_the_addresses(outputs, image):
 
 def with_guest(*arguments: str, more: str = "") -> Edits:
     """The program with one more machine in it, made by these arguments."""
-    lines = ["guest = aws.ec2.Instance(", '    "guest",', "    ami=image_id,", '    instance_type="t3.micro",']
+    lines = ["import pulumi_aws as aws", "from components.machines import image_id", "guest = aws.ec2.Instance("]
+    lines += ['    "guest",', "    ami=image_id(settings),", '    instance_type="t3.micro",']
     lines += [f"    {argument}," for argument in arguments]
     lines += [")", more, 'pulumi.export("guest", {"id": guest.id, "address": guest.public_ip})', ""]
     marker = 'pulumi.export("externalUrl", external_url)\n'
@@ -209,7 +210,7 @@ def test_a21_a_first_boot_that_needs_the_network_has_none_when_the_address_comes
     late = with_guest(
         "subnet_id=network.subnet.id",
         "vpc_security_group_ids=[groups.ids[Place.RUNNER]]",
-        "key_name=key_pair.key_name",
+        'key_name=aws.ec2.KeyPair("guest", public_key=settings.ssh_public_key).key_name',
         'tags={"Name": "guest-lab"}',
         f"user_data={f'#cloud-config{chr(10)}runcmd: [{ask!r}, touch /var/lib/booted]{chr(10)}'!r}",
         more='aws.ec2.Eip("guest", domain="vpc", instance=guest.id)',

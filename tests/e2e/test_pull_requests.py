@@ -19,7 +19,7 @@ FLOW: Edits = {
 }
 TYPE: Edits = {"Pulumi.yaml": [("default: t3.large", "default: t3.xlarge")]}
 VERSION: Edits = {"Pulumi.yaml": [("default: 17.10.4", "default: 17.11.7")]}
-DOCSTRING: Edits = {"components/network.py": [("VPC, subnet and the way to the internet.", "The stack's network.")]}
+DOCSTRING: Edits = {"components/network.py": [("VPC, subnet and the route to the internet.", "The stack's network.")]}
 IMAGE: Edits = {"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:amiId: ami-0a1b2c3d4e5f60718\n  gitlab:tags:")]}
 VOLUME: Edits = {"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:registryDataVolumeSize: 250\n  gitlab:tags:")]}
 KEY_PAIR: Edits = {
