@@ -36,18 +36,18 @@ rules = SecurityGroupRules(
     "gitlab", settings, flows=flows(settings), group_ids=groups.ids, public_addresses=addresses.public
 )
 
-public_host = pulumi.Output.from_input(settings.domain or addresses.public[Place.BALANCER])
+public_host = pulumi.Output.from_input(settings.domain or addresses.public[Place.LOAD_BALANCER])
 external_url = pulumi.Output.concat(settings.scheme, "://", public_host)
 registry_host = pulumi.Output.concat(public_host, ":", str(settings.registry_port))
 
 machines = create_machines(settings, network=network, addresses=addresses, rules=rules)
-balancer = LoadBalancer(
+load_balancer = LoadBalancer(
     "gitlab",
     settings,
     subnet_id=network.subnet.id,
-    allocation_id=addresses.balancer_allocation_id,
-    public_ip=addresses.public[Place.BALANCER],
-    security_group_id=groups.ids[Place.BALANCER],
+    allocation_id=addresses.load_balancer_allocation_id,
+    public_ip=addresses.public[Place.LOAD_BALANCER],
+    security_group_id=groups.ids[Place.LOAD_BALANCER],
     vpc_id=network.vpc_id,
     instance_ids={role: machine.instance_id for role, machine in machines.items()},
     after=[network.gateway],
@@ -78,12 +78,12 @@ runner = GitLabRunner(
     external_url=external_url,
     registry_host=registry_host,
     token=server.runner_token,
-    after=[balancer],
+    after=[load_balancer],
 )
 stack = pulumi.Output.all(
     external_url=external_url,
     host=public_host,
-    balancer_address=addresses.public[Place.BALANCER],
+    balancer_address=addresses.public[Place.LOAD_BALANCER],
     registry_private_address=addresses.private[Place.REGISTRY],
     git_ssh_host_key=server.git_ssh_host_key,
 ).apply(
@@ -101,8 +101,8 @@ acceptance = Acceptance(
     settings,
     hosts=hosts,
     stack=stack,
-    also_proves=[repr(rules.rules), repr(balancer.listeners), repr(settings.client_cidrs)],
-    after=[server.ready, registry.ready, runner.ready, balancer],
+    also_proves=[repr(rules.rules), repr(load_balancer.listeners), repr(settings.client_cidrs)],
+    after=[server.ready, registry.ready, runner.ready, load_balancer],
 )
 
 pulumi.export("externalUrl", external_url)

@@ -98,7 +98,7 @@ class LoadBalancer(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:balancer:LoadBalancer", name, None, opts)
         own = pulumi.ResourceOptions(parent=self)
-        balancer = aws.lb.LoadBalancer(
+        load_balancer = aws.lb.LoadBalancer(
             name,
             load_balancer_type="network",
             subnet_mappings=[aws.lb.LoadBalancerSubnetMappingArgs(subnet_id=subnet_id, allocation_id=allocation_id)],
@@ -135,7 +135,7 @@ class LoadBalancer(pulumi.ComponentResource):
             )
             aws.lb.Listener(
                 full_name,
-                load_balancer_arn=balancer.arn,
+                load_balancer_arn=load_balancer.arn,
                 port=listener.port,
                 protocol="TLS" if listener.tls else "TCP",
                 certificate_arn=settings.certificate_arn if listener.tls else None,
@@ -154,4 +154,4 @@ class LoadBalancer(pulumi.ComponentResource):
                 records=[public_ip],
                 opts=own,
             )
-        self.register_outputs({"arn": balancer.arn})
+        self.register_outputs({"arn": load_balancer.arn})

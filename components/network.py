@@ -69,17 +69,17 @@ class Addresses(pulumi.ComponentResource):
         super().__init__("gitlab:network:Addresses", name, None, opts)
         own = pulumi.ResourceOptions(parent=self)
         reachable = pulumi.ResourceOptions(parent=self, depends_on=[network.gateway])
-        balancer = aws.ec2.Eip(
+        load_balancer = aws.ec2.Eip(
             f"{name}-balancer",
             domain="vpc",
             tags=tagged(settings, f"{name}-balancer"),
             # It depends on nothing: when it is kept, it keeps nothing else alive.
             opts=kept(settings, self, adopted_id=settings.balancer_address_id),
         )
-        self.balancer_allocation_id = balancer.allocation_id
+        self.load_balancer_allocation_id = load_balancer.allocation_id
         self.interface_ids: dict[Place, pulumi.Output[str]] = {}
         self.private: dict[Place, pulumi.Output[str]] = {}
-        self.public: dict[Place, pulumi.Output[str]] = {Place.BALANCER: balancer.public_ip}
+        self.public: dict[Place, pulumi.Output[str]] = {Place.LOAD_BALANCER: load_balancer.public_ip}
         for machine in MACHINES:
             interface = aws.ec2.NetworkInterface(
                 f"{name}-{machine}",

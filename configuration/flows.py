@@ -27,14 +27,14 @@ class Place(StrEnum):
     CLIENTS = "clients"
     ADMINISTRATORS = "administrators"
     INTERNET = "internet"
-    BALANCER = "balancer"
+    LOAD_BALANCER = "balancer"
     SERVER = "server"
     REGISTRY = "registry"
     RUNNER = "runner"
 
 
 MACHINES = (Place.SERVER, Place.REGISTRY, Place.RUNNER)
-GROUPS = (Place.BALANCER, *MACHINES)
+GROUPS = (Place.LOAD_BALANCER, *MACHINES)
 """Places that have a security group; the others are address ranges."""
 
 
@@ -86,18 +86,18 @@ def flows(settings: Settings) -> tuple[Flow, ...]:
 def _flows(settings: Settings) -> Iterator[Flow]:
     web, registry = settings.web_port, settings.registry_port
 
-    yield Flow(Place.CLIENTS, Place.BALANCER, web, "web and git over HTTP")
-    yield Flow(Place.CLIENTS, Place.BALANCER, GIT_SSH_PORT, "git over SSH")
-    yield Flow(Place.CLIENTS, Place.BALANCER, registry, "docker push and pull")
+    yield Flow(Place.CLIENTS, Place.LOAD_BALANCER, web, "web and git over HTTP")
+    yield Flow(Place.CLIENTS, Place.LOAD_BALANCER, GIT_SSH_PORT, "git over SSH")
+    yield Flow(Place.CLIENTS, Place.LOAD_BALANCER, registry, "docker push and pull")
 
-    yield Flow(Place.RUNNER, Place.BALANCER, web, "jobs, clones and registry tokens by external_url")
-    yield Flow(Place.RUNNER, Place.BALANCER, GIT_SSH_PORT, "git over SSH from jobs")
-    yield Flow(Place.RUNNER, Place.BALANCER, registry, "images of jobs")
-    yield Flow(Place.SERVER, Place.BALANCER, web, "webhooks to GitLab itself")
+    yield Flow(Place.RUNNER, Place.LOAD_BALANCER, web, "jobs, clones and registry tokens by external_url")
+    yield Flow(Place.RUNNER, Place.LOAD_BALANCER, GIT_SSH_PORT, "git over SSH from jobs")
+    yield Flow(Place.RUNNER, Place.LOAD_BALANCER, registry, "images of jobs")
+    yield Flow(Place.SERVER, Place.LOAD_BALANCER, web, "webhooks to GitLab itself")
 
-    yield Flow(Place.BALANCER, Place.SERVER, GITLAB_HTTP_PORT, "web requests and health checks")
-    yield Flow(Place.BALANCER, Place.SERVER, GITLAB_SSHD_PORT, "git over SSH and health checks")
-    yield Flow(Place.BALANCER, Place.REGISTRY, registry, "registry requests and health checks")
+    yield Flow(Place.LOAD_BALANCER, Place.SERVER, GITLAB_HTTP_PORT, "web requests and health checks")
+    yield Flow(Place.LOAD_BALANCER, Place.SERVER, GITLAB_SSHD_PORT, "git over SSH and health checks")
+    yield Flow(Place.LOAD_BALANCER, Place.REGISTRY, registry, "registry requests and health checks")
     yield Flow(Place.SERVER, Place.REGISTRY, registry, "GitLab lists and deletes image tags")
 
     for machine in MACHINES:
@@ -116,7 +116,7 @@ def rules(flow: Flow) -> tuple[Rule, ...]:
     What the balancer sends on matches a reference to its group, also where it preserves the client's address (AWS,
     Network Load Balancers: security groups).
     """
-    if Place.BALANCER is flow.target and flow.source in MACHINES:
+    if Place.LOAD_BALANCER is flow.target and flow.source in MACHINES:
         source_peer = target_peer = Peer.PUBLIC_ADDRESS
     else:
         source_peer = Peer.GROUP if flow.source in GROUPS else Peer.NETWORKS

@@ -73,11 +73,11 @@ def test_the_world_reaches_nothing_without_a_certificate_and_only_the_balancer_w
 
 
 def test_a_machine_calls_the_balancer_by_public_addresses_at_both_ends():
-    for rule in rules(Flow(Place.RUNNER, Place.BALANCER, 5000, "images")):
+    for rule in rules(Flow(Place.RUNNER, Place.LOAD_BALANCER, 5000, "images")):
         assert rule.peer is Peer.PUBLIC_ADDRESS
 
 
-@pytest.mark.parametrize(("source", "target"), [(Place.BALANCER, Place.SERVER), (Place.SERVER, Place.REGISTRY)])
+@pytest.mark.parametrize(("source", "target"), [(Place.LOAD_BALANCER, Place.SERVER), (Place.SERVER, Place.REGISTRY)])
 def test_private_flows_name_groups_at_both_ends(source, target):
     made = rules(Flow(source, target, 80, "web"))
     assert {(rule.group, rule.direction, rule.peer) for rule in made} == {

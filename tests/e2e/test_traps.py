@@ -101,7 +101,7 @@ def test_a25_a_flow_that_is_removed_is_open_for_the_proof_of_the_same_up_and_shu
     first = refused_once_it_is_real(
         {
             "configuration/flows.py": [
-                ('    yield Flow(Place.RUNNER, Place.BALANCER, registry, "images of jobs")\n', "")
+                ('    yield Flow(Place.RUNNER, Place.LOAD_BALANCER, registry, "images of jobs")\n', "")
             ]
         },
         "registry reachable is broken",
