@@ -1,6 +1,7 @@
-"""What AWS says of the settings: looked up before anything is made, so that what cannot work is refused first."""
+"""Checks of the settings against what AWS has, before any resource is created."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pulumi
 import pulumi_aws as aws
@@ -11,24 +12,27 @@ from configuration.flows import Place, excess_of_rules
 from settings import MachineSettings, Settings, SettingsError
 
 ARCHITECTURE = "x86_64"
-"""Of the GitLab packages and the images of registry and jobs."""
+"""Of the GitLab packages, of the machines' image, and of the containers of registry and jobs."""
 
 SERVER_MEMORY = 8
-"""GiB that GitLab needs at the least (GitLab installation requirements)."""
+"""GiB, the least that GitLab needs (GitLab Docs, "Installation requirements")."""
 
-BALANCER_INTERFACE = "network_load_balancer"
+LOAD_BALANCER_INTERFACE = "network_load_balancer"
 """What the EC2 API calls the type of a network load balancer's interface (DescribeNetworkInterfaces)."""
 
 OFFERINGS = "aws ec2 describe-instance-type-offerings --location-type availability-zone"
 
 NOT_TERMINATED = ("pending", "running", "shutting-down", "stopping", "stopped")
+"""States of a machine that may hold a volume. AWS lists terminated machines for an hour longer."""
+
+T = TypeVar("T")
 
 
 def check_existing(settings: Settings) -> None:
-    """See that AWS takes as many rules as the networks make, has the machines' types and image, and that the volumes,
-    the address and the hosted zone that are named are there, fit, and are in nobody else's use.
+    """Check that AWS accepts as many rules as the networks make and has the machines' types and image, and that the
+    volumes, the address and the hosted zone that the settings name exist, fit, and are not in other use.
 
-    Raises SettingsError that lists everything that is not so, by the key that names it.
+    Raises SettingsError that lists everything that is wrong, each by its key.
     """
     machines = {
         Place.SERVER: settings.server,
@@ -58,13 +62,16 @@ def _instance_type_problems(machines: dict[Place, MachineSettings], zone: str) -
             aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=types),
         ],
     ).instance_types
-    # Only of what is there: an unknown type would end the program with an error that names no key.
+    # Only of types that exist: an unknown one would end the program with an error that names no key.
     found = {name: aws.ec2.get_instance_type(instance_type=name) for name in sorted(set(offered or ()))}
     list_them = f"{OFFERINGS} --filters Name=location,Values={zone}"
     if not found:
         return [
-            f"availabilityZone: AWS offers no {' and no '.join(types)} in {zone!r}. Use another zone of the region, of "
-            f"those in: aws ec2 describe-availability-zones; or types that this one has, of those in: {list_them}"
+            (
+                f"availabilityZone: AWS offers no {' and no '.join(types)} in {zone!r}. Use another zone of the "
+                "region, of those in: aws ec2 describe-availability-zones; or types that this one has, of those in: "
+                f"{list_them}"
+            )
         ]
     problems = []
     for key, name in names.items():
@@ -86,8 +93,10 @@ def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeRe
     if found.ebs_nvme_support != "required":
         # Bare metal has no hypervisor, and volumes as the Nitro system has them.
         return [
-            f"{key}: {name!r} is not of the Nitro system (hypervisor: {found.hypervisor}): its volumes are no NVMe "
-            f"devices, by whose names data volumes are found. {example}."
+            (
+                f"{key}: {name!r} is not of the Nitro system (hypervisor: {found.hypervisor}): its volumes are no NVMe "
+                f"devices, by whose names data volumes are found. {example}."
+            )
         ]
     if key == f"{Place.SERVER}InstanceType" and found.memory_size < SERVER_MEMORY * 1024:
         memory = f"{found.memory_size / 1024:g} GiB"
@@ -96,11 +105,12 @@ def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeRe
 
 
 def _image_problem(image_id: str) -> list[str]:
-    try:
-        image = aws.ec2.get_ami(
+    image = _look_up(
+        lambda: aws.ec2.get_ami(
             filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=[image_id])], include_deprecated=True
         )
-    except Exception:  # a failed invoke has no class of its own
+    )
+    if image is None:
         return _not_found("amiId", image_id, "Leave it empty for Red Hat's newest RHEL 8.")
     if image.architecture != ARCHITECTURE:
         return [f"amiId: {image_id!r} is for {image.architecture}, the machines are x86_64. Use an image for x86_64."]
@@ -121,9 +131,10 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
     if machine.data_volume_id is None or machine.data_volume_size is None:
         return []
     key, volume_id, size = f"{role}DataVolumeId", machine.data_volume_id, machine.data_volume_size
-    try:
-        volume = aws.ebs.get_volume(filters=[aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[volume_id])])
-    except Exception:
+    volume = _look_up(
+        lambda: aws.ebs.get_volume(filters=[aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[volume_id])])
+    )
+    if volume is None:
         return _not_found(key, volume_id, "Leave it empty for a new volume.")
     problems = []
     if volume.availability_zone != zone:
@@ -142,14 +153,17 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
 
 
 def _volume_in_use(key: str, volume_id: str, own_machine: str) -> list[str]:
-    """A volume is in one machine at a time. Once it is adopted that is this stack's own, which is known by its Name:
-    the program sets it, no setting can, and it is there before the volume is attached."""
+    """A volume is attached to one machine at a time. Once it is adopted that is this stack's own, known by its Name:
+    only the program sets that, and before the volume is attached.
+    """
     holders = _instances(("block-device-mapping.volume-id", volume_id))
     if not holders or _instances(("block-device-mapping.volume-id", volume_id), ("tag:Name", own_machine)):
         return []
     return [
-        f"{key}: {volume_id!r} is attached to {', '.join(holders)}, and that is not this stack's {own_machine}. "
-        "Destroy the stack that uses it, or detach it, first; or leave the key empty for a new volume."
+        (
+            f"{key}: {volume_id!r} is attached to {', '.join(holders)}, and that is not this stack's {own_machine}. "
+            "Destroy the stack that uses it, or detach it, first; or leave the key empty for a new volume."
+        )
     ]
 
 
@@ -163,14 +177,13 @@ def _instances(*filters: tuple[str, str]) -> Sequence[str]:
 
 def _address_problem(allocation_id: str) -> list[str]:
     key = "balancerAddressId"
-    try:
-        address = aws.ec2.get_elastic_ip(id=allocation_id)
-    except Exception:
+    address = _look_up(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
+    if address is None:
         return _not_found(key, allocation_id, "Leave it empty for a new address.")
     if not address.association_id:
         return []
-    # Once it is adopted it is associated with an interface that the load balancer has made, without tags of its own:
-    # it is this stack's when it lies in this stack's network.
+    # Once it is adopted it is associated with an interface that the load balancer has created, without the program's
+    # tags: it is this stack's when it is in this stack's network.
     interface = aws.ec2.get_network_interface(id=address.network_interface_id)
     own_network = aws.ec2.get_vpcs(
         filters=[
@@ -178,20 +191,21 @@ def _address_problem(allocation_id: str) -> list[str]:
             aws.ec2.GetVpcsFilterArgs(name="tag:Name", values=[named("gitlab")]),
         ]
     ).ids
-    if own_network and interface.interface_type == BALANCER_INTERFACE:
+    if own_network and interface.interface_type == LOAD_BALANCER_INTERFACE:
         return []
     return [
-        f"{key}: {allocation_id!r} ({address.public_ip}) is associated with {interface.id} "
-        f"({interface.description!r}), and that is not this stack's load balancer. Destroy the stack that uses it, or "
-        "disassociate it, first; or leave the key empty for a new address."
+        (
+            f"{key}: {allocation_id!r} ({address.public_ip}) is associated with {interface.id} "
+            f"({interface.description!r}), and that is not this stack's load balancer. Destroy the stack that uses it, "
+            "or disassociate it, first; or leave the key empty for a new address."
+        )
     ]
 
 
 def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     key = "hostedZoneId"
-    try:
-        zone = aws.route53.get_zone(zone_id=zone_id)
-    except Exception:
+    zone = _look_up(lambda: aws.route53.get_zone(zone_id=zone_id))
+    if zone is None:
         return _not_found(key, zone_id, "Leave it empty and make the domain's record yourself.", where="account")
     problems = []
     name = zone.name.rstrip(".")
@@ -207,8 +221,16 @@ def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     return problems
 
 
+def _look_up(function: Callable[[], T]) -> T | None:
+    """The answer of a look-up that has to find one thing; None when it fails."""
+    try:
+        return function()
+    except Exception:  # noqa: BLE001  the SDK has no class of its own for a failed invoke
+        return None
+
+
 def _not_found(key: str, value: str, remedy: str, *, where: str = "region") -> list[str]:
     problem = f"{key}: AWS did not find {value!r} in this {where}. {remedy}"
-    # A failed invoke ends the program with its own error, whatever is raised afterwards; this is shown beside it.
+    # A failed invoke ends the program with its own error, whatever is raised afterwards; this is shown as well.
     pulumi.log.error(problem)
     return [problem]
