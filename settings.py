@@ -173,7 +173,7 @@ class Settings:
             extra_gitlab_rb=keys.optional_hidden("gitlabRb", values.gitlab_rb) or "",
             deletion_protection=keys.boolean("deletionProtection"),
         )
-        # Until here the values may be wrong; what is between keys can be asked only when each of them is right.
+        # Values of which one is wrong cannot be compared with each other.
         problems = keys.problems or _problems_between_keys(settings)
         if problems:
             raise SettingsError(problems)

@@ -1,1 +1,1 @@
-"""What AWS shall hold, and the remote steps that tell the machines: the only code that talks to Pulumi."""
+"""The resources of AWS, and the remote steps that configure the machines: the only code that talks to Pulumi."""

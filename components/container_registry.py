@@ -11,7 +11,9 @@ from settings import Settings
 
 
 class ContainerRegistry(pulumi.ComponentResource):
-    """Runs the registry as a container on the data volume; it believes the tokens whose key the certificate names."""
+    """Runs the registry as a container that stores on the data volume and accepts tokens signed with the key of
+    `token_certificate` (PEM). `ready` is its last step.
+    """
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class ContainerRegistry(pulumi.ComponentResource):
             after=[installed.command],
             parent=self,
         )
-        explained = machine.host.run(
+        registry_tree = machine.host.run(
             "install_registry_tree",
             payload=[program("registry_tree.py")],
             after=[running.command],
@@ -56,7 +58,7 @@ class ContainerRegistry(pulumi.ComponentResource):
                 settings.registry_garbage_collection,
                 *(["-m"] if settings.registry_garbage_collection_untagged else []),
             ],
-            after=[explained.command],
+            after=[registry_tree.command],
             parent=self,
         )
         self.ready = scheduled.command

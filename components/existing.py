@@ -8,7 +8,7 @@ import pulumi_aws as aws
 
 from components.naming import named
 from configuration import red_hat
-from configuration.flows import Place, excess_of_rules
+from configuration.flows import Place, rule_limit_problems
 from settings import MachineSettings, Settings, SettingsError
 
 ARCHITECTURE = "x86_64"
@@ -39,7 +39,7 @@ def check_existing(settings: Settings) -> None:
         Place.REGISTRY: settings.registry,
         Place.RUNNER: settings.runner,
     }
-    problems = excess_of_rules(settings)
+    problems = rule_limit_problems(settings)
     problems += _instance_type_problems(machines, settings.availability_zone)
     problems += _image_problem(settings.ami_id) if settings.ami_id else _image_owner_problem(settings.region)
     for role, machine in machines.items():

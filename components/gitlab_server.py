@@ -14,9 +14,12 @@ from settings import Settings
 
 
 class GitLabServer(pulumi.ComponentResource):
-    """Installs and configures GitLab, then makes in it what the rest of the stack needs: the runner's record and the
-    acceptance's project. The key that signs the registry's tokens comes first, so that the registry can be built while
-    GitLab still installs; it stays on this machine's data volume, and only its certificate is handed out.
+    """Installs and configures GitLab, then creates in it what the rest of the stack needs: the runner's record and the
+    project of the acceptance. The key that signs the registry's tokens comes first, so that the registry can be set up
+    while GitLab still installs; it stays on this machine's data volume, and only its certificate leaves.
+
+    `ready` is the last step. `runner_token` and `initial_root_password` are secrets; `token_certificate` is in PEM form
+    and `git_ssh_host_key` in that of authorized_keys.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class GitLabServer(pulumi.ComponentResource):
         ).apply(lambda known: render_gitlab_rb(settings, **known))
         configured = host.run(
             "configure_gitlab",
-            # The version, so that an upgrade is reconfigured and awaited as well.
+            # The version, so that the step runs again after an upgrade.
             arguments=[settings.gitlab_version],
             payload=[
                 pulumi.Output.secret(gitlab_rb),

@@ -13,6 +13,7 @@ from configuration.flows import GIT_SSH_PORT, GITLAB_HTTP_PORT, GITLAB_SSHD_PORT
 from settings import Settings
 
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+"""TLS 1.2 and 1.3 (AWS, Network Load Balancers: security policies)."""
 
 
 class ClientAddress(Enum):
@@ -22,17 +23,19 @@ class ClientAddress(Enum):
     """It sees the load balancer."""
 
     PROXY_HEADER = auto()
-    """It sees the load balancer, which says in a PROXY protocol v2 header who calls: with the client's first bytes, so
-    this is for protocols in which the client speaks first."""
+    """It sees the load balancer, which names the client in a PROXY protocol v2 header. The header comes with the
+    client's first bytes, so this is for protocols in which the client speaks first.
+    """
 
     PRESERVED = auto()
     """It sees the client. A machine cannot reach itself through the load balancer then: source and destination of the
-    packets would be the same."""
+    packets would be the same.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """One port of the load balancer and where it leads."""
+    """One port of the load balancer, and the machine and port that it forwards to; `tls`: TLS ends here."""
 
     name: str
     port: int
@@ -44,7 +47,7 @@ class Listener:
 
 
 def listeners(settings: Settings) -> tuple[Listener, ...]:
-    """What the load balancer listens on. With a certificate nothing is served in clear, so there is no port 80."""
+    """The ports of the load balancer. With a certificate nothing is served in clear, so there is no port 80."""
     often: dict[str, Any] = {"interval": 10, "timeout": 6, "healthy_threshold": 2, "unhealthy_threshold": 2}
     return (
         Listener(
@@ -120,7 +123,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 preserve_client_ip=str(listener.client_address is ClientAddress.PRESERVED).lower(),
                 proxy_protocol_v2=listener.client_address is ClientAddress.PROXY_HEADER,
                 deregistration_delay=30,
-                # Without it, who is still connected then waits for answers until the idle time-out, 350 s.
+                # Without it, a client that is still connected then waits until the idle timeout, 350 s.
                 connection_termination=True,
                 health_check=aws.lb.TargetGroupHealthCheckArgs(**listener.health_check),
                 tags=tagged(settings, full_name),

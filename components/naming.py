@@ -6,10 +6,10 @@ from settings import Settings
 
 
 def named(name: str) -> str:
-    """What the Name of a resource is: it tells stacks of one account apart."""
+    """The Name of a resource in AWS, which distinguishes the stacks of one account."""
     return f"{name}-{pulumi.get_stack()}"
 
 
 def tagged(settings: Settings, name: str) -> dict[str, str]:
-    """The tags of the settings and the Name."""
+    """The tags of a resource: those of the settings, and its Name."""
     return {**settings.tags, "Name": named(name)}

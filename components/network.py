@@ -1,4 +1,4 @@
-"""The VPC: one public subnet in one zone, and the addresses of everything in it, before anything is in it."""
+"""The VPC with one public subnet in one zone, and the addresses of everything that will be in it."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ class Network(pulumi.ComponentResource):
             tags=tags,
             opts=own,
         )
-        # Without rules, so that a resource that forgets its own group is shut off (Security Hub EC2.2).
+        # Without rules, so that a resource without a group of its own is unreachable (Security Hub EC2.2).
         aws.ec2.DefaultSecurityGroup(name, vpc_id=vpc.id, tags=tags, opts=own)
         self.subnet = aws.ec2.Subnet(
             name,
@@ -55,6 +55,8 @@ class Network(pulumi.ComponentResource):
 class Addresses(pulumi.ComponentResource):
     """Every machine's interface with its elastic address, and the load balancer's: known before any of them exists,
     and kept when one is replaced. Four elastic addresses; an account has five per region unless it asks for more.
+
+    `public` and `private` are IPv4 addresses, `interface_ids` those of the machines' network interfaces.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Addresses(pulumi.ComponentResource):
             f"{name}-balancer",
             domain="vpc",
             tags=tagged(settings, f"{name}-balancer"),
-            # It depends on nothing: when it is kept, it keeps nothing else alive.
+            # It depends on nothing: when it outlives the stack, nothing else has to.
             opts=kept(settings, self, adopted_id=settings.balancer_address_id),
         )
         self.load_balancer_allocation_id = load_balancer.allocation_id

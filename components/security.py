@@ -11,7 +11,7 @@ from settings import Settings
 
 
 class SecurityGroups(pulumi.ComponentResource):
-    """A group for the balancer and each machine; their rules need the addresses, and those need the groups."""
+    """A group for the load balancer and each machine; rules come later, as they need addresses, which need groups."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class SecurityGroups(pulumi.ComponentResource):
 
 
 class SecurityGroupRules(pulumi.ComponentResource):
-    """One AWS rule for each rule of each flow and each far end. AWS's own allow-all egress is removed by the provider,
-    so what is not here is closed, in both directions.
+    """One AWS rule for each rule of each flow and each peer. The provider removes AWS's own allow-all egress, so
+    anything else is closed, in both directions.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class SecurityGroupRules(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _register(self, name: str, rule: Rule) -> None:
-        make = (
+        resource = (
             aws.vpc.SecurityGroupIngressRule if rule.direction is Direction.INGRESS else aws.vpc.SecurityGroupEgressRule
         )
         arrow = "from" if rule.direction is Direction.INGRESS else "to"
-        for suffix, far_end in self._far_ends(rule).items():
+        for suffix, peer in self._peers(rule).items():
             full_name = f"{name}-{rule.group}-{arrow}-{rule.other}-{rule.port}{suffix}"
-            make(
+            resource(
                 full_name,
                 security_group_id=self._group_ids[rule.group],
                 description=f"{rule.why} ({arrow} {rule.other})",
@@ -75,11 +75,11 @@ class SecurityGroupRules(pulumi.ComponentResource):
                 to_port=rule.port,
                 tags=tagged(self._settings, full_name),
                 opts=pulumi.ResourceOptions(parent=self),
-                **far_end,
+                **peer,
             )
 
-    def _far_ends(self, rule: Rule) -> dict[str, dict[str, pulumi.Input[str]]]:
-        """The far ends of a rule, by what tells their resource names apart."""
+    def _peers(self, rule: Rule) -> dict[str, dict[str, pulumi.Input[str]]]:
+        """The peers of a rule as arguments of its resources, by the suffix of each resource's name."""
         if rule.peer is Peer.GROUP:
             return {"": {"referenced_security_group_id": self._group_ids[rule.other]}}
         if rule.peer is Peer.PUBLIC_ADDRESS:

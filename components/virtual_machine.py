@@ -148,7 +148,7 @@ class VirtualMachine(pulumi.ComponentResource):
         name = f"{self.role}-data"
         volume = aws.ebs.Volume(
             name,
-            # Not the subnet's: a volume that is kept keeps nothing else alive.
+            # Not the subnet's: when the volume outlives the stack, the subnet does not have to.
             availability_zone=settings.availability_zone,
             type="gp3",
             size=machine.data_volume_size,

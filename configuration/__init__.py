@@ -1,1 +1,1 @@
-"""What the machines are told, as text: pure functions, no Pulumi."""
+"""The machines' configuration as text, and the tables behind it: pure functions and data, no Pulumi."""

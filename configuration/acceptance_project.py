@@ -1,13 +1,14 @@
-"""The project whose pipeline ends every `up`: what its repository holds."""
+"""The files of the project whose pipeline ends every `up`."""
 
 from pathlib import Path
 
 ACCEPTANCE = Path(__file__).resolve().parent.parent / "acceptance"
 DEFAULT_IMAGE = "docker.io/curlimages/curl:8.12.1"
+"""The image that acceptance/.gitlab-ci.yml names."""
 
 
 def files(image: str) -> dict[str, str]:
-    """Text of every file, by its path in the repository; `image` is what the jobs run in."""
+    """The text of every file by its path in the repository; `image` is the one that the jobs run in."""
     texts = {path.name: path.read_text() for path in sorted(ACCEPTANCE.iterdir())}
     texts[".gitlab-ci.yml"] = texts[".gitlab-ci.yml"].replace(DEFAULT_IMAGE, image)
     return texts

@@ -1,4 +1,4 @@
-"""What a stack costs a month, by AWS's list prices in prices.yaml."""
+"""Monthly cost of a stack, at AWS's list prices in prices.yaml."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +20,22 @@ FREE_TRAFFIC = 100
 """GB a month to the internet that AWS does not charge for."""
 
 TRAFFIC_TO_CLIENTS = 200
-"""GB a month to clients: an assumption, some forty people who clone and pull images."""
+"""GB a month to clients. An assumption: some forty people who clone and pull images."""
 
 TRAFFIC_OF_JOBS = 200
-"""GB a month between jobs and balancer, an assumption as well. It goes by public addresses, which AWS charges for in
-each direction; one capacity unit of the balancer carries 730 GB a month.
+"""GB a month between jobs and load balancer, an assumption as well. It uses public addresses, for which AWS charges in
+each direction; one capacity unit of the load balancer carries 730 GB a month.
 """
 
-LARGE_MACHINE = 12  # vCPU up to which Red Hat's fee is the higher one
+LARGE_MACHINE = 12
+"""vCPU up to which Red Hat's fee per vCPU is the higher one."""
 
 NOT_PRICED = "not priced"
 
 
 @dataclass(frozen=True)
 class CostLine:
-    """What one item costs a month in US dollars; None when there is no price for it here."""
+    """The monthly cost of one item in US dollars; None when prices.yaml has no price for it."""
 
     item: str
     monthly: Decimal | None
@@ -45,8 +46,8 @@ def cost(settings: Settings) -> tuple[CostLine, ...]:
     return tuple(_lines(settings, PRICES["regions"].get(settings.region, {})))
 
 
-def together(lines: Sequence[CostLine]) -> Decimal:
-    """The sum of the items that have a price."""
+def total(lines: Sequence[CostLine]) -> Decimal:
+    """The sum of the items that have a price, in US dollars."""
     return sum((line.monthly for line in lines if line.monthly is not None), Decimal())
 
 
@@ -54,9 +55,9 @@ def cost_table(lines: Sequence[CostLine]) -> str:
     """The items as a Markdown table with their sum. An item without a price says so, in the sum as well."""
     rows = [(line.item, dollars(line.monthly)) for line in lines]
     missing = [line for line in lines if line.monthly is None]
-    total = dollars(together(lines)) + (" and what is not priced" if missing else "")
-    rows.append(("**together**", f"**{NOT_PRICED if len(missing) == len(lines) else total}**"))
-    return "\n".join(["| item | a month |", "|---|---|", *(f"| {item} | {amount} |" for item, amount in rows)])
+    amount = dollars(total(lines)) + (" and what is not priced" if missing else "")
+    rows.append(("**together**", f"**{NOT_PRICED if len(missing) == len(lines) else amount}**"))
+    return "\n".join(["| item | a month |", "|---|---|", *(f"| {item} | {cell} |" for item, cell in rows)])
 
 
 def dollars(amount: Decimal | None) -> str:
@@ -86,8 +87,8 @@ def _lines(settings: Settings, region: Mapping[str, Any]) -> Iterator[CostLine]:
     size = sum(machine.root_volume_size + (machine.data_volume_size or 0) for machine in machines.values())
     yield CostLine(f"gp3 volumes, {size} GiB", _times(region.get("gp3GibMonth"), size))
 
-    balancer, unit = region.get("balancerHour"), region.get("balancerUnitHour")
-    both = None if balancer is None or unit is None else _decimal(balancer) + _decimal(unit)
+    hour, unit = region.get("loadBalancerHour"), region.get("loadBalancerUnitHour")
+    both = None if hour is None or unit is None else _decimal(hour) + _decimal(unit)
     yield CostLine("network load balancer, one capacity unit", _times(both, HOURS))
 
     addresses = len(MACHINES) + 1

@@ -1,4 +1,4 @@
-"""Which traffic there is: one table, from which security groups, documentation and tests are made."""
+"""All network traffic of the stack: one table, of which security groups, documentation and tests are made."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -8,13 +8,13 @@ from enum import StrEnum
 from settings import WORLD, Settings
 
 GIT_SSH_PORT = 22
-"""Where clients find git over SSH: the balancer's port."""
+"""The load balancer's port for git over SSH."""
 
 GITLAB_SSHD_PORT = 2222
-"""Where gitlab-sshd listens on the server; 22 there is the administrators' OpenSSH."""
+"""The server's port of gitlab-sshd; 22 there is the administrators' OpenSSH."""
 
 GITLAB_HTTP_PORT = 80
-"""Where GitLab's nginx listens on the server, whether or not the balancer speaks TLS."""
+"""The server's port of GitLab's nginx, whether or not TLS ends at the load balancer."""
 
 
 RULE_LIMIT = 60
@@ -49,26 +49,28 @@ class Flow:
 
 
 class Peer(StrEnum):
-    """How a rule names the other end."""
+    """How a rule names its peer."""
 
     GROUP = "group"
     """By its security group: matches private addresses inside the VPC only."""
 
     PUBLIC_ADDRESS = "public address"
-    """By its elastic address: what a call through the internet gateway shows."""
+    """By its elastic address, which is the source of a connection through the internet gateway."""
 
     NETWORKS = "networks"
     """By the address ranges of the settings, or the whole internet."""
 
 
 class Direction(StrEnum):
+    """Of a rule, seen from the security group that has it."""
+
     INGRESS = "ingress"
     EGRESS = "egress"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One security group rule: `group` admits (ingress) or sends (egress) TCP to `port`; `other` is the far end."""
+    """One security group rule: `group` admits (ingress) or sends (egress) TCP to `port`; `other` is its peer."""
 
     group: Place
     direction: Direction
@@ -79,7 +81,7 @@ class Rule:
 
 
 def flows(settings: Settings) -> tuple[Flow, ...]:
-    """All traffic of the stack. What is not here is closed."""
+    """All traffic of the stack. Anything else is closed."""
     return tuple(_flows(settings))
 
 
@@ -111,9 +113,9 @@ def _flows(settings: Settings) -> Iterator[Flow]:
 def rules(flow: Flow) -> tuple[Rule, ...]:
     """The rules that let a flow pass, one at each end that has a security group.
 
-    A machine that calls the balancer's public address leaves through the internet gateway, so both ends see public
+    A machine that calls the load balancer's public address leaves through the internet gateway, so both ends see public
     addresses and a reference to a group would never match (kubernetes-sigs/aws-load-balancer-controller issue 3394).
-    What the balancer sends on matches a reference to its group, also where it preserves the client's address (AWS,
+    What the load balancer forwards matches a reference to its group, also where it preserves the client's address (AWS,
     Network Load Balancers: security groups).
     """
     if Place.LOAD_BALANCER is flow.target and flow.source in MACHINES:
@@ -130,7 +132,7 @@ def rules(flow: Flow) -> tuple[Rule, ...]:
 
 
 def networks(settings: Settings) -> Mapping[Place, tuple[str, ...]]:
-    """The address ranges of the places that have no security group. A rule that names such a place is one for each."""
+    """The address ranges of the places that have no security group. AWS needs one rule for each range."""
     return {
         Place.CLIENTS: settings.client_cidrs,
         Place.ADMINISTRATORS: settings.admin_cidrs,
@@ -138,15 +140,15 @@ def networks(settings: Settings) -> Mapping[Place, tuple[str, ...]]:
     }
 
 
-def excess_of_rules(settings: Settings) -> list[str]:
-    """Which settings ask for more rules than a security group can have: each by key, with number, limit and remedy."""
+def rule_limit_problems(settings: Settings) -> list[str]:
+    """The settings that need more rules than a security group can have: each by key, with number, limit and remedy."""
     ranges = networks(settings)
-    far_ends: dict[tuple[Place, Direction], list[Place]] = defaultdict(list)
+    peers: dict[tuple[Place, Direction], list[Place]] = defaultdict(list)
     for flow in flows(settings):
         for rule in rules(flow):
-            far_ends[rule.group, rule.direction].append(rule.other)
+            peers[rule.group, rule.direction].append(rule.other)
     problems: dict[str, str] = {}
-    for (group, direction), others in far_ends.items():
+    for (group, direction), others in peers.items():
         count = sum(len(ranges[other]) if other in ranges else 1 for other in others)
         for key, place in (("clientCidrs", Place.CLIENTS), ("adminCidrs", Place.ADMINISTRATORS)):
             if count > RULE_LIMIT and place in others:

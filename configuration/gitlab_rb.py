@@ -19,7 +19,7 @@ TOKEN_CERTIFICATE_FILE = "/etc/gitlab/registry-token.crt"
 
 @dataclass(frozen=True)
 class SystemAccount:
-    """A system user and group with the same pinned number, so that kept data fit a new machine's users."""
+    """A system user and group with the same pinned number, so that the owners of kept data exist on a new machine."""
 
     section: str
     number: int
@@ -41,7 +41,7 @@ def ruby_string(text: str) -> str:
 
 
 def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str, registry_private_ip: str) -> str:
-    """The whole file. It holds the mail password when there is one, never the root password or a key."""
+    """The whole file. A secret: it holds the mail password when there is one, never the root password or a key."""
     lines = [
         "# Written by the Pulumi program of this stack; a later `pulumi up` overwrites changes made here.",
         f"external_url {ruby_string(external_url)}",

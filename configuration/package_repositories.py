@@ -43,6 +43,7 @@ def gitlab_repository() -> str:
 
 
 def runner_repository() -> str:
+    """GitLab Runner, with both package keys for the same reason."""
     return _repository(
         "runner_gitlab-runner",
         "GitLab Runner",
@@ -53,7 +54,7 @@ def runner_repository() -> str:
 
 
 def docker_repository() -> str:
-    """Docker CE for RHEL 8. The release is written out: `$releasever` may be 8.10, for which there is no folder
+    """Docker CE for RHEL 8. The release is written out: `$releasever` may be 8.10, which Docker does not publish
     (docker/for-linux issue 1530). Docker signs its packages, not its metadata.
     """
     return _repository(

@@ -1,4 +1,4 @@
-"""Whose images of RHEL are Red Hat's."""
+"""The AWS accounts that publish Red Hat's images."""
 
 import re
 

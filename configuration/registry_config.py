@@ -9,7 +9,7 @@ TOKEN_SERVICE = "container_registry"
 
 
 def render_registry_config(*, external_url: str, port: int) -> str:
-    """Token authentication against GitLab. `http.secret` is not here: the machine makes it and hands it over as
+    """Token authentication against GitLab. `http.secret` is left out: the machine generates it and passes it as
     REGISTRY_HTTP_SECRET.
     """
     return yaml.safe_dump(
@@ -23,7 +23,7 @@ def render_registry_config(*, external_url: str, port: int) -> str:
             },
             "http": {
                 "addr": f":{port}",
-                # The client's scheme may be the balancer's TLS, which the registry never sees.
+                # TLS may end at the load balancer: the registry does not know the client's scheme.
                 "relativeurls": True,
                 "headers": {"X-Content-Type-Options": ["nosniff"]},
             },

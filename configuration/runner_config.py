@@ -5,8 +5,9 @@ import json
 from settings import Settings
 
 UNHEALTHY_INTERVAL = "30s"
-"""How long the runner asks for no job once GitLab has refused it three times in a row (maintenance mode, a restored
-secrets file). The runner's own hour is meant for the many runners of a GitLab, and would outlast what was wrong."""
+"""How long the runner pauses after GitLab has refused it three times in a row (maintenance mode, a restored secrets
+file). The runner's default of an hour is meant for a GitLab with many runners, and would outlast the cause.
+"""
 
 
 def render_runner_config(settings: Settings, *, name: str, external_url: str, token: str) -> str:

@@ -1,4 +1,4 @@
-"""The machines' user-data: first boot only, no secret, no network; everything else is a remote step."""
+"""The machines' user data: first boot only, no secret, no network; everything else is a remote step."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ LARGEST_USER_DATA = 16384
 
 def render_user_data(role: Place) -> str:
     """The #cloud-config of one machine: the role's own lists, then those of `cloud-init/base.yaml`, whose last
-    command leaves the mark that first boot is done.
+    command leaves the file that marks first boot as done.
 
     Raises ValueError when the text is larger than EC2 takes.
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configuration.cost import PRICES, CostLine, cost, cost_table, dollars, together
+from configuration.cost import PRICES, CostLine, cost, cost_table, dollars, total
 from configuration.flows import MACHINES
 from tests.test_settings import load
 
@@ -81,7 +81,7 @@ def test_a_stack_of_which_nothing_is_priced_has_no_sum():
 
 def test_amounts_are_to_the_cent_and_thousands_are_told_apart():
     assert dollars(Decimal("1234.565")) == "$1,234.57"
-    assert together([CostLine("a", Decimal("1.5")), CostLine("b", None)]) == Decimal("1.5")
+    assert total([CostLine("a", Decimal("1.5")), CostLine("b", None)]) == Decimal("1.5")
 
 
 @pytest.mark.parametrize("region", sorted(PRICES["regions"]))
