@@ -1,4 +1,6 @@
-# The words are the same in the README, in CI and in the hand.
+# README, CI and people all use these targets.
+
+.DEFAULT_GOAL := help
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -15,6 +17,10 @@ PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.1
 
 .PHONY: up preview preview-diff aws-preview aws-drift comment doctor test test-tools lint e2e e2e-faults faults-table \
     hops-table down clean requirements
+
+.PHONY: help
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
@@ -43,7 +49,7 @@ test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
 test-tools: $(INSTALLED)  ## install what some unit tests need; without it they are skipped
 	@$(PYTHON) -c 'from lab import host; host.ensure(host.TEST_TOOLS)'
 
-lint: $(INSTALLED)
+lint: $(INSTALLED)  ## static checks alone
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy .
@@ -64,14 +70,14 @@ hops-table: $(INSTALLED)  ## write the list of hops into docs/operations.md
 faults-table: $(INSTALLED)  ## write what was measured into docs/operations.md
 	$(PYTHON) -m tests.e2e.measured
 
-down:  ## take the lab away; what was built stays
+down:  ## tear the lab down; what was built stays
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi
 
-clean: down
+clean: down  ## tear the lab down, and remove what was built and installed here
 	rm -rf .lab $(VENV) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-requirements:  ## pin again what the .in files ask for; needs uv
+requirements:  ## re-pin the dependencies of the .in files; needs uv
 	$(PIN) requirements.in --output-file requirements.txt
 	$(PIN) requirements-dev.in --output-file requirements-dev.txt
 	$(PIN) lab/engine/go.in --output-file lab/engine/go.txt

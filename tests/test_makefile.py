@@ -1,0 +1,36 @@
+"""`make` alone says which targets there are, and starts nothing."""
+
+import os
+import re
+import shutil
+import subprocess
+
+from tests.engine import ROOT
+
+
+def make(*arguments: str, cwd) -> list[str]:
+    """The lines it prints, as for a person: these tests themselves may run under make."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ["make", "--no-print-directory", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_make_alone_lists_every_target_with_its_text_and_starts_nothing(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    described = re.findall(r"^([\w-]+):.*  ## (.+)$", (tmp_path / "Makefile").read_text(), re.MULTILINE)
+    assert {"help", "up", "doctor", "test", "down"} <= {target for target, _ in described}
+
+    [command] = make("--dry-run", cwd=tmp_path)  # first, so that a wrong default is seen and not run
+    assert command.startswith("awk ")
+    listed = [tuple(line.split(maxsplit=1)) for line in make(cwd=tmp_path)]
+    assert listed == described
+    assert [file.name for file in tmp_path.iterdir()] == ["Makefile"]
+
+
+def test_every_target_that_is_no_file_has_a_text():
+    text = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z][\w-]*):", text, re.MULTILINE)
+    assert targets
+    assert targets == re.findall(r"^([a-z][\w-]*):.*  ## .", text, re.MULTILINE)
