@@ -1,7 +1,7 @@
 """Settings of a stack: every key of `Pulumi.yaml` read and checked once, before any resource exists.
 
-Nothing here knows Pulumi: `Settings.load` takes anything that has `get` and `get_object`, so the checks run in
-plain unit tests. Secrets are held as plain text with `repr=False`; components mark them secret.
+Nothing here knows Pulumi: `Settings.load` takes anything that has `get`, so the checks run in plain unit tests. Secrets
+are held as plain text with `repr=False`; components mark them secret.
 """
 
 import ipaddress

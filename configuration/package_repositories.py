@@ -43,7 +43,7 @@ def gitlab_repository() -> str:
 
 
 def runner_repository() -> str:
-    """GitLab Runner, with both package keys for the same reason."""
+    """GitLab Runner, with the keys that sign its metadata and its packages."""
     return _repository(
         "runner_gitlab-runner",
         "GitLab Runner",

@@ -1,6 +1,5 @@
 """Bad settings are refused by name, with value and remedy, before anything exists."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -29,9 +28,6 @@ class Config:
 
     def get(self, key: str) -> str | None:
         return self.values.get(key)
-
-    def get_object(self, key: str):
-        return json.loads(self.values[key]) if key in self.values else None
 
 
 def load(secret_keys=SECRET_KEYS, **changes) -> Settings:
@@ -174,6 +170,16 @@ def test_the_program_refuses_before_it_registers_anything(changes, monkeypatch):
     assert registered == []
 
 
+def test_a_value_that_should_be_a_list_is_refused_together_with_what_else_is_wrong():
+    """By the program itself: pulumi.Config raises an error of its own for what is no JSON."""
+    with pytest.raises(pulumi.RunError) as refusal:
+        run_program(dev_config(adminCidrs="198.51.100.7/32", registryPort="80"))
+    assert str(refusal.value).splitlines()[1:] == [
+        "- adminCidrs: '198.51.100.7/32' is not a list of strings.",
+        "- registryPort: '80' is not a whole number from 1024 to 65535.",
+    ]
+
+
 def test_every_key_of_the_schema_is_read_and_no_other():
     asked = set()
 
@@ -181,10 +187,6 @@ def test_every_key_of_the_schema_is_read_and_no_other():
         def get(self, key):
             asked.add(key)
             return super().get(key)
-
-        def get_object(self, key):
-            asked.add(key)
-            return super().get_object(key)
 
     values = dev_config(smtpAddress="mail.example.com", smtpUserName="g", smtpPassword="p", emailFrom="g@example.com")
     Settings.load(Recorder(values, "gitlab"), Config(values, "aws"), is_secret=lambda key: True)

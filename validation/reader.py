@@ -1,5 +1,6 @@
 """Reads keys of a stack's configuration and collects what is wrong with them, so that one run names every mistake."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeGuard, TypeVar, cast
@@ -17,10 +18,7 @@ class ConfigSource(Protocol):
     """What the reader needs of `pulumi.Config`."""
 
     def get(self, key: str) -> str | None:
-        """The text of a key; None when it is not set."""
-
-    def get_object(self, key: str) -> object:
-        """The value of a key that holds JSON; None when it is not set. Raises ValueError when it holds no JSON."""
+        """The text of a key, JSON for lists and maps; None when it is not set."""
 
 
 class Reader:
@@ -124,10 +122,15 @@ class Reader:
         return values
 
     def _structure(self, key: str) -> object:
+        """The value of a key that holds JSON; its text when that is none, for the message that says what it is not."""
+        text = self._config.get(key)
+        if text is None:
+            return None
         try:
-            return self._config.get_object(key)
+            value: object = json.loads(text)
         except ValueError:
-            return self._config.get(key)
+            return text
+        return value
 
     def _checked(
         self,
