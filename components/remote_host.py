@@ -64,7 +64,7 @@ class RemoteHost:
         *,
         parent: pulumi.Resource,
         arguments: Sequence[pulumi.Input[str]] = (),
-        payload: Sequence[pulumi.Input[str]] = (),
+        payload: Sequence[pulumi.Input[str] | bytes] = (),
         after: Sequence[pulumi.Resource] = (),
         triggers: Sequence[pulumi.Input[str]] = (),
         secret_result: bool = False,

@@ -40,11 +40,12 @@ def look_command(step: str, limit: int, arguments: Sequence[str]) -> str:
     return shlex.join(["sudo", "bash", "-c", script("look.sh"), step, str(limit), *arguments])
 
 
-def step_input(step_script: str, payload: Sequence[str]) -> str:
+def step_input(step_script: str, payload: Sequence[str | bytes]) -> str:
     """What run-step reads: the script's size in bytes, the script, then each part of the payload as a base64 line."""
     return f"{len(step_script.encode())}\n{step_script}{''.join(map(payload_line, payload))}"
 
 
-def payload_line(part: str) -> str:
-    """One part of a payload as a step reads it."""
-    return base64.b64encode(part.encode()).decode() + "\n"
+def payload_line(part: str | bytes) -> str:
+    """One part of a payload as a step reads it; text is sent as UTF-8."""
+    content = part if isinstance(part, bytes) else part.encode()
+    return base64.b64encode(content).decode() + "\n"

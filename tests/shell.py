@@ -19,7 +19,7 @@ def check_shell(text: str) -> None:
 
 
 def run_with_tools(
-    text: str, name: str, arguments: Sequence[str], payload: Sequence[str], *, tools: Path, result: str
+    text: str, name: str, arguments: Sequence[str], payload: Sequence[str | bytes], *, tools: Path, result: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a step's text as run-step does, with the commands in `tools` before all others; `result` is where its file
     descriptor 3 leads.

@@ -218,3 +218,7 @@ def test_the_command_line_of_a_step_quotes_its_arguments():
 
 def test_a_step_reads_its_script_by_size_and_its_payload_line_by_line():
     assert step_input("echo ä\n", ["one\ntwo", ""]) == "8\necho ä\nb25lCnR3bw==\n\n"
+
+
+def test_a_payload_may_be_a_file_that_is_not_text():
+    assert step_input("", [b"\xff\x00", "ä"]) == "0\n/wA=\nw6Q=\n"

@@ -1,0 +1,65 @@
+"""A program of several modules becomes one file, whose bytes depend on the sources alone."""
+
+import compileall
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from configuration.zipapp import SHEBANG, build_zipapp
+
+SOURCES = {
+    "__init__.py": '"""Says hello."""\n',
+    "__main__.py": "import sys\n\nfrom .text import HELLO\n\nprint(HELLO, *sys.argv[1:])\n",
+    "text.py": "HELLO = 'hello'\n",
+    "deeper/__init__.py": "",
+}
+SHA_256 = "a9e53ee8456697510cce1f9fbc69e14e610046d1289b423f2af690c960dd732e"
+"""Of the package above, wherever and by whichever Python it is built."""
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    folder = tmp_path / "hello"
+    for name, text in SOURCES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_the_same_sources_give_the_same_bytes_on_every_machine(package):
+    built = build_zipapp(package)
+    assert hashlib.sha256(built).hexdigest() == SHA_256
+    for path in package.rglob("*.py"):
+        os.utime(path, (1, 1))
+        path.chmod(0o700)
+    compileall.compile_dir(package, quiet=1)
+    assert list(package.rglob("*.pyc"))
+    assert build_zipapp(package) == built
+
+
+def test_other_sources_give_other_bytes(package):
+    built = build_zipapp(package)
+    (package / "text.py").write_text("HELLO = 'hallo'\n")
+    assert build_zipapp(package) != built
+
+
+def test_it_runs_the_package_with_its_arguments(package, tmp_path):
+    program = tmp_path / "program"
+    program.write_bytes(build_zipapp(package))
+    done = subprocess.run([sys.executable, program, "you"], cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout == "hello you\n"
+
+
+def test_it_is_for_the_python_of_rhel_8_and_needs_no_library_for_compression(package, tmp_path):
+    program = tmp_path / "program"
+    program.write_bytes(build_zipapp(package))
+    assert program.read_bytes().startswith(SHEBANG)
+    with zipfile.ZipFile(program) as archive:
+        assert archive.testzip() is None
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert archive.namelist() == sorted(["__main__.py", *(f"hello/{name}" for name in SOURCES)])
