@@ -6,7 +6,8 @@ from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import render_docker_daemon
 from configuration.package_repositories import docker_repository
 from configuration.registry_config import registry_image, render_registry_config
-from configuration.remote_step import program
+from configuration.remote_step import PROGRAMS
+from configuration.zipapp import build_zipapp
 from settings import Settings
 
 
@@ -46,7 +47,7 @@ class ContainerRegistry(pulumi.ComponentResource):
         )
         registry_tree = machine.host.run(
             "install_registry_tree",
-            payload=[program("registry_tree.py")],
+            payload=[build_zipapp(PROGRAMS / "registry_tree")],
             after=[running.command],
             limit=300,
             parent=self,

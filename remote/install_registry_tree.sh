@@ -1,6 +1,6 @@
 #!/bin/bash
-# install_registry_tree.sh: installs registry-tree, which shows and checks what the registry keeps on its volume. Standard input,
-# base64: the program.
+# install_registry_tree.sh: installs registry-tree, which shows and checks what the registry stores on its volume. Standard input,
+# base64: the program, a zipapp.
 set -euo pipefail
 read -r program
 # Not below /usr/local: RHEL's sudo does not look there (secure_path).

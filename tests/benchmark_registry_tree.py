@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from programs import registry_tree
-from tests.registry import IMAGE, SERVERS, Registry, find
+from programs.registry_tree.store import STORE
+from tests.registry import IMAGE, SERVERS, Registry, find, install_registry_tree
 
 MANY_TAGS = 100_000
 TAGS_OF_A_REPOSITORY = 100
@@ -29,7 +29,7 @@ class Writer:
     """Writes a store as a registry does, without one: a push of 100,000 tags takes hours."""
 
     def __init__(self, root: Path) -> None:
-        self.store = root / registry_tree.STORE
+        self.store = root / STORE
         (root / "docker/registry/lockfiles").mkdir(parents=True)
 
     def blob(self, content: bytes) -> dict[str, object]:
@@ -77,10 +77,11 @@ def large_layers(writer: Writer) -> None:
 def rows(registry: Registry) -> Iterator[tuple[str, list[str]]]:
     """What is measured: its name and its command line."""
     jobs, store = os.cpu_count() or 1, registry.store
+    program = str(install_registry_tree(registry.folder))
     yield "`find` and `wc -l`", ["sh", "-c", f"find {store} | wc -l"]
     for command in COMMANDS:
         arguments = [*command.split(), "--root", str(registry.root)]
-        yield f"`registry-tree {command}`", [sys.executable, registry_tree.__file__, *arguments]
+        yield f"`registry-tree {command}`", [sys.executable, program, *arguments]
     for name, place in (("the blobs", store / "blobs"), ("every file", store)):
         hash_all = f"find {place} -type f -print0 | xargs -0 -n 1000 -P {jobs} sha256sum"
         yield f"`sha256sum` of {name}, {jobs} at a time", ["sh", "-c", f"{hash_all} >/dev/null"]

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from configuration.remote_step import PROGRAMS
+from configuration.zipapp import build_zipapp
 from lab import parts
 
 IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
@@ -30,6 +32,13 @@ def find(server: str) -> str | None:
         return shutil.which(server)
     part = parts.find(parts.REGISTRY)
     return str(part) if part else None
+
+
+def install_registry_tree(folder: Path) -> Path:
+    """registry-tree in this folder, as a machine gets it."""
+    installed = folder / "registry-tree"
+    installed.write_bytes(build_zipapp(PROGRAMS / "registry_tree"))
+    return installed
 
 
 def digest_of(content: bytes) -> str:
@@ -227,9 +236,9 @@ def fill(registry: Registry) -> dict[str, str]:
     }
     made["index"] = registry.push_index("multi", "latest", platforms)
     made["artifact"] = registry.push_artifact("artifacts/reports", "first", b"a report")
-    for round in range(4):
-        made[f"round {round}"] = registry.push_image(
-            "often", "nightly", base, some_bytes(f"round {round}"), name=f"{round}"
+    for number in range(4):
+        made[f"round {number}"] = registry.push_image(
+            "often", "nightly", base, some_bytes(f"round {number}"), name=f"{number}"
         )
     made["former index"] = registry.push_index("often", "multi", {made["round 1"]: "linux/amd64"})
     registry.push_index("often", "multi", {made["round 2"]: "linux/amd64"})

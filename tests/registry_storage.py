@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from programs import registry_tree
-from tests.registry import SERVERS, Registry, find, some_bytes
+from tests.registry import SERVERS, Registry, find, install_registry_tree, some_bytes
 
 TEXT = Path(__file__).resolve().parent.parent / "docs/registry-storage.md"
 LISTING = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<said>(?:.*\n)*?)```\n")
@@ -60,7 +59,8 @@ def server() -> str | None:
 
 def ask(command: str, registry: Registry) -> Listing:
     """Run a command of the text, in the folder of the store."""
-    tool = f'registry-tree() {{ "{sys.executable}" "{registry_tree.__file__}" "$@" --root .; }}'
+    installed = install_registry_tree(registry.folder)
+    tool = f'registry-tree() {{ "{sys.executable}" "{installed}" "$@" --root .; }}'
     done = subprocess.run(
         ["bash", "-c", f"{tool}\n{command}"], cwd=registry.store, capture_output=True, text=True, check=False
     )

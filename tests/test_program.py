@@ -13,7 +13,8 @@ from components import acceptance
 from configuration import hops
 from configuration.flows import Place
 from configuration.hops import Stack
-from configuration.remote_step import program, script
+from configuration.remote_step import PROGRAMS, program, script
+from configuration.zipapp import build_zipapp
 from tests import engine
 from tests.conftest import dev_config, openssh_pair
 from tests.engine import (
@@ -43,9 +44,14 @@ EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 
 def payload(graph: Graph, step: str) -> list[str]:
     """What a step is told on standard input, after its script."""
+    return [part.decode() for part in payload_bytes(graph, step)]
+
+
+def payload_bytes(graph: Graph, step: str) -> list[bytes]:
+    """The same of a step that gets a file which is not text."""
     stdin = graph.step(step).inputs["stdin"]
     size, rest = stdin.split("\n", 1)
-    return [base64.b64decode(line).decode() for line in rest.encode()[int(size) :].decode().splitlines()]
+    return [base64.b64decode(line) for line in rest.encode()[int(size) :].decode().splitlines()]
 
 
 def public_ip(graph: Graph, place: str) -> str:
@@ -294,11 +300,11 @@ def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph)
             for resource in each.resources:
                 for key, value in resource.inputs.items():
                     decoded = (
-                        "\n".join(payload(each, resource.name))
+                        b"\n".join(payload_bytes(each, resource.name))
                         if key == "stdin" and "contact" not in resource.name
-                        else ""
+                        else b""
                     )
-                    if secret in json.dumps(value) or secret in decoded:
+                    if secret in json.dumps(value) or secret.encode() in decoded:
                         assert (resource.type, key) == (COMMAND, "stdin"), f"{secret} in {resource.name}.{key}"
                         assert "stdin" in resource.secret_inputs, f"{secret} is not secret in {resource.name}"
     for command in graph.of_type(COMMAND):
@@ -422,7 +428,7 @@ def test_jobs_run_in_the_image_of_the_settings():
 
 
 def test_the_registrys_machine_gets_registry_tree_as_it_is_here(graph):
-    assert payload(graph, "registry-install-registry-tree") == [program("registry_tree.py")]
+    assert payload_bytes(graph, "registry-install-registry-tree") == [build_zipapp(PROGRAMS / "registry_tree")]
 
 
 def test_garbage_is_collected_when_the_settings_say_so_and_by_hand_alone_otherwise(graph):

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from configuration.remote_step import script
-from programs import registry_tree
-from tests.registry import digest_of, find, some_bytes
+from configuration import zipapp
+from configuration.remote_step import PROGRAMS, script
+from programs.registry_tree.garbage_collection import mark
+from programs.registry_tree.store import Store
+from programs.registry_tree.text import Progress
+from tests.registry import digest_of, find, install_registry_tree, some_bytes
+from tests.shell import run_with_tools
 
 Ran = subprocess.CompletedProcess[str]
 
@@ -39,13 +43,39 @@ def tools(registry, tmp_path) -> Path:
     folder.mkdir()
     put(folder, "mountpoint", "")
     put(folder, "curl", "")
-    put(folder, "registry-tree", f'exec {sys.executable} {registry_tree.__file__} "$@" --root {registry.root}')
+    installed = install_registry_tree(tmp_path)
+    put(folder, "registry-tree", f'exec {sys.executable} {installed} "$@" --root {registry.root}')
     return folder
 
 
 def put(folder: Path, tool: str, text: str) -> None:
     (folder / tool).write_text(f"#!/bin/bash\n{text}\n")
     (folder / tool).chmod(0o755)
+
+
+# Its installation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def install(tmp_path) -> Callable[[bytes], Ran]:
+    """Runs the step, with the machine's folder of programs in `tmp_path`; its result is on standard error."""
+    text = script("install_registry_tree.sh").replace("/usr/bin/", f"{tmp_path}/")
+
+    def run(program: bytes) -> Ran:
+        return run_with_tools(text, "install_registry_tree", [], [program], tools=tmp_path, result="&2")
+
+    return run
+
+
+def test_the_machine_gets_a_program_that_runs_and_keeps_it_when_another_does_not(install, tmp_path, monkeypatch):
+    monkeypatch.setattr(zipapp, "SHEBANG", f"#!{sys.executable}\n".encode())
+    program = zipapp.build_zipapp(PROGRAMS / "registry_tree")
+    installed = install(program)
+    assert (installed.returncode, installed.stderr) == (0, "registry-tree installed\n"), installed.stdout
+    assert (tmp_path / "registry-tree").read_bytes() == program
+    subprocess.run([tmp_path / "registry-tree", "--help"], stdout=subprocess.DEVNULL, check=True)
+    assert install(program[:-100]).returncode != 0
+    assert (tmp_path / "registry-tree").read_bytes() == program
 
 
 # The proof ------------------------------------------------------------------------------------------------------------
@@ -168,9 +198,9 @@ def collection(tmp_path, registry, tools) -> Collection:
 
 
 def foretold(registry) -> set[str]:
-    store = registry_tree.Store(str(registry.root), registry_tree.Progress(None))
+    store = Store(str(registry.root), Progress(None))
     store.load_blobs()
-    registry_tree.mark(store, untagged=False)
+    mark(store, untagged=False)
     return {digest for digest, blob in store.blobs.items() if not blob.kept}
 
 

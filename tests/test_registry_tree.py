@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +21,16 @@ from typing import Any
 
 import pytest
 
-from programs import registry_tree
-from tests.registry import OCI_INDEX, Registry, digest_of, find, some_bytes
+from programs.registry_tree import du, hashing, ls, verify
+from programs.registry_tree.manifest import IMAGE, OCI_IMAGE, ManifestError, parse_manifest
+from programs.registry_tree.store import Store
+from programs.registry_tree.text import Progress
+from tests.registry import OCI_INDEX, Registry, digest_of, find, install_registry_tree, some_bytes
 
-PROGRAM = Path(registry_tree.__file__)
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "programs/registry_tree").glob("*.py"))
+FOLDER = tempfile.TemporaryDirectory()
+PROGRAM = install_registry_tree(Path(FOLDER.name))
 COMMANDS = (
     "ls",
     "show multi:latest",
@@ -57,9 +64,9 @@ def asked(command: str, root: Path) -> dict[str, Any]:
 def verified(root: Path, jobs: int = 1) -> dict[str, Any]:
     """What `verify` finds, without a process of its own."""
     options = argparse.Namespace(root=str(root), images=[], jobs=jobs)
-    store = registry_tree.Store(options.root, registry_tree.Progress(None))
-    data = registry_tree.gather_verify(store, options)
-    return dict(data, damage={(finding.kind, finding.path) for finding in store.damage.values()})
+    store = Store(options.root, Progress(None))
+    data = verify.gather(store, options)
+    return dict(data, damage={(problem.kind, problem.path) for problem in store.problems})
 
 
 def blob(digest: str) -> str:
@@ -121,7 +128,7 @@ def test_every_platform_of_an_index_is_shown_with_its_layers(filled):
 
 def test_the_history_of_a_tag_is_every_digest_it_had_and_the_current_one_last(filled):
     digests = asked("history often:nightly", filled.registry.root)["digests"]
-    assert {row["digest"] for row in digests} == {filled.made[f"round {round}"] for round in range(4)}
+    assert {row["digest"] for row in digests} == {filled.made[f"round {number}"] for number in range(4)}
     assert [row["state"] for row in digests] == ["stored", "stored", "stored", "current"]
     assert digests[-1]["digest"] == filled.made["round 3"]
 
@@ -226,8 +233,8 @@ def test_reclaim_says_of_each_blob_where_it_comes_from(filled):
     assert (
         why[digest_of(some_bytes("pushed without a manifest"))] == "a layer of group/gone that no manifest there names"
     )
-    assert why[filled.made["round 0"]] == "a manifest of often that no tag names, which was often:nightly once"
-    assert why[bytes_of("round 0")] == f"needed by often@{filled.made['round 0']} alone, that no tag names"
+    assert why[filled.made["round 0"]] == "a manifest of often that no tag names, formerly often:nightly"
+    assert why[bytes_of("round 0")] == f"needed only by often@{filled.made['round 0']}, which no tag names"
 
 
 def test_an_index_in_an_index_and_what_refers_to_a_subject_go_as_the_collection_takes_them(filled, tmp_path):
@@ -237,7 +244,7 @@ def test_an_index_in_an_index_and_what_refers_to_a_subject_go_as_the_collection_
         entry = {"mediaType": OCI_INDEX, "digest": inner, "size": registry.size(inner)}
         registry.push_manifest("nested", "outer", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
         subject = registry.push_image("nested", "", some_bytes("subject"), oci=True)
-        described = {"mediaType": registry_tree.OCI_IMAGE, "digest": subject, "size": registry.size(subject)}
+        described = {"mediaType": OCI_IMAGE, "digest": subject, "size": registry.size(subject)}
         registry.push_artifact("nested", "signature", b"signed", subject=described)
     plain, untagged = registry.copy(tmp_path / "plain"), registry.copy(tmp_path / "untagged")
     assert would_go(plain) == plain.collect()
@@ -414,8 +421,8 @@ def test_several_processes_find_what_one_finds(registry, filled, monkeypatch):
     for damage in (missing_blob, wrong_digest, truncated_file, empty_link, tag_to_nothing, missing_layer_link):
         damage(registry.store, filled.made)
     alone = run("verify --json --jobs 1", registry.root)
-    monkeypatch.setattr(registry_tree, "CHUNK_REPOSITORIES", 1)
-    monkeypatch.setattr(registry_tree, "CHUNK_FILES", 3)
+    monkeypatch.setattr(verify, "CHUNK_REPOSITORIES", 1)
+    monkeypatch.setattr(hashing, "CHUNK_FILES", 3)
     assert len(json.loads(alone.stdout)["damage"]) == 6
     assert verified(registry.root, jobs=3) == dict(
         json.loads(alone.stdout), damage={(row["kind"], row["path"]) for row in json.loads(alone.stdout)["damage"]}
@@ -429,7 +436,7 @@ def test_two_manifests_that_give_a_wrong_size_are_both_named(filled, tmp_path):
         digests = []
         for size in (4, 6):
             layer = dict(registry.push_blob("lies", b"five!"), mediaType="text/plain", size=size)
-            manifest = {"schemaVersion": 2, "mediaType": registry_tree.OCI_IMAGE, "config": config, "layers": [layer]}
+            manifest = {"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": config, "layers": [layer]}
             digests.append(registry.push_manifest("lies", f"of-{size}", manifest))
     assert verified(registry.root)["damage"] == {("malformed manifest", blob(digest)) for digest in digests}
 
@@ -457,7 +464,7 @@ def test_a_manifest_that_gives_a_wrong_size_is_the_one_that_is_named(filled, tmp
     with registry.running():
         layer = dict(registry.push_blob("lies", b"five!"), mediaType="text/plain", size=4)
         config = dict(registry.push_blob("lies", b"{}"), mediaType="application/vnd.oci.empty.v1+json")
-        manifest = {"schemaVersion": 2, "mediaType": registry_tree.OCI_IMAGE, "config": config, "layers": [layer]}
+        manifest = {"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": config, "layers": [layer]}
         digest = registry.push_manifest("lies", "latest", manifest)
     assert verified(registry.root)["damage"] == {("malformed manifest", blob(digest))}
 
@@ -487,10 +494,10 @@ def test_a_thousand_random_corruptions_are_all_found(filled, tmp_path):
             found = verified(registry.root)["damage"]
             assert str(path.relative_to(registry.store)) in {where for _, where in found}, (number, path, damaged)
             for gather, words in (
-                (registry_tree.gather_ls, {"repository": ""}),
-                (registry_tree.gather_du, {"by": "tag"}),
+                (ls.gather, {"repository": ""}),
+                (du.gather, {"by": "tag"}),
             ):
-                store = registry_tree.Store(str(registry.root), registry_tree.Progress(None))
+                store = Store(str(registry.root), Progress(None))
                 gather(store, argparse.Namespace(**words))
         finally:
             path.write_bytes(sound)
@@ -516,9 +523,9 @@ def test_a_thousand_random_corruptions_are_all_found(filled, tmp_path):
     ],
 )
 def test_what_is_no_manifest_is_called_malformed(content):
-    with pytest.raises(registry_tree.Damage) as damage:
-        registry_tree.parse_manifest("sha256:x", content)
-    assert damage.value.kind == "malformed manifest"
+    with pytest.raises(ManifestError) as error:
+        parse_manifest("sha256:x", content)
+    assert error.value.kind == "malformed manifest"
 
 
 # What is no damage ----------------------------------------------------------------------------------------------------
@@ -557,7 +564,7 @@ def test_layers_that_are_kept_elsewhere_may_be_missing(filled, tmp_path):
         config = dict(registry.push_blob("windows", b"{}"), mediaType="application/vnd.docker.container.image.v1+json")
         kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         layer = {"mediaType": kind, "digest": digest_of(b"?"), "size": 1, "urls": ["https://example.com/layer"]}
-        manifest = {"schemaVersion": 2, "mediaType": registry_tree.IMAGE, "config": config, "layers": [layer]}
+        manifest = {"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [layer]}
         registry.push_manifest("windows", "latest", manifest)
     assert verified(registry.root)["damage"] == set()
 
@@ -565,15 +572,15 @@ def test_layers_that_are_kept_elsewhere_may_be_missing(filled, tmp_path):
 def test_what_changed_while_it_was_read_is_looked_at_again(registry, filled, monkeypatch):
     missing_blob(registry.store, filled.made)
     wrong_digest(registry.store, filled.made)
-    look = registry_tree.examine
+    check = verify.check
 
-    def mended_after_the_first_look(*arguments):
-        seen = look(*arguments)
+    def repaired_after_the_first_check(*arguments, **more):
+        seen = check(*arguments, **more)
         for name in ("app", "another"):
             (registry.store / blob(bytes_of(name))).write_bytes(some_bytes(name))
         return seen
 
-    monkeypatch.setattr(registry_tree, "examine", mended_after_the_first_look)
+    monkeypatch.setattr(verify, "check", repaired_after_the_first_check)
     assert verified(registry.root)["damage"] == set()
 
 
@@ -640,12 +647,12 @@ def test_where_there_is_no_registry_it_could_not_look(tmp_path):
 
 WITH_OTHER_WORKERS = """
 import os, sys, time
-from programs import registry_tree
+from programs.registry_tree import cli, hashing, verify
 def work(chunk):
     {work}
-registry_tree.CHUNK_FILES, registry_tree.hash_chunk = 1, work
+hashing.CHUNK_FILES, verify.hash_chunk = 1, work
 sys.argv[1:] = ["verify", "--jobs", "2", "--root", {root!r}]
-registry_tree.run()
+cli.run()
 """
 
 
@@ -653,7 +660,7 @@ def with_other_workers(root: Path, work: str) -> subprocess.Popen[str]:
     """`verify` by two processes that do this with each blob."""
     return subprocess.Popen(
         [sys.executable, "-c", WITH_OTHER_WORKERS.format(work=work, root=str(root))],
-        cwd=PROGRAM.parent.parent,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -689,9 +696,9 @@ class Terminal(io.StringIO):
 
 def test_long_work_says_on_a_terminal_how_far_it_is_and_nothing_elsewhere(filled, monkeypatch):
     monkeypatch.setattr(time, "monotonic", itertools.count().__next__)
-    for terminal, said in ((Terminal(), {"looking at blobs", "manifests", "reading blobs"}), (io.StringIO(), set())):
-        store = registry_tree.Store(str(filled.registry.root), registry_tree.Progress(terminal))
-        registry_tree.gather_verify(store, argparse.Namespace(root=str(filled.registry.root), images=[], jobs=1))
+    for terminal, said in ((Terminal(), {"listing blobs", "manifests", "reading blobs"}), (io.StringIO(), set())):
+        store = Store(str(filled.registry.root), Progress(terminal))
+        verify.gather(store, argparse.Namespace(root=str(filled.registry.root), images=[], jobs=1))
         lines = terminal.getvalue().split("\r\033[K")[1:]
         assert said == {line.split(":")[0].split(" of ")[0] for line in lines}
         assert all(re.search(r": \d+$", line) for line in lines)
@@ -721,9 +728,35 @@ def test_python_3_6_says_the_same(filled):
         assert (old.returncode, old.stdout, old.stderr) == (new.returncode, new.stdout, new.stderr)
 
 
-def test_it_is_written_in_python_3_6_and_needs_only_the_standard_library():
-    tree = ast.parse(PROGRAM.read_text(), feature_version=(3, 6))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names - {"dataclasses", "graphlib", "tomllib"}
-    assert PROGRAM.read_text().startswith("#!/usr/libexec/platform-python\n")
+NEWER_THAN_3_6 = re.compile(
+    r":=|from __future__ import annotations|capture_output|text=True|removeprefix|removesuffix|fromisoformat|missing_ok"
+    r"|nullcontext|cached_property|functools\.cache\b|shlex\.join|math\.prod|time_ns|mp_context|initializer=|breakpoint\("
+    r"|importlib\.(resources|metadata)|\b(Protocol|TypedDict|Final|Literal|NoReturn|OrderedDict|runtime_checkable)\b"
+    r"|\b(dict|list|set|tuple|type)\["
+)
+NEW_MODULES = {"contextvars", "dataclasses", "graphlib", "tomllib", "zoneinfo"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_it_is_written_in_python_3_6_and_needs_only_the_standard_library(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(), feature_version=(3, 6))))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names - NEW_MODULES
+    assert not NEWER_THAN_3_6.search(path.read_text())
+
+
+def test_it_is_run_by_the_python_of_rhel_8():
+    assert PROGRAM.read_bytes().startswith(b"#!/usr/libexec/platform-python\n")
+
+
+def test_a_checkout_runs_it_as_well(filled):
+    command = [sys.executable, "-m", "programs.registry_tree", "ls", "--root", filled.registry.root]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == run("ls", filled.registry.root).stdout
+
+
+def test_a_reader_that_stops_reading_is_no_failure(filled):
+    command = f"set -o pipefail; {sys.executable} {PROGRAM} show multi:latest --root {filled.registry.root} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from configuration.remote_step import PROGRAMS
 from configuration.zipapp import SHEBANG, build_zipapp
 
 SOURCES = {
@@ -63,3 +64,10 @@ def test_it_is_for_the_python_of_rhel_8_and_needs_no_library_for_compression(pac
         assert archive.testzip() is None
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
         assert archive.namelist() == sorted(["__main__.py", *(f"hello/{name}" for name in SOURCES)])
+
+
+def test_registry_tree_says_what_it_can_do(tmp_path):
+    program = tmp_path / "registry-tree"
+    program.write_bytes(build_zipapp(PROGRAMS / "registry_tree"))
+    done = subprocess.run([sys.executable, program, "--help"], cwd="/", capture_output=True, text=True, check=True)
+    assert "verify" in done.stdout

@@ -1,0 +1,80 @@
+"""Checks of the links and manifests of one repository; the bytes of blobs are checked elsewhere."""
+
+from typing import Dict, List, NamedTuple, Set
+
+from .images import manifest_name
+from .manifest import ManifestError, Reference
+from .store import Repository, Store, link_path
+
+Claims = Dict[str, Dict[str, int]]
+"""Of blobs whose size is not what manifests state: the stated bytes, by blob and manifest."""
+
+
+class Links(NamedTuple):
+    """The digests that a repository links to."""
+
+    layers: Set[str]
+    revisions: Set[str]
+
+
+def read_links(store: Store, repository: Repository) -> Links:
+    """The links of a repository, read from the disk."""
+    return Links(
+        {digest for digest, _ in store.links(repository.layers)},
+        {digest for digest, _ in store.links(repository.revisions)},
+    )
+
+
+def check_tag(store: Store, repository: Repository, tag: str, links: Links) -> bool:
+    """Report what is wrong with a tag. Returns whether it exists: of a former tag only the empty folder does."""
+    path = repository.current_link(tag)
+    index = {digest for digest, _ in store.links(repository.tag_index(tag))}
+    try:
+        current = store.link(path)
+    except FileNotFoundError:
+        if index:
+            store.problems.report("missing link", path, f"the tag has been {', '.join(sorted(index)[:3])}")
+        return bool(index)
+    if current and current not in links.revisions:
+        store.problems.report("link to nothing", path, f"{repository.name} has no manifest {current}")
+    elif current and current not in index:
+        link = link_path(repository.tag_index(tag), current)
+        store.problems.report("missing link", link, "it is the tag's digest")
+    return True
+
+
+def check_manifest(store: Store, repository: Repository, digest: str, links: Links, claims: Claims) -> List[Reference]:
+    """Report what a manifest needs and the registry does not have; its own bytes are hashed with those of all blobs.
+
+    Adds the wrong sizes that the manifest states to `claims`. Returns what it needs.
+    """
+    image = manifest_name(repository, digest)
+    if store.size(digest) is None:
+        store.problems.report("missing blob", store.blob_path(digest), "the file does not exist", image)
+        return []
+    try:
+        manifest = store.manifest(digest)
+    except ManifestError as error:
+        if error.kind == "malformed manifest":
+            store.problems.report(error.kind, store.blob_path(digest), error.detail, image)
+        return []
+    needed = [reference for reference in manifest.references if not reference.external]
+    for reference in needed:
+        _check_link(store, repository, reference, links, image)
+        size = store.size(reference.digest)
+        if size is None:
+            path = store.blob_path(reference.digest)
+            store.problems.report("missing blob", path, "the file does not exist", image)
+        elif reference.size is not None and reference.size != size:
+            claims.setdefault(reference.digest, {})[digest] = reference.size
+    return needed
+
+
+def _check_link(store: Store, repository: Repository, reference: Reference, links: Links, image: str) -> None:
+    if reference.role == "manifest":
+        if reference.digest not in links.revisions:
+            path = link_path(repository.revisions, reference.digest)
+            store.problems.report("missing link", path, "its index names it", image)
+    elif reference.digest not in links.layers:
+        path = link_path(repository.layers, reference.digest)
+        store.problems.report("missing link", path, "its manifest names it", image)

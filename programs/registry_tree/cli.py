@@ -1,0 +1,161 @@
+"""The command line of registry-tree. Exit status: 0 sound, 1 damage found, 2 could not check."""
+
+import argparse
+import concurrent.futures.process
+import contextlib
+import json
+import multiprocessing
+import os
+import sys
+import traceback
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, TextIO
+
+from . import du, history, ls, reclaim, show, verify
+from .problems import Problem, StoreError
+from .store import Store
+from .text import Progress, and_more, plural, printable
+
+DEFAULT_ROOT = "/srv/registry/images"
+SOUND, DAMAGED, CANNOT_CHECK = 0, 1, 2
+IMAGE = "group/project:tag or group/project@sha256:..."
+
+
+class Command(NamedTuple):
+    """A command: what gathers its data, and what renders them as lines of text."""
+
+    gather: Callable[[Store, argparse.Namespace], Dict[str, Any]]
+    render: Callable[[Dict[str, Any]], Iterator[str]]
+
+
+COMMANDS = {
+    "ls": Command(ls.gather, ls.render),
+    "show": Command(show.gather, show.render),
+    "history": Command(history.gather, history.render),
+    "du": Command(du.gather, du.render),
+    "verify": Command(verify.gather, verify.render),
+    "reclaim": Command(reclaim.gather, reclaim.render),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="registry-tree",
+        description="Shows and checks what a container registry stores on its disk, and never writes there.",
+        epilog="Exit status: 0 sound, 1 damage found, 2 could not check.",
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        added.add_argument(
+            "--root", default=DEFAULT_ROOT, help="the registry's root directory, or a copy of it (default: %(default)s)"
+        )
+        added.add_argument("--json", action="store_true", help="print one JSON document")
+        return added
+
+    command("ls", "repositories, tags and sizes").add_argument(
+        "repository", nargs="?", default="", help="only this one and those nested in it"
+    )
+    shown = "a tag down to its layers: manifest, config, layers, sizes, and the images that share them"
+    command("show", shown).add_argument("image", help=IMAGE)
+    command("history", "every digest that a tag has had and that the registry remembers").add_argument(
+        "image", help="group/project:tag"
+    )
+    command("du", "bytes stored, referenced, saved by sharing, and reclaimable").add_argument(
+        "--by", choices=("repo", "tag", "layer"), default="repo", help="what to list (default: %(default)s)"
+    )
+    check = command("verify", "check every link, manifest and blob, and compute all digests again")
+    check.add_argument("images", nargs="*", metavar="image", help=IMAGE + "; without one, everything")
+    check.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes that read blobs (default: %(default)s)"
+    )
+    command("reclaim", "what a garbage collection would free, and why").add_argument(
+        "--untagged", action="store_true", help="as the collection's -m: include manifests that no tag names"
+    )
+    return top
+
+
+class Report(NamedTuple):
+    """The result of a command: its data, the problems found on the way, and why it could not be completed, if so."""
+
+    data: Dict[str, Any]
+    problems: List[Problem]
+    failure: str
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return DAMAGED if self.problems else CANNOT_CHECK if self.failure else SOUND
+
+
+def gather(options: argparse.Namespace, progress: Progress) -> Report:
+    """Run a command."""
+    store, data, failure = None, {}, ""
+    try:
+        store = Store(options.root, progress)
+        data = COMMANDS[options.command].gather(store, options)
+    except StoreError as error:
+        failure = str(error)
+    except OSError as error:
+        failure = f"{error.filename or options.root}: {error.strerror}"
+    except concurrent.futures.process.BrokenProcessPool:
+        failure = "a process that shared the work was killed: too little memory? Try again with --jobs 1"
+    return Report(data, list(store.problems) if store else [], failure)
+
+
+def render_problems(problems: Iterable[Problem]) -> Iterator[str]:
+    """A line of text for each problem."""
+    for problem in problems:
+        names = ", ".join(problem.needed_by) + and_more(problem.needs - len(problem.needed_by))
+        needed = f"; needed by {names}" if names else ""
+        yield f"DAMAGE {problem.kind}: {problem.path}: {problem.detail}{needed}"
+
+
+def render(report: Report, command: str) -> Iterator[str]:
+    """The lines of text of a command's result."""
+    if not report.failure:
+        yield from COMMANDS[command].render(report.data)
+    yield from render_problems(report.problems)
+    if command == "verify" and not report.failure:
+        yield plural(len(report.problems), "problem") if report.problems else "sound"
+
+
+def write(report: Report, options: argparse.Namespace, output: TextIO) -> None:
+    """Write the result to `output`, and a failure to standard error."""
+    if report.failure:
+        print(ascii("registry-tree: " + report.failure)[1:-1], file=sys.stderr)
+    if options.json and not report.failure:
+        json.dump(dict(report.data, damage=[problem._asdict() for problem in report.problems]), output, indent=1)
+        output.write("\n")
+    else:
+        output.writelines(printable(line) + "\n" for line in render(report, options.command))
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Runs registry-tree with these arguments, or those of the process. Returns the exit status."""
+    options = parser().parse_args(arguments)
+    progress = Progress(sys.stderr)
+    report = gather(options, progress)
+    progress.clear()
+    # Names on the disk may be in any encoding, and a service's locale is often C.
+    descriptor = sys.stdout.fileno()
+    with contextlib.suppress(BrokenPipeError), open(  # the reader may stop reading
+        descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False
+    ) as output:
+        write(report, options, output)
+    return report.status
+
+
+def run() -> None:
+    """Ends the process, with the right status also when something unforeseen happens."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        os._exit(CANNOT_CHECK)  # without waiting for work whose result nobody needs
+    except Exception:  # noqa: BLE001 - Python's own exit status is 1, which would say that damage was found
+        traceback.print_exc()
+        sys.exit(CANNOT_CHECK)

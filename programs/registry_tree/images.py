@@ -1,0 +1,98 @@
+"""Images: a manifest in a repository, named by a tag or by its digest."""
+
+from typing import Dict, Iterator, NamedTuple, Optional, Set, Tuple
+
+from .manifest import ManifestError, is_digest
+from .problems import StoreError
+from .store import Repository, Store
+
+UNTAGGED = "(untagged)"
+
+
+class Image(NamedTuple):
+    """An image, and the bytes of everything it needs, by digest."""
+
+    repository: Repository
+    tag: str  # a tag, @digest, or UNTAGGED: all that no tag names
+    contents: Dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """`group/project:tag`, `group/project@sha256:...` or `group/project (untagged)`."""
+        return image_name(self.repository, self.tag)
+
+    @property
+    def is_tagged(self) -> bool:
+        """Whether a tag names it."""
+        return self.tag != UNTAGGED and not self.tag.startswith("@")
+
+
+def image_name(repository: Repository, tag: str) -> str:
+    """The name of an image; `tag` is a tag, @digest or UNTAGGED."""
+    return repository.name + (tag if tag.startswith("@") else " " + tag if tag == UNTAGGED else ":" + tag)
+
+
+def manifest_name(repository: Repository, digest: str) -> str:
+    """The name of an image by its digest: `group/project@sha256:...`."""
+    return f"{repository.name}@{digest}"
+
+
+def find_image(store: Store, name: str) -> Tuple[Repository, Optional[str], str]:
+    """Repository, tag and digest of `group/project:tag`; the tag is None of `group/project@sha256:...`.
+
+    Raises StoreError.
+    """
+    repository_name, at, digest = name.partition("@")
+    if at:
+        if not is_digest(digest):
+            raise StoreError(f"{digest!r} is not a digest")
+        return store.repository(repository_name), None, digest
+    repository_name, colon, tag = name.rpartition(":")
+    if not colon or not tag or "/" in tag or tag.startswith("."):
+        raise StoreError(f"{name!r} is not the name of an image: write group/project:tag or group/project@sha256:...")
+    repository = store.repository(repository_name)
+    try:
+        current = store.tag(repository, tag)
+    except FileNotFoundError:
+        raise StoreError(f"{repository.name} has no tag {tag}") from None
+    if current is None:
+        raise StoreError(f"the link of the tag {tag} cannot be used")
+    return repository, tag, current
+
+
+def list_images(store: Store, *, untagged_as_one: bool = False) -> Iterator[Image]:
+    """Every image; of the untagged ones those that no other untagged manifest names.
+
+    With `untagged_as_one` the untagged ones of a repository are a single image.
+    """
+    for repository in store.repositories():
+        known: Set[str] = set()
+        for tag, digest in store.tagged(repository):
+            contents = store.contents(digest, image_name(repository, tag))
+            known.update(contents)
+            yield Image(repository, tag, contents)
+            store.progress(f"images of {repository.name}", len(known))
+        untagged = _untagged_images(store, repository, known)
+        if not untagged_as_one:
+            yield from untagged
+            continue
+        together: Dict[str, int] = {}
+        for image in untagged:
+            together.update(image.contents)
+        if together:
+            yield Image(repository, UNTAGGED, together)
+
+
+def _untagged_images(store: Store, repository: Repository, known: Set[str]) -> Iterator[Image]:
+    untagged = [digest for digest, _ in store.links(repository.revisions) if digest not in known]
+    untagged = [digest for digest in untagged if store.size(digest) is not None]
+    for digest in sorted(set(untagged).difference(*(_named_by_index(store, digest) for digest in untagged))):
+        yield Image(repository, "@" + digest, store.contents(digest, manifest_name(repository, digest)))
+
+
+def _named_by_index(store: Store, digest: str) -> Set[str]:
+    try:
+        manifest = store.manifest(digest)
+    except ManifestError:
+        return set()
+    return {reference.digest for reference in manifest.references if reference.role == "manifest"}

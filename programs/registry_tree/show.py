@@ -1,0 +1,98 @@
+"""`registry-tree show`: an image down to its layers, and the images that share them."""
+
+import argparse
+import os
+from typing import Any, Dict, Iterator, List, Optional, Set
+
+from .images import find_image, list_images, manifest_name
+from .manifest import Reference
+from .store import Repository, Store, link_path
+from .text import and_more, size_text
+
+MAX_SHARED_WITH = 5  # images named in the text; JSON has all
+
+
+def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
+    """The image `options.image`, its blobs in their order, and who shares each. Raises StoreError."""
+    store.require_links()
+    repository, tag, digest = find_image(store, options.image)
+    data: Dict[str, Any] = {"image": options.image, "repository": repository.name, "tag": tag, "digest": digest}
+    revision = link_path(repository.revisions, digest)
+    link = repository.current_link(tag) if tag else revision
+    if tag:
+        data["link"] = os.path.relpath(link, store.root)
+    if not os.path.lexists(revision):
+        store.problems.report("link to nothing", link, f"the repository has no manifest {digest}")
+    rows: List[Dict[str, Any]] = []
+    _add_manifest(store, repository, digest, "", rows)
+    shared = _shared_with(store, repository, tag, digest, {row["digest"] for row in rows})
+    for row in rows:
+        row["sharedWith"] = shared.get(row["digest"], [])
+    data["contents"] = rows
+    data["bytes"] = sum({row["digest"]: row["bytes"] or 0 for row in rows}.values())
+    return data
+
+
+def _shared_with(
+    store: Store, repository: Repository, tag: Optional[str], digest: str, blobs: Set[str]
+) -> Dict[str, List[str]]:
+    """Names of the other images that need these blobs, by digest."""
+    shared: Dict[str, List[str]] = {}
+    for image in list_images(store):
+        if image.repository.name == repository.name and image.tag in (tag, "@" + digest):
+            continue
+        for each in blobs.intersection(image.contents):
+            shared.setdefault(each, []).append(image.name)
+    return shared
+
+
+def _add_manifest(store: Store, repository: Repository, digest: str, platform: str, rows: List[Dict[str, Any]]) -> None:
+    """Append a row for a manifest and, after it, for everything it needs."""
+    image = manifest_name(repository, digest)
+    manifest = store.sound_manifest(digest, image)
+    rows.append(
+        {
+            "role": "manifest",
+            "digest": digest,
+            "bytes": store.size(digest),
+            "mediaType": manifest.media_type if manifest else None,
+            "platform": platform,
+            "path": os.path.relpath(store.blob_path(digest), store.root),
+        }
+    )
+    seen = {row["digest"] for row in rows}
+    for reference in manifest.references if manifest else ():
+        if reference.role == "manifest" and reference.digest not in seen:
+            _add_manifest(store, repository, reference.digest, reference.platform, rows)
+        else:
+            rows.append(_reference_row(store, reference, image))
+
+
+def _reference_row(store: Store, reference: Reference, image: str) -> Dict[str, Any]:
+    size = store.size(reference.digest)
+    path = store.blob_path(reference.digest)
+    if size is None and not reference.external:
+        store.problems.report("missing blob", path, "the file does not exist", image)
+    return {
+        "role": reference.role,
+        "digest": reference.digest,
+        "bytes": reference.size if size is None else size,
+        "mediaType": reference.media_type,
+        "platform": reference.platform,
+        "path": None if size is None else os.path.relpath(path, store.root),
+    }
+
+
+def render(data: Dict[str, Any]) -> Iterator[str]:
+    """The lines of text."""
+    yield f"{data['image']}  {size_text(data['bytes'])}"
+    if data["tag"]:
+        yield f"  tag       {data['link']} -> {data['digest']}"
+    for row in data["contents"]:
+        size = "-" if row["bytes"] is None else size_text(row["bytes"])
+        words = [row["digest"], size, row["mediaType"] or "", row["platform"]]
+        yield f"  {row['role']:9} {'  '.join(word for word in words if word)}"
+        yield f"            {row['path'] or 'not in this registry'}"
+        if row["sharedWith"]:
+            names = ", ".join(row["sharedWith"][:MAX_SHARED_WITH])
+            yield f"            shared with {names}{and_more(len(row['sharedWith']) - MAX_SHARED_WITH)}"

@@ -1,0 +1,301 @@
+"""The files of a container registry: blobs, and repositories whose links point to them."""
+
+import functools
+import hashlib
+import os
+import time
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from .files import Files
+from .manifest import (
+    HEX_DIGITS,
+    MAX_MANIFEST_SIZE,
+    Manifest,
+    ManifestError,
+    is_digest,
+    make_digest,
+    malformed,
+    parse_manifest,
+)
+from .problems import StoreError, describe_os_error
+from .text import Progress, timestamp
+
+STORE = os.path.join("docker", "registry", "v2")  # below a registry's root directory
+MAX_LINK_SIZE = 1024  # bytes, far more than a digest has
+STALE_UPLOAD = 7 * 24 * 3600  # seconds; the registry's own maintenance.uploadpurging.age
+LINKS_IN_DATABASE = "this registry keeps its links and tags in a database; only its blobs are on this disk"
+
+
+class Blob:
+    """A file of the blob store. With 300,000 of them every byte here counts."""
+
+    __slots__ = ("holders", "kept", "last_holder", "linked", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size  # bytes
+        self.linked = False  # by any repository
+        self.kept = False  # by a garbage collection
+        self.holders = 0  # repositories, tags or manifests that need it
+        self.last_holder = -1
+
+
+class Repository(NamedTuple):
+    """A repository: its name, and its folder."""
+
+    name: str
+    path: str
+
+    @property
+    def layers(self) -> str:
+        """The folder of links to layers and configs."""
+        return os.path.join(self.path, "_layers")
+
+    @property
+    def revisions(self) -> str:
+        """The folder of links to manifests."""
+        return os.path.join(self.path, "_manifests", "revisions")
+
+    @property
+    def tags(self) -> str:
+        """The folder of tags."""
+        return os.path.join(self.path, "_manifests", "tags")
+
+    def current_link(self, tag: str) -> str:
+        """The file with the digest of a tag."""
+        return os.path.join(self.tags, tag, "current", "link")
+
+    def tag_index(self, tag: str) -> str:
+        """The folder of links to every manifest that the tag has pointed to."""
+        return os.path.join(self.tags, tag, "index")
+
+
+def link_path(folder: str, digest: str) -> str:
+    """The link to `digest` in a folder of links."""
+    return os.path.join(folder, *digest.split(":"), "link")
+
+
+def find_store(root: str) -> str:
+    """The folder with `blobs` and `repositories`: `root` or below it. Raises StoreError."""
+    root = os.path.realpath(root)
+    candidates = [os.path.join(root, *STORE.split(os.sep)[count:]) for count in (3, 2, 1, 0)]
+    for folder in candidates:
+        if os.path.isdir(os.path.join(folder, "blobs")) or os.path.isdir(os.path.join(folder, "repositories")):
+            return folder
+    for folder in candidates:
+        # A registry that has started and is still empty. An empty folder alone may be a volume that is not mounted.
+        if os.path.isdir(os.path.join(os.path.dirname(folder), "lockfiles")):
+            return folder
+    raise StoreError(f"{root} holds no registry: neither it nor {STORE} in it has blobs or repositories")
+
+
+class Store(Files):
+    """Reads the store of a registry, and collects the problems it meets."""
+
+    def __init__(self, root: str, progress: Progress) -> None:
+        """Raises StoreError when there is no store at `root` or below it."""
+        super().__init__(find_store(root))
+        self.progress = progress
+        self.blobs: Dict[str, Blob] = {}
+        self.blobs_loaded = False
+        self.manifest = functools.lru_cache(maxsize=4096)(self._read_manifest)
+
+    # Blobs
+
+    def blob_path(self, digest: str) -> str:
+        """The file of a blob."""
+        algorithm, _, hexadecimal = digest.partition(":")
+        return os.path.join(self.root, "blobs", algorithm, hexadecimal[:2], hexadecimal, "data")
+
+    def size(self, digest: str) -> Optional[int]:
+        """Bytes of a blob; None when it does not exist."""
+        if self.blobs_loaded:
+            blob = self.blobs.get(digest)
+            return blob.size if blob else None
+        path = self.blob_path(digest)
+        try:
+            return os.lstat(path).st_size if self.is_real_folder(os.path.dirname(path)) else None
+        except OSError:
+            return None
+
+    def load_blobs(self) -> None:
+        """Fill `blobs` with every file of the blob store, without opening any."""
+        top = os.path.join(self.root, "blobs")
+        for algorithm in self.folders(top):
+            for prefix in self.folders(os.path.join(top, algorithm)):
+                folder = os.path.join(top, algorithm, prefix)
+                for name in self.folders(folder):
+                    self._load_blob(folder, algorithm, prefix, name)
+                self.progress("listing blobs", len(self.blobs))
+        self.blobs_loaded = True
+
+    def _load_blob(self, folder: str, algorithm: str, prefix: str, name: str) -> None:
+        path = os.path.join(folder, name, "data")
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return  # a folder without a file, as a copy from object storage may have
+        except OSError as error:
+            self.problems.report_unreadable(path, error)
+            return
+        digest = make_digest(algorithm, name)
+        if digest is None or not name.startswith(prefix) or len(prefix) != 2:
+            self.problems.report("misplaced file", path, "is not at the path of any digest")
+        else:
+            self.blobs[digest] = Blob(status.st_size)
+
+    # Repositories, links and tags
+
+    @property
+    def in_database(self) -> bool:
+        """Whether links and tags are kept in a database instead of here."""
+        return os.path.isfile(os.path.join(os.path.dirname(self.root), "lockfiles", "database-in-use"))
+
+    def require_links(self) -> None:
+        """Raises StoreError when links and tags are not kept here."""
+        if self.in_database:
+            raise StoreError(LINKS_IN_DATABASE)
+
+    def repositories(self, below: str = "") -> Iterator[Repository]:
+        """The repositories in the order of their names; with `below`, that one and those nested in it."""
+        top = os.path.join(self.root, "repositories")
+        waiting = [below]
+        while waiting:
+            name = waiting.pop()
+            path = os.path.join(top, name) if name else top
+            inside = self.folders(path)
+            if name and any(part in inside for part in ("_layers", "_manifests", "_uploads")):
+                yield Repository(name, path)
+            nested = [os.path.join(name, part) for part in inside if not part.startswith("_")]
+            waiting += sorted(nested, reverse=True)
+
+    @staticmethod
+    def check_name(name: str) -> None:
+        """Raises StoreError when a repository's name leads out of the store."""
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise StoreError(f"{name!r} is not a repository name")
+
+    def repository(self, name: str) -> Repository:
+        """The repository of that name. Raises StoreError when it does not exist."""
+        self.check_name(name)
+        for repository in self.repositories(name):
+            if repository.name == name:
+                return repository
+        raise StoreError(f"there is no repository {name}")
+
+    def link(self, path: str, *, listed: bool = False) -> Optional[str]:
+        """The digest in a link; None, and a problem, when it contains none. Raises FileNotFoundError."""
+        try:
+            content = self.read(path, MAX_LINK_SIZE, listed=listed)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            self.problems.report_unreadable(path, error)
+            return None
+        text = content.decode("ascii", "replace")
+        if is_digest(text):
+            return text
+        self.problems.report("malformed link", path, f"contains {text[:80]!r} instead of a digest")
+        return None
+
+    def links(self, folder: str) -> Iterator[Tuple[str, str]]:
+        """(digest, path) of every link in a folder of links, also of one that contains another digest: a problem."""
+        for algorithm in self.algorithms(folder):
+            for name in self.folders(os.path.join(folder, algorithm)):
+                path = os.path.join(folder, algorithm, name, "link")
+                digest = make_digest(algorithm, name)
+                try:
+                    target = self.link(path, listed=True)
+                except FileNotFoundError:
+                    continue  # a garbage collection removes the link and leaves its folder
+                if digest is None:
+                    self.problems.report("misplaced file", path, "is not at the path of any digest")
+                    continue
+                # Only a blob that was pushed by another kind of digest is stored under the usual kind.
+                if target and target != digest and algorithm == "sha256":
+                    self.problems.report("malformed link", path, f"contains {target}")
+                yield digest, path
+
+    def algorithms(self, folder: str) -> List[str]:
+        """The algorithms of the digests in a folder of links."""
+        return [name for name in self.folders(folder) if name in HEX_DIGITS]
+
+    def tag_names(self, repository: Repository) -> List[str]:
+        """Sorted names of the tags, former ones whose folder is empty among them."""
+        return self.folders(repository.tags)
+
+    def tag(self, repository: Repository, name: str) -> Optional[str]:
+        """Digest of a tag; None, and a problem, when its link contains none. Raises FileNotFoundError."""
+        return self.link(repository.current_link(name))
+
+    def tagged(self, repository: Repository) -> Iterator[Tuple[str, str]]:
+        """(tag, digest) of the tags whose link is sound, without former tags."""
+        for name in self.tag_names(repository):
+            try:
+                digest = self.tag(repository, name)
+            except FileNotFoundError:
+                continue
+            if digest:
+                yield name, digest
+
+    def uploads(self, repository: Repository) -> Iterator[Dict[str, Any]]:
+        """Uploads that were begun and not completed: id, bytes, time of the start, and whether that is long ago."""
+        folder = os.path.join(repository.path, "_uploads")
+        for name in self.folders(folder):
+            size = started = None
+            for part in ("data", "startedat"):
+                try:
+                    status = os.lstat(os.path.join(folder, name, part))
+                except OSError:
+                    continue
+                if part == "data":
+                    size = status.st_size
+                started = status.st_mtime if started is None else min(started, status.st_mtime)
+            if started is not None:
+                stale = time.time() - started > STALE_UPLOAD
+                yield {"id": name, "bytes": size or 0, "started": timestamp(started), "stale": stale}
+
+    # Manifests
+
+    def _read_manifest(self, digest: str) -> Manifest:
+        """The manifest of that digest. Raises ManifestError."""
+        try:
+            content = self.read(self.blob_path(digest), MAX_MANIFEST_SIZE)
+        except FileNotFoundError:
+            raise ManifestError("missing blob", "the file does not exist") from None
+        except OSError as error:
+            raise ManifestError(*describe_os_error(error)) from None
+        if len(content) > MAX_MANIFEST_SIZE:
+            raise malformed(f"is longer than {MAX_MANIFEST_SIZE:,} bytes")
+        algorithm, _, hexadecimal = digest.partition(":")
+        actual = hashlib.new(algorithm, content).hexdigest()
+        if actual != hexadecimal:
+            raise ManifestError("wrong digest", f"its content has the digest {algorithm}:{actual}")
+        return parse_manifest(digest, content)
+
+    def sound_manifest(self, digest: str, needed_by: str) -> Optional[Manifest]:
+        """The manifest of that digest; None, and a problem, when it cannot be used."""
+        try:
+            return self.manifest(digest)
+        except ManifestError as error:
+            self.problems.report(error.kind, self.blob_path(digest), error.detail, needed_by)
+            return None
+
+    def contents(self, digest: str, needed_by: str) -> Dict[str, int]:
+        """Bytes of a manifest and of everything below it, by digest; of a missing blob, what the manifest states."""
+        sizes: Dict[str, int] = {}
+        waiting = [digest]
+        while waiting:
+            manifest = self.sound_manifest(waiting.pop(), needed_by)
+            if manifest is None:
+                continue
+            sizes[manifest.digest] = manifest.size
+            for reference in manifest.references:
+                if reference.role == "subject" or reference.digest in sizes:
+                    continue
+                if reference.role == "manifest":
+                    if self.size(reference.digest) is not None:
+                        waiting.append(reference.digest)
+                else:
+                    size = reference.size if reference.size is not None else self.size(reference.digest)
+                    sizes[reference.digest] = size or 0
+        return sizes

@@ -1,0 +1,51 @@
+"""Processes that share the work on one store."""
+
+import concurrent.futures
+import multiprocessing
+import signal
+from types import TracebackType
+from typing import Any, Callable, Iterable, Iterator, Optional, Type, TypeVar
+
+from .store import Store
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of processes, forked from this one once the store's blobs are loaded, so that they need not be sent."""
+
+    store: Any = None
+    """The Store of all processes; None until there are Workers."""
+
+    def __init__(self, store: Store, jobs: int) -> None:
+        """`jobs`: the number of processes; with one the work is done in this process."""
+        Workers.store = store
+        self._jobs = jobs
+        self._pool: Optional[concurrent.futures.ProcessPoolExecutor] = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
+        """Results in the order of the work, which begins at once; a single piece of work is done here, and later."""
+        pieces = list(work)
+        if min(self._jobs, len(pieces)) < 2:
+            return map(function, pieces)
+        if self._pool is None:
+            multiprocessing.set_start_method("fork", force=True)  # no other method shares this process's memory
+            self._pool = concurrent.futures.ProcessPoolExecutor(self._jobs)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # remains blocked in the processes started now
+        try:
+            return self._pool.map(function, pieces)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+    def __exit__(
+        self,
+        failure: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if self._pool is not None and not failure:
+            self._pool.shutdown()
