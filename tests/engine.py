@@ -22,25 +22,15 @@ from pulumi.runtime import stack as pulumi_stack
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
 
-HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHostKeyOfTheMachine"
-GIT_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHostKeyOfGit"
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\nof the token key\n-----END CERTIFICATE-----"
-RUNNER_TOKEN = "glrt-t1_aSecretOfTheRunner"
-ROOT_PASSWORD = "aPasswordMadeOnTheMachine"
-IMAGE = "gitlab-stack/acceptance/acceptance:7"
-DIGEST = "sha256:" + "ab" * 32
+STEP_RESULTS: dict[str, str] = json.loads((ROOT / "remote/examples.json").read_text())
+"""What each step prints; one that is not here prints nothing that the program reads."""
 
-STEP_RESULTS = {
-    "first-contact": HOST_KEY,
-    "make-token-key": CERTIFICATE,
-    "prepare-gitlab": json.dumps(
-        {"runnerToken": RUNNER_TOKEN, "gitSshHostKey": GIT_HOST_KEY, "initialRootPassword": ROOT_PASSWORD}
-    ),
-    "walk-hops": json.dumps({"facts": {"issuer": "of the registry"}}) + "\n" + json.dumps({"walked_at": "now"}),
-    "run-pipeline": json.dumps({"hop": "push", "state": "ok", "seconds": 0.5, "detail": f"{IMAGE}@{DIGEST}"}),
-    "find-image": json.dumps({"hop": "volume", "state": "ok", "seconds": 0.1, "detail": ""}),
-}
-
+HOST_KEY = STEP_RESULTS["first-contact"]
+CERTIFICATE = STEP_RESULTS["make-token-key"]
+_PREPARED = json.loads(STEP_RESULTS["prepare-gitlab"])
+RUNNER_TOKEN, ROOT_PASSWORD = _PREPARED["runnerToken"], _PREPARED["initialRootPassword"]
+GIT_HOST_KEY = _PREPARED["gitSshHostKey"]
+IMAGE, DIGEST = json.loads(STEP_RESULTS["run-pipeline"])["detail"].split("@")
 
 LOOKUPS: Mapping[str, Mapping[str, Any]] = {
     "aws:ec2/getAmi:getAmi": {"id": "ami-0123456789abcdef0", "architecture": "x86_64"},

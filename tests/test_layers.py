@@ -1,6 +1,7 @@
-"""The layers do not blur: validation, settings, configuration, components, remote; the product knows no lab."""
+"""The layers: validation, settings, configuration, components, remote; no lab in the product, no tests in either."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,29 @@ PRODUCT = [
     *(ROOT / "components").glob("*.py"),
     *(ROOT / "configuration").glob("*.py"),
 ]
+LAB = [path for path in sorted((ROOT / "lab").rglob("*.py")) if not path.is_relative_to(ROOT / "lab" / "tests")]
+
+
+def modules(path: Path) -> set[str]:
+    """The modules that a file imports, by a statement or by their name in a text, which import_module may be given.
+
+    Of `from lab import shell` it has both lab and lab.shell: either may be the module.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+(\.\w+)*", node.value)
+        ):
+            names.add(node.value)
+    return names
 
 
 def imported(path: Path) -> set[str]:
+    """The packages that a file imports by a statement."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -74,3 +95,9 @@ def test_components_read_no_configuration_of_their_own():
 def test_components_do_not_sleep():
     for path in set(PRODUCT) - {ROOT / "doctor.py"}:
         assert not imported(path) & {"time", "asyncio"}, path.name
+
+
+@pytest.mark.parametrize("path", LAB, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_lab_knows_nothing_of_the_tests(path):
+    known = {name for name in modules(path) if name.split(".")[0] == "tests" or name.startswith("lab.tests")}
+    assert not known

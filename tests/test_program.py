@@ -365,6 +365,10 @@ def test_a_step_waits_for_the_one_it_needs(graph, earlier, later):
     assert graph.comes_after(graph.step(later), graph.step(earlier))
 
 
+def test_every_example_of_what_a_step_prints_is_of_a_step(graph):
+    assert set(engine.STEP_RESULTS) <= {step.name.split("-", 1)[1] for step in graph.of_type("command:remote:Command")}
+
+
 def test_a_new_token_key_reaches_the_registry_that_trusts_it_and_gitlab_that_signs_with_it(graph, monkeypatch):
     rotated = CERTIFICATE.replace("token key", "next token key")
     monkeypatch.setitem(engine.STEP_RESULTS, "make-token-key", rotated)

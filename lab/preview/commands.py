@@ -68,7 +68,7 @@ def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:
     throwaway = engine.Throwaway(version.stack, project, api)
     throwaway.configure(configuration)
     try:
-        throwaway.bring_up(version.folder, facts["answers"])
+        throwaway.bring_up(version.folder, version.answers())
     except LabError as error:
         raise LabError(f"the program of {version.label} does not run:\n{error}") from None
     plan = Plan(

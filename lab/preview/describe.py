@@ -1,4 +1,4 @@
-"""What a version of the program says of itself: its flows, its cost, and what its steps answer.
+"""What a version of the program says of itself: its flows and its cost.
 
 Run as a program of its own in the folder of that version, so that its own code is asked: `python describe.py` with a
 JSON object on standard input, `config` and `secrets` as in stack_file.py.
@@ -36,7 +36,6 @@ def describe(project: str, config: Mapping[str, str], secrets: list[str]) -> dic
     return {
         "flows": [[str(flow.source), str(flow.target), flow.port, flow.why] for flow in flows],
         **_cost(settings),
-        "answers": importlib.import_module("tests.engine").STEP_RESULTS,
     }
 
 

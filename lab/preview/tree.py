@@ -16,6 +16,7 @@ from lab.preview.stack_file import StackFile
 from lab.workspace import ROOT, LabError
 
 WORK_TREE = FOLDER / "base"
+EXAMPLES = "remote/examples.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Version:
         """Its configuration, for the lab's API. The access to that is the same for every version."""
         lab = stack_file.read(ROOT / "Pulumi.lab.yaml")
         return stack_file.for_the_lab(self.stack_file(), self.project(), lab, api)
+
+    def answers(self) -> dict[str, str]:
+        """What its remote steps print, by step. A version from before it said so is answered as this clone's is."""
+        own = self.folder / EXAMPLES
+        answers: dict[str, str] = json.loads((own if own.exists() else ROOT / EXAMPLES).read_text())
+        return answers
 
     def facts(self, configuration: StackFile) -> dict[str, Any]:
         """What its own code says of itself (describe.py). Raises LabError when it does not run."""

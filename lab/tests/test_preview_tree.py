@@ -61,13 +61,24 @@ def test_a_commit_that_git_does_not_know_is_refused_with_what_fetches_it(reposit
     assert not tree.WORK_TREE.exists()
 
 
-def test_a_version_is_asked_for_its_flows_its_cost_and_what_its_steps_answer():
+def test_a_version_is_asked_for_its_flows_and_its_cost():
     version = Version("this clone", ROOT, "dev")
     facts = version.facts(version.configuration(API))
     assert ["runner", "internet", 443, "packages and images"] in facts["flows"]
     assert ["server, m6i.xlarge", "167.90"] in facts["cost"]
     assert "| **together** |" in facts["costTable"]
-    assert "make-token-key" in facts["answers"]
+
+
+def test_the_steps_of_a_version_answer_by_its_own_examples(tmp_path):
+    (tmp_path / "remote").mkdir()
+    (tmp_path / "remote/examples.json").write_text('{"make-token-key": "its own"}')
+    assert Version("`topic`", tmp_path, "dev").answers() == {"make-token-key": "its own"}
+
+
+def test_the_steps_of_a_version_without_examples_answer_by_those_of_the_clone(tmp_path):
+    answers = Version("`before`", tmp_path, "dev").answers()
+    assert answers == Version("this clone", ROOT, "dev").answers()
+    assert "make-token-key" in answers
 
 
 def test_a_version_that_does_not_run_says_why_in_its_own_words(tmp_path):

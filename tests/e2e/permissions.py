@@ -75,13 +75,12 @@ def record() -> Record:
         settings = {**OPTIONAL_SETTINGS, **_domain(api)}
         before = _configuration(here, api, settings)
         after = _configuration(here, api, settings | CHANGED_SETTINGS)
-        answers = here.facts(before)["answers"]
         throwaway = engine.Throwaway("dev", "gitlab", api, creates=True)
 
         def operate(name: str, version: Version, given: stack_file.StackFile, *operation: str) -> None:
             throwaway.configure(given)
             actions.forget(api=api)
-            throwaway.operate(operation, version.folder, answers)
+            throwaway.operate(operation, version.folder, version.answers())
             called = actions.called(api=api)
             found.actions[name] = sorted(called)
             for action, sent in called.items():
