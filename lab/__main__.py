@@ -20,7 +20,10 @@ from lab.workspace import LOGS, ROOT, STATE, Daemon, LabError, say, tail
 
 # The parts that run machines are imported where they are used: the API alone works without what they need.
 
-CLOUD = Daemon("cloud", [sys.executable, "-m", "lab.cloud"])
+MACHINE_IMAGE = STATE / "machine-image"
+"""A file that holds the tag of the image of which new machines are made. The cloud reads it, every `up` writes it."""
+
+CLOUD = Daemon("cloud", [sys.executable, "-m", "lab.cloud", "--image", str(MACHINE_IMAGE)])
 CLOUD_START_TIMEOUT = 60.0  # seconds
 CLOUD_STOP_TIMEOUT = 120.0  # seconds; it takes away every machine first
 
@@ -98,7 +101,7 @@ def up(arguments: argparse.Namespace) -> None:
         from lab.image import build as image
 
         containers.start()
-        image.ensure()
+        MACHINE_IMAGE.write_text(image.ensure())
         vendors.start()
         _start_cloud()
         _match_stack_and_cloud()

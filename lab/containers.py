@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab import workspace
-from lab.cloud.shell import call
+from lab.shell import call
 from lab.workspace import LabError
 
 DATA_ROOT = workspace.STATE / "docker"

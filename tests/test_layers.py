@@ -101,3 +101,35 @@ def test_components_do_not_sleep():
 def test_the_lab_knows_nothing_of_the_tests(path):
     known = {name for name in modules(path) if name.split(".")[0] == "tests" or name.startswith("lab.tests")}
     assert not known
+
+
+LAB_FLOORS = (
+    {"versions", "workspace"},
+    {"host", "parts", "shell"},
+    {"containers", "engine"},
+    {"cloud"},
+    {"vendors"},
+    {"image"},
+    {"stack"},
+    {"preview", "report"},
+    {"__main__"},
+)
+"""The rooms of the lab: each knows those of the floors below it, and itself."""
+
+FLOOR_OF = {room: floor for floor, rooms in enumerate(LAB_FLOORS) for room in rooms}
+
+
+def room(path: Path) -> str:
+    """The module or package of the lab that a file is in."""
+    return path.relative_to(ROOT / "lab").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in LAB if room(path) not in ("__init__", "played")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_room_of_the_lab_knows_only_rooms_of_the_floors_below_it(path):
+    rooms = {name.split(".")[1] for name in modules(path) if name.startswith("lab.")} & set(FLOOR_OF)
+    assert room(path) in FLOOR_OF
+    assert not {other for other in rooms - {room(path)} if FLOOR_OF[other] >= FLOOR_OF[room(path)]}

@@ -1,4 +1,4 @@
-"""`python -m lab.cloud [--api-only [--port PORT] | --clean]`: the API and the loop beside it, in one process."""
+"""The API and the loop beside it, in one process: `python -m lab.cloud --image FILE`, or `--api-only`, or `--clean`."""
 
 import argparse
 import json
@@ -35,7 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lab.cloud", description=__doc__)
     parser.add_argument("--port", type=int, default=PORT, help="where to serve the API; another only with --api-only")
     parser.add_argument("--existing", type=Path, help="a JSON file that names what is there; only with --api-only")
-    mode = parser.add_mutually_exclusive_group()
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--image", type=Path, metavar="FILE", help="run machines of the image whose tag is in this file")
     mode.add_argument("--api-only", action="store_true", help="only the API: no machines, no rights needed")
     mode.add_argument("--clean", action="store_true", help="take away what a killed cloud has left, and end")
     arguments = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
     patches.apply()
     if arguments.existing:
         existing.put(json.loads(arguments.existing.read_text()))
-    reconciler = Reconciler(api_only=arguments.api_only)
+    reconciler = Reconciler(lambda: arguments.image.read_text(), api_only=arguments.api_only)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cloud.shell import call
+from lab.shell import call
 
 BRIDGE = "gitlab-lab"
 TABLE = "gitlab_lab"

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,6 @@ from lab.cloud.names import Names
 from lab.cloud.network import Host, Rule
 from lab.cloud.tasks import Tasks
 from lab.cloud.volumes import LoopDevices
-from lab.image.build import image
 
 INTERVAL = 0.3  # seconds
 
@@ -35,9 +35,12 @@ class Notes:
 
 
 class Reconciler:
-    """Owns everything that is made real. With `api_only` nothing is: what the API is told counts as done."""
+    """Owns everything that is made real. With `api_only` nothing is: what the API is told counts as done.
 
-    def __init__(self, *, api_only: bool) -> None:
+    `image` answers with the tag of the image of which a new machine is made.
+    """
+
+    def __init__(self, image: Callable[[], str], *, api_only: bool) -> None:
         self._api_only = api_only
         if api_only:
             patches.growth_delay = timedelta()

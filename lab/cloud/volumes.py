@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cloud.shell import call
+from lab.shell import call
 from lab.workspace import VOLUMES
 
 GIB = 1024**3

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from lab import workspace
-from lab.cloud.shell import call
 from lab.containers import client, docker
+from lab.shell import call
 from lab.vendors import authority, rpm
 from lab.workspace import CACHE, LabError, inputs_hash
 

@@ -22,7 +22,7 @@ from lab import workspace
 from lab.cloud import balancers, network
 from lab.cloud.balancers import HEALTHY, Balancer, Balancers, Listener, Target, TargetGroup
 from lab.cloud.network import NAMESPACES, Interface, Network, Rule
-from lab.cloud.shell import call
+from lab.shell import call
 
 PORT = 80
 PATIENCE = 1.0  # seconds; everything is on one machine

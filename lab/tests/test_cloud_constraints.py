@@ -307,7 +307,7 @@ def client():
     server = make_server(
         "127.0.0.1",
         0,
-        cloud.application(Reconciler(api_only=True)),
+        cloud.application(Reconciler(str, api_only=True)),
         threaded=True,
         request_handler=MotoRequestHandler,
     )

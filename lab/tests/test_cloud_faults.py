@@ -23,7 +23,7 @@ patches.apply()
 @pytest.fixture(scope="module")
 def api():
     """The lab's API on a port of its own, without a loop behind it."""
-    app = cloud.application(Reconciler(api_only=True))
+    app = cloud.application(Reconciler(str, api_only=True))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with pytest.MonkeyPatch.context() as context:

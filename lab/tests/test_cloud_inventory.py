@@ -210,7 +210,7 @@ def test_overlapping_ranges_are_said_not_to_be_modelled(cloud):
 def test_with_the_api_alone_what_is_asked_for_counts_as_done(cloud):
     instance = cloud.run()
     balancer = cloud.balancer()
-    reconciler = Reconciler(api_only=True)
+    reconciler = Reconciler(str, api_only=True)
     reconciler._step()
     assert cloud.state(instance) == "running"
     assert cloud.elb.describe_load_balancers()["LoadBalancers"][0]["State"]["Code"] == "active"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab.cloud.shell import call
+from lab.shell import call
 from lab.workspace import STATE
 
 FOLDER = STATE / "ca"

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from lab.cloud.shell import call
+from lab.shell import call
 from lab.vendors.images import copy_libraries, find_program
 from lab.workspace import CACHE
 

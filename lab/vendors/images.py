@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab.cloud.shell import call
+from lab.shell import call
 from lab.workspace import LabError
 
 

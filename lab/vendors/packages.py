@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import parts, workspace
-from lab.cloud.shell import call
+from lab.shell import call
 from lab.vendors import helper_image, images, rpm
 from lab.workspace import CACHE, ROOT, STATE, LabError, inputs_hash
 

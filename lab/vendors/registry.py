@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import parts, workspace
-from lab.cloud.shell import call
 from lab.containers import SOCKET, client, docker
+from lab.shell import call
 from lab.vendors import images
 from lab.vendors.images import find_program
 from lab.workspace import CACHE, RUN, STATE, Daemon, LabError, inputs_hash

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab.cloud.shell import call
+from lab.shell import call
 from lab.workspace import CACHE
 
 MACROS = Path(__file__).parent / "packages" / "macros"
