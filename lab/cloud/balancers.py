@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lab.cloud import network
 from lab.cloud.network import NAMESPACE_PREFIX, NAMESPACES, Interface, Preserving
-from lab.cloud.patches import INITIAL, TargetHealth
+from lab.cloud.patches.state import INITIAL, TargetHealth
 from lab.shell import call
 from lab.workspace import RUN, Daemon
 

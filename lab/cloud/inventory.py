@@ -8,11 +8,11 @@ from typing import Any
 
 from moto.route53.models import route53_backends
 
-from lab.cloud import patches
 from lab.cloud.balancers import Balancer, Listener, Target, TargetGroup
 from lab.cloud.machines import Machine
 from lab.cloud.metadata import Facts
 from lab.cloud.network import Interface, Network, Rule
+from lab.cloud.patches import state
 from lab.cloud.volumes import Volume
 
 
@@ -45,7 +45,7 @@ def read() -> Inventory:
     names: dict[str, tuple[str, ...]] = {}
     group_names: dict[str, str] = {}
     not_modelled: list[str] = []
-    for ec2, elb in patches.regions():
+    for ec2, elb in state.regions():
         used: dict[str, Interface] = {}
         for eni in list(ec2.enis.values()):
             if eni.status != "in-use":
@@ -105,17 +105,17 @@ def _instances(ec2: Any) -> Iterator[Any]:
 
 def find_instance(instance_id: str) -> Any:
     """moto's own object of the instance."""
-    return next(i for ec2, _ in patches.regions() for i in _instances(ec2) if i.id == instance_id)
+    return next(i for ec2, _ in state.regions() for i in _instances(ec2) if i.id == instance_id)
 
 
 def find_volume(volume_id: str) -> Any:
     """moto's own object of the volume."""
-    return next(ec2.volumes[volume_id] for ec2, _ in patches.regions() if volume_id in ec2.volumes)
+    return next(ec2.volumes[volume_id] for ec2, _ in state.regions() if volume_id in ec2.volumes)
 
 
 def find_balancers(name: str) -> list[Any]:
     """moto's own objects of the balancers of that name."""
-    return [b for _, elb in patches.regions() for b in list(elb.load_balancers.values()) if b.name == name]
+    return [b for _, elb in state.regions() for b in list(elb.load_balancers.values()) if b.name == name]
 
 
 def _interface(ec2: Any, eni: Any) -> Interface:
@@ -172,7 +172,7 @@ def _volume(volume: Any) -> Volume:
     attachment = volume.attachment
     return Volume(
         volume.id,
-        patches.size_in_effect(volume),
+        state.size_in_effect(volume),
         volume.availability_zone,
         attachment.status if attachment else "",
         attachment.instance.id if attachment else None,

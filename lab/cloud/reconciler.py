@@ -7,12 +7,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from lab.cloud import balancers, inventory, machines, metadata, names, network, patches, volumes
+from lab.cloud import balancers, inventory, machines, metadata, names, network, volumes
 from lab.cloud.balancers import NOT_IN_USE, Balancer, Balancers
 from lab.cloud.inventory import Inventory
 from lab.cloud.machines import Machine, Machines
 from lab.cloud.names import Names
 from lab.cloud.network import Host, Rule
+from lab.cloud.patches import state
 from lab.cloud.tasks import Tasks
 from lab.cloud.volumes import LoopDevices
 
@@ -43,7 +44,7 @@ class Reconciler:
     def __init__(self, image: Callable[[], str], *, api_only: bool) -> None:
         self._api_only = api_only
         if api_only:
-            patches.growth_delay = timedelta()
+            state.growth_delay = timedelta()
         self._inventory = Inventory()
         self._note = Notes()
         self._tasks = Tasks(self._note)
@@ -96,10 +97,10 @@ class Reconciler:
             self._tasks.submit(_key(name), self._balancers.remove, name)
         roots = {machine.root.id for machine in found.machines if machine.root}
         self._tasks.submit("volumes", self._devices.forget_all_but, {volume.id for volume in found.volumes} | roots)
-        patches.target_health.update(dict.fromkeys(found.idle_targets, NOT_IN_USE))
+        state.target_health.update(dict.fromkeys(found.idle_targets, NOT_IN_USE))
 
     def _balance(self, balancer: Balancer) -> None:
-        patches.target_health.update(self._balancers.reconcile(balancer))
+        state.target_health.update(self._balancers.reconcile(balancer))
 
     def status(self) -> dict[str, Any]:
         """What `lab status` shows, ready for JSON."""
@@ -131,7 +132,7 @@ class Reconciler:
         for listener in balancer.listeners:
             for target in listener.group.targets if listener.group else ():
                 assert listener.group
-                health = patches.target_health.get((listener.group.arn, target.id), patches.INITIAL)
+                health = state.target_health.get((listener.group.arn, target.id), state.INITIAL)
                 targets.append(
                     {
                         "port": listener.port,
@@ -180,15 +181,15 @@ def _settle_everything(found: Inventory) -> None:
 
 
 def _settle_power(instance_id: str) -> None:
-    patches.settle_power(inventory.find_instance(instance_id))
+    state.settle_power(inventory.find_instance(instance_id))
 
 
 def _power_off(instance_id: str) -> None:
-    patches.power_off_from_inside(inventory.find_instance(instance_id))
+    state.power_off_from_inside(inventory.find_instance(instance_id))
 
 
 def _settle_volume(volume_id: str) -> None:
-    patches.settle_volume(inventory.find_volume(volume_id))
+    state.settle_volume(inventory.find_volume(volume_id))
 
 
 def _activate(name: str) -> None:

@@ -3,16 +3,17 @@
 import pytest
 from moto import mock_aws
 
-from lab.cloud import inventory, patches
+from lab.cloud import inventory
 from lab.cloud.balancers import WRONG_ZONE, fixed_health
+from lab.cloud.patches import state
 from lab.cloud.reconciler import Reconciler
-from lab.tests.test_cloud_patches import REGION, Cloud, client, settle
+from lab.tests.cloud import REGION, Cloud, client, settle
 
 
 @pytest.fixture
 def cloud():
     with mock_aws():
-        patches.target_health.clear()
+        state.target_health.clear()
         yield Cloud()
 
 

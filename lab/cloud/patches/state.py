@@ -1,0 +1,90 @@
+"""What the reconcile loop tells moto has become real: an instance is up, a volume is in, a target is healthy."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from moto.core.utils import utcnow
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.instances import InstanceState, StateReason
+from moto.elbv2.models import elbv2_backends
+
+growth_delay = timedelta(seconds=20)
+"""After that long a machine sees that its volume has grown. Longer than the ten seconds after which the Terraform
+provider first looks, and then at the volume's state only."""
+
+PENDING, RUNNING, STOPPING, STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
+SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")
+_FROM_INSIDE = StateReason(
+    "Client.InstanceInitiatedShutdown: Instance initiated shutdown", "Client.InstanceInitiatedShutdown"
+)
+
+
+def regions() -> list[tuple[Any, Any]]:
+    """The EC2 and the load balancing part of each region that has been talked to."""
+    return [
+        (backend, elbv2_backends[account][region]) for account, region, backend in list(ec2_backends.iter_backends())
+    ]
+
+
+def set_state(instance: Any, state: tuple[int, str]) -> None:
+    """Put the instance into one of the states above."""
+    instance._state = InstanceState(state[1], state[0])
+
+
+def settle_power(instance: Any) -> None:
+    """What the API asked of the instance has become real: end its pending, stopping or shutting-down."""
+    match instance.state:
+        case "pending":
+            instance.finish_start()
+        case "stopping":
+            reason = instance.state_reason
+            instance.finish_stop()
+            if reason.code == _FROM_INSIDE.code:
+                instance.state_reason = reason
+        case "shutting-down":
+            instance.finish_terminate()
+
+
+def power_off_from_inside(instance: Any) -> None:
+    """The machine was shut down by its own operating system: stop or terminate it, as it was launched to."""
+    if instance.instance_initiated_shutdown_behavior == "terminate":
+        instance.terminate()
+    else:
+        instance.stop()
+        instance.state_reason = _FROM_INSIDE
+
+
+def in_effect(modification: Any) -> bool:
+    """Whether the volume's machine sees its new size."""
+    return bool(utcnow() - modification.start_time >= growth_delay)
+
+
+def size_in_effect(volume: Any) -> int:
+    """GiB that the volume's machine sees."""
+    late = [each for each in volume.modifications if each.target_size and not in_effect(each)]
+    return int(late[0].original_size if late else volume.size)
+
+
+def settle_volume(volume: Any) -> None:
+    """The volume's attaching or detaching has become real."""
+    attachment = volume.attachment
+    if attachment and attachment.status == "attaching":
+        attachment.status = "attached"
+    elif attachment and attachment.status == "detaching":
+        volume.ec2_backend.finish_detach_volume(volume.id, attachment.instance.id, attachment.device)
+
+
+@dataclass(frozen=True)
+class TargetHealth:
+    """The state of a target as DescribeTargetHealth names it: healthy, initial, unhealthy, unused."""
+
+    state: str
+    reason: str | None = None
+    description: str | None = None
+
+
+INITIAL = TargetHealth("initial", "Elb.RegistrationInProgress", "Target registration is in progress")
+
+target_health: dict[tuple[str, str], TargetHealth] = {}
+"""What the load balancers found out, by target group ARN and target id; the loop writes it."""

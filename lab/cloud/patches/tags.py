@@ -1,0 +1,67 @@
+"""Tags: how many a resource can have."""
+
+from collections.abc import Callable
+from typing import Any
+
+from moto.ec2.exceptions import TagLimitExceeded
+from moto.ec2.responses._base_response import EC2BaseResponse
+from moto.elbv2.exceptions import TooManyTagsError
+from moto.elbv2.models import ELBv2Backend
+
+from lab.cloud.patches.correction import correction
+
+TAG_LIMIT = 50  # tags a resource
+
+
+@correction
+def tags_of_a_resource_of_ec2_are_limited() -> None:
+    """A resource has at most 50 tags, and a call with more makes nothing. (moto has made the resource by then.)"""
+    original = EC2BaseResponse._get_param
+
+    def get_param(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        value = original(self, name, *args, **kwargs)
+        if name in ("TagSpecification", "TagSpecifications"):
+            for specification in value or []:
+                check(specification.get("Tags") or [])
+        elif name == "Tags":
+            check(value or [])
+        return value
+
+    def check(tags: list[dict[str, str]]) -> None:
+        if len(tags) > TAG_LIMIT:
+            raise TagLimitExceeded
+
+    EC2BaseResponse._get_param = get_param
+
+
+@correction
+def tags_of_a_resource_of_load_balancing_are_limited() -> None:
+    """The same limit holds for load balancers, target groups and listeners, with the words of that service. (moto
+    refuses the eleventh tag that is added, and looks at nothing when the resource is made.)"""
+
+    def checked(method: str) -> Callable[..., Any]:
+        original = getattr(ELBv2Backend, method)
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            check(kwargs.get("tags") or [])
+            return original(self, *args, **kwargs)
+
+        return call
+
+    def check(tags: list[dict[str, str]]) -> None:
+        if len(tags) > TAG_LIMIT:
+            raise TooManyTagsError
+
+    def add_tags(self: Any, resource_arns: list[str], tags: list[dict[str, str]]) -> None:
+        check(tags)
+        for arn in resource_arns:
+            self._get_resource_by_arn(arn)
+            keys = set(self.tagging_service.get_tag_dict_for_resource(arn)) | {tag["Key"] for tag in tags}
+            if len(keys) > TAG_LIMIT:
+                raise TooManyTagsError
+        for arn in resource_arns:
+            self.tagging_service.tag_resource(arn, tags)
+
+    for method in ("create_load_balancer", "create_target_group", "create_listener"):
+        setattr(ELBv2Backend, method, checked(method))
+    ELBv2Backend.add_tags = add_tags

@@ -1,0 +1,110 @@
+"""Volumes: where they can be attached, how they grow."""
+
+from datetime import timedelta
+from typing import Any
+
+from moto.core.utils import utcnow
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models import EC2Backend
+from moto.ec2.models.elastic_block_store import Volume, VolumeModification
+from moto.ec2.responses.elastic_block_store import ElasticBlockStore
+
+from lab.cloud.patches import state
+from lab.cloud.patches.correction import correction
+
+MODIFICATIONS_A_DAY = 4  # of one volume
+
+
+@correction
+def gp3_defaults() -> None:
+    """A gp3 volume has 3,000 IOPS and 125 MiB/s unless asked for more; moto leaves the throughput out."""
+    original = Volume.__init__
+
+    def initialize(volume: Any, *args: Any, **kwargs: Any) -> None:
+        original(volume, *args, **kwargs)
+        if volume.volume_type == "gp3":
+            volume.iops = volume.iops or 3000
+            volume.throughput = volume.throughput or 125
+
+    Volume.__init__ = initialize
+
+
+@correction
+def volumes_have_one_machine_and_one_zone() -> None:
+    """A volume in use, in another zone or at a device name that is taken cannot be attached; attaching and
+    detaching take time, and a volume that the machine has mounted stays `detaching`."""
+    original_attach, original_detach = EC2Backend.attach_volume, EC2Backend.detach_volume
+
+    def attach_volume(
+        self: Any, volume_id: str, instance_id: str, device_path: str, delete_on_termination: bool = False
+    ) -> Any:
+        volume, instance = self.get_volume(volume_id), self.get_instance(instance_id)
+        if volume.attachment:
+            raise EC2ClientError("VolumeInUse", f"{volume_id} is already attached to an instance")
+        if volume.availability_zone != instance.availability_zone:
+            raise EC2ClientError(
+                "InvalidVolume.ZoneMismatch",
+                f"The volume '{volume_id}' is not in the same availability zone as instance '{instance_id}'",
+            )
+        if device_path in instance.block_device_mapping:
+            raise EC2ClientError(
+                "InvalidParameterValue",
+                f"Invalid value '{device_path}' for unixDevice. Attachment point {device_path} is already in use",
+            )
+        attachment = original_attach(self, volume_id, instance_id, device_path, delete_on_termination)
+        if device_path != instance.root_device_name:
+            attachment.status = "attaching"
+        return attachment
+
+    def detach_volume(self: Any, volume_id: str, instance_id: str, device_path: str) -> Any:
+        attachment = self.get_volume(volume_id).attachment
+        if not attachment or (instance_id and attachment.instance.id != instance_id):
+            return original_detach(self, volume_id, instance_id, device_path)  # refuses
+        attachment.status = "detaching"
+        return attachment
+
+    EC2Backend.attach_volume = attach_volume
+    EC2Backend.detach_volume = detach_volume
+    EC2Backend.finish_detach_volume = original_detach
+
+
+@correction
+def detachment_can_be_forced() -> None:
+    """DetachVolume with Force takes a volume from a machine that has it mounted; moto does not read it."""
+    original = ElasticBlockStore.detach_volume
+
+    def detach_volume(self: Any) -> Any:
+        answer = original(self)
+        if str(self._get_param("Force")).lower() == "true":
+            self.ec2_backend.get_volume(self._get_param("VolumeId")).attachment.forced = True
+        return answer
+
+    ElasticBlockStore.detach_volume = detach_volume
+
+
+@correction
+def volumes_grow_after_the_answer() -> None:
+    """ModifyVolume answers at once; the machine sees the new size when the modification is `optimizing`, some seconds
+    later. While it is `modifying` there is no other, and of one volume there are four in 24 hours (API reference of
+    EC2, ModifyVolume: "You can modify a volume up to four times within a rolling 24-hour period"). (moto: done at once,
+    as often as one likes.)"""
+    original = EC2Backend.modify_volume
+
+    def modify_volume(self: Any, volume_id: str, *args: Any, **kwargs: Any) -> Any:
+        earlier = self.get_volume(volume_id).modifications
+        if any(each.modification_state == "modifying" for each in earlier):
+            raise EC2ClientError(
+                "IncorrectModificationState", f"Cannot modify volume {volume_id} in modification state MODIFYING"
+            )
+        if sum(utcnow() - each.start_time < timedelta(days=1) for each in earlier) >= MODIFICATIONS_A_DAY:
+            raise EC2ClientError(
+                "VolumeModificationRateExceeded",
+                f"You've reached the maximum modification rate per volume limit for {volume_id}.",
+            )
+        return original(self, volume_id, *args, **kwargs)
+
+    EC2Backend.modify_volume = modify_volume
+    VolumeModification.modification_state = property(
+        lambda modification: "optimizing" if state.in_effect(modification) else "modifying"
+    )
+    VolumeModification.progress = property(lambda modification: 50 if state.in_effect(modification) else 0)

@@ -1,0 +1,94 @@
+"""The lab's API in the process of a test, and short ways to make things in it."""
+
+from functools import cache
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+from lab.cloud import patches
+from lab.cloud.patches import state
+
+REGION = "eu-central-1"
+
+
+patches.apply()
+
+
+@cache
+def client(service):
+    """One for all tests: most of the time of a test is the reading of the service's description."""
+    return boto3.client(service, REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+
+
+def settle():
+    """What the loop does in the end: everything asked for has become real."""
+    for ec2, elb in state.regions():
+        for reservation in ec2.reservations.values():
+            for instance in reservation.instances:
+                state.settle_power(instance)
+        for volume in list(ec2.volumes.values()):
+            state.settle_volume(volume)
+        for balancer in elb.load_balancers.values():
+            balancer.state = "active"
+
+
+def refused(code, call, **arguments):
+    with pytest.raises(ClientError) as error:
+        call(**arguments)
+    assert error.value.response["Error"]["Code"] == code
+
+
+class Cloud:
+    """A VPC with a subnet and a gateway, and short ways to make things in it."""
+
+    def __init__(self):
+        self.ec2 = client("ec2")
+        self.elb = client("elbv2")
+        self.vpc = self.ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
+        self.subnet = self.make_subnet("10.42.0.0/24", "a")
+        self.gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        self.ec2.attach_internet_gateway(InternetGatewayId=self.gateway, VpcId=self.vpc)
+        self.image = self.ec2.describe_images(Owners=["309956199498"])["Images"][0]["ImageId"]
+
+    def make_subnet(self, block, zone):
+        made = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock=block, AvailabilityZone=REGION + zone)
+        return made["Subnet"]["SubnetId"]
+
+    def group(self, name):
+        return self.ec2.create_security_group(GroupName=name, Description=name, VpcId=self.vpc)["GroupId"]
+
+    def interface(self, **arguments):
+        made = self.ec2.create_network_interface(SubnetId=self.subnet, **arguments)
+        return made["NetworkInterface"]["NetworkInterfaceId"]
+
+    def address(self):
+        made = self.ec2.allocate_address(Domain="vpc")
+        return made["AllocationId"], made["PublicIp"]
+
+    def run(self, **arguments):
+        arguments = {"ImageId": self.image, "InstanceType": "t3.large"} | arguments
+        if "NetworkInterfaces" not in arguments:
+            arguments.setdefault("SubnetId", self.subnet)
+        made = self.ec2.run_instances(MinCount=1, MaxCount=1, **arguments)
+        return made["Instances"][0]["InstanceId"]
+
+    def run_on(self, interface):
+        return self.run(NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": interface}])
+
+    def instance(self, instance_id):
+        return self.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+
+    def state(self, instance_id):
+        return self.instance(instance_id)["State"]["Name"]
+
+    def volume(self, zone="a"):
+        return self.ec2.create_volume(Size=1, AvailabilityZone=REGION + zone, VolumeType="gp3")["VolumeId"]
+
+    def balancer(self, name="front", **arguments):
+        arguments = {"Subnets": [self.subnet], "Type": "network"} | arguments
+        return self.elb.create_load_balancer(Name=name, **arguments)["LoadBalancers"][0]
+
+    def target_group(self, name="http", **arguments):
+        arguments = {"Protocol": "TCP", "Port": 80, "VpcId": self.vpc} | arguments
+        return self.elb.create_target_group(Name=name, **arguments)["TargetGroups"][0]["TargetGroupArn"]

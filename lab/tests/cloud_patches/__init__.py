@@ -1,0 +1,1 @@
+"""Each correction of moto, as a program meets it: through the API."""
