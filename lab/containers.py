@@ -1,7 +1,7 @@
 """The lab's own Docker engine: images, sockets and mounts below the clone's ignored folder, and no network.
 
 It is apart from any other engine on the host: own data, own socket, own containerd, own cgroup. It gets
-`--bridge=none` and no iptables: the network of the machines is made by the cloud (lab/cloud/network.py).
+`--bridge=none` and no iptables: the network of the machines is made by the cloud (lab/cloud/host_network.py).
 """
 
 import contextlib

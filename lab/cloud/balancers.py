@@ -21,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cloud import network
-from lab.cloud.network import NAMESPACE_PREFIX, NAMESPACES, Interface, Preserving
+from lab.cloud import host_network
+from lab.cloud.network import DEVICE_PREFIX, NAMESPACE_PREFIX, NAMESPACES, Interface, Preserving
 from lab.cloud.patches.state import INITIAL, TargetHealth
 from lab.shell import call
 from lab.workspace import RUN, Daemon
@@ -295,11 +295,11 @@ class Balancers:
     def _create(self, balancer: Balancer) -> None:
         if not (NAMESPACES / balancer.namespace).exists():
             call("ip", "netns", "add", balancer.namespace)
-        network.plug_in(balancer.interface, NAMESPACES / balancer.namespace)
+        host_network.plug_in(balancer.interface, NAMESPACES / balancer.namespace)
 
     def _configure(self, balancer: Balancer) -> None:
         if preserving := balancer.preserving():
-            network.preserve(preserving, NAMESPACES / balancer.namespace)
+            host_network.preserve(preserving, NAMESPACES / balancer.namespace)
         RUN.mkdir(parents=True, exist_ok=True)
         healthy = {key for key, value in self._measured.get(balancer.name, {}).items() if value == HEALTHY}
         configuration = RUN / f"{balancer.interface.device}.cfg"
@@ -351,5 +351,5 @@ def remove() -> None:
     for pid_file in RUN.glob("balancer-*.pid"):
         Daemon(pid_file.stem, []).stop()
     for suffix in ("cfg", "state", "sock"):
-        for file in RUN.glob(f"{network.DEVICE_PREFIX}*.{suffix}"):
+        for file in RUN.glob(f"{DEVICE_PREFIX}*.{suffix}"):
             file.unlink()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cloud import network, volumes
+from lab.cloud import host_network, volumes
 from lab.cloud.network import Interface
 from lab.cloud.volumes import LoopDevices, Volume
 from lab.containers import SOCKET, docker
@@ -138,7 +138,7 @@ class Machines:
         running = _Running(pid, os.pidfd_open(pid), machine.reboots)
         try:
             if machine.interface:
-                network.plug_in(machine.interface, Path(f"/proc/{pid}/ns/net"))
+                host_network.plug_in(machine.interface, Path(f"/proc/{pid}/ns/net"))
             if machine.root:
                 volumes.show_root(self._devices.root_device(machine.root), running.root)
             self._plug_volumes(machine, running)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from lab.cloud import balancers, inventory, machines, metadata, names, network, volumes
+from lab.cloud import balancers, host_network, inventory, machines, metadata, names, packet_filter, volumes
 from lab.cloud.balancers import NOT_IN_USE, Balancer, Balancers
+from lab.cloud.host_network import Host
 from lab.cloud.inventory import Inventory
 from lab.cloud.machines import Machine, Machines
 from lab.cloud.names import Names
-from lab.cloud.network import Host, Rule
+from lab.cloud.network import Network, Rule
 from lab.cloud.patches import state
 from lab.cloud.tasks import Tasks
 from lab.cloud.volumes import LoopDevices
@@ -59,9 +60,9 @@ class Reconciler:
         """Work until `stop` is called, then take everything away."""
         if not self._api_only:
             remove_everything()
-            for chain in network.foreign_filters():
+            for chain in packet_filter.foreign_filters():
                 log.warning("packets between machines may be lost: the chain %s of this host drops them", chain)
-            self._host.apply(network.Network())
+            self._host.apply(Network())
             metadata.Server(lambda address: self._inventory.facts.get(address)).start()
         while not self._stopping.wait(INTERVAL):
             try:
@@ -110,7 +111,7 @@ class Reconciler:
             "machines": [self._machine_status(machine) for machine in found.machines],
             "balancers": [self._balancer_status(balancer) for balancer in found.balancers],
             "flows": [_flow(rule, found) for rule in found.network.rules if _in_use(rule, found)],
-            "rejected": [] if self._api_only else network.rejected(),
+            "rejected": [] if self._api_only else packet_filter.rejected(),
             "volumes": [dataclasses.asdict(volume) for volume in found.volumes],
         }
 
@@ -207,4 +208,4 @@ def remove_everything() -> None:
     balancers.remove()
     names.remove()
     volumes.remove()
-    network.remove()
+    host_network.remove()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab import workspace
-from lab.cloud import balancers, network
+from lab.cloud import balancers, host_network
 from lab.cloud.balancers import HEALTHY, Balancer, Balancers, Listener, Target, TargetGroup
 from lab.cloud.network import NAMESPACES, Interface, Network, Rule
 from lab.shell import call
@@ -42,12 +42,12 @@ def main() -> None:
     preserving = balancer.preserving() if balancer else None
     call("mount", "-t", "tmpfs", "tmpfs", "/run")  # for the names of the namespaces
     call("ip", "link", "set", "lo", "up")
-    network.Host().apply(Network(tuple(interfaces), tuple(rules), (preserving,) if preserving else ()))
+    host_network.Host().apply(Network(tuple(interfaces), tuple(rules), (preserving,) if preserving else ()))
     for interface in interfaces:
         if balancer and interface == balancer.interface:
             continue
         call("ip", "netns", "add", interface.key)
-        network.plug_in(interface, NAMESPACES / interface.key)
+        host_network.plug_in(interface, NAMESPACES / interface.key)
         threading.Thread(target=_serve, args=(_inside(interface, _listen),), daemon=True).start()
     with _running(balancer), ThreadPoolExecutor() as pool:
         answers = pool.map(lambda probe: _probe(keys.get(probe[0]), probe[1]), wanted["probes"])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab.cloud import machines, network, volumes
+from lab.cloud import host_network, machines, volumes
 from lab.cloud.machines import Machine, Machines, create_command
 from lab.cloud.network import Interface
 from lab.cloud.volumes import LoopDevices, Volume
@@ -55,7 +55,7 @@ def host(monkeypatch, tmp_path):
     host = Host(tmp_path)
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(machines, "docker", host.docker)
-    monkeypatch.setattr(network, "plug_in", lambda i, n: host.events.append(f"eth0 {i.address}"))
+    monkeypatch.setattr(host_network, "plug_in", lambda i, n: host.events.append(f"eth0 {i.address}"))
     monkeypatch.setattr(os, "pidfd_open", lambda pid: os.open("/dev/null", os.O_RDONLY))
     monkeypatch.setattr(machines._Running, "root", property(lambda self: tmp_path))
     monkeypatch.setattr(machines._Running, "alive", lambda self: host.state == "running")
@@ -144,10 +144,10 @@ def test_a_failed_start_is_tried_again_in_the_same_container(host, made, monkeyp
     def fail(*_):
         raise OSError("no veth")
 
-    monkeypatch.setattr(network, "plug_in", fail)
+    monkeypatch.setattr(host_network, "plug_in", fail)
     with pytest.raises(OSError, match="no veth"):
         made.reconcile(machine("pending"))
-    monkeypatch.setattr(network, "plug_in", lambda *_: None)
+    monkeypatch.setattr(host_network, "plug_in", lambda *_: None)
     made.reconcile(machine("pending"))
     assert host.events == ["create", "start", "start", "settled i-1"]
 

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from lab.cloud import network
-from lab.cloud.network import INTERNET, Interface, Network, Preserving, Rule, render
+from lab.cloud import packet_filter
+from lab.cloud.network import INTERNET, Interface, Network, Preserving, Rule
+from lab.cloud.packet_filter import render
 
 BALANCER = Interface(
     "eni-00000000000000aaa", "10.42.0.7", "10.42.0.0/24", "10.42.0.0/16", "02:00:00:00:00:01", ("sg-front",),
@@ -153,8 +154,8 @@ def test_another_filter_that_would_drop_the_labs_packets(monkeypatch):
         {"family": "ip", "table": "gitlab_lab", "name": "blocked"},
     ]
     listing = json.dumps({"nftables": [{"metainfo": {}}, *({"chain": chain} for chain in chains)]})
-    monkeypatch.setattr(network, "call", lambda *_, **__: listing)
-    assert network.foreign_filters() == ["ip filter FORWARD"]
+    monkeypatch.setattr(packet_filter, "call", lambda *_, **__: listing)
+    assert packet_filter.foreign_filters() == ["ip filter FORWARD"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="nft checks rules for root only")

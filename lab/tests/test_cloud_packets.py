@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from lab.cloud.network import OPERATOR, Interface, Network, Preserving, Rule, render
+from lab.cloud.network import OPERATOR, Interface, Network, Preserving, Rule
+from lab.cloud.packet_filter import render
 from lab.workspace import ROOT
 
 NAMESPACES = ["unshare", "--net", "--mount"]
