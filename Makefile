@@ -65,10 +65,10 @@ e2e-faults: $(INSTALLED)  ## what takes long: every fault, every replacement, th
 	$(E2E) -m "long or end"
 
 hops-table: $(INSTALLED)  ## write the list of hops into docs/operations.md
-	$(PYTHON) -m tests.hops_table
+	$(PYTHON) -m tools.docs_tables hops
 
 faults-table: $(INSTALLED)  ## write what was measured into docs/operations.md
-	$(PYTHON) -m tests.e2e.measured
+	$(PYTHON) -m tools.docs_tables faults
 
 down:  ## tear the lab down; what was built stays
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.engine import Graph, run_program, stack_config
-from tests.registry import SERVERS, Registry, fill, find
+from tests.registry import fill
+from tools.registry_server import SERVERS, Registry, find
 
 KEY_TYPE = b"ssh-ed25519"
 

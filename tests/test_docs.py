@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from configuration import hops
-from tests import hops_table, registry_storage
-from tests.e2e import measured
 from tests.engine import PROJECT
+from tools import docs_tables, registry_listings
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = re.compile(r"^\| (?P<id>[SRGD]\d) \|.*\| `(?P<file>[^`]+)` \| `(?P<test>[^`]+)` \|$", re.MULTILINE)
 ROWS = list(ROW.finditer((ROOT / "docs/walkthroughs.md").read_text()))
 
 
-AWS_ROW = re.compile(r"^\| A(?P<id>\d+) \|.*\| `(?P<test>[^`]+)` \| (`(?P<wrong>[^`]+)`|–) \|$", re.MULTILINE)
+AWS_ROW = re.compile(r"^\| A(?P<id>\d+) \|.*\| `(?P<test>[^`]+)` \| (`(?P<wrong>[^`]+)`|\N{EN DASH}) \|$", re.MULTILINE)
 AWS_ROWS = list(AWS_ROW.finditer((ROOT / "docs/aws.md").read_text()))
 
 
@@ -52,21 +50,22 @@ def test_every_trap_that_the_lab_can_set_names_the_test_in_which_a_wrong_program
 
 
 def test_the_table_of_faults_is_that_of_their_tests():
-    shown = measured.OPERATIONS.read_text().split(measured.BEGIN)[1].split(measured.END)[0]
-    rows = [tuple(cell.strip() for cell in line.strip("|").split(" | "))[:3] for line in shown.splitlines()[2:]]
-    assert rows == [(fault.what, fault.sees, fault.heals) for fault in measured.faults()]
+    lines = docs_tables.FAULTS.shown().splitlines()
+    rows = [tuple(cell.strip() for cell in line.strip("|").split(" | "))[:3] for line in lines[2:]]
+    assert rows == [(fault.what, fault.sees, fault.heals) for fault in docs_tables.faults()]
 
 
 def test_the_table_of_hops_is_that_of_the_list():
-    assert hops_table.shown() == hops.table()
+    assert docs_tables.HOPS.shown() == docs_tables.HOPS.text()
 
 
 def test_what_the_registry_stores_is_told_in_the_tools_own_words():
-    if not registry_storage.server():
+    if not registry_listings.server():
         pytest.skip("docker-registry is not here: make test-tools")
-    told = registry_storage.listings()
-    for listing, asked in zip(told, registry_storage.asked(), strict=True):
-        assert listing.lasting == asked.lasting, f"write it anew: python -m tests.registry_storage ({listing.command})"
+    told = registry_listings.listings()
+    for listing, asked in zip(told, registry_listings.asked(), strict=True):
+        remedy = f"write it again: python -m tools.registry_listings ({listing.command})"
+        assert listing.lasting == asked.lasting, remedy
     commands = {listing.command.split()[1] for listing in told if listing.command.startswith("registry-tree ")}
     assert commands == {"ls", "show", "history", "du", "reclaim", "verify"}
 

@@ -66,8 +66,8 @@ def test_validation_knows_neither_the_settings_nor_a_layer_above_them():
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_product_knows_nothing_of_the_lab_or_the_tests(path):
-    assert not imported(path) & {"lab", "tests", "moto"}
+def test_the_product_knows_nothing_of_the_lab_the_tests_or_the_tools(path):
+    assert not imported(path) & {"lab", "tests", "tools", "moto"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "components").glob("*.py")), ids=lambda path: path.name)
@@ -101,6 +101,12 @@ def test_components_do_not_sleep():
 def test_the_lab_knows_nothing_of_the_tests(path):
     known = {name for name in modules(path) if name.split(".")[0] == "tests" or name.startswith("lab.tests")}
     assert not known
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.name)
+def test_the_tools_know_no_test_and_of_the_lab_only_where_it_keeps_things(path):
+    known = {name for name in modules(path) if name.split(".")[0] in ("lab", "tests")}
+    assert {name for name in known if not name.startswith(("lab.workspace", "lab.parts"))} <= {"lab"}
 
 
 LAB_FLOORS = (

@@ -17,8 +17,8 @@ from configuration.remote_step import PROGRAMS, script
 from programs.registry_tree.garbage_collection import mark
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
-from tests.registry import digest_of, find, install_registry_tree, some_bytes
 from tests.shell import run_with_tools
+from tools.registry_server import digest_of, find, install_registry_tree, some_bytes
 
 Ran = subprocess.CompletedProcess[str]
 

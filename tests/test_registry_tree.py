@@ -25,7 +25,7 @@ from programs.registry_tree import du, hashing, ls, verify
 from programs.registry_tree.manifest import IMAGE, OCI_IMAGE, ManifestError, parse_manifest
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
-from tests.registry import OCI_INDEX, Registry, digest_of, find, install_registry_tree, some_bytes
+from tools.registry_server import OCI_INDEX, Registry, digest_of, find, install_registry_tree, some_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "programs/registry_tree").glob("*.py"))

@@ -1,6 +1,6 @@
 """What goes wrong in real life, injected; one plain `up` heals it, doubles nothing and loses nothing.
 
-The marks make the table of docs/operations.md (tests/e2e/measured.py).
+The marks make the table of docs/operations.md (tools/docs_tables.py).
 """
 
 import re

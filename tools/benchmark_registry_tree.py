@@ -1,4 +1,4 @@
-"""registry-tree on large stores, against what else reads as much: `python -m tests.benchmark_registry_tree FOLDER`.
+"""registry-tree on large stores, against what else reads as much: `python -m tools.benchmark_registry_tree FOLDER`.
 
 Makes two stores below FOLDER (22 GB of disk; they are taken away afterwards): one of many small files, one of few
 large ones. GitLab's own collection is asked where LAB_PARTS offers it, else Debian's.
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from programs.registry_tree.store import STORE
-from tests.registry import IMAGE, SERVERS, Registry, find, install_registry_tree
+from tools.registry_server import IMAGE, SERVERS, Registry, find, install_registry_tree
 
 MANY_TAGS = 100_000
 TAGS_OF_A_REPOSITORY = 100
@@ -33,11 +33,13 @@ class Writer:
         (root / "docker/registry/lockfiles").mkdir(parents=True)
 
     def blob(self, content: bytes) -> dict[str, object]:
+        """Store content. Returns its descriptor."""
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         self._write(f"blobs/sha256/{digest[7:9]}/{digest[7:]}/data", content)
         return {"mediaType": "application/octet-stream", "digest": digest, "size": len(content)}
 
     def tag(self, repository: str, tag: str, layers: list[dict[str, object]]) -> None:
+        """Store an image of these layers under a tag."""
         config = self.blob(json.dumps({"os": "linux", "name": f"{repository}:{tag}"}).encode())
         manifest = {"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": layers}
         digest = str(self.blob(json.dumps(manifest, indent=3).encode())["digest"])
@@ -105,7 +107,7 @@ def measure(command: list[str]) -> str:
 
 
 def memory_of(process: int) -> int:
-    """kB of a process and its children, what they share counted once."""
+    """Kilobytes of a process and its children, what they share counted once."""
     try:
         found = re.search(r"^Pss: +(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
@@ -115,6 +117,7 @@ def memory_of(process: int) -> int:
 
 
 def main() -> None:
+    """Print a table for each of the two stores."""
     folder = Path(sys.argv[1])
     server = next(server for server in reversed(SERVERS) if find(server))
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {server}", flush=True)

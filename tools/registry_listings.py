@@ -1,6 +1,6 @@
 """The listings of docs/registry-storage.md: commands, and what they said of a store that a real server wrote.
 
-`python -m tests.registry_storage` asks the commands anew and writes what they say.
+`python -m tools.registry_listings` asks the commands anew and writes what they say.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.registry import SERVERS, Registry, find, install_registry_tree, some_bytes
+from tools.registry_server import SERVERS, Registry, find, install_registry_tree, some_bytes
 
 TEXT = Path(__file__).resolve().parent.parent / "docs/registry-storage.md"
 LISTING = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<said>(?:.*\n)*?)```\n")
@@ -19,6 +19,8 @@ CHANGES_EVERY_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|[0-9a-f]{8}(-[
 
 
 class Listing(NamedTuple):
+    """A command of the text, and what it printed."""
+
     command: str
     said: str
 
@@ -29,6 +31,7 @@ class Listing(NamedTuple):
 
 
 def listings() -> list[Listing]:
+    """Those of the text, in its order."""
     return [Listing(found["command"], found["said"]) for found in LISTING.finditer(TEXT.read_text())]
 
 
@@ -79,6 +82,7 @@ def asked() -> Iterator[Listing]:
 
 
 def main() -> None:
+    """Write what the commands print into the text."""
     text = TEXT.read_text()
     for old, new in zip(listings(), list(asked()), strict=True):
         text = text.replace(f"$ {old.command}\n{old.said}```", f"$ {new.command}\n{new.said}```", 1)

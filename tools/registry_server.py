@@ -1,0 +1,225 @@
+"""A real registry server on the loopback address, and clients that push to it as Docker, BuildKit and ORAS do."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from configuration.remote_step import PROGRAMS
+from configuration.zipapp import build_zipapp
+from lab import parts
+
+IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
+IMAGE_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
+
+SERVERS = ("docker-registry", "GitLab's registry")
+"""Debian's build of distribution 2.8, and the server that the program runs."""
+
+
+def find(server: str) -> str | None:
+    """The program of a server; None when this machine has none."""
+    if server == "docker-registry":
+        return shutil.which(server)
+    part = parts.find(parts.REGISTRY)
+    return str(part) if part else None
+
+
+def install_registry_tree(folder: Path) -> Path:
+    """registry-tree in this folder, as a machine gets it."""
+    installed = folder / "registry-tree"
+    installed.write_bytes(build_zipapp(PROGRAMS / "registry_tree"))
+    return installed
+
+
+def digest_of(content: bytes) -> str:
+    """The digest under which a registry stores the content."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def some_bytes(name: str, size: int = 3000) -> bytes:
+    """The same for the same name, in every run."""
+    return random.Random(name).randbytes(size)
+
+
+class Registry:
+    """A server's files, and the server while it runs."""
+
+    def __init__(self, server: str, folder: Path) -> None:
+        self.program = find(server)
+        self.folder = folder
+        self.root = folder / "images"
+        self.root.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.configuration = folder / "config.yml"
+        self.configuration.write_text(
+            f"""version: 0.1
+log: {{level: info, accesslog: {{disabled: true}}}}
+storage:
+  filesystem: {{rootdirectory: {self.root}}}
+  delete: {{enabled: true}}
+  maintenance: {{uploadpurging: {{enabled: false}}}}
+http: {{addr: "{self.address}", secret: tests}}
+validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
+"""
+        )
+
+    @property
+    def store(self) -> Path:
+        """The folder that holds blobs and repositories."""
+        return self.root / "docker/registry/v2"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Registry"]:
+        """The server runs until this ends. It has 20 seconds to answer."""
+        with (self.folder / "server.log").open("w") as log:
+            server = subprocess.Popen([str(self.program), "serve", self.configuration], stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                    break
+                except ConnectionRefusedError:
+                    assert server.poll() is None, (self.folder / "server.log").read_text()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+            yield self
+        finally:
+            server.terminate()
+            server.wait()
+
+    def copy(self, folder: Path) -> "Registry":
+        """The same store again, with a configuration of its own."""
+        shutil.copytree(self.root, folder / "images", symlinks=True)
+        made = Registry("docker-registry", folder)
+        made.program = self.program
+        return made
+
+    @contextlib.contextmanager
+    def mended_afterwards(self) -> Iterator[Path]:
+        """The store, to be damaged: as it was when this ends."""
+        files = {path: path.read_bytes() for path in self.store.rglob("*") if path.is_file()}
+        yield self.store
+        for path in self.store.rglob("*"):
+            if path.is_symlink() or (path.is_file() and path not in files):
+                path.unlink()
+        for path, content in files.items():
+            if not path.exists() or path.read_bytes() != content:
+                path.write_bytes(content)
+
+    def collect(self, *options: str) -> tuple[set[str], set[str]]:
+        """Runs the server's own garbage collection. Returns the blobs and the links of manifests that it took."""
+        blobs, manifests = self.blobs(), self.manifests()
+        command = [str(self.program), "garbage-collect", *options, str(self.configuration)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return blobs - self.blobs(), manifests - self.manifests()
+
+    def blobs(self) -> set[str]:
+        """The digests of all blobs."""
+        return {f"sha256:{path.parent.name}" for path in self.store.glob("blobs/sha256/*/*/data")}
+
+    def manifests(self) -> set[str]:
+        """The links of all manifests, each as REPOSITORY@DIGEST."""
+        found = (self.store / "repositories").rglob("_manifests/revisions/sha256/*/link")
+        top = self.store / "repositories"
+        return {f"{path.parents[4].relative_to(top)}@sha256:{path.parent.name}" for path in found}
+
+    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:
+        """Ask the server; a `_` in the name of a header is a `-`. Anything but success is an AssertionError."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        assert answer.status < 300, f"{method} {path}: {answer.status} {text!r}"
+        return answer
+
+    def push_blob(self, repository: str, content: bytes) -> dict[str, object]:
+        """Returns its descriptor, without a media type."""
+        location = self._begin_upload(repository)
+        mark = "&" if "?" in location else "?"
+        self.request(
+            "PUT", f"{location}{mark}digest={digest_of(content)}", content, Content_Type="application/octet-stream"
+        )
+        return {"digest": digest_of(content), "size": len(content)}
+
+    def abort_upload(self, repository: str, content: bytes) -> None:
+        """Begins to send a blob, and goes away."""
+        self.request("PATCH", self._begin_upload(repository), content, Content_Type="application/octet-stream")
+
+    def _begin_upload(self, repository: str) -> str:
+        location = self.request("POST", f"/v2/{repository}/blobs/uploads/").getheader("Location") or ""
+        return "/" + location.split("/", 3)[3] if "://" in location else location
+
+    def push_manifest(self, repository: str, reference: str, manifest: dict[str, object]) -> str:
+        """Under a tag, or under its digest when `reference` is empty. Returns its digest."""
+        body = json.dumps(manifest, indent=3).encode()
+        digest = digest_of(body)
+        media_type = str(manifest.get("mediaType") or (OCI_INDEX if "manifests" in manifest else OCI_IMAGE))
+        self.request("PUT", f"/v2/{repository}/manifests/{reference or digest}", body, Content_Type=media_type)
+        return digest
+
+    def push_image(self, repository: str, tag: str, *layers: bytes, oci: bool = False, name: str = "") -> str:
+        """As `docker push` does: layers, configuration, manifest. Returns the manifest's digest."""
+        kinds = ("image.config.v1+json", "image.layer.v1.tar+gzip") if oci else ("", "")
+        config_type = (
+            "application/vnd.oci.image.config.v1+json" if oci else "application/vnd.docker.container.image.v1+json"
+        )
+        layer_type = f"application/vnd.oci.{kinds[1]}" if oci else "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        config = json.dumps({"architecture": "amd64", "os": "linux", "name": name or f"{repository}:{tag}"}).encode()
+        pushed = [dict(self.push_blob(repository, layer), mediaType=layer_type) for layer in layers]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_IMAGE if oci else IMAGE,
+            "config": dict(self.push_blob(repository, config), mediaType=config_type),
+            "layers": pushed,
+        }
+        return self.push_manifest(repository, tag, manifest)
+
+    def size(self, digest: str) -> int:
+        """Bytes of a blob."""
+        hexadecimal = digest.removeprefix("sha256:")
+        return (self.store / "blobs/sha256" / hexadecimal[:2] / hexadecimal / "data").stat().st_size
+
+    def push_index(self, repository: str, tag: str, digests: dict[str, str]) -> str:
+        """An OCI index of manifests that are there; digest → platform, or "attestation"."""
+        entries = []
+        for digest, platform in digests.items():
+            entry: dict[str, object] = {"mediaType": OCI_IMAGE, "digest": digest, "size": self.size(digest)}
+            if platform == "attestation":
+                entry["annotations"] = {"vnd.docker.reference.type": "attestation-manifest"}
+                entry["platform"] = {"os": "unknown", "architecture": "unknown"}
+            else:
+                entry["platform"] = dict(zip(("os", "architecture"), platform.split("/"), strict=True))
+            entries.append(entry)
+        return self.push_manifest(repository, tag, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+    def push_artifact(self, repository: str, tag: str, content: bytes, **more: object) -> str:
+        """As ORAS does: a file, with the empty configuration."""
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_IMAGE,
+            "artifactType": "application/vnd.example.report",
+            "config": dict(self.push_blob(repository, b"{}"), mediaType=EMPTY),
+            "layers": [dict(self.push_blob(repository, content), mediaType="text/plain")],
+            **more,
+        }
+        return self.push_manifest(repository, tag, manifest)
+
+    def delete_manifest(self, repository: str, digest: str) -> None:
+        """Delete a manifest with all its tags."""
+        self.request("DELETE", f"/v2/{repository}/manifests/{digest}")
