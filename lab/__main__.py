@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from lab import host, report, stack
+from lab import containers, host, image, report, stack, vendors
 from lab.engine import build
 from lab.preview import commands, engine
 from lab.workspace import LOGS, ROOT, STATE, Daemon, LabError, say, tail
-
-# The parts that run machines are imported where they are used: the API alone works without what they need.
 
 MACHINE_IMAGE = STATE / "machine-image"
 """A file that holds the tag of the image of which new machines are made. The cloud reads it, every `up` writes it."""
@@ -57,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    def command(name: str, run: Callable[[argparse.Namespace], None], what: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         added.set_defaults(command=run)
         return added
 
@@ -88,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def up(arguments: argparse.Namespace) -> None:
+def up(_: argparse.Namespace) -> None:
     """Tools, engine, image, vendors, cloud, `pulumi up`; then what a person wants to know."""
     with _alone():
         _refuse_without_machines()
@@ -97,9 +95,6 @@ def up(arguments: argparse.Namespace) -> None:
         _claim()
         stack.clear_stale()
         build.ensure()
-        from lab import containers, vendors
-        from lab.image import build as image
-
         containers.start()
         MACHINE_IMAGE.write_text(image.ensure())
         vendors.start()
@@ -135,7 +130,7 @@ def save_state(arguments: argparse.Namespace) -> None:
         commands.save_state(arguments.stack, arguments.file)
 
 
-def status(arguments: argparse.Namespace) -> None:
+def status(_: argparse.Namespace) -> None:
     found = report.cloud_status() if CLOUD.running() else None
     if found is None:
         owner = _owner()
@@ -177,8 +172,6 @@ def logs(arguments: argparse.Namespace) -> None:
     if file.exists():
         say(file.read_text(errors="replace"))
         return
-    from lab import containers
-
     machine = report.machine(arguments.role)
     say(f"== first boot of {machine['name']}: /var/log/cloud-init-output.log")
     say(containers.exec_in(machine["container"], "cat", "/var/log/cloud-init-output.log"))
@@ -188,7 +181,7 @@ def logs(arguments: argparse.Namespace) -> None:
     say("\n".join(line for line in lines if any(mark in line for mark in marks)))
 
 
-def down(arguments: argparse.Namespace) -> None:
+def down(_: argparse.Namespace) -> None:
     """Every step is tried, whatever became of the one before and of the processes themselves."""
     with _alone():
         owner = _owner()
@@ -201,7 +194,7 @@ def down(arguments: argparse.Namespace) -> None:
         for step in (stack.clear_stale, _stop_cloud, _stop_engine, stack.forget):
             try:
                 step()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001, it is shown when every step was tried
                 failures.append(str(error))
         if failures:
             raise LabError("\n".join(failures))
@@ -248,15 +241,13 @@ def _stop_cloud() -> None:
     CLOUD.stop(CLOUD_STOP_TIMEOUT)
     engine.daemon().stop()
     if os.geteuid() == 0 and not host.missing(host.MACHINE_TOOLS):
-        from lab.cloud.reconciler import remove_everything
+        from lab.cloud.reconciler import remove_everything  # noqa: PLC0415, moto takes a second to import
 
         remove_everything()
 
 
 def _stop_engine() -> None:
     if os.geteuid() == 0 and not host.missing(host.MACHINE_TOOLS):
-        from lab import containers, vendors
-
         vendors.stop()
         containers.stop()
 
@@ -311,7 +302,7 @@ def _log_names() -> str:
     return ", ".join(sorted(file.stem for file in LOGS.glob("*.log"))) or "none yet"
 
 
-def _terminated(signal_number: int, frame: FrameType | None) -> None:
+def _terminated(_signal_number: int, _frame: FrameType | None) -> None:
     raise stack.Terminated
 
 

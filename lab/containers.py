@@ -105,29 +105,30 @@ def client(*args: str) -> list[str]:
     return ["docker", f"--config={EXEC_ROOT / 'client'}", f"--host=unix://{SOCKET}", *args]
 
 
-def docker(*args: str, input: str | None = None, check: bool = True) -> str:
+def docker(*args: str, stdin: str | None = None, check: bool = True) -> str:
     """What `docker ARGS…` prints. Raises LabError with the client's words when it fails and `check` is set."""
     done = subprocess.run(
         client(*args),
-        input=input,
-        stdin=subprocess.DEVNULL if input is None else None,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
         text=True,
+        check=False,
     )
     if check and done.returncode:
         raise LabError(f"docker {' '.join(args)}: {done.stderr.strip() or f'status {done.returncode}'}")
     return done.stdout
 
 
-def exec_in(container: str, *command: str, input: str | None = None) -> str:
+def exec_in(container: str, *command: str, stdin: str | None = None) -> str:
     """What the command prints that runs as root in the container. Raises LabError when it fails."""
-    return docker("exec", "--interactive", container, *command, input=input)
+    return docker("exec", "--interactive", container, *command, stdin=stdin)
 
 
 def _answers() -> bool:
     if not (_daemon.running() and SOCKET.is_socket()):
         return False
-    return subprocess.run(client("version"), capture_output=True).returncode == 0
+    return subprocess.run(client("version"), capture_output=True, check=False).returncode == 0
 
 
 def _kill(find: Callable[[], list[int]], timeout: float = 10.0) -> None:

@@ -148,9 +148,9 @@ def _no_cgroups() -> str | None:
     return None if os.access("/sys/fs/cgroup", os.W_OK) else "/sys/fs/cgroup cannot be written"
 
 
-def _fails(command: list[str], what: str, input: str | None = None) -> str | None:
+def _fails(command: list[str], what: str, stdin: str | None = None) -> str | None:
     try:
-        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=10, check=False)
     except subprocess.TimeoutExpired as error:
         return f"{what}: {error}"
     except FileNotFoundError:

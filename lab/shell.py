@@ -5,13 +5,13 @@ import subprocess
 from lab.workspace import LabError
 
 
-def call(*command: str, input: str | None = None, check: bool = True) -> str:
+def call(*command: str, stdin: str | None = None, check: bool = True) -> str:
     """What the command prints. Raises LabError with its own message when it fails and `check` is set.
 
     Without `check` a command that does not exist prints nothing.
     """
     try:
-        done = subprocess.run(command, input=input or "", capture_output=True, text=True)
+        done = subprocess.run(command, input=stdin or "", capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         if not check:
             return ""

@@ -33,7 +33,7 @@ CLONE_VARIABLE = "LAB_CLONE"
 """Marks every process of the engine with the clone it works for."""
 
 
-class EngineFailed(LabError):
+class EngineError(LabError):
     """Pulumi has ended with an error, which it has shown itself."""
 
 
@@ -69,12 +69,12 @@ def environment() -> dict[str, str]:
 
 
 def up() -> None:
-    """`pulumi up`, its own display on the terminal but for dots and outputs. Raises EngineFailed."""
+    """`pulumi up`, its own display on the terminal but for dots and outputs. Raises EngineError."""
     _operate("up", "--yes", "--skip-preview", "--suppress-progress", "--suppress-outputs")
 
 
 def preview(*, refresh: bool = False, expect_no_changes: bool = False) -> None:
-    """`pulumi preview`, its own display on the terminal. Raises EngineFailed, also for an unexpected change."""
+    """`pulumi preview`, its own display on the terminal. Raises EngineError, also for an unexpected change."""
     options = {"--refresh": refresh, "--expect-no-changes": expect_no_changes}
     _operate("preview", *[option for option, wanted in options.items() if wanted])
 
@@ -88,12 +88,12 @@ def preview_json(*, refresh: bool = False) -> dict[str, Any]:
 
 
 def refresh() -> None:
-    """`pulumi refresh`, its own display on the terminal. Raises EngineFailed."""
+    """`pulumi refresh`, its own display on the terminal. Raises EngineError."""
     _operate("refresh", "--yes", "--skip-preview")
 
 
 def destroy() -> None:
-    """`pulumi destroy`, its own display on the terminal; the emptied stack stays. Raises EngineFailed."""
+    """`pulumi destroy`, its own display on the terminal; the emptied stack stays. Raises EngineError."""
     _operate("destroy", "--yes", "--skip-preview")
 
 
@@ -146,7 +146,7 @@ def prepare() -> None:
     if not _exists():
         _ask("stack", "init", "--stack", STACK, "--secrets-provider", "passphrase")
     private_key = PRIVATE_KEY.read_text()
-    _ask("config", "set", "--stack", STACK, "--secret", "--raw", "sshPrivateKey", input=private_key)
+    _ask("config", "set", "--stack", STACK, "--secret", "--raw", "sshPrivateKey", stdin=private_key)
     stamp.write_text(made_from)
 
 
@@ -162,19 +162,19 @@ def clear_stale() -> None:
 
 
 def start(
-    *command: str, program: Path | None = None, output: int | None = None, input: int | None = None
+    *command: str, program: Path | None = None, output: int | None = None, stdin: int | None = None
 ) -> subprocess.Popen[str]:
     """Start an operation of the engine: `up`, `preview`, `refresh` or `destroy` with its options.
 
     `program` is the folder of the program to run, this clone's own unless given. `output` is where both of its
-    streams go and `input` what it reads, as subprocess has them. Its events are logged in `.lab/logs`.
+    streams go and `stdin` what it reads, as subprocess has them. Its events are logged in `.lab/logs`.
     """
     prepare()
     LOGS.mkdir(parents=True, exist_ok=True)
     events = LOGS / f"engine-events-{time.strftime('%Y%m%dT%H%M%S')}-{time.monotonic_ns()}-{command[0]}.jsonl"
     arguments = [str(build.ensure()), *command, *_stack_options(), "--event-log", str(events)]
     streams: dict[str, Any] = {} if output is None else {"stdout": output, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(arguments, cwd=program or ROOT, env=environment(), text=True, stdin=input, **streams)
+    return subprocess.Popen(arguments, cwd=program or ROOT, env=environment(), text=True, stdin=stdin, **streams)
 
 
 def configure(key: str, value: str | None) -> None:
@@ -200,18 +200,18 @@ def _operate(*command: str) -> None:
     if interruption is not None:
         raise interruption
     if process.returncode:
-        raise EngineFailed(f"pulumi {command[0]} has failed: see above")
+        raise EngineError(f"pulumi {command[0]} has failed: see above")
 
 
 def _stack_options() -> list[str]:
     return ["--stack", STACK, "--config-file", str(_stack_file())]
 
 
-def _ask(*command: str, cwd: Path = FOLDER, input: str | None = None) -> str:
+def _ask(*command: str, cwd: Path = FOLDER, stdin: str | None = None) -> str:
     """Run a command that answers at once. Returns its standard output; raises LabError with its errors."""
     arguments = [str(build.ensure()), "--non-interactive", "--color", "never", *command]
     done = subprocess.run(
-        arguments, cwd=cwd, env=environment(), input=input, capture_output=True, text=True, check=False
+        arguments, cwd=cwd, env=environment(), input=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise LabError(f"pulumi {' '.join(command[:2])} has failed:\n{done.stderr.strip() or done.stdout.strip()}")

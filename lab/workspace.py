@@ -54,7 +54,7 @@ def run(
     log: str,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    input: str | None = None,
+    stdin: str | None = None,
 ) -> None:
     """Run a long command, its output appended to `LOGS/<log>.log`, and say on the terminal how it gets on.
 
@@ -71,7 +71,7 @@ def run(
                 command,
                 cwd=cwd,
                 env={**os.environ, **(env or {})},
-                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -79,7 +79,7 @@ def run(
         except FileNotFoundError as error:
             raise LabError(f"{title}: {error.filename} is not there") from error
         try:
-            _wait(process, input, log_file, started)
+            _wait(process, stdin, log_file, started)
         except BaseException:
             process.terminate()
             process.wait()
@@ -91,13 +91,13 @@ def run(
     say(f"{title}  {time.monotonic() - started:.0f} s")
 
 
-def _wait(process: subprocess.Popen[str], input: str | None, log_file: Path, started: float) -> None:
+def _wait(process: subprocess.Popen[str], stdin: str | None, log_file: Path, started: float) -> None:
     while True:
         try:
-            process.communicate(input, timeout=PROGRESS_INTERVAL)
+            process.communicate(stdin, timeout=PROGRESS_INTERVAL)
             return
         except subprocess.TimeoutExpired:
-            input = None  # communicate() keeps what it has not yet written
+            stdin = None  # communicate() keeps what it has not yet written
             say(f"  {time.monotonic() - started:.0f} s  {tail(log_file, 1)[:100]}")
 
 

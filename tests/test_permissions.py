@@ -22,7 +22,7 @@ NOT_RECORDED = {
 """What the provider calls in changes that were not recorded, and why the policy for `up` has it."""
 
 ASKED_BY_AWS = {
-    # AWS, "Elastic Load Balancing API permissions" (elasticloadbalancing/latest/userguide/elb-api-permissions.html)
+    # Elastic Load Balancing User Guide, "Elastic Load Balancing API permissions"
     "elasticloadbalancing:CreateLoadBalancer": {
         "ec2:DescribeAccountAttributes",
         "ec2:DescribeAddresses",

@@ -215,10 +215,13 @@ RULES = (
         (EIP,),
         lambda inputs, resource, graph: (
             "networkInterface" in inputs
-            or any(
-                f"eipalloc-{resource.name}" in str(each.inputs["subnetMappings"]) for each in graph.of_type(BALANCER)
+            or (
+                any(
+                    f"eipalloc-{resource.name}" in str(each.inputs["subnetMappings"])
+                    for each in graph.of_type(BALANCER)
+                )
+                and "instance" not in inputs
             )
-            and "instance" not in inputs
         ),
         {"networkInterface": None, "instance": "i-1"},
     ),

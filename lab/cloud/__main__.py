@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def main() -> None:
     patches.apply()
     if arguments.existing:
         existing.put(json.loads(arguments.existing.read_text()))
-    reconciler = Reconciler(lambda: arguments.image.read_text(), api_only=arguments.api_only)
+    reconciler = Reconciler(partial(Path.read_text, arguments.image), api_only=arguments.api_only)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request

@@ -15,6 +15,8 @@ from typing import Any
 from lab.cloud import API, calls
 from lab.cloud.faults import Application, StartResponse
 
+log = logging.getLogger(__name__)
+
 ROUTE = "/_lab/actions"
 PROVIDER = "terraform-provider-aws"
 """What HashiCorp's provider, and so pulumi-aws, has in its User-Agent."""
@@ -34,7 +36,7 @@ class Actions:
             if PROVIDER in environ.get("HTTP_USER_AGENT", "") and (call := calls.read(environ)):
                 with self._lock:
                     if call.permission not in self._seen:
-                        logging.info("the provider calls %s", call.permission)
+                        log.info("the provider calls %s", call.permission)
                     seen = self._seen.setdefault(call.permission, set())
                     seen |= {parameter.name for parameter in call.parameters}
             return aws(environ, start_response)

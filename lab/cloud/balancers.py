@@ -113,7 +113,7 @@ class Balancer:
         return Preserving(self.interface, self.number, targets) if targets else None
 
 
-def fixed_health(balancer: Balancer, group: TargetGroup, target: Target) -> TargetHealth | None:
+def fixed_health(balancer: Balancer, target: Target) -> TargetHealth | None:
     """The health that follows from the settings alone; None when a health check has to find out."""
     if target.address is None:
         return STOPPED
@@ -163,8 +163,10 @@ def _backend(balancer: Balancer, group: TargetGroup) -> list[str]:
     if group.check_protocol == "HTTP":
         lines += [
             "  option httpchk",
-            f"  http-check send meth GET uri {group.check_path} ver HTTP/1.1"
-            f" hdr Host {balancer.name} hdr User-Agent ELB-HealthChecker/2.0 hdr Connection close",
+            (
+                f"  http-check send meth GET uri {group.check_path} ver HTTP/1.1"
+                f" hdr Host {balancer.name} hdr User-Agent ELB-HealthChecker/2.0 hdr Connection close"
+            ),
             f"  http-check expect status {group.check_codes}",
         ]
     interval = min(group.check_interval, CHECK_INTERVAL)
@@ -182,7 +184,7 @@ def _backend(balancer: Balancer, group: TargetGroup) -> list[str]:
 
 
 def _checked(balancer: Balancer, group: TargetGroup) -> list[Target]:
-    return [target for target in group.targets if fixed_health(balancer, group, target) is None]
+    return [target for target in group.targets if fixed_health(balancer, target) is None]
 
 
 STATE_COLUMNS = (
@@ -324,8 +326,7 @@ class Balancers:
                 measured[key] = UNHEALTHY
         self._measured[balancer.name] = measured
         return {
-            (group.arn, target.id): fixed_health(balancer, group, target)
-            or measured.get((group.name, target.id), INITIAL)
+            (group.arn, target.id): fixed_health(balancer, target) or measured.get((group.name, target.id), INITIAL)
             for group in balancer.groups()
             for target in group.targets
         }

@@ -2,10 +2,10 @@
 
 import re
 import urllib.parse
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree
 
 from lab.cloud.faults import body, form
 

@@ -21,11 +21,11 @@ def put(existing: Mapping[str, Any]) -> None:
                 _put_image(backend, image_id)
         for given in existing["volumes"]:
             if given["zone"].startswith(region):
-                _put_volume(backend, **given)
+                _put_volume(backend, given["id"], given["size"], given["zone"])
         for allocation_id in existing["addresses"]:
             backend.allocate_address("vpc").allocation_id = allocation_id
         for given in existing["hosted_zones"]:
-            _put_hosted_zone(get_partition(region), **given)
+            _put_hosted_zone(get_partition(region), given["id"], given["name"])
 
 
 def _put_image(backend: Any, image_id: str) -> None:
@@ -36,18 +36,18 @@ def _put_image(backend: Any, image_id: str) -> None:
     backend.amis[image_id] = image
 
 
-def _put_volume(backend: Any, id: str, size: int, zone: str) -> None:
+def _put_volume(backend: Any, volume_id: str, size: int, zone: str) -> None:
     volume = backend.create_volume(size=size, zone_name=zone, encrypted=True, volume_type="gp3")
     del backend.volumes[volume.id]
-    volume.id = id
-    backend.volumes[id] = volume
+    volume.id = volume_id
+    backend.volumes[volume_id] = volume
 
 
-def _put_hosted_zone(partition: str, id: str, name: str) -> None:
+def _put_hosted_zone(partition: str, zone_id: str, name: str) -> None:
     backend = route53_backends[DEFAULT_ACCOUNT_ID][partition]
-    if id in backend.zones:
+    if zone_id in backend.zones:
         return
     zone = backend.create_hosted_zone(name=f"{name}.", private_zone=False)
     del backend.zones[zone.resource_id]
-    zone.resource_id = id
-    backend.zones[id] = zone
+    zone.resource_id = zone_id
+    backend.zones[zone_id] = zone

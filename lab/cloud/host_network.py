@@ -40,7 +40,7 @@ class Host:
         self._apply_addresses(network.own_addresses())
         rules = packet_filter.render(network)
         if rules != self._loaded:
-            call("nft", "-f", "-", input=rules)
+            call("nft", "-f", "-", stdin=rules)
             self._loaded = rules
 
     def _apply_addresses(self, addresses: list[str]) -> None:
@@ -102,7 +102,7 @@ def preserve(preserving: Preserving, namespace: Path) -> None:
     interface = preserving.interface
     _ip([f"route replace {preserving.aliases} via {interface.address} dev {interface.device} onlink"])
     enter = ("nsenter", f"--net={namespace}")
-    call(*enter, "nft", "-f", "-", input=packet_filter.render_preserving(preserving))
+    call(*enter, "nft", "-f", "-", stdin=packet_filter.render_preserving(preserving))
     # Whatever arrives is for the load balancer, also what is addressed to a client.
     call(*enter, "ip", "rule", "delete", "iif", "eth0", "table", str(ANSWERS_TABLE), check=False)
     _ip(
@@ -113,7 +113,7 @@ def preserve(preserving: Preserving, namespace: Path) -> None:
 
 def _ip(lines: list[str], namespace: Path | None = None) -> None:
     enter = ["nsenter", f"--net={namespace}"] if namespace else []
-    call(*enter, "ip", "-batch", "-", input="\n".join([*lines, ""]))
+    call(*enter, "ip", "-batch", "-", stdin="\n".join([*lines, ""]))
 
 
 def _netns_argument(namespace: Path) -> str:

@@ -20,7 +20,7 @@ from lab.cloud.volumes import Volume
 class Inventory:
     """Everything there is to make real, in all regions."""
 
-    network: Network = Network()
+    network: Network = field(default_factory=Network)
     machines: tuple[Machine, ...] = ()
     balancers: tuple[Balancer, ...] = ()
     volumes: tuple[Volume, ...] = ()
@@ -46,15 +46,8 @@ def read() -> Inventory:
     group_names: dict[str, str] = {}
     not_modelled: list[str] = []
     for ec2, elb in state.regions():
-        used: dict[str, Interface] = {}
-        for eni in list(ec2.enis.values()):
-            if eni.status != "in-use":
-                continue
-            if any(other.address == eni.private_ip_address for other in interfaces):
-                not_modelled.append(f"{eni.id}: VPCs with overlapping ranges")
-                continue
-            used[eni.id] = _interface(ec2, eni)
-            interfaces.append(used[eni.id])
+        used = _interfaces_in_use(ec2, {other.address for other in interfaces}, not_modelled)
+        interfaces += used.values()
         for groups in list(ec2.groups.values()):
             for group in list(groups.values()):
                 group_names[group.id] = group.name
@@ -96,6 +89,20 @@ def read() -> Inventory:
         group_names,
         tuple(not_modelled),
     )
+
+
+def _interfaces_in_use(ec2: Any, taken: set[str], not_modelled: list[str]) -> dict[str, Interface]:
+    """Those of a region, by id, but for addresses that are `taken`: these are noted in `not_modelled`."""
+    used: dict[str, Interface] = {}
+    for eni in list(ec2.enis.values()):
+        if eni.status != "in-use":
+            continue
+        if eni.private_ip_address in taken:
+            not_modelled.append(f"{eni.id}: VPCs with overlapping ranges")
+            continue
+        taken.add(eni.private_ip_address)
+        used[eni.id] = _interface(ec2, eni)
+    return used
 
 
 def _instances(ec2: Any) -> Iterator[Any]:

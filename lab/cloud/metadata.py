@@ -62,7 +62,7 @@ def tree(facts: Facts) -> Tree:
         "local-ipv4s": facts.address,
         "mac": facts.mac,
         "owner-id": facts.account,
-        "security-group-ids": "\n".join(id for id, _ in facts.groups),
+        "security-group-ids": "\n".join(group for group, _ in facts.groups),
         "security-groups": "\n".join(name for _, name in facts.groups),
         "subnet-id": facts.subnet_id,
         "subnet-ipv4-cidr-block": facts.subnet,
@@ -122,7 +122,7 @@ def identity(facts: Facts) -> dict[str, str | None]:
 
 def answer(facts: Facts, path: str) -> bytes | None:
     """What a GET of the path brings; None when there is nothing."""
-    parts = [part for part in path.split("?")[0].split("/") if part]
+    parts = [part for part in path.partition("?")[0].split("/") if part]
     if not parts:
         return "\n".join(VERSIONS).encode()
     if parts[0] not in VERSIONS:
@@ -132,10 +132,8 @@ def answer(facts: Facts, path: str) -> bytes | None:
         if not isinstance(node, dict) or part not in node:
             return None
         node = node[part]
-    if isinstance(node, bytes):
-        return node
-    if isinstance(node, str):
-        return node.encode()
+    if isinstance(node, (bytes, str)):
+        return node if isinstance(node, bytes) else node.encode()
     if parts[-1] == "public-keys":
         return f"0={facts.key_name}".encode()
     return "\n".join(name + "/" * isinstance(value, dict) for name, value in sorted(node.items())).encode()
@@ -212,7 +210,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Every machine asks often; the log is for what went wrong."""
 
 

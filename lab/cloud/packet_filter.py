@@ -61,8 +61,10 @@ def _sets(network: Network) -> list[str]:
     senders = [f'"{i.device}" . {i.address}' for i in network.interfaces]
     return [
         # What VPC flow logs would show as rejected; `lab status` prints it.
-        "set rejected { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic, timeout;"
-        " timeout 10m; size 1024; }",
+        (
+            "set rejected { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic, timeout;"
+            " timeout 10m; size 1024; }"
+        ),
         _set("senders", "type ifname . ipv4_addr", senders),
         _set("own", "type ipv4_addr", network.own_addresses()),
         _set("resolvers", "type ipv4_addr", {i.resolver for i in network.interfaces} | {LINK_LOCAL_RESOLVER}),

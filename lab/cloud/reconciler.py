@@ -63,11 +63,11 @@ class Reconciler:
             for chain in packet_filter.foreign_filters():
                 log.warning("packets between machines may be lost: the chain %s of this host drops them", chain)
             self._host.apply(Network())
-            metadata.Server(lambda address: self._inventory.facts.get(address)).start()
+            metadata.Server(self._facts).start()
         while not self._stopping.wait(INTERVAL):
             try:
                 self._step()
-            except Exception as error:  # moto's memory may change while it is read
+            except Exception as error:  # noqa: BLE001, moto's memory may change while it is read
                 self._note("cloud", f"{type(error).__name__}: {error}")
             else:
                 self._note("cloud", "")
@@ -77,6 +77,9 @@ class Reconciler:
             machines.remove()
             self._tasks.close(wait=True)
             remove_everything()
+
+    def _facts(self, address: str) -> metadata.Facts | None:
+        return self._inventory.facts.get(address)
 
     def stop(self) -> None:
         """End `run`. Safe in a signal handler."""

@@ -30,7 +30,7 @@ class Tasks:
         before = self._failures.get(key)
         try:
             work(*arguments)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001, whatever it is, the next try may succeed
             text = str(error) or type(error).__name__
             delay = min(before[1] * 2, LONGEST_DELAY) if before else FIRST_DELAY
             self._failures[key] = text, delay, self._clock() + delay

@@ -113,7 +113,7 @@ class CopyToRemote:
         content: Properties = {"text": ""} if source.get(SIGNATURE) == ASSET else {"assets": {}}
         return {**inputs, "source": {"path": "", "uri": "", **content, **source}}
 
-    def preview(self, inputs: Properties, state: Properties | None) -> Properties:
+    def preview(self, inputs: Properties, _state: Properties | None) -> Properties:
         return inputs
 
     async def create(self, inputs: Properties, operation: Operation) -> Properties:

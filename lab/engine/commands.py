@@ -10,9 +10,9 @@ from typing import Any
 
 import asyncssh
 
-from lab.engine.operation import CommandError, Operation, OperationEnded
+from lab.engine.operation import CommandError, Operation, OperationEndedError
 from lab.engine.properties import ASSET, SIGNATURE, Properties
-from lab.engine.ssh import OPTIONAL_VARIABLES, Connection, VariableRefused, reason
+from lab.engine.ssh import OPTIONAL_VARIABLES, Connection, VariableRefusedError, reason
 
 PREVIOUS_OUTPUT = dict(zip(OPTIONAL_VARIABLES, ("stdout", "stderr"), strict=True))
 GO_ESCAPES = {c: f"\\{e}" for c, e in zip('"\\\a\b\f\n\r\t\v', '"\\abfnrtv', strict=True)}
@@ -112,7 +112,7 @@ async def run_local(command: str, inputs: Properties, previous: Properties, oper
             process.stdin.close()
 
     try:
-        with contextlib.suppress(OperationEnded):
+        with contextlib.suppress(OperationEndedError):
             async with operation.bounded():
                 await asyncio.gather(
                     feed(),
@@ -149,7 +149,7 @@ async def run_remote(command: str, inputs: Properties, previous: Properties, ope
     client = await Connection.of(inputs["connection"]).connect(operation)
     try:
         process = await client.create_process(command, env=environment, encoding=None)
-    except VariableRefused as refusal:
+    except VariableRefusedError as refusal:
         await operation.error(_setenv_hint(str(refusal)))
         raise CommandError(f'could not set environment variable "{refusal}": ssh: setenv failed') from None
     except asyncssh.Error as error:

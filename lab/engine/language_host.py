@@ -90,7 +90,7 @@ def run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
     except SystemExit as leaving:
         if leaving.code not in (None, 0):
             return _failed(f"Program exited with non-zero exit code: {leaving.code}")
-    except Exception:
+    except Exception:  # noqa: BLE001, it is the program's
         return _failed(f"Program failed with an unhandled exception:\n{_traceback(program)}")
     finally:
         for task in asyncio.all_tasks(loop):
@@ -147,7 +147,7 @@ def exit_with_parent() -> None:
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
 
 
-def leave(signal_number: int, frame: FrameType | None) -> None:
+def leave(_signal_number: int, _frame: FrameType | None) -> None:
     """The engine's own way to end its plugins is SIGINT: nothing to report."""
     os._exit(0)
 

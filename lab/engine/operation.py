@@ -11,7 +11,7 @@ class CommandError(Exception):
     """What the engine shows the user for a failed operation."""
 
 
-class OperationEnded(CommandError):
+class OperationEndedError(CommandError):
     """The resource's timeout has passed, or the engine was interrupted."""
 
 
@@ -44,7 +44,7 @@ class Operation:
 
     @contextlib.asynccontextmanager
     async def bounded(self) -> AsyncIterator[None]:
-        """Stops what is inside with OperationEnded when the call is over."""
+        """Stops what is inside with OperationEndedError when the call is over."""
         try:
             async with asyncio.timeout_at(self._deadline) as limit:
                 watcher = asyncio.create_task(self._expire(limit))
@@ -54,7 +54,7 @@ class Operation:
                     watcher.cancel()
         except TimeoutError:
             cancelled = self._cancelled.is_set()
-            raise OperationEnded("context canceled" if cancelled else "context deadline exceeded") from None
+            raise OperationEndedError("context canceled" if cancelled else "context deadline exceeded") from None
 
     def _ended(self) -> bool:
         late = self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline

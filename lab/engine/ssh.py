@@ -141,6 +141,12 @@ class Connection:
             return "x509: decryption password incorrect" if wrong else "ssh: this private key is passphrase protected"
         return "ssh: invalid openssh private key format"
 
+    def _methods(self, options: dict[str, Any]) -> list[str]:
+        """The ways to authenticate that were tried, as Go names them."""
+        keys = ["publickey"] if options["client_keys"] else []
+        passwords = ["password", "keyboard-interactive"] if self.password is not None else []
+        return ["none", *keys, *passwords]
+
     async def _dial(self, options: dict[str, Any]) -> asyncssh.SSHClientConnection:
         sock: socket.socket | None = None
         try:
@@ -154,14 +160,9 @@ class Connection:
         except asyncssh.HostKeyNotVerifiable:
             raise CommandError("ssh: handshake failed: ssh: host key mismatch") from None
         except asyncssh.PermissionDenied:
-            methods = ["none"]
-            if options["client_keys"]:
-                methods.append("publickey")
-            if self.password is not None:
-                methods += ["password", "keyboard-interactive"]
             raise CommandError(
                 "ssh: handshake failed: ssh: unable to authenticate, "
-                f"attempted methods [{' '.join(methods)}], no supported methods remain"
+                f"attempted methods [{' '.join(self._methods(options))}], no supported methods remain"
             ) from None
         except asyncssh.KeyExchangeFailed as error:
             offered = options.get("server_host_key_algs")
@@ -209,7 +210,7 @@ def reason(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
-class VariableRefused(Exception):
+class VariableRefusedError(Exception):
     """The server has no AcceptEnv for the environment variable of this name."""
 
 
@@ -237,7 +238,7 @@ class Channel(asyncssh.channel.SSHClientChannel[bytes]):  # type: ignore[misc]
             if not await super()._make_request(b"env", *variable):
                 name = SSHPacket(variable[0]).get_string().decode()
                 if name not in OPTIONAL_VARIABLES:
-                    raise VariableRefused(name)
+                    raise VariableRefusedError(name)
                 self.refused_variables.append(name)
         return await super()._make_request(request, *args)
 

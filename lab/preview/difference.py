@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-import os
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -211,10 +211,15 @@ def _lines_changed(old: str, new: str) -> str:
 
 def _apart(old: str, new: str) -> tuple[str, str]:
     """Two long texts from shortly before to shortly after where they differ."""
-    start = len(os.path.commonprefix([old, new]))
-    end = len(os.path.commonprefix([old[start:][::-1], new[start:][::-1]]))
+    start = _common_length(old, new)
+    end = _common_length(old[start:][::-1], new[start:][::-1])
     start, end = max(0, start - CONTEXT), max(0, end - CONTEXT)
     return tuple(("…" if start else "") + text[start : len(text) - end] + ("…" if end else "") for text in (old, new))  # type: ignore[return-value]
+
+
+def _common_length(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginnings."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def shown(value: Any) -> str:

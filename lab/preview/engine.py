@@ -127,10 +127,10 @@ class Throwaway:
         return answer
 
     def show_preview(self, program: Path) -> None:
-        """`pulumi preview`, its own display on the terminal. Raises EngineFailed."""
+        """`pulumi preview`, its own display on the terminal. Raises EngineError."""
         command = [str(build.ensure()), "preview", "--refresh=false", *self._options()]
         if subprocess.run(command, cwd=program, env=self._environment(), check=False).returncode:
-            raise stack.EngineFailed("pulumi preview has failed: see above")
+            raise stack.EngineError("pulumi preview has failed: see above")
 
     def resources(self) -> list[dict[str, Any]]:
         """The resources in the state."""

@@ -189,7 +189,7 @@ def main(real_plugin: str) -> None:
     plugin = subprocess.Popen([real_plugin, *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
     assert plugin.stdout
 
-    def leave(signal_number: int, frame: FrameType | None) -> None:
+    def leave(_signal_number: int, _frame: FrameType | None) -> None:
         plugin.send_signal(signal.SIGINT)
         os._exit(0)
 

@@ -2,8 +2,8 @@
 
 import base64
 import binascii
+import itertools
 import json
-import os.path
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,8 +109,9 @@ def existing(*configurations: StackFile) -> dict[str, Any]:
 
 def _parent(domains: Sequence[str]) -> str:
     """The smallest domain that holds all of these."""
-    common = os.path.commonprefix([domain.split(".")[::-1] for domain in domains])
-    return ".".join(common[::-1])
+    levels = zip(*(domain.split(".")[::-1] for domain in domains), strict=False)  # the last label of each, and so on
+    common = itertools.takewhile(lambda labels: len(set(labels)) == 1, levels)
+    return ".".join([labels[0] for labels in common][::-1])
 
 
 def ciphertexts(given: Mapping[str, Any], project: str) -> dict[str, Any]:

@@ -119,9 +119,9 @@ def test_where_there_is_a_proxy_header_a_target_is_called_when_the_client_has_sp
 def test_targets_that_no_check_is_needed_for():
     away = dataclasses.replace(SERVER, zone="eu-central-1b")
     stopped = dataclasses.replace(SERVER, address=None)
-    assert fixed_health(BALANCER, HTTP, away) == WRONG_ZONE
-    assert fixed_health(BALANCER, HTTP, stopped) == STOPPED
-    assert fixed_health(BALANCER, HTTP, SERVER) is None
+    assert fixed_health(BALANCER, away) == WRONG_ZONE
+    assert fixed_health(BALANCER, stopped) == STOPPED
+    assert fixed_health(BALANCER, SERVER) is None
     assert "server" not in "\n".join(section(render(group(targets=(away, stopped))), "backend http"))
 
 

@@ -140,7 +140,7 @@ def test_a_balancer_and_its_targets(cloud):
     assert (group.proxy_protocol, group.preserve_client_ip) == (True, False)
     assert (group.check_protocol, group.check_path, group.check_port) == ("HTTP", "/-/readiness", 81)
     assert [(t.id, t.port, t.address) for t in group.targets] == [(instance, 80, "10.42.0.4")]
-    assert fixed_health(balancer, group, group.targets[0]) is None
+    assert fixed_health(balancer, group.targets[0]) is None
     cloud.ec2.stop_instances(InstanceIds=[instance])
     stopped = inventory.read().balancers[0].groups()[0]
     assert stopped.targets[0].address is None
@@ -169,7 +169,7 @@ def test_a_target_in_a_zone_that_the_balancer_has_not(cloud):
     serve(cloud, cloud.run(SubnetId=cloud.make_subnet("10.42.1.0/24", "b")))
     (balancer,) = inventory.read().balancers
     (group,) = balancer.groups()
-    assert fixed_health(balancer, group, group.targets[0]) == WRONG_ZONE
+    assert fixed_health(balancer, group.targets[0]) == WRONG_ZONE
 
 
 def test_targets_that_no_listener_leads_to(cloud):

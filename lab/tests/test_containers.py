@@ -68,7 +68,7 @@ def write_script(script: Path, text: str) -> None:
 
 def test_the_client_talks_to_the_labs_engine_only(client_script: Path):
     write_script(client_script, 'echo "$@"; cat')
-    printed = containers.exec_in("machine", "cat", input="from stdin")
+    printed = containers.exec_in("machine", "cat", stdin="from stdin")
     assert f"--host=unix://{containers.SOCKET} exec --interactive machine cat\nfrom stdin" in printed
     assert "--config=" in printed
 

@@ -46,7 +46,7 @@ def asked(monkeypatch):
     """The commands given to a Pulumi that keeps its files where the real one does."""
     commands: list[tuple[str, ...]] = []
 
-    def ask(*command, cwd=stack.FOLDER, input=None):
+    def ask(*command, cwd=stack.FOLDER, stdin=None):
         commands.append(command)
         file = stack.FOLDER / "Pulumi.lab.yaml"
         settings = yaml.safe_load(file.read_text()) if file.exists() else {}
@@ -56,7 +56,7 @@ def asked(monkeypatch):
             state.touch()
             settings["encryptionsalt"] = SALT
         if command[:2] == ("config", "set"):
-            settings["config"]["trial:sshPrivateKey"] = {"secure": f"{settings['encryptionsalt']}:{hash(input)}"}
+            settings["config"]["trial:sshPrivateKey"] = {"secure": f"{settings['encryptionsalt']}:{hash(stdin)}"}
         if command[:2] == ("stack", "export"):
             urns = ["pulumi:pulumi:Stack", "pulumi:providers:aws", "aws:ec2/vpc:Vpc"]
             return str(
@@ -194,7 +194,7 @@ def test_operations_run_the_program_of_the_clone_on_the_labs_stack(engine, clone
 
 def test_a_failed_operation_is_an_error(engine):
     engine("sys.exit(255)")
-    with pytest.raises(stack.EngineFailed, match="pulumi destroy has failed"):
+    with pytest.raises(stack.EngineError, match="pulumi destroy has failed"):
         stack.destroy()
 
 

@@ -28,7 +28,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_a_long_command_says_what_it_does_and_how_long_it_took(capsys):
-    workspace.run("greeting", ["sh", "-c", "cat; echo $WHO"], log="hello", env={"WHO": "world"}, input="hello\n")
+    workspace.run("greeting", ["sh", "-c", "cat; echo $WHO"], log="hello", env={"WHO": "world"}, stdin="hello\n")
     assert (workspace.LOGS / "hello.log").read_text() == "hello\nworld\n"
     assert capsys.readouterr().out.splitlines() == ["greeting …", "greeting  0 s"]
 
@@ -51,7 +51,7 @@ def test_a_command_that_is_not_there_is_named():
 
 
 def test_an_interrupted_command_does_not_run_on(monkeypatch):
-    def interrupt(process, input, log_file, started):
+    def interrupt(process, stdin, log_file, started):
         interrupted.append(process)
         raise KeyboardInterrupt
 

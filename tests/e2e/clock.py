@@ -59,4 +59,4 @@ with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
 def turn(role: str, container: str, seconds: int) -> None:
     """Put the clock of a container's first process off by so many seconds, until it ends."""
     pid = must(role, f"docker inspect --format '{{{{.State.Pid}}}}' {container}")
-    must(role, f"/usr/libexec/platform-python - {pid} {turned(seconds).hex()}", input=PROGRAM.replace("\\\\", "\\"))
+    must(role, f"/usr/libexec/platform-python - {pid} {turned(seconds).hex()}", stdin=PROGRAM.replace("\\\\", "\\"))

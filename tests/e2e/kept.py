@@ -44,7 +44,7 @@ def holdings() -> Holdings:
         addresses={kind: outputs[kind] for kind in ("publicAddresses", "privateAddresses", "externalUrl")},
         initial_root_password=outputs["initialRootPassword"],
         git_host_keys=sorted(line for line in scan.stdout.splitlines() if not line.startswith("#")),
-        records=json.loads(must("server", "gitlab-rails runner -", input=RECORDS).splitlines()[-1]),
+        records=json.loads(must("server", "gitlab-rails runner -", stdin=RECORDS).splitlines()[-1]),
         server_secrets=must("server", secrets),
         registry_secret=must("registry", "sha256sum /srv/registry/http-secret.env"),
         runner=must("runner", "cat /etc/gitlab-runner/.runner_system_id; grep token /etc/gitlab-runner/config.toml"),
@@ -72,5 +72,5 @@ def pull(image: str) -> None:
 def _log_in() -> dict[str, Any]:
     outputs = stack.outputs(show_secrets=True)
     login = f"docker login --username root --password-stdin {outputs['registryHost']}"
-    must("runner", login, input=outputs["initialRootPassword"] + "\n")
+    must("runner", login, stdin=outputs["initialRootPassword"] + "\n")
     return outputs

@@ -31,14 +31,14 @@ class Finished:
     seconds: float
 
 
-def lab(*arguments: str, input: str | None = None) -> Finished:
+def lab(*arguments: str, stdin: str | None = None) -> Finished:
     """`python -m lab`; what the engine shows is kept in the lab's logs as well."""
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "lab", *arguments],
         cwd=ROOT,
-        input=input,
-        stdin=subprocess.DEVNULL if input is None else None,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -49,14 +49,14 @@ def lab(*arguments: str, input: str | None = None) -> Finished:
     return Finished(done.returncode, done.stdout, time.monotonic() - started)
 
 
-def on(role: str, command: str, *, input: str | None = None) -> Finished:
+def on(role: str, command: str, *, stdin: str | None = None) -> Finished:
     """Run a shell command on a machine as its administrator does: by SSH to its own address."""
-    return lab("ssh", role, "--", f"sudo bash -c {shlex.quote(command)}", input=input)
+    return lab("ssh", role, "--", f"sudo bash -c {shlex.quote(command)}", stdin=stdin)
 
 
-def must(role: str, command: str, *, input: str | None = None) -> str:
+def must(role: str, command: str, *, stdin: str | None = None) -> str:
     """What a shell command on a machine says; it has to succeed."""
-    done = on(role, command, input=input)
+    done = on(role, command, stdin=stdin)
     assert done.status == 0, done.output
     return done.output.strip()
 
@@ -176,7 +176,7 @@ def target_health(port: int) -> str:
 def at_a_terminal(*command: str, until: str, seconds: float = 60.0) -> str:
     """What an operation of the engine says to a person at a terminal, up to these words; it is ended then."""
     terminal, its_end = pty.openpty()
-    process = stack.start(*command, output=its_end, input=its_end)
+    process = stack.start(*command, output=its_end, stdin=its_end)
     os.close(its_end)
     said, deadline = "", time.monotonic() + seconds
     try:

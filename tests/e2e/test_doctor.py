@@ -113,20 +113,20 @@ def close_runner_to_registry() -> None:
 
 
 def pause_runner() -> None:
-    must("server", "gitlab-rails runner -", input="Ci::Runner.all.each { |runner| runner.update!(active: false) }\n")
+    must("server", "gitlab-rails runner -", stdin="Ci::Runner.all.each { |runner| runner.update!(active: false) }\n")
 
 
 def resume_runner() -> None:
     """As its owner does; the step that made the runner leaves a pause alone."""
     replace("server-prepare-gitlab")()
-    assert must("server", "gitlab-rails runner -", input="puts Ci::Runner.paused.count\n") != "0"
-    must("server", "gitlab-rails runner -", input="Ci::Runner.all.each { |runner| runner.update!(active: true) }\n")
+    assert must("server", "gitlab-rails runner -", stdin="puts Ci::Runner.paused.count\n") != "0"
+    must("server", "gitlab-rails runner -", stdin="Ci::Runner.all.each { |runner| runner.update!(active: true) }\n")
 
 
 def revoke_runner_token() -> None:
     token = must("runner", r"sed -n 's/^ *token = \"\(.*\)\"/\1/p' /etc/gitlab-runner/config.toml")
     form = f'form = "token={token}"\n'
-    must("runner", f"curl -fsS -K - -X DELETE {stack.outputs()['externalUrl']}/api/v4/runners", input=form)
+    must("runner", f"curl -fsS -K - -X DELETE {stack.outputs()['externalUrl']}/api/v4/runners", stdin=form)
 
 
 def trust_another_key() -> None:
@@ -287,7 +287,7 @@ def test_the_doctor_names_exactly_the_hop_that_is_broken_and_its_advice_heals(fa
     try:
         assert examined.status == 1, examined.told
         assert examined.broken == fault.hop, examined.told
-        assert [hop["hop"] for hop in examined.told["hops"] if hop["state"] == "broken"][0] == fault.hop
+        assert next(hop["hop"] for hop in examined.told["hops"] if hop["state"] == "broken") == fault.hop
         assert re.search(fault.sees, examined.detail), examined.detail
         assert examined.seconds < LONGEST
     finally:

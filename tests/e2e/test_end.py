@@ -33,9 +33,11 @@ def test_no_token_lies_about_after_an_acceptance_that_failed_and_one_that_did_no
     heal()
     look = f"grep -rlaE '{TOKEN}' {' '.join(PLACES)} 2>/dev/null; journalctl --no-pager | grep -E '{TOKEN}'"
     found = [f"{role}: {line}" for role in ROLES for line in on(role, look).output.splitlines()]
-    for path in [*(STATE / "state").rglob("*"), *LOGS.rglob("*")]:
-        if path.is_file() and re.search(TOKEN.encode(), path.read_bytes()):
-            found.append(str(path))
+    found += [
+        str(path)
+        for path in [*(STATE / "state").rglob("*"), *LOGS.rglob("*")]
+        if path.is_file() and re.search(TOKEN.encode(), path.read_bytes())
+    ]
     assert not found
     # The search finds what is there, and traces are where it looked for them.
     assert on("runner", f"grep -qE '{TOKEN}' /etc/gitlab-runner/config.toml").status == 0
@@ -61,7 +63,7 @@ def test_no_secret_lies_about_in_clear(outputs):
                 "cat >/run/needle; grep -rlFf /run/needle /var/log /var/lib/cloud /run/cloud-init 2>/dev/null;"
                 " journalctl --no-pager | grep -cFf /run/needle; rm /run/needle"
             )
-            answer = on(role, look, input=secret + "\n").output.split()
+            answer = on(role, look, stdin=secret + "\n").output.split()
             found += [f"{name} in {place} of the {role} machine" for place in answer if place != "0"]
     for instance in instances():
         attribute = client("ec2").describe_instance_attribute(InstanceId=instance["InstanceId"], Attribute="userData")

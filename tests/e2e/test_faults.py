@@ -3,6 +3,7 @@
 The marks make the table of docs/operations.md (tools/docs_tables.py).
 """
 
+import itertools
 import re
 import signal
 import time
@@ -83,7 +84,7 @@ def watched(image) -> None:
 def watch(role: str) -> None:
     place = "/usr/local/sbin/run-step"
     hooked = f"grep -q /run/steps {place} || sed -i '/^status=0$/r /run/hook' {place}"
-    must(role, f"cat >/run/hook && rm -f /run/steps && {hooked}", input=HOOK)
+    must(role, f"cat >/run/hook && rm -f /run/steps && {hooked}", stdin=HOOK)
 
 
 def lingering(name: str, program: Path | None = None) -> Operation:
@@ -102,7 +103,7 @@ def runs(role: str) -> list[tuple[str, str]]:
 
 def assert_one_at_a_time(role: str) -> None:
     noted = runs(role)
-    for (before, _), (after, _) in zip(noted, noted[1:], strict=False):
+    for (before, _), (after, _) in itertools.pairwise(noted):
         assert before != after, noted
 
 
@@ -451,7 +452,7 @@ def test_a14_another_host_key(image, measured):
 
 def test_a_step_that_outlasts_its_limit_is_finished_and_the_next_waits_for_it(outputs):
     def run(limit: int, text: str) -> Finished:
-        return on("runner", step_command("of_the_test", limit, []), input=step_input(text, []))
+        return on("runner", step_command("of_the_test", limit, []), stdin=step_input(text, []))
 
     late = run(2, "sleep 6; echo done >/root/of-the-test")
     assert late.status == 75

@@ -121,10 +121,10 @@ class Job:
 
 @pytest.fixture(scope="module")
 def project(outputs) -> Iterator[Any]:
-    token = must("server", "gitlab-rails runner -", input=MAKE_PROJECT)
+    token = must("server", "gitlab-rails runner -", stdin=MAKE_PROJECT)
     api = gitlab.Gitlab(outputs["externalUrl"], private_token=token)
     yield api.projects.get(PROJECT)
-    must("server", "gitlab-rails runner -", input=DELETE_PROJECT)
+    must("server", "gitlab-rails runner -", stdin=DELETE_PROJECT)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def jobs(outputs, project) -> dict[str, Job]:
     must(
         "runner",
         f"docker login -u root --password-stdin {outputs['registryHost']}",
-        input=outputs["initialRootPassword"],
+        stdin=outputs["initialRootPassword"],
     )
     must("runner", f"docker pull -q {IMAGE} && docker tag {IMAGE} {tools} && docker push -q {tools}")
     must("runner", f"docker image rm {tools} && docker logout {outputs['registryHost']}")

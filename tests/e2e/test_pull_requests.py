@@ -162,7 +162,7 @@ def test_what_does_not_run_is_an_error_that_says_why(change, message):
 
 
 def test_a_base_that_does_not_run_or_is_not_there_is_an_error(monkeypatch):
-    with pytest.raises(LabError, match="git knows no commit 'origin/no-such-branch'.*git fetch origin no-such-branch"):
+    with pytest.raises(LabError, match=r"git knows no commit 'origin/no-such-branch'.*git fetch origin no-such-branch"):
         commands.preview_diff("dev", "origin/no-such-branch")
     monkeypatch.setattr(commands, "checked_out", lambda commit: changed_program(MISSPELT))
     with pytest.raises(LabError, match="the program of `main` does not run"):
@@ -175,5 +175,5 @@ def test_an_api_that_goes_away_is_an_error_that_says_so(monkeypatch):
         raise LabError("connection refused")
 
     monkeypatch.setattr(engine.Throwaway, "bring_up", bring_up)
-    with pytest.raises(LabError, match="the lab's API at .* is not reachable any more"):
+    with pytest.raises(LabError, match=r"the lab's API at .* is not reachable any more"):
         commands.preview_diff("dev", "HEAD")

@@ -80,7 +80,7 @@ def test_registry_tree_shows_the_image_of_the_proof_as_the_push_reported_it(outp
 def test_garbage_is_collected_while_others_push_refused_cleanly_and_then_accepted(outputs, lingering):
     before = kept.push("before-the-collection")
     image = f"{outputs['registryHost']}/{kept.PROJECT}/others:latest"
-    must("runner", "cat >/run/pusher", input=PUSHER.format(image=image))
+    must("runner", "cat >/run/pusher", stdin=PUSHER.format(image=image))
     must("runner", "systemd-run --quiet --unit pusher --setenv HOME=/root bash /run/pusher")
 
     def pushes() -> list[str]:

@@ -51,13 +51,13 @@ def test_the_addresses_in_the_outputs_are_the_machines_own(outputs):
 
 
 def test_a_person_pushes_and_pulls_through_the_balancer_with_the_initial_root_password(outputs):
-    must("server", "gitlab-rails runner -", input=MAKE_PROJECT)
+    must("server", "gitlab-rails runner -", stdin=MAKE_PROJECT)
     login = f"docker login --username root --password-stdin {outputs['registryHost']}"
-    refused = on("runner", login, input="not-the-password\n")
+    refused = on("runner", login, stdin="not-the-password\n")
     assert refused.status != 0
     assert re.search("denied|unauthorized", refused.output, re.IGNORECASE)
 
-    must("runner", login, input=outputs["initialRootPassword"] + "\n")
+    must("runner", login, stdin=outputs["initialRootPassword"] + "\n")
     must("runner", MAKE_IMAGE.format(image=image(outputs)))
     must("runner", f"docker push {image(outputs)}")
     must("runner", f"docker image rm {image(outputs)}")
@@ -87,7 +87,7 @@ def test_the_push_survives_a_reboot_of_the_registrys_machine(outputs):
 
 
 def test_a_push_is_denied_once_its_project_is_gone(outputs):
-    must("server", "gitlab-rails runner -", input=DELETE_PROJECT)
+    must("server", "gitlab-rails runner -", stdin=DELETE_PROJECT)
     must("runner", MAKE_IMAGE.format(image=image(outputs)))
     denied = on("runner", f"docker push {image(outputs)}")
     assert denied.status != 0

@@ -250,7 +250,7 @@ def test_a17_a_listener_that_ends_at_openssh_shows_the_machines_host_key():
 
 def test_a19_sign_up_is_open_until_it_is_shut_and_then_as_the_owner_says():
     def console(program: str, *arguments: str) -> str:
-        return must("server", shlex.join(["gitlab-rails", "runner", "-", *arguments]), input=f"{program}\n")
+        return must("server", shlex.join(["gitlab-rails", "runner", "-", *arguments]), stdin=f"{program}\n")
 
     def prepared(text: str) -> str:
         """Sign-up after the step's program ran as in a new GitLab: one without its group."""
@@ -301,7 +301,7 @@ def test_a37_a_token_key_that_only_the_registry_was_told_of_is_refused_there():
 
 def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed(outputs):
     change = "User.find_by_username('root').update!(password: '{0}', password_confirmation: '{0}')\n"
-    must("server", "gitlab-rails runner -", input=change.format("another-Secret-4711"))
+    must("server", "gitlab-rails runner -", stdin=change.format("another-Secret-4711"))
     refused(
         {
             "programs/hops.py": [
@@ -312,7 +312,7 @@ def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed(ou
         "answers 401 to a valid credential",
     )
     assert prove().status == 0
-    must("server", "gitlab-rails runner -", input=change.format(outputs["initialRootPassword"]))
+    must("server", "gitlab-rails runner -", stdin=change.format(outputs["initialRootPassword"]))
 
 
 def test_a29_a_rule_whose_description_has_an_apostrophe_is_refused():
@@ -438,8 +438,10 @@ def test_a35_a_registry_that_is_asked_for_its_images_health_has_none():
             "remote/run_registry.sh": [
                 (
                     '    curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/" && break\n',
-                    "    health=$(docker inspect --format '{{.State.Health.Status}}' registry)\n"
-                    '    [ "$health" = healthy ] && break\n',
+                    (
+                        "    health=$(docker inspect --format '{{.State.Health.Status}}' registry)\n"
+                        '    [ "$health" = healthy ] && break\n'
+                    ),
                 )
             ]
         },

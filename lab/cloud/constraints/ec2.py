@@ -53,7 +53,7 @@ CLIENT_TOKEN = ec2("Maximum 64 ASCII characters", matches(r"[\x20-\x7e]{1,64}"),
 TAG_KEY_LIMIT, TAG_VALUE_LIMIT = 128, 256  # characters
 
 
-def _tag_key(call: Call, parameter: Parameter) -> Refusal | None:
+def _tag_key(_: Call, parameter: Parameter) -> Refusal | None:
     if not parameter.value:
         complaint = "Tag key cannot be empty"
     elif len(parameter.value) > TAG_KEY_LIMIT:
@@ -240,7 +240,7 @@ PUBLIC_KEY = ec2(
 USER_DATA_LIMIT = 16384  # bytes, before base64
 
 
-def _user_data(call: Call, parameter: Parameter) -> Refusal | None:
+def _user_data(_: Call, parameter: Parameter) -> Refusal | None:
     try:
         raw = base64.b64decode(parameter.value, validate=True)
     except binascii.Error:

@@ -65,7 +65,7 @@ NAME_LIMIT = 32  # characters
 
 
 def _name(kind: str, action: str, says: str, *, reserved: str | None = None) -> Constraint:
-    def refusal(call: Call, parameter: Parameter) -> Refusal | None:
+    def refusal(_: Call, parameter: Parameter) -> Refusal | None:
         value = parameter.value
         if len(value) > NAME_LIMIT:
             complaint = f"cannot be longer than '{NAME_LIMIT}' characters"
@@ -178,8 +178,10 @@ OF_LOAD_BALANCERS: Attributes = {
     "access_logs.s3.prefix": ("The prefix for the location in the S3 bucket for the access logs.", matches(".*")),
     "deletion_protection.enabled": SWITCH,
     "dns_record.client_routing_policy": (
-        "The possible values are availability_zone_affinity with 100 percent zonal affinity, "
-        "partial_availability_zone_affinity with 85 percent zonal affinity, and any_availability_zone",
+        (
+            "The possible values are availability_zone_affinity with 100 percent zonal affinity, "
+            "partial_availability_zone_affinity with 85 percent zonal affinity, and any_availability_zone"
+        ),
         matches("availability_zone_affinity|partial_availability_zone_affinity|any_availability_zone"),
     ),
     "ipv6.deny_all_igw_traffic": ("It is set to false for internet-facing load balancers", matches("true|false")),
@@ -193,7 +195,7 @@ OF_LOAD_BALANCERS: Attributes = {
 def _attributes(kind: str, action: str, known: Attributes) -> Mapping[str, Constraint]:
     def value_refused(call: Call, parameter: Parameter) -> Refusal | None:
         key = call.beside(parameter, "Key") or ""
-        says, holds = known.get(key, ("", lambda value: True))  # the key is refused by itself
+        says, holds = known.get(key, ("", lambda _: True))  # the key is refused by itself
         if holds(parameter.value):
             return None
         return Refusal(VALIDATION_ERROR, f"{kind} attribute value '{parameter.value}' of '{key}' is not valid. {says}")

@@ -34,7 +34,7 @@ class Constraint:
 
 def no_constraint(looked_in: str) -> Constraint:
     """AWS documents no constraint; `looked_in` is where one would stand."""
-    return Constraint("", looked_in, lambda call, parameter: None)
+    return Constraint("", looked_in, lambda _call, _parameter: None)
 
 
 # --- what the models say ---------------------------------------------------------------------------------
@@ -64,11 +64,19 @@ def _complaint(kind: str, limits: dict[str, object], value: str) -> str | None:
         measured, what = int(value), "value"
     else:
         measured, what = len(value), "length"
+    return _out_of_range(limits, measured, what) or _out_of_form(limits, value)
+
+
+def _out_of_range(limits: dict[str, object], measured: int, what: str) -> str | None:
     lowest, highest = limits.get("min"), limits.get("max")
     if isinstance(lowest, int) and measured < lowest:
         return f"Member must have {what} greater than or equal to {lowest}"
     if isinstance(highest, int) and measured > highest:
         return f"Member must have {what} less than or equal to {highest}"
+    return None
+
+
+def _out_of_form(limits: dict[str, object], value: str) -> str | None:
     words, pattern = limits.get("enum"), limits.get("pattern")
     if isinstance(words, list) and value not in words:
         return f"Member must satisfy enum value set: [{', '.join(words)}]"
@@ -105,7 +113,7 @@ def ec2(
     usual form and what AWS documents.
     """
 
-    def refusal(call: Call, parameter: Parameter) -> Refusal | None:
+    def refusal(_: Call, parameter: Parameter) -> Refusal | None:
         if holds(parameter.value):
             return None
         text = message.replace("{value}", parameter.value) if message else f"{_invalid(parameter)} {says}"
