@@ -16,7 +16,7 @@ OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack outp
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: up preview preview-diff aws-preview aws-drift comment doctor test test-tools lint e2e e2e-faults faults-table \
-    hops-table down clean requirements
+    checks-table down clean requirements
 
 .PHONY: help
 help:  ## list these targets
@@ -40,7 +40,7 @@ aws-drift: $(INSTALLED)  ## fail, and say why, when the real STACK is not what t
 comment:  ## put the Markdown in IN on the pull or merge request that the environment names
 	@python3 .ci/comment.py $(IN)
 
-doctor: $(INSTALLED)  ## name the hop of STACK that is broken; STACK=lab is the lab's; DOCTOR=--quick leaves the pipeline out
+doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab is the lab's; DOCTOR=--quick leaves the pipeline out
 	@$(OUTPUTS) | $(PYTHON) doctor.py $(DOCTOR)
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
@@ -64,8 +64,8 @@ e2e: $(INSTALLED)  ## the life of a stack on the lab, from up to destroy
 e2e-faults: $(INSTALLED)  ## what takes long: every fault, every replacement, the lab killed
 	$(E2E) -m "long or end"
 
-hops-table: $(INSTALLED)  ## write the list of hops into docs/operations.md
-	$(PYTHON) -m tools.docs_tables hops
+checks-table: $(INSTALLED)  ## write the list of checks into docs/operations.md
+	$(PYTHON) -m tools.docs_tables checks
 
 faults-table: $(INSTALLED)  ## write what was measured into docs/operations.md
 	$(PYTHON) -m tools.docs_tables faults

@@ -2,7 +2,7 @@
 
 import pulumi
 
-from components.acceptance import Acceptance, inspection
+from components.acceptance import Acceptance
 from components.container_registry import ContainerRegistry
 from components.existing import check_existing
 from components.gitlab_runner import GitLabRunner
@@ -11,8 +11,8 @@ from components.load_balancer import LoadBalancer
 from components.machines import create_machines
 from components.network import Addresses, Network
 from components.security import SecurityGroupRules, SecurityGroups
+from configuration import acceptance_project
 from configuration.flows import Place, flows
-from configuration.hops import Stack
 from settings import Settings, SettingsError
 
 config = pulumi.Config()
@@ -27,7 +27,6 @@ for warning in settings.warnings:
     pulumi.log.warn(warning)
 
 runner_name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
-acceptance_project = "gitlab-stack/acceptance"
 
 network = Network("gitlab", settings)
 groups = SecurityGroups("gitlab", settings, vpc_id=network.vpc_id)
@@ -61,7 +60,7 @@ server = GitLabServer(
     public_host=public_host,
     registry_private_ip=addresses.private[Place.REGISTRY],
     runner_name=runner_name,
-    acceptance_project=acceptance_project,
+    acceptance_project=acceptance_project.PROJECT_PATH,
 )
 registry = ContainerRegistry(
     "registry",
@@ -80,29 +79,18 @@ runner = GitLabRunner(
     token=server.runner_token,
     after=[load_balancer],
 )
-stack = pulumi.Output.all(
-    external_url=external_url,
-    host=public_host,
-    balancer_address=addresses.public[Place.LOAD_BALANCER],
-    registry_private_address=addresses.private[Place.REGISTRY],
-    git_ssh_host_key=server.git_ssh_host_key,
-).apply(
-    lambda known: Stack(
-        web_port=settings.web_port,
-        registry_port=settings.registry_port,
-        runner_name=runner_name,
-        project=acceptance_project,
-        **known,
-    )
-)
-hosts = {role: machine.host for role, machine in machines.items()}
 acceptance = Acceptance(
     "acceptance",
     settings,
-    hosts=hosts,
-    stack=stack,
-    also_proves=[repr(rules.rules), repr(load_balancer.listeners), repr(settings.client_cidrs)],
-    after=[server.ready, registry.ready, runner.ready, load_balancer],
+    machines=machines,
+    addresses=addresses,
+    rules=rules,
+    load_balancer=load_balancer,
+    server=server,
+    external_url=external_url,
+    public_host=public_host,
+    runner_name=runner_name,
+    after=[registry.ready, runner.ready],
 )
 
 pulumi.export("externalUrl", external_url)
@@ -112,4 +100,4 @@ pulumi.export("privateAddresses", {place.value: ip for place, ip in addresses.pr
 pulumi.export("instanceIds", {role.value: machine.instance_id for role, machine in machines.items()})
 pulumi.export("initialRootPassword", server.initial_root_password)
 pulumi.export("acceptance", acceptance.result)
-pulumi.export("inspection", inspection(settings, stack=stack, hosts=hosts))
+pulumi.export("inspection", acceptance.inspection)

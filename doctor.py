@@ -1,12 +1,12 @@
-"""The doctor: walks the hops of configuration/hops.py on a stack as it is now, and names the one that is broken.
+"""The doctor: makes the checks of configuration/checks.py on a stack as it is now, and reports the first failed one.
 
     pulumi stack output --json --show-secrets --stack STACK | python doctor.py [--quick] [--json] [--within SECONDS]
 
-It needs the stack's outputs, an OpenSSH client and the way to port 22 of the machines. It looks from all machines at
-the same time, with the checks that end every `pulumi up`, and never while one of its steps is at work. Nothing is
-changed but what the acceptance's pipeline does in its own project; `--quick` leaves the pipeline out.
+It needs the stack's outputs, an OpenSSH client and access to port 22 of the machines. It checks from all machines at
+the same time, with the checks that end every `pulumi up`, and never while one of its steps runs. It changes nothing
+except what the acceptance's pipeline does in its own project; `--quick` leaves the pipeline out.
 
-Exit status: 0 well, 1 a hop is broken, 2 could not look at all hops, whatever the reason.
+Exit status: 0 all checks passed, 1 a check failed, 2 not every check could be made, whatever the reason.
 """
 
 import argparse
@@ -24,69 +24,73 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configuration import acceptance_project, hops
+from configuration import acceptance_project, checks, report
+from configuration.checks import CHECKS, NEEDS_A_TOKEN, Check, Endpoints
 from configuration.flows import MACHINES, Place
-from configuration.remote_step import look_command, payload_line, program, script, step_input
+from configuration.remote_step import PROGRAMS, payload_line, read_only_command, script, step_input
+from configuration.zipapp import build_zipapp
 
-WELL, BROKEN, CANNOT_LOOK = 0, 1, 2
+PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
 
-WITHIN = 180  # seconds for everything: GitLab's console takes up to 45, the pipeline's two jobs about as long
-QUICK = 20  # seconds for everything but the pipeline
-PATIENCE = 13  # seconds for one hop: the balancer checks every ten
-DIALLING = 8  # seconds
-CLEARING = 5  # seconds that are left to whoever looks, to revoke a token and to say what was seen
-LOCKED = 75  # exit status of look_command when a step is at work
+TIME_LIMIT = 180  # seconds for everything: GitLab's console takes up to 45, the pipeline's two jobs about as long
+QUICK_TIME_LIMIT = 20  # seconds for everything but the pipeline
+PATIENCE = 13  # seconds for one check: the load balancer makes its own every ten
+CONNECT_TIMEOUT = 8  # seconds
+CLEANUP = 5  # seconds that are left to the machines, to revoke a token and to report
+LOCKED = 75  # exit status of read_only_command when a step of an up runs
 NO_CONNECTION = 255  # exit status of ssh
 
+POSITION = {check.id: position for position, check in enumerate(CHECKS)}
 
 Process = subprocess.Popen[str]
 
 
-class CannotLook(Exception):
-    """Nothing can be said about the stack; the text says why."""
+class CheckError(Exception):
+    """The checks could not be made; the text says why."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen of one hop. `state` is ok, broken, unseen or off; `seconds` only where it was looked at."""
+    """The outcome of one check. `state` is ok, broken, unseen or off; `seconds` only where it was made."""
 
-    hop: hops.Hop
+    check: Check
     state: str
     seconds: float | None = None
     detail: str = ""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look has brought: JSON lines of `programs/hops.py`, exit status, and what else was said."""
+class StepResult:
+    """What one step has brought: JSON lines of programs/acceptance_checks, exit status, and standard error."""
 
     lines: list[dict[str, Any]]
     status: int
-    said: str
+    stderr: str
 
     @property
     def found(self) -> dict[str, dict[str, Any]]:
-        """The last word on each hop."""
-        return {line["hop"]: line for line in self.lines if "hop" in line and line["state"] != "left"}
+        """The last line about each check that was decided."""
+        return {line["check"]: line for line in self.lines if "check" in line and line["state"] != "deferred"}
 
     @property
-    def left(self) -> dict[str, str]:
-        """Hops that a later one decides, and why."""
-        return {line["hop"]: line["detail"] for line in self.lines if line.get("state") == "left"}
+    def deferred(self) -> dict[str, str]:
+        """Checks that a later one decides, and why."""
+        return {line["check"]: line["detail"] for line in self.lines if line.get("state") == "deferred"}
 
     @property
     def facts(self) -> dict[str, Any]:
+        """What the registry's machine reports beside checks."""
         return {key: value for line in self.lines for key, value in line.get("facts", {}).items()}
 
     @property
-    def why_not(self) -> str:
-        """Why there is no word on a hop."""
-        told = [line["unseen"] for line in self.lines if "unseen" in line]
-        return (told or self.said.splitlines()[-1:] or ["no answer in time"])[-1]
+    def error(self) -> str:
+        """Why there is no result of a check."""
+        errors = [line["error"] for line in self.lines if "error" in line]
+        return (errors or self.stderr.splitlines()[-1:] or ["no answer in time"])[-1]
 
 
 class Machines:
-    """The stack's machines by SSH, each held to the host key that was seen at its first contact."""
+    """The stack's machines over SSH, each held to the host key of its first contact."""
 
     def __init__(self, inspection: Mapping[str, Any], folder: Path, deadline: float) -> None:
         self._machines = inspection["machines"]
@@ -100,21 +104,22 @@ class Machines:
         self._known_hosts.write_text("".join(lines))
 
     def address(self, place: Place) -> str:
+        """Where the machine answers."""
         return str(self._machines[place]["address"])
 
     def time_left(self) -> float:
         """Seconds."""
         return self._deadline - time.monotonic()
 
-    def look(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str] = ()) -> Look:
+    def run(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str | bytes] = ()) -> StepResult:
         """Run a step that changes nothing, to its end."""
         return self.finish(self.start(place, step, arguments, payload))
 
-    def start(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str]) -> Process:
-        """Begin such a step; it can be told more."""
+    def start(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str | bytes]) -> Process:
+        """Start such a step; more can be sent to it."""
         options = {
             "BatchMode": "yes",
-            "ConnectTimeout": DIALLING,
+            "ConnectTimeout": CONNECT_TIMEOUT,
             "GlobalKnownHostsFile": "/dev/null",
             "IdentitiesOnly": "yes",
             "LogLevel": "ERROR",
@@ -125,229 +130,266 @@ class Machines:
         }
         command = ["ssh", "-F", "none", "-i", str(self._key)]
         command += [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
-        command += [f"{self._user}@{self.address(place)}", look_command(step, max(1, int(self.time_left())), arguments)]
+        remote = read_only_command(step, max(1, int(self.time_left())), arguments)
+        command += [f"{self._user}@{self.address(place)}", remote]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-        tell(process, step_input(script(f"{step}.sh"), payload))
+        send(process, step_input(script(f"{step}.sh"), payload))
         return process
 
-    def finish(self, process: Process) -> Look:
+    def finish(self, process: Process) -> StepResult:
         """Wait for a step's end, or until there is no time left."""
         try:
-            out, said = process.communicate(timeout=max(0.1, self.time_left()))
+            out, stderr = process.communicate(timeout=max(0.1, self.time_left()))
             status = process.returncode
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, _ = process.communicate()
-            status, said = CANNOT_LOOK, "no answer in time"
-        return Look([json.loads(line) for line in out.splitlines() if line.startswith("{")], status, said.strip())
+            status, stderr = COULD_NOT_CHECK, "no answer in time"
+        lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        return StepResult(lines, status, stderr.strip())
 
 
-def tell(process: Process, text: str) -> None:
-    """Give a step more to read, unless it has ended."""
+def send(process: Process, text: str) -> None:
+    """Send more to a step's standard input, unless it has ended."""
     assert process.stdin
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(text)
         process.stdin.flush()
 
 
-def examine(inspection: Mapping[str, Any], machines: Machines, *, quick: bool = False) -> list[Finding]:
-    """Look at every hop, as far as there is a way to it; a quick look does without the pipeline."""
-    stack = hops.Stack(**inspection["stack"])
-    within = machines.time_left() - CLEARING
-    pipeline = None
-    image = inspection["acceptanceImage"]
-    left_out = "" if image else "acceptancePipeline is false"
-    if quick:
-        left_out = "needs the pipeline, which --quick leaves out"
-    if not left_out:
-        files, console = acceptance_project.files(image), script("acceptance_token.rb")
-        task = hops.task(stack, hops.seen_by_pipeline(), within=within, files=files, console=console)
-        # At once, since GitLab's console takes long; it starts nothing before it is told to.
-        pipeline = machines.start(Place.SERVER, "walk_hops", ["pipeline"], [program("hops.py"), task])
+class Examination:
+    """The checks of one stack, as far as its machines can be reached; a quick one leaves the pipeline out."""
 
-    def look(place: Place) -> Look:
-        task = hops.task(stack, hops.seen_from(place), patience=PATIENCE, within=within)
-        return machines.look(place, "walk_hops", [place], [program("hops.py"), task])
+    def __init__(self, inspection: Mapping[str, Any], machines: Machines, *, quick: bool) -> None:
+        self._endpoints = Endpoints(**inspection["stack"])
+        self._image = inspection["acceptanceImage"]
+        self._machines = machines
+        self._within = machines.time_left() - CLEANUP
+        # Short, since a machine that does not answer reads nothing: what is sent first has to fit into a pipe.
+        self._program = build_zipapp(PROGRAMS / "acceptance_checks", compressed=True)
+        self._without_pipeline = "" if self._image else "acceptancePipeline is false"
+        if quick:
+            self._without_pipeline = "needs the pipeline, which --quick leaves out"
+        self._found: dict[str, Mapping[str, Any]] = {}
+        self._errors: dict[str, str] = {}
 
-    with ThreadPoolExecutor() as pool:
-        looks = dict(zip(MACHINES, pool.map(look, MACHINES), strict=True))
-    found = {hop: line for each in looks.values() for hop, line in each.found.items()}
-    why_not = {hop.id: looks[hop.view].why_not for hop in hops.HOPS}
-    why_not |= {hop: why for each in looks.values() for hop, why in each.left.items()}
-    if pipeline:
-        unwell = [hop.id for hop in hops.HOPS if hop.id not in hops.NEEDS_A_TOKEN and not _is_well(found.get(hop.id))]
-        if all(BEFORE[hop] > BEFORE["accepted"] for hop in unwell):
-            go = {"facts": looks[Place.REGISTRY].facts, "pipeline": not unwell}
-            tell(pipeline, payload_line(json.dumps(go)))
-        with_token = machines.finish(pipeline)
-        found |= with_token.found
-        why_not |= dict.fromkeys(hops.NEEDS_A_TOKEN, with_token.why_not)
-        if _is_well(found.get("pull")):
-            at_disk = machines.look(Place.REGISTRY, "find_image", found["push"]["detail"].split("@"))
-            found |= at_disk.found
-            why_not["volume"] = at_disk.why_not
-            if at_disk.status == BROKEN:
-                found["volume"] = {"state": "broken", "seconds": None, "detail": at_disk.why_not}
-    unreachable = {place: trouble for place, each in looks.items() if (trouble := _unreachable(machines, place, each))}
-    return judge(found, why_not, unreachable, left_out=left_out)
+    def findings(self) -> list[Finding]:
+        """Make the checks and return a finding for every one of the list."""
+        # At once, since GitLab's console takes long; it starts nothing before it is sent the start message.
+        pipeline = None if self._without_pipeline else self._prepare_pipeline()
+        with ThreadPoolExecutor() as pool:
+            results = dict(zip(MACHINES, pool.map(self._check_from, MACHINES), strict=True))
+        self._errors = {check.id: results[check.place].error for check in CHECKS}
+        for result in results.values():
+            self._found |= result.found
+            self._errors |= result.deferred
+        if pipeline:
+            self._run_pipeline(pipeline, results[Place.REGISTRY].facts)
+        unreachable = {
+            place: reason
+            for place, result in results.items()
+            if (reason := _unreachable(self._machines, place, result))
+        }
+        return judge(self._found, self._errors, unreachable, without_pipeline=self._without_pipeline)
 
+    def _check_from(self, place: Place) -> StepResult:
+        selected = checks.checks_from(place)
+        task = report.task(self._endpoints, selected, patience=PATIENCE, more={"within": self._within})
+        return self._machines.run(place, "run_checks", [place], [self._program, task])
 
-BEFORE = {hop.id: position for position, hop in enumerate(hops.HOPS)}
+    def _prepare_pipeline(self) -> Process:
+        files, console = acceptance_project.files(self._image), script("acceptance_token.rb")
+        more = {"within": self._within, "files": files, "console": console}
+        task = report.task(self._endpoints, checks.checks_by_pipeline(), more=more)
+        return self._machines.start(Place.SERVER, "run_checks", ["pipeline"], [self._program, task])
 
+    def _run_pipeline(self, pipeline: Process, facts: Mapping[str, Any]) -> None:
+        missing = [check.id for check in CHECKS if check.id not in NEEDS_A_TOKEN and not self._passed(check.id)]
+        if all(POSITION[check] > POSITION["accepted"] for check in missing):
+            send(pipeline, payload_line(json.dumps({"facts": facts, "pipeline": not missing})))
+        result = self._machines.finish(pipeline)
+        self._found |= result.found
+        self._errors |= dict.fromkeys(NEEDS_A_TOKEN, result.error)
+        if self._passed("pull"):
+            self._find_image(self._found["push"]["detail"].split("@"))
 
-def _is_well(line: Mapping[str, Any] | None) -> bool:
-    return line is not None and line["state"] == "ok"
+    def _find_image(self, image: Sequence[str]) -> None:
+        result = self._machines.run(Place.REGISTRY, "find_image", image)
+        self._found |= result.found
+        self._errors["volume"] = result.error
+        if result.status == BROKEN:
+            self._found["volume"] = {"state": "broken", "seconds": None, "detail": result.error}
+
+    def _passed(self, check: str) -> bool:
+        return check in self._found and self._found[check]["state"] == "ok"
 
 
 @dataclass(frozen=True)
 class Unreachable:
-    """A machine that could not be looked from. `silent`: nothing answers there at all."""
+    """A machine that no check could be made from. `silent`: nothing answers there at all."""
 
     why: str
     silent: bool
 
 
-def _unreachable(machines: Machines, place: Place, look: Look) -> Unreachable | None:
+def _unreachable(machines: Machines, place: Place, result: StepResult) -> Unreachable | None:
     where = f"the {place} machine at {machines.address(place)}"
-    if look.status == LOCKED:
+    if result.status == LOCKED:
         return Unreachable(f"a step of pulumi up is at work on {where}: wait until it has ended", False)
-    if look.status != NO_CONNECTION:
+    if result.status != NO_CONNECTION:
         return None
-    if "Host key verification failed" in look.said:
+    if "Host key verification failed" in result.stderr:
         return Unreachable(f"{where} shows another host key than at its first contact; nothing was sent to it", False)
-    if "Permission denied" in look.said:
-        return Unreachable(f"{where} does not let the key of the stack's settings in", False)
-    return Unreachable(f"{where} does not answer by SSH ({look.why_not})", True)
+    if "Permission denied" in result.stderr:
+        return Unreachable(f"{where} does not accept the key of the stack's settings", False)
+    return Unreachable(f"{where} does not answer by SSH ({result.error})", True)
 
 
 def judge(
     found: Mapping[str, Mapping[str, Any]],
-    why_not: Mapping[str, str],
+    errors: Mapping[str, str],
     unreachable: Mapping[Place, Unreachable],
     *,
-    left_out: str,
+    without_pipeline: str,
 ) -> list[Finding]:
-    """A finding for every hop. A machine that is silent breaks the hop it stands for, unless none answers: then it is
-    the way to them that is missing. `left_out` says why no pipeline was to run; empty when one was.
+    """A finding for every check. A silent machine fails the check that stands for it, unless none answers: then it is
+    the access to them that is missing. `without_pipeline` says why no pipeline was to run; empty when one was.
     """
-    silent = {hops.ABOUT[place]: each.why for place, each in unreachable.items() if each.silent}
+    silent = {checks.CHECK_OF_SILENT_MACHINE[place]: each.why for place, each in unreachable.items() if each.silent}
     if len(silent) == len(MACHINES):
         silent = {}
     findings: list[Finding] = []
-    broken: str | None = None
-    for hop in hops.HOPS:
-        line = found.get(hop.id)
-        if hop.id in silent:
-            finding = Finding(hop, "broken", detail=f"{silent[hop.id][0].upper()}{silent[hop.id][1:]}.")
+    failed: str | None = None
+    for check in CHECKS:
+        line = found.get(check.id)
+        if check.id in silent:
+            finding = Finding(check, "broken", detail=f"{silent[check.id][0].upper()}{silent[check.id][1:]}.")
         elif line is not None:
-            finding = Finding(hop, line["state"], line["seconds"], line["detail"])
-        elif hop.id in hops.NEEDS_A_TOKEN and left_out:
-            finding = Finding(hop, "off", detail=left_out)
-        elif broken:
-            finding = Finding(hop, "unseen", detail=f"not looked at because this is broken: {broken}")
+            finding = Finding(check, line["state"], line["seconds"], line["detail"])
+        elif check.id in NEEDS_A_TOKEN and without_pipeline:
+            finding = Finding(check, "off", detail=without_pipeline)
+        elif failed:
+            finding = Finding(check, "unseen", detail=f"not checked because this failed: {failed}")
         else:
-            machine = Place.SERVER if hop.id in hops.NEEDS_A_TOKEN else hop.view
-            why = unreachable[machine].why if machine in unreachable else why_not[hop.id]
-            finding = Finding(hop, "unseen", detail=f"not looked at: {why}")
-        if finding.state == "broken" and broken is None:
-            broken = hop.title
+            finding = Finding(check, "unseen", detail=f"not checked: {_why_unknown(check, errors, unreachable)}")
+        if finding.state == "broken" and failed is None:
+            failed = check.title
         findings.append(finding)
     return findings
 
 
+def _why_unknown(check: Check, errors: Mapping[str, str], unreachable: Mapping[Place, Unreachable]) -> str:
+    machine = Place.SERVER if check.id in NEEDS_A_TOKEN else check.place
+    return unreachable[machine].why if machine in unreachable else errors[check.id]
+
+
 def status_of(findings: Sequence[Finding]) -> int:
-    """The exit status. Raises nothing: what was not looked at is never well."""
+    """The exit status: never PASSED when a check was not made."""
     states = {finding.state for finding in findings}
-    return BROKEN if "broken" in states else CANNOT_LOOK if "unseen" in states else WELL
+    return BROKEN if "broken" in states else COULD_NOT_CHECK if "unseen" in states else PASSED
+
+
+def first_failed(findings: Sequence[Finding]) -> Finding | None:
+    """The first check that failed, if one did."""
+    return next((finding for finding in findings if finding.state == "broken"), None)
 
 
 def as_text(findings: Sequence[Finding], seconds: float) -> str:
-    """What a person reads: every hop, then the one that is broken and what to do."""
-    signs = {"ok": "✓", "broken": "✗", "unseen": "?", "off": "–"}
-    width = max(len(finding.hop.title) for finding in findings)
+    """What a person reads: every check, then the first that failed and what to do."""
+    signs = {"ok": "✓", "broken": "✗", "unseen": "?", "off": "–"}  # noqa: RUF001, an en dash
+    width = max(len(finding.check.title) for finding in findings)
     lines = []
     for finding in findings:
-        if finding.state == "ok":
-            note = f"{finding.seconds:6.2f} s"
-        else:
-            note = finding.state if finding.state == "broken" else finding.detail
-        lines.append(f"{signs[finding.state]} {finding.hop.title:<{width}}  {note}")
-    lines.append("")
-    broken = next((finding for finding in findings if finding.state == "broken"), None)
-    if broken:
-        lines.append(f"Broken: {broken.hop.title}. {broken.hop.broken} {broken.detail}")
-        lines.append(f"What to do: {broken.hop.remedy}")
-    elif status_of(findings) == CANNOT_LOOK:
-        lines.append("Nothing is known to be broken, but not every hop could be looked at.")
-    elif any(finding.state == "off" for finding in findings):
-        lines.append("Every hop that was looked at is well.")
-    else:
-        lines.append("Every hop is well.")
-    lines.append(f"{seconds:.0f} s")
-    return "\n".join(lines)
+        notes = {"ok": f"{finding.seconds or 0.0:6.2f} s", "broken": "failed"}
+        note = notes.get(finding.state, finding.detail)
+        lines.append(f"{signs[finding.state]} {finding.check.title:<{width}}  {note}")
+    return "\n".join([*lines, "", *_conclusion(findings), f"{seconds:.0f} s"])
+
+
+def _conclusion(findings: Sequence[Finding]) -> list[str]:
+    failed = first_failed(findings)
+    if failed:
+        check = failed.check
+        return [f"Failed: {check.title}. {check.failure} {failed.detail}", f"What to do: {check.remedy}"]
+    if status_of(findings) == COULD_NOT_CHECK:
+        return ["No check failed, but not every check could be made."]
+    if any(finding.state == "off" for finding in findings):
+        return ["All checks that were made passed."]
+    return ["All checks passed."]
 
 
 def as_json(findings: Sequence[Finding], seconds: float) -> str:
     """The same for programs."""
-    verdict = {WELL: "well", BROKEN: "broken", CANNOT_LOOK: "could not look"}[status_of(findings)]
-    broken = next((finding for finding in findings if finding.state == "broken"), None)
+    verdict = {PASSED: "well", BROKEN: "broken", COULD_NOT_CHECK: "could not look"}[status_of(findings)]
+    failed = first_failed(findings)
+    listed = [
+        {
+            **_id_of(finding.check),
+            "title": finding.check.title,
+            "state": finding.state,
+            "seconds": finding.seconds,
+            "detail": finding.detail,
+        }
+        for finding in findings
+    ]
     document = {
         "verdict": verdict,
-        "broken": broken and {"hop": broken.hop.id, "message": broken.hop.broken, "remedy": broken.hop.remedy},
-        "hops": [
-            {
-                "hop": finding.hop.id,
-                "title": finding.hop.title,
-                "state": finding.state,
-                "seconds": finding.seconds,
-                "detail": finding.detail,
-            }
-            for finding in findings
-        ],
+        "broken": failed and {**_id_of(failed.check), "message": failed.check.failure, "remedy": failed.check.remedy},
+        "checks": listed,
+        "hops": listed,
         "seconds": round(seconds, 1),
     }
     return json.dumps(document, indent=2)
 
 
+def _id_of(check: Check) -> dict[str, str]:
+    # `hop` and `hops` are the former names of `check` and `checks`, deprecated: they go with the next minor version.
+    return {"check": check.id, "hop": check.id}
+
+
 def read_outputs(text: str) -> dict[str, Any]:
-    """The stack's output `inspection`. Raises CannotLook when it is not in the text."""
+    """The stack's output `inspection`. Raises CheckError when it is not in the text."""
     try:
         inspection = json.loads(text)["inspection"]
         if isinstance(inspection, dict):
             return inspection
     except (ValueError, KeyError, TypeError):
-        raise CannotLook(
-            "no stack output `inspection` on standard input. It is there after the first `up` that went through: "
+        raise CheckError(
+            "no stack output `inspection` on standard input. It is there after the first `up` that succeeded: "
             "pulumi stack output --json --show-secrets --stack STACK"
         ) from None
-    raise CannotLook("the stack's output `inspection` is hidden: add --show-secrets")
+    raise CheckError("the stack's output `inspection` is hidden: add --show-secrets")
 
 
 def main() -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Names the hop of a stack that is broken.")
+    parser = argparse.ArgumentParser(description="Reports the first failing check of a stack.")
     parser.add_argument("--quick", action="store_true", help="without the pipeline")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument(
-        "--within", type=int, metavar="SECONDS", help=f"for everything; default {WITHIN}, with --quick {QUICK}"
+        "--within",
+        type=int,
+        metavar="SECONDS",
+        help=f"for everything; default {TIME_LIMIT}, with --quick {QUICK_TIME_LIMIT}",
     )
     arguments = parser.parse_args()
     started = time.monotonic()
-    deadline = started + (arguments.within or (QUICK if arguments.quick else WITHIN))
+    deadline = started + (arguments.within or (QUICK_TIME_LIMIT if arguments.quick else TIME_LIMIT))
     try:
         inspection = read_outputs(sys.stdin.read())
         with tempfile.TemporaryDirectory() as folder:
-            findings = examine(inspection, Machines(inspection, Path(folder), deadline), quick=arguments.quick)
-    except CannotLook as reason:
+            machines = Machines(inspection, Path(folder), deadline)
+            findings = Examination(inspection, machines, quick=arguments.quick).findings()
+    except CheckError as reason:
         print(f"doctor: {reason}", file=sys.stderr)
-        return CANNOT_LOOK
+        return COULD_NOT_CHECK
     except FileNotFoundError as missing:
         print(f"doctor: {missing.filename} is not installed", file=sys.stderr)
-        return CANNOT_LOOK
-    except Exception as error:  # Python's own exit status would be 1, which says that the stack is broken
-        print(f"doctor: could not look: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
-        return CANNOT_LOOK
+        return COULD_NOT_CHECK
+    except Exception as error:  # noqa: BLE001, Python's own exit status, 1, is that of a failed check
+        print(f"doctor: could not check: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return COULD_NOT_CHECK
     print((as_json if arguments.json else as_text)(findings, time.monotonic() - started))
     return status_of(findings)
 

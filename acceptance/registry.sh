@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The registry's own HTTP, for jobs without Docker and without privileges. Read by push.sh and pull.sh.
-# Each hop ends with a line: hop NAME ok SECONDS [NOTE], or: hop NAME broken WHY.
+# Each check ends with a line: check NAME ok SECONDS [NOTE], or: check NAME broken WHY.
 set -eu
 
 # shellcheck disable=SC2034
@@ -9,14 +9,14 @@ address=${CI_SERVER_URL%%:*}://$CI_REGISTRY
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-begin() { # NAME: a hop begins
-    hop=$1
+begin() { # NAME: a check begins
+    check=$1
     begun=$(now)
 }
 
-end() { # [NOTE]: the hop is well
+end() { # [NOTE]: the check passed
     took=$(($(now) - begun))
-    echo "hop $hop ok $((took / 100)).$(printf %02d $((took % 100)))${1:+ $1}"
+    echo "check $check ok $((took / 100)).$(printf %02d $((took % 100)))${1:+ $1}"
 }
 
 now() { # hundredths of a second
@@ -24,7 +24,7 @@ now() { # hundredths of a second
 }
 
 broken() { # WHY
-    echo "hop $hop broken $1"
+    echo "check $check broken $1"
     exit 1
 }
 

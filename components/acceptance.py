@@ -1,4 +1,4 @@
-"""The proof that ends every `up` which changed something: every hop is walked, and a pipeline pushes and pulls."""
+"""The acceptance: the checks that end every `up` which changed something, the last of them by a pipeline."""
 
 import dataclasses
 import hashlib
@@ -8,33 +8,25 @@ from typing import Any
 
 import pulumi
 
+from components.gitlab_server import GitLabServer
+from components.load_balancer import LoadBalancer
+from components.network import Addresses
 from components.remote_host import LOGIN_USER, RemoteHost, Step
-from configuration import acceptance_project, hops
+from components.security import SecurityGroupRules
+from components.virtual_machine import VirtualMachine
+from configuration import acceptance_project, checks, report
+from configuration.checks import Check, Endpoints
 from configuration.flows import Place
-from configuration.remote_step import program, script
+from configuration.remote_step import PROGRAMS, script
+from configuration.zipapp import build_zipapp
 from settings import Settings
 
 
-def inspection(
-    settings: Settings, *, stack: pulumi.Output[hops.Stack], hosts: Mapping[Place, RemoteHost]
-) -> pulumi.Output[dict[str, Any]]:
-    """What the doctor needs to walk the same hops at any time: a secret, since it lets in."""
-    return pulumi.Output.secret(
-        {
-            "stack": stack.apply(dataclasses.asdict),
-            "user": LOGIN_USER,
-            "privateKey": settings.ssh_private_key,
-            "machines": {role.value: host.way_in for role, host in hosts.items()},
-            "acceptanceImage": settings.acceptance_image if settings.acceptance_pipeline else None,
-        }
-    )
-
-
 class Acceptance(pulumi.ComponentResource):
-    """Uses the stack as its users will, and fails the `up` with the hop that is broken.
+    """Uses the stack as its users will, and fails the `up` with the check that failed.
 
-    It looks from one machine after the other, and from each along the list of configuration/hops.py. It is repeated
-    when anything it proves has changed: a machine, something a machine was told, or `also_proves`.
+    The checks of configuration/checks.py are made from one machine after the other. They are repeated when anything
+    they cover has changed: a machine, the input of a step, the rules, the listeners or the clients' networks.
     """
 
     def __init__(
@@ -42,73 +34,121 @@ class Acceptance(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         *,
-        hosts: Mapping[Place, RemoteHost],
-        stack: pulumi.Output[hops.Stack],
-        also_proves: Sequence[pulumi.Input[str]],
+        machines: Mapping[Place, VirtualMachine],
+        addresses: Addresses,
+        rules: SecurityGroupRules,
+        load_balancer: LoadBalancer,
+        server: GitLabServer,
+        external_url: pulumi.Output[str],
+        public_host: pulumi.Output[str],
+        runner_name: str,
         after: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gitlab:acceptance:Acceptance", name, None, opts)
-        self._hosts = hosts
-        self._stack = stack
-        # Its own text as well: what has changed in one step proves something only after those before it.
-        texts = [program("hops.py"), *map(script, ("walk_hops.sh", "acceptance_token.rb", "find_image.sh"))]
-        own_text = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        self._triggers = [*(host.fingerprint for host in hosts.values()), *also_proves, own_text]
+        self._hosts = {role: machine.host for role, machine in machines.items()}
+        self._endpoints = pulumi.Output.all(
+            external_url=external_url,
+            host=public_host,
+            balancer_address=addresses.public[Place.LOAD_BALANCER],
+            registry_private_address=addresses.private[Place.REGISTRY],
+            git_ssh_host_key=server.git_ssh_host_key,
+        ).apply(
+            lambda known: Endpoints(
+                web_port=settings.web_port,
+                registry_port=settings.registry_port,
+                runner_name=runner_name,
+                project=acceptance_project.PROJECT_PATH,
+                **known,
+            )
+        )
+        self._program = build_zipapp(PROGRAMS / "acceptance_checks")
+        self._triggers: list[pulumi.Input[str]] = [
+            *(host.fingerprint for host in self._hosts.values()),
+            *map(repr, (rules.rules, load_balancer.listeners, settings.client_cidrs)),
+            self._own_text(),
+        ]
 
-        from_server = self._look(Place.SERVER, after=after)
-        from_runner = self._look(Place.RUNNER, follows=from_server)
-        reports = [from_server.result, from_runner.result]
+        from_server = self._check_from(Place.SERVER, after=[server.ready, load_balancer, *after])
+        from_runner = self._check_from(Place.RUNNER, follows=from_server)
+        steps = [from_server, from_runner]
         if settings.acceptance_pipeline:
-            at_registry = self._look(Place.REGISTRY, follows=from_runner)
+            at_registry = self._check_from(Place.REGISTRY, follows=from_runner)
             pipeline = self._run_pipeline(settings, follows=at_registry)
-            reports += [pipeline.result, self._find_image(pipeline).result]
-        self.result = pulumi.Output.all(*reports).apply(hops.walked)
+            steps += [pipeline, self._find_image(pipeline)]
+        self.result = pulumi.Output.all(*(step.result for step in steps)).apply(report.results)
+        """Every check that passed, with its seconds."""
+        self.inspection = _inspection(settings, self._endpoints, self._hosts)
+        """What the doctor needs to make the same checks at any time: a secret, since it gives access."""
         self.register_outputs({"result": self.result})
 
-    def _look(self, view: Place, *, follows: Step | None = None, after: Sequence[pulumi.Resource] = ()) -> Step:
-        task = self._stack.apply(lambda stack: hops.task(stack, hops.seen_from(view)))
-        return self._walk(view, view.value, [task], follows=follows, after=after)
+    def _own_text(self) -> str:
+        # What one changed step finds holds only after the steps before it: so a change of one part repeats all.
+        scripts = [script(name) for name in ("run_checks.sh", "acceptance_token.rb", "find_image.sh")]
+        return hashlib.sha256(self._program + "\0".join(scripts).encode()).hexdigest()
+
+    def _check_from(self, place: Place, *, follows: Step | None = None, after: Sequence[pulumi.Resource] = ()) -> Step:
+        task = self._task(checks.checks_from(place))
+        return self._run_checks(place, place.value, [task], follows=follows, after=after)
 
     def _run_pipeline(self, settings: Settings, *, follows: Step) -> Step:
-        files = acceptance_project.files(settings.acceptance_image)
-        console = script("acceptance_token.rb")
-        task = self._stack.apply(lambda stack: hops.task(stack, hops.seen_by_pipeline(), console=console, files=files))
-        go = follows.result.apply(lambda report: json.dumps({"facts": hops.facts(report)}))
-        return self._walk(Place.SERVER, "pipeline", [task, go], follows=follows, name="run_pipeline")
+        task = self._task(
+            checks.checks_by_pipeline(),
+            {"console": script("acceptance_token.rb"), "files": acceptance_project.files(settings.acceptance_image)},
+        )
+        start = follows.result.apply(lambda printed: json.dumps({"facts": report.facts(printed)}))
+        return self._run_checks(Place.SERVER, "pipeline", [task, start], follows=follows, name="run_pipeline")
+
+    def _task(self, selected: Sequence[Check], more: Mapping[str, object] | None = None) -> pulumi.Output[str]:
+        return self._endpoints.apply(lambda endpoints: report.task(endpoints, selected, show_progress=True, more=more))
 
     def _find_image(self, pipeline: Step) -> Step:
         return self._hosts[Place.REGISTRY].run(
             "find_image",
             arguments=[
-                pipeline.result.apply(lambda report: hops.pushed_image(report).name),
-                pipeline.result.apply(lambda report: hops.pushed_image(report).digest),
+                pipeline.result.apply(lambda printed: report.pushed_image(printed).name),
+                pipeline.result.apply(lambda printed: report.pushed_image(printed).digest),
             ],
             triggers=[*self._triggers, pipeline.result],
             limit=300,
-            only_looks=True,
+            read_only=True,
             parent=self,
         )
 
-    def _walk(
+    def _run_checks(
         self,
         machine: Place,
-        view: str,
-        lines: Sequence[pulumi.Input[str]],
+        group: str,
+        messages: Sequence[pulumi.Input[str]],
         *,
         follows: Step | None,
         after: Sequence[pulumi.Resource] = (),
-        name: str = "walk_hops",
+        name: str | None = None,
     ) -> Step:
         return self._hosts[machine].run(
-            "walk_hops",
+            "run_checks",
             name=name,
-            arguments=[view],
-            payload=[program("hops.py"), *lines],
+            former_name=None if name else "walk_hops",
+            arguments=[group],
+            payload=[self._program, *messages],
             after=[follows.command] if follows else after,
-            # Who repeats a step repeats what follows it.
+            # Re-running a step re-runs all later ones.
             triggers=[*self._triggers, *([follows.result] if follows else [])],
             shows_progress=True,
-            only_looks=True,
+            read_only=True,
             parent=self,
         )
+
+
+def _inspection(
+    settings: Settings, endpoints: pulumi.Output[Endpoints], hosts: Mapping[Place, RemoteHost]
+) -> pulumi.Output[dict[str, Any]]:
+    return pulumi.Output.secret(
+        {
+            "stack": endpoints.apply(dataclasses.asdict),  # the key has an older name, which stacks have in their state
+            "user": LOGIN_USER,
+            "privateKey": settings.ssh_private_key,
+            "machines": {role.value: host.ssh_access for role, host in hosts.items()},
+            "acceptanceImage": settings.acceptance_image if settings.acceptance_pipeline else None,
+        }
+    )

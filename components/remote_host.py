@@ -1,4 +1,4 @@
-"""A machine that is told what to do over SSH: the only maker of remote commands."""
+"""A machine on which steps run over SSH: the only maker of remote commands."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class RemoteHost:
     """Runs the steps of one machine: after its first boot, one at a time, against the host key seen at first contact.
 
     Every step is repeated when its text, arguments or payload change, and on a new machine; none is undone when the
-    machine goes. Secrets travel on standard input only, and nothing of a step is shown while it runs but what it means
-    to say.
+    machine goes. Secrets travel on standard input only, and while a step runs, only what it writes to file descriptor 4
+    is shown.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RemoteHost:
         self._instance_id = instance.id
         self._private_key = pulumi.Output.secret(private_key)
         self._refusal = _refusal(role, pulumi.Output.from_input(address), public_key)
-        self._told: list[pulumi.Output[str]] = [instance.id, instance.instance_type]
+        self._inputs: list[pulumi.Output[str]] = [instance.id, instance.instance_type]
         self._host_key: pulumi.Output[str] | None = None
         self._first_contact = self._command(
             "first-contact",
@@ -55,8 +55,8 @@ class RemoteHost:
             secret_result=False,
         )
         self._host_key = pulumi.Output.unsecret(self._first_contact.stdout)
-        self.way_in = {"address": address, "hostKey": self._host_key}
-        """Where and as whom the machine answers; with the login user and the private key one gets in."""
+        self.ssh_access = {"address": address, "hostKey": self._host_key}
+        """Where the machine answers and its host key; the login user and the private key complete it."""
 
     def run(
         self,
@@ -70,21 +70,23 @@ class RemoteHost:
         secret_result: bool = False,
         shows_progress: bool = False,
         limit: int = STEP_LIMIT,
-        only_looks: bool = False,
+        read_only: bool = False,
         name: str | None = None,
+        former_name: str | None = None,
     ) -> "Step":
         """Run remote/<step>.sh with `arguments`, each part of `payload` on a line of standard input.
 
-        A changed trigger runs the step anew. After `limit` seconds the operation fails; the step runs on, and the next
-        one on that machine waits for it. A step that `only_looks` is ended then. With `secret_result` its output is a
-        secret. With `shows_progress` the engine shows what the script writes to file descriptor 4, and nothing else.
-        `name` tells two runs of the same script apart.
+        A changed trigger runs the step again. After `limit` seconds the operation fails; the step runs on, and the next
+        one on that machine waits for it. A `read_only` step is ended then. With `secret_result` its output is a secret.
+        With `shows_progress` the engine shows what the script writes to file descriptor 4, and nothing else.
+        `name` tells two runs of the same script apart. `former_name` is the step's name in an earlier version: stacks
+        made by that one keep the step's resource.
         """
         step_name = name or step
         command = self._command(
             step_name.replace("_", "-"),
             pulumi.Output.all(*arguments).apply(
-                lambda given: step_command(step_name, limit, given, ended_at_limit=only_looks)
+                lambda given: step_command(step_name, limit, given, ended_at_limit=read_only)
             ),
             pulumi.Output.all(*payload).apply(lambda parts: step_input(script(f"{step}.sh"), parts)),
             parent=parent,
@@ -92,13 +94,16 @@ class RemoteHost:
             triggers=triggers,
             secret_result=secret_result,
             shows_progress=shows_progress,
+            former_name=former_name and former_name.replace("_", "-"),
         )
         return Step(command, secret_result)
 
     @property
     def fingerprint(self) -> pulumi.Output[str]:
-        """Changes when the machine is another one, of another type, or anything it was told so far has changed."""
-        return pulumi.Output.all(*self._told).apply(lambda told: hashlib.sha256("\0".join(told).encode()).hexdigest())
+        """Changes when the machine is another one, of another type, or the input of any step so far has changed."""
+        return pulumi.Output.all(*self._inputs).apply(
+            lambda inputs: hashlib.sha256("\0".join(inputs).encode()).hexdigest()
+        )
 
     def _command(
         self,
@@ -111,8 +116,9 @@ class RemoteHost:
         secret_result: bool,
         triggers: Sequence[pulumi.Input[str]] = (),
         shows_progress: bool = False,
+        former_name: str | None = None,
     ) -> remote.Command:
-        self._told += [pulumi.Output.from_input(create), pulumi.Output.from_input(stdin)]
+        self._inputs += [pulumi.Output.from_input(create), pulumi.Output.from_input(stdin)]
         return remote.Command(
             f"{self.role}-{name}",
             connection=remote.ConnectionArgs(
@@ -126,7 +132,7 @@ class RemoteHost:
             create=create,
             stdin=stdin,
             triggers=[self._instance_id, *triggers],
-            # run-step leaves standard error to file descriptor 4, until it tells why the step has failed.
+            # run-step leaves standard error to file descriptor 4, until it says why the step has failed.
             logging=remote.Logging.STDERR if shows_progress else remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
@@ -137,12 +143,13 @@ class RemoteHost:
                 delete_before_replace=True,
                 hooks=pulumi.ResourceHookBinding(on_error=[self._refusal]),
                 additional_secret_outputs=["stdout", "stderr"] if secret_result else None,
+                aliases=[pulumi.Alias(name=f"{self.role}-{former_name}")] if former_name else None,
             ),
         )
 
 
 def _refusal(role: Place, address: pulumi.Output[str], public_key: str) -> pulumi.ErrorHook:
-    """Says which machine refuses the settings' key and what to do, in place of the plugin's words about SSH."""
+    """Says which machine refuses the settings' key and what to do, in place of the plugin's own error about SSH."""
 
     async def explain(failed: pulumi.ErrorHookArgs) -> bool:
         if KEY_REFUSED in failed.errors[0]:

@@ -1,8 +1,11 @@
-"""The files of the project whose pipeline ends every `up`."""
+"""The project whose pipeline ends every `up`: where it is in GitLab and what its repository holds."""
 
 from pathlib import Path
 
 ACCEPTANCE = Path(__file__).resolve().parent.parent / "acceptance"
+PROJECT_PATH = "gitlab-stack/acceptance"
+"""Its group and name in GitLab."""
+
 DEFAULT_IMAGE = "docker.io/curlimages/curl:8.12.1"
 """The image that acceptance/.gitlab-ci.yml names."""
 

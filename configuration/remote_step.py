@@ -35,9 +35,9 @@ def step_command(step: str, limit: int, arguments: Sequence[str], *, ended_at_li
     return shlex.join(["sudo", "/usr/local/sbin/run-step", *options, str(limit), step, *arguments])
 
 
-def look_command(step: str, limit: int, arguments: Sequence[str]) -> str:
-    """Runs one step that changes nothing, unless another is at work."""
-    return shlex.join(["sudo", "bash", "-c", script("look.sh"), step, str(limit), *arguments])
+def read_only_command(step: str, limit: int, arguments: Sequence[str]) -> str:
+    """Runs one step that changes nothing, unless a step that may change something runs."""
+    return shlex.join(["sudo", "bash", "-c", script("run_read_only.sh"), step, str(limit), *arguments])
 
 
 def step_input(step_script: str, payload: Sequence[str | bytes]) -> str:

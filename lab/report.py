@@ -94,8 +94,8 @@ def summary(outputs: dict[str, Any]) -> str:
         ("Log in", f"as root; this shows the password: {password}"),
         ("Registry", outputs["registryHost"]),
     ]
-    hops = [(f"✓ {hop['hop']}", f"{hop['seconds']:.2f} s") for hop in outputs["acceptance"]]
-    return f"{_table(lines)}\nProof, hop by hop\n{_table(hops)}"
+    checks = [(f"✓ {check['check']}", f"{check['seconds']:.2f} s") for check in outputs["acceptance"]]
+    return f"{_table(lines)}\nAcceptance\n{_table(checks)}"
 
 
 @contextlib.contextmanager

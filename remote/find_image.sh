@@ -1,6 +1,6 @@
 #!/bin/bash
 # find_image.sh IMAGE DIGEST: on the registry's machine, shows IMAGE (group/project:tag, without the registry's host) on the data
-# volume: DIGEST is what its tag leads to, and every link and byte of it is sound. Prints JSON: the hop with its seconds.
+# volume: DIGEST is what its tag leads to, and every link and byte of it is sound. Prints JSON: the check with its seconds.
 set -euo pipefail
 image=$1 digest=$2
 echo "pushed: $image $digest"
@@ -18,4 +18,4 @@ if ! grep -qF -- "-> $digest" <<<"$shown"; then
 fi
 registry-tree verify "$image"
 took=$(($(date +%s%N) / 1000000 - start))
-printf '{"hop": "volume", "state": "ok", "seconds": %d.%03d, "detail": ""}\n' $((took / 1000)) $((took % 1000)) >&3
+printf '{"check": "volume", "state": "ok", "seconds": %d.%03d, "detail": ""}\n' $((took / 1000)) $((took % 1000)) >&3

@@ -2,10 +2,13 @@
 
 import base64
 import signal
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
+from programs.acceptance_checks import clients, run
+from tests.check_runs import PlayedGitLab
 from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
 from tools.registry_server import SERVERS, Registry, find
@@ -99,3 +102,13 @@ def filled(request, tmp_path_factory) -> Filled:
 def registry(filled, tmp_path) -> Registry:
     """A copy of the filled store, to be changed."""
     return filled.registry.copy(tmp_path / "copy")
+
+
+@pytest.fixture
+def gitlab(tmp_path, monkeypatch) -> Iterator[PlayedGitLab]:
+    server = PlayedGitLab(tmp_path / "socket")
+    monkeypatch.setattr(clients, "WORKHORSE", str(tmp_path / "socket"))
+    monkeypatch.setattr(run, "RETRY_INTERVAL", 0.01)
+    yield server
+    server.shutdown()
+    server.server_close()

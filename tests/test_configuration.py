@@ -8,10 +8,10 @@ import tomllib
 import pytest
 import yaml
 
+from configuration.checks import CHECKS
 from configuration.docker_daemon import render_docker_daemon
 from configuration.flows import MACHINES, Place
 from configuration.gitlab_rb import render_gitlab_rb, ruby_string
-from configuration.hops import HOPS
 from configuration.package_repositories import docker_repository, gitlab_repository, runner_repository
 from configuration.registry_config import registry_image, render_registry_config
 from configuration.remote_step import first_contact_command, step_command, step_input
@@ -148,7 +148,7 @@ def test_a_runner_that_was_refused_asks_again_before_the_proof_gives_up():
     config = tomllib.loads(render_runner_config(load(), name="n", external_url="http://203.0.113.20", token="glrt-t"))
     [runner] = config["runners"]
     assert runner["unhealthy_interval"] == "30s"
-    assert next(hop.limit for hop in HOPS if hop.id == "taken") > 2 * 30
+    assert next(check.limit for check in CHECKS if check.id == "taken") > 2 * 30
 
 
 def test_docker_is_told_of_the_registry_only_where_it_speaks_plain_http():

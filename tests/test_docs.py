@@ -55,8 +55,8 @@ def test_the_table_of_faults_is_that_of_their_tests():
     assert rows == [(fault.what, fault.sees, fault.heals) for fault in docs_tables.faults()]
 
 
-def test_the_table_of_hops_is_that_of_the_list():
-    assert docs_tables.HOPS.shown() == docs_tables.HOPS.text()
+def test_the_table_of_checks_is_that_of_the_list():
+    assert docs_tables.CHECKS.shown() == docs_tables.CHECKS.text()
 
 
 def test_what_the_registry_stores_is_told_in_the_tools_own_words():

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import doctor
-from configuration import hops
+from configuration import checks
 from configuration.flows import MACHINES, Place
+from tests.check_runs import ENDPOINTS
 from tests.conftest import openssh_pair
-from tests.test_hops import STACK
 
 ROOT = Path(doctor.__file__).parent
 PRIVATE_KEY = openssh_pair()[1]
@@ -38,7 +38,7 @@ esac
 sleep "$(cat "$folder/$view.seconds" 2>/dev/null || echo 0)"
 if [ "$view" = pipeline ]; then
     read -r size && head -c "$size" >/dev/null && read -r && read -r
-    if ! read -r go; then echo '{{"unseen": "nothing was to be started"}}'; exit 2; fi
+    if ! read -r go; then echo '{{"error": "nothing was to be started"}}'; exit 2; fi
     base64 -d <<<"$go" >"$folder/go"
 fi
 cat "$folder/$view" 2>/dev/null
@@ -47,8 +47,8 @@ exit "$(cat "$folder/$view.status" 2>/dev/null || echo 0)"
 """
 
 
-def line(hop: str, state: str = "ok", detail: str = "") -> str:
-    return json.dumps({"hop": hop, "state": state, "seconds": 0.5, "detail": detail}) + "\n"
+def line(check: str, state: str = "ok", detail: str = "") -> str:
+    return json.dumps({"check": check, "state": state, "seconds": 0.5, "detail": detail}) + "\n"
 
 
 class Stack:
@@ -56,14 +56,14 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.put("server", "".join(line(hop.id) for hop in hops.seen_from(Place.SERVER)))
-        self.put("runner", "".join(line(hop.id) for hop in hops.seen_from(Place.RUNNER)))
+        self.put("server", "".join(line(check.id) for check in checks.checks_from(Place.SERVER)))
+        self.put("runner", "".join(line(check.id) for check in checks.checks_from(Place.RUNNER)))
         self.put("registry", json.dumps({"facts": {"issuer": "known"}}) + "\n")
-        seen = [hop.id for hop in hops.seen_by_pipeline() if hop.id != "online"]
-        self.put("pipeline", "".join(line(hop, detail=PUSHED if hop == "push" else "") for hop in seen))
+        seen = [check.id for check in checks.checks_by_pipeline() if check.id != "online"]
+        self.put("pipeline", "".join(line(check, detail=PUSHED if check == "push" else "") for check in seen))
         self.put("volume", line("volume"))
         self.inspection: dict[str, Any] = {
-            "stack": vars(STACK),
+            "stack": vars(ENDPOINTS),
             "user": "ec2-user",
             "privateKey": PRIVATE_KEY,
             "machines": {place: {"address": ADDRESSES[place], "hostKey": f"ssh-ed25519 {place}"} for place in MACHINES},
@@ -73,10 +73,10 @@ class Stack:
     def put(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 
-    def breaks(self, view: str, hop: str, detail: str = "it is seen to be broken") -> None:
-        """The walk ends with this hop."""
-        before = (self.folder / view).read_text().partition(f'{{"hop": "{hop}"')[0]
-        self.put(view, before + line(hop, "broken", detail))
+    def breaks(self, view: str, check: str, detail: str = "it is seen to be broken") -> None:
+        """The run ends with this check."""
+        before = (self.folder / view).read_text().partition(f'{{"check": "{check}"')[0]
+        self.put(view, before + line(check, "broken", detail))
         self.put(f"{view}.status", "1")
 
     def silent(self, place: Place, said: str = "ssh: connect to host: Connection timed out") -> None:
@@ -107,10 +107,10 @@ class Examined:
         return dict(json.loads(self.out))
 
     def states(self, state: str) -> list[str]:
-        return [hop["hop"] for hop in self.told["hops"] if hop["state"] == state]
+        return [check["check"] for check in self.told["checks"] if check["state"] == state]
 
-    def detail(self, hop: str) -> str:
-        return str(next(seen["detail"] for seen in self.told["hops"] if seen["hop"] == hop))
+    def detail(self, check: str) -> str:
+        return str(next(seen["detail"] for seen in self.told["checks"] if seen["check"] == check))
 
 
 @pytest.fixture
@@ -131,12 +131,18 @@ def examine(played) -> Callable[..., Examined]:
     return run
 
 
-def test_a_stack_that_is_well_is_found_so_hop_by_hop(examine, played):
+def test_a_stack_that_is_well_is_found_so_check_by_check(examine, played):
     found = examine()
     assert (found.status, found.said) == (0, "")
-    assert re.findall(r"^✓ (.+?)  +0\.50 s$", found.out, re.MULTILINE) == [hop.title for hop in hops.HOPS]
-    assert "Every hop is well." in found.out
+    assert re.findall(r"^✓ (.+?)  +0\.50 s$", found.out, re.MULTILINE) == [check.title for check in checks.CHECKS]
+    assert "All checks passed." in found.out
     assert json.loads(played.read("go")) == {"facts": {"issuer": "known"}, "pipeline": True}
+
+
+def test_the_former_keys_of_the_json_are_there_beside_the_new_ones(examine):
+    told = examine("--json").told
+    assert told["hops"] == told["checks"]
+    assert [each["hop"] for each in told["hops"]] == [check.id for check in checks.CHECKS]
 
 
 def test_machines_are_reached_as_the_user_of_the_stack_and_held_to_their_host_keys(examine, played):
@@ -149,63 +155,64 @@ def test_machines_are_reached_as_the_user_of_the_stack_and_held_to_their_host_ke
     assert played.read("key") == PRIVATE_KEY
     assert played.read("mode") == "600\n"
     assert not Path(arguments[arguments.index("-i") + 1]).exists()
-    assert "look.sh" not in arguments
+    assert "run_read_only.sh" not in arguments
     assert any("flock --shared --nonblock" in argument for argument in arguments)
 
 
 @pytest.mark.parametrize(
-    ("view", "hop"),
+    ("view", "check"),
     [
-        *(("server", hop.id) for hop in hops.seen_from(Place.SERVER)),
-        *(("runner", hop.id) for hop in hops.seen_from(Place.RUNNER)),
-        *(("pipeline", hop.id) for hop in hops.seen_by_pipeline()),
+        *(("server", check.id) for check in checks.checks_from(Place.SERVER)),
+        *(("runner", check.id) for check in checks.checks_from(Place.RUNNER)),
+        *(("pipeline", check.id) for check in checks.checks_by_pipeline()),
     ],
 )
-def test_the_hop_that_is_broken_is_named_with_its_message_and_remedy(examine, played, view, hop):
-    if (view, hop) == ("pipeline", "online"):
+def test_the_check_that_is_broken_is_named_with_its_message_and_remedy(examine, played, view, check):
+    if (view, check) == ("pipeline", "online"):
         played.put("pipeline", line("accepted") + line("online", "broken", "paused"))
     else:
-        played.breaks(view, hop)
+        played.breaks(view, check)
     found = examine("--json")
     assert found.status == 1
     assert found.told["verdict"] == "broken"
     assert found.told["broken"] == {
-        "hop": hop,
-        "message": hops.BY_ID[hop].broken,
-        "remedy": hops.BY_ID[hop].remedy,
+        "check": check,
+        "hop": check,  # deprecated
+        "message": checks.BY_ID[check].failure,
+        "remedy": checks.BY_ID[check].remedy,
     }
-    assert found.states("broken") == [hop]
+    assert found.states("broken") == [check]
     text = examine()
-    assert f"✗ {hops.BY_ID[hop].title}" in text.out
-    assert f"What to do: {hops.BY_ID[hop].remedy}" in text.out
+    assert f"✗ {checks.BY_ID[check].title}" in text.out
+    assert f"What to do: {checks.BY_ID[check].remedy}" in text.out
 
 
 def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_looked_at(examine, played):
     played.breaks("server", "nginx")
     played.breaks("runner", "sign-in", "answers 502")
     found = examine("--json")
-    assert found.told["broken"]["hop"] == "nginx"
+    assert found.told["broken"]["check"] == "nginx"
     assert found.states("broken") == ["nginx", "sign-in"]
-    assert found.detail("readiness") == "not looked at because this is broken: nginx"
-    assert found.detail("pull") == "not looked at because this is broken: nginx"
+    assert found.detail("readiness") == "not checked because this failed: nginx"
+    assert found.detail("pull") == "not checked because this failed: nginx"
     assert not (played.folder / "go").exists()
 
 
-def test_a_hop_that_was_left_to_the_broken_one_says_why(examine, played):
-    left = line("target", "left", "nginx does not answer, so no health check can be seen")
-    played.put("server", left + line("nginx", "broken", "Connection refused"))
+def test_a_check_that_was_deferred_to_the_broken_one_says_why(examine, played):
+    deferred = line("target", "deferred", "nginx does not answer, so no health check can be seen")
+    played.put("server", deferred + line("nginx", "broken", "Connection refused"))
     found = examine("--json")
-    assert found.told["broken"]["hop"] == "nginx"
-    assert found.detail("target") == "not looked at: nginx does not answer, so no health check can be seen"
+    assert found.told["broken"]["check"] == "nginx"
+    assert found.detail("target") == "not checked: nginx does not answer, so no health check can be seen"
 
 
-def test_a_token_is_looked_at_although_the_runner_behind_it_is_broken_and_no_job_is_started(examine, played):
+def test_a_token_is_checked_although_the_runner_behind_it_is_broken_and_no_job_is_started(examine, played):
     played.breaks("runner", "process")
     played.put("pipeline", line("accepted", "broken", "Key: another"))
     played.put("pipeline.status", "1")
     found = examine("--json")
     assert json.loads(played.read("go"))["pipeline"] is False
-    assert found.told["broken"]["hop"] == "accepted"
+    assert found.told["broken"]["check"] == "accepted"
 
 
 def test_an_image_that_is_not_on_the_disk_is_said_so_with_the_last_word_of_who_looked(examine, played):
@@ -213,21 +220,21 @@ def test_an_image_that_is_not_on_the_disk_is_said_so_with_the_last_word_of_who_l
     played.put("volume.said", "group/app:1\nthe pushed image is not there\n")
     played.put("volume.status", "1")
     found = examine("--json")
-    assert found.told["broken"]["hop"] == "volume"
+    assert found.told["broken"]["check"] == "volume"
     assert found.detail("volume") == "the pushed image is not there"
 
 
 @pytest.mark.parametrize(
-    ("place", "hop"), [(Place.SERVER, "target"), (Place.REGISTRY, "registry"), (Place.RUNNER, "process")]
+    ("place", "check"), [(Place.SERVER, "target"), (Place.REGISTRY, "registry"), (Place.RUNNER, "process")]
 )
-def test_a_machine_that_is_silent_is_the_broken_hop_it_stands_for(examine, played, place, hop):
+def test_a_machine_that_is_silent_is_the_broken_check_it_stands_for(examine, played, place, check):
     played.silent(place)
     if place is Place.REGISTRY:
         played.breaks("runner", "registry", "answers 503")
     found = examine("--json")
     assert found.status == 1
-    assert found.states("broken") == [hop]
-    assert found.detail(hop).startswith(f"The {place} machine at {ADDRESSES[place]} does not answer by SSH")
+    assert found.states("broken") == [check]
+    assert found.detail(check).startswith(f"The {place} machine at {ADDRESSES[place]} does not answer by SSH")
 
 
 def test_when_no_machine_answers_it_is_the_way_to_them_that_is_missing(examine, played):
@@ -243,10 +250,10 @@ def test_when_no_machine_answers_it_is_the_way_to_them_that_is_missing(examine, 
     ("said", "told"),
     [
         ("Host key verification failed.", "shows another host key than at its first contact; nothing was sent to it"),
-        ("ec2-user@192.0.2.1: Permission denied (publickey).", "does not let the key of the stack's settings in"),
+        ("ec2-user@192.0.2.1: Permission denied (publickey).", "does not accept the key of the stack's settings"),
     ],
 )
-def test_a_machine_that_lets_nobody_in_is_no_hop_that_is_broken(examine, played, said, told):
+def test_a_machine_that_lets_nobody_in_is_no_check_that_is_broken(examine, played, said, told):
     played.silent(Place.SERVER, said)
     found = examine("--json")
     assert found.status == 2
@@ -259,25 +266,25 @@ def test_while_a_step_is_at_work_it_says_so_and_nothing_else(examine, played):
         played.put(f"{view}.status", str(doctor.LOCKED))
     found = examine("--json")
     assert found.status == 2
-    for hop in ("target", "accepted", "pull"):
-        assert "a step of pulumi up is at work on the server machine" in found.detail(hop)
+    for check in ("target", "accepted", "pull"):
+        assert "a step of pulumi up is at work on the server machine" in found.detail(check)
 
 
-def test_what_was_not_looked_at_in_time_is_never_well(examine, played):
+def test_what_was_not_checked_in_time_is_never_well(examine, played):
     played.put("runner.seconds", "30")
     found = examine("--json", "--within", "2")
     assert found.status == 2
     assert found.seconds < 5
-    assert found.detail("name") == "not looked at: no answer in time"
+    assert found.detail("name") == "not checked: no answer in time"
     played.put("runner.seconds", "0")
-    played.put("pipeline", line("accepted") + line("taken") + json.dumps({"unseen": "there was no time left"}) + "\n")
+    played.put("pipeline", line("accepted") + line("taken") + json.dumps({"error": "there was no time left"}) + "\n")
     played.put("pipeline.status", "2")
     found = examine("--json")
     assert found.status == 2
-    assert found.detail("pull") == "not looked at: there was no time left"
+    assert found.detail("pull") == "not checked: there was no time left"
 
 
-def test_machines_are_looked_from_at_the_same_time(examine, played):
+def test_machines_are_checked_from_at_the_same_time(examine, played):
     for view in MACHINES:
         played.put(f"{view}.seconds", "1")
     assert examine().seconds < 2.9
@@ -287,30 +294,32 @@ def test_without_the_pipeline_what_needs_it_is_left_out_and_the_rest_may_be_well
     played.inspection["acceptanceImage"] = None
     found = examine("--json")
     assert found.status == 0
-    assert found.states("off") == list(hops.NEEDS_A_TOKEN)
+    assert found.states("off") == list(checks.NEEDS_A_TOKEN)
     assert not any("pipeline" in argument.split() for argument in played.read("arguments").splitlines())
 
 
-def test_a_quick_look_starts_no_pipeline_and_says_that_it_was_left_out(examine, played):
+def test_a_quick_run_starts_no_pipeline_and_says_that_it_was_left_out(examine, played):
     found = examine("--json", "--quick")
     assert (found.status, found.told["verdict"]) == (0, "well")
-    assert found.states("off") == list(hops.NEEDS_A_TOKEN)
+    assert found.states("off") == list(checks.NEEDS_A_TOKEN)
     assert found.detail("pull") == "needs the pipeline, which --quick leaves out"
     assert not any("pipeline" in argument.split() for argument in played.read("arguments").splitlines())
-    assert "Every hop that was looked at is well." in examine("--quick").out
+    assert "All checks that were made passed." in examine("--quick").out
     played.breaks("runner", "sign-in")
     assert examine("--quick").status == 1
 
 
-def test_a_full_look_has_time_for_gitlabs_console_and_two_jobs_and_a_quick_one_ends_soon(examine, played):
+def test_a_full_run_has_time_for_gitlabs_console_and_two_jobs_and_a_quick_one_ends_soon(examine, played):
     examine()
     examine("--quick")
-    limits = [int(limit) for limit in re.findall(r" walk_hops (\d+) ", played.read("arguments"))]
-    assert min(limits) <= doctor.QUICK < doctor.WITHIN - 10 < max(limits) <= doctor.WITHIN
+    limits = [int(limit) for limit in re.findall(r" run_checks (\d+) ", played.read("arguments"))]
+    assert min(limits) <= doctor.QUICK_TIME_LIMIT < doctor.TIME_LIMIT - 10 < max(limits) <= doctor.TIME_LIMIT
     for text in ("README.md", "docs/operations.md"):
         told = (ROOT / text).read_text()
-        assert f"{doctor.WITHIN} seconds" in told, text
-        assert re.search(rf"--quick.*{doctor.QUICK} seconds|{doctor.QUICK} seconds.*--quick", told), text
+        assert f"{doctor.TIME_LIMIT} seconds" in told, text
+        assert re.search(
+            rf"--quick.*{doctor.QUICK_TIME_LIMIT} seconds|{doctor.QUICK_TIME_LIMIT} seconds.*--quick", told
+        ), text
 
 
 @pytest.mark.parametrize("view", ["server", "pipeline", "volume"])
@@ -319,7 +328,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(exami
     played.put(f"{view}.status", "1")
     found = examine()
     assert (found.status, found.out) == (2, "")
-    assert re.fullmatch(r"doctor: could not look: JSONDecodeError: .+\n", found.said)
+    assert re.fullmatch(r"doctor: could not check: JSONDecodeError: .+\n", found.said)
 
 
 @pytest.mark.parametrize(

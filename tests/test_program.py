@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from components import acceptance
-from configuration import hops
+from configuration import checks
+from configuration.checks import Endpoints
 from configuration.flows import Place
-from configuration.hops import Stack
-from configuration.remote_step import PROGRAMS, program, script
+from configuration.remote_step import PROGRAMS, script
 from configuration.zipapp import build_zipapp
 from tests import engine
 from tests.conftest import dev_config, openssh_pair
@@ -37,7 +37,7 @@ VOLUME = "aws:ebs/volume:Volume"
 ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
 COMMAND = "command:remote:Command"
 TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
-WALKS = ("server-walk-hops", "runner-walk-hops", "registry-walk-hops", "server-run-pipeline")
+CHECK_STEPS = ("server-run-checks", "runner-run-checks", "registry-run-checks", "server-run-pipeline")
 LISTENER = "aws:lb/listener:Listener"
 EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 
@@ -282,16 +282,16 @@ def test_every_step_is_repeated_on_a_new_machine_and_dies_with_it(graph):
 def test_no_step_shows_what_it_does_or_feeds_earlier_output_back(graph):
     for command in graph.of_type(COMMAND):
         assert command.inputs["addPreviousOutputInEnv"] is False
-        if command.name not in WALKS:
+        if command.name not in CHECK_STEPS:
             assert command.inputs["logging"] == "none"
 
 
-def test_a_walk_shows_what_it_waits_for_and_neither_is_told_a_secret_nor_answers_with_one(graph):
-    for name in WALKS:
-        walk = graph.step(name)
-        assert walk.inputs["logging"] == "stderr"
-        assert "stdin" not in walk.secret_inputs
-        assert not {"stdout", "stderr"} & set(walk.request.additionalSecretOutputs)
+def test_a_run_of_checks_shows_what_it_waits_for_and_neither_is_told_a_secret_nor_answers_with_one(graph):
+    for name in CHECK_STEPS:
+        run = graph.step(name)
+        assert run.inputs["logging"] == "stderr"
+        assert "stdin" not in run.secret_inputs
+        assert not {"stdout", "stderr"} & set(run.request.additionalSecretOutputs)
 
 
 def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph):
@@ -320,8 +320,8 @@ def test_the_stack_tells_its_addresses_and_the_proof_openly_and_the_password_in_
     assert graph.outputs["initialRootPassword"] == ROOT_PASSWORD
     assert graph.outputs["instanceIds"] == {machine: f"{machine}-id" for machine in MACHINES}
     assert graph.outputs["acceptance"] == [
-        {"hop": "push", "seconds": 0.5},
-        {"hop": "image on the volume", "seconds": 0.1},
+        {"check": "push", "hop": "push", "seconds": 0.5},
+        {"check": "image on the volume", "hop": "image on the volume", "seconds": 0.1},
     ]
 
 
@@ -331,7 +331,7 @@ def test_the_stack_tells_in_secret_what_is_needed_to_look_at_it_later(graph):
         machine: {"address": public_ip(graph, machine), "hostKey": HOST_KEY} for machine in MACHINES
     }
     assert "PRIVATE KEY" in inspection["privateKey"]
-    stack = Stack(**inspection["stack"])
+    stack = Endpoints(**inspection["stack"])
     assert stack.external_url == graph.outputs["externalUrl"]
     assert stack.registry_private_address == private_ip(graph, "registry")
     assert stack.git_ssh_host_key == GIT_HOST_KEY
@@ -350,14 +350,14 @@ def test_the_stack_tells_in_secret_what_is_needed_to_look_at_it_later(graph):
         ("registry-install-docker", "registry-run-registry"),
         ("registry-run-registry", "registry-install-registry-tree"),
         ("registry-install-registry-tree", "registry-schedule-garbage-collection"),
-        ("registry-schedule-garbage-collection", "server-walk-hops"),
+        ("registry-schedule-garbage-collection", "server-run-checks"),
         ("server-prepare-gitlab", "runner-configure-runner"),
         ("runner-install-runner", "runner-configure-runner"),
         ("runner-install-docker", "runner-install-runner"),
-        ("runner-configure-runner", "server-walk-hops"),
-        ("server-walk-hops", "runner-walk-hops"),
-        ("runner-walk-hops", "registry-walk-hops"),
-        ("registry-walk-hops", "server-run-pipeline"),
+        ("runner-configure-runner", "server-run-checks"),
+        ("server-run-checks", "runner-run-checks"),
+        ("runner-run-checks", "registry-run-checks"),
+        ("registry-run-checks", "server-run-pipeline"),
         ("server-run-pipeline", "registry-find-image"),
     ],
 )
@@ -374,13 +374,13 @@ def test_a_new_token_key_reaches_the_registry_that_trusts_it_and_gitlab_that_sig
     monkeypatch.setitem(engine.STEP_RESULTS, "make-token-key", rotated)
     changed = run_program(dev_config())
     assert payload(changed, "registry-run-registry")[1] == rotated
-    for step in ("server-configure-gitlab", *WALKS, "registry-find-image"):
+    for step in ("server-configure-gitlab", *CHECK_STEPS, "registry-find-image"):
         assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"], step
 
 
-def test_steps_that_only_look_are_ended_at_their_limit_and_what_may_migrate_a_database_has_hours(graph):
+def test_steps_that_change_nothing_are_ended_at_their_limit_and_what_may_migrate_a_database_has_hours(graph):
     ended = {command.name for command in graph.of_type(COMMAND) if "run-step --end " in command.inputs["create"]}
-    assert ended == {*WALKS, "registry-find-image"}
+    assert ended == {*CHECK_STEPS, "registry-find-image"}
     for step in ("server-install-gitlab", "server-configure-gitlab"):
         assert f"run-step {6 * 3600} " in graph.step(step).inputs["create"]
 
@@ -401,33 +401,52 @@ def test_data_are_mounted_after_the_volume_is_attached_and_before_the_package(gr
     )
 
 
-def test_the_hops_are_walked_after_the_balancer_and_held_to_what_the_machines_were_told(graph):
+def test_the_checks_are_made_after_the_balancer_and_held_to_what_the_machines_were_told(graph):
     for listener in graph.of_type(LISTENER):
-        assert graph.comes_after(graph.step("server-walk-hops"), listener)
-    text, task = payload(graph, "runner-walk-hops")
-    assert text == program("hops.py")
-    assert json.loads(task)["stack"]["git_ssh_host_key"] == GIT_HOST_KEY
-    assert [hop["id"] for hop in json.loads(task)["hops"]] == [hop.id for hop in hops.seen_from(Place.RUNNER)]
+        assert graph.comes_after(graph.step("server-run-checks"), listener)
+    text, task = payload_bytes(graph, "runner-run-checks")
+    assert text == build_zipapp(PROGRAMS / "acceptance_checks")
+    assert json.loads(task)["endpoints"]["git_ssh_host_key"] == GIT_HOST_KEY
+    assert [check["id"] for check in json.loads(task)["checks"]] == [
+        check.id for check in checks.checks_from(Place.RUNNER)
+    ]
+
+
+def test_the_steps_of_the_checks_keep_the_resources_of_the_name_before(graph):
+    for place in MACHINES:
+        [alias] = graph.step(f"{place}-run-checks").request.aliases
+        assert alias.spec.name == f"{place}-walk-hops"
+    for step in ("server-run-pipeline", "registry-find-image"):
+        assert not graph.step(step).request.aliases
+
+
+def test_the_inspection_has_the_shape_that_a_doctor_of_another_version_reads(graph):
+    inspection = graph.outputs["inspection"]
+    assert set(inspection) == {"stack", "user", "privateKey", "machines", "acceptanceImage"}
+    assert set(inspection["stack"]) == {
+        *("external_url", "host", "balancer_address", "registry_private_address", "web_port", "registry_port"),
+        *("git_ssh_host_key", "runner_name", "project"),
+    }
 
 
 def test_the_pipeline_is_told_what_the_registry_is_and_the_registrys_machine_what_was_pushed(graph):
-    _, task, go = payload(graph, "server-run-pipeline")
+    _, task, go = payload_bytes(graph, "server-run-pipeline")
     assert set(json.loads(task)["files"]) == {".gitlab-ci.yml", "README.md", "pull.sh", "push.sh", "registry.sh"}
     assert json.loads(go) == {"facts": {"issuer": "of the registry"}}
     assert graph.step("registry-find-image").inputs["create"].endswith(f" find_image {IMAGE} {DIGEST}")
 
 
-def test_without_the_pipeline_the_hops_before_it_are_walked_all_the_same():
+def test_without_the_pipeline_the_checks_before_it_are_made_all_the_same():
     graph = run_program(dev_config(acceptancePipeline=False))
     names = {command.name for command in graph.of_type(COMMAND)}
-    assert {"server-walk-hops", "runner-walk-hops"} <= names
-    assert not names & {"registry-walk-hops", "server-run-pipeline", "registry-find-image"}
+    assert {"server-run-checks", "runner-run-checks"} <= names
+    assert not names & {"registry-run-checks", "server-run-pipeline", "registry-find-image"}
     assert graph.outputs["inspection"]["acceptanceImage"] is None
 
 
 def test_jobs_run_in_the_image_of_the_settings():
     graph = run_program(dev_config(acceptanceImage="registry.example.com/curl:1"))
-    document = yaml.safe_load(json.loads(payload(graph, "server-run-pipeline")[1])["files"][".gitlab-ci.yml"])
+    document = yaml.safe_load(json.loads(payload_bytes(graph, "server-run-pipeline")[1])["files"][".gitlab-ci.yml"])
     assert document["default"]["image"]["name"] == "registry.example.com/curl:1"
 
 
@@ -462,27 +481,27 @@ def test_garbage_is_collected_when_the_settings_say_so_and_by_hand_alone_otherwi
 )
 def test_whatever_the_proof_proves_makes_it_run_again_when_it_changes(graph, change):
     changed = run_program(dev_config(**change))
-    for step in (*WALKS, "registry-find-image"):
+    for step in (*CHECK_STEPS, "registry-find-image"):
         assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["acceptance_token.rb", "find_image.sh", "hops.py", "walk_hops.sh"],
+    ["acceptance_token.rb", "find_image.sh", "acceptance_checks", "run_checks.sh"],
 )
 def test_a_new_text_of_one_part_of_the_proof_runs_the_whole_proof_again(graph, monkeypatch, text):
-    for kind in (script, program):
-        monkeypatch.setattr(
-            acceptance, kind.__name__, lambda name, read=kind: read(name) + ("\n# new" if name == text else "")
-        )
+    monkeypatch.setattr(acceptance, "script", lambda name: script(name) + ("\n# new" if name == text else ""))
+    monkeypatch.setattr(
+        acceptance, "build_zipapp", lambda path: build_zipapp(path) + (b"\n# new" if path.name == text else b"")
+    )
     changed = run_program(dev_config())
-    for step in (*WALKS, "registry-find-image"):
+    for step in (*CHECK_STEPS, "registry-find-image"):
         assert changed.step(step).inputs["triggers"] != graph.step(step).inputs["triggers"]
 
 
 def test_the_same_settings_give_the_same_triggers(graph):
     again = run_program(dev_config())
-    for step in WALKS:
+    for step in CHECK_STEPS:
         assert again.step(step).inputs["triggers"] == graph.step(step).inputs["triggers"]
 
 

@@ -103,7 +103,7 @@ def test_the_image_of_the_proof_is_shown_with_the_digest_that_the_push_reported(
     assert found.returncode == 0, found.stdout
     assert f"-> {digest}" in found.stdout
     assert found.stdout.endswith("sound\n")
-    assert json.loads(found.stderr)["hop"] == "volume"
+    assert json.loads(found.stderr)["check"] == "volume"
 
 
 def test_a_proof_whose_image_is_not_there_or_another_one_or_damaged_fails(find_image, registry, filled):

@@ -49,7 +49,7 @@ def test_stops_at_the_first_error_says_what_it_is_and_shows_no_secret(path):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_fits_the_one_line_of_result(path):
-    if path.name not in ("prepare_host.sh", "look.sh"):
+    if path.name not in ("prepare_host.sh", "run_read_only.sh"):
         assert ">&3" in path.read_text()
 
 
@@ -69,9 +69,9 @@ def run_step(tmp_path):
     )
 
     def run(
-        step_script: str, *arguments: str, payload=(), limit: int = 20, only_looks: bool = False
+        step_script: str, *arguments: str, payload=(), limit: int = 20, read_only: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        _, _, *told = shlex.split(step_command("a_step", limit, arguments, ended_at_limit=only_looks))
+        _, _, *told = shlex.split(step_command("a_step", limit, arguments, ended_at_limit=read_only))
         return subprocess.run(
             ["bash", "-c", program, "run-step", *told],
             input=step_input(step_script, payload),
@@ -84,29 +84,36 @@ def run_step(tmp_path):
     return run
 
 
-either_kind = pytest.mark.parametrize("only_looks", [False, True], ids=["changes", "looks"])
+either_kind = pytest.mark.parametrize("read_only", [False, True], ids=["changes", "read only"])
 
 
 @either_kind
-def test_a_step_gets_its_arguments_and_payload_and_answers_on_descriptor_three(run_step, only_looks):
+def test_a_step_gets_its_arguments_and_payload_and_answers_on_descriptor_three(run_step, read_only):
     answer = 'read -r secret; echo noise; echo "$1 $(base64 -d <<<"$secret")" >&3'
-    done = run_step(answer, "given", payload=["käse"], only_looks=only_looks)
+    done = run_step(answer, "given", payload=["käse"], read_only=read_only)
     assert (done.returncode, done.stdout, done.stderr) == (0, "given käse\n", "")
 
 
 @either_kind
-def test_a_step_tells_how_far_it_is_on_descriptor_four_alone(run_step, only_looks):
-    done = run_step("echo noise; echo noise >&2; echo waiting >&4; echo result >&3", only_looks=only_looks)
+def test_a_step_tells_how_far_it_is_on_descriptor_four_alone(run_step, read_only):
+    done = run_step("echo noise; echo noise >&2; echo waiting >&4; echo result >&3", read_only=read_only)
     assert (done.stdout, done.stderr) == ("result\n", "waiting\n")
 
 
 @pytest.fixture
-def look(tmp_path):
+def run_read_only(tmp_path):
     """Runs a script as the doctor does, with the lock of steps below a scratch folder."""
 
     def run(step_script: str, *arguments: str, payload=(), limit: int = 20) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", "-c", script("look.sh").replace("/run/", f"{tmp_path}/"), "a_step", str(limit), *arguments],
+            [
+                "bash",
+                "-c",
+                script("run_read_only.sh").replace("/run/", f"{tmp_path}/"),
+                "a_step",
+                str(limit),
+                *arguments,
+            ],
             input=step_input(step_script, payload),
             text=True,
             capture_output=True,
@@ -117,38 +124,38 @@ def look(tmp_path):
     return run
 
 
-def test_a_look_gets_its_arguments_and_payload_and_answers_as_a_step_does(look):
-    done = look(
+def test_a_read_only_step_gets_its_arguments_and_payload_and_answers_as_a_step_does(run_read_only):
+    done = run_read_only(
         'read -r told; echo noise; echo waiting >&4; echo "$1 $(base64 -d <<<"$told")" >&3', "given", payload=["käse"]
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "given käse\n", "noise\nwaiting\n")
-    assert look("exit 4").returncode == 4
-    assert look("sleep 20", limit=1).returncode == 124
+    assert run_read_only("exit 4").returncode == 4
+    assert run_read_only("sleep 20", limit=1).returncode == 124
 
 
-def test_a_look_does_not_wait_for_a_step_and_others_look_beside_it(look, tmp_path):
+def test_a_read_only_step_does_not_wait_for_a_step_and_others_run_beside_it(run_read_only, tmp_path):
     marks = tmp_path / "marks"
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(look, f"touch {marks}; sleep 1")
+        first = pool.submit(run_read_only, f"touch {marks}; sleep 1")
         while not marks.exists():
             pass
-        assert look("echo seen >&3").stdout == "seen\n"
+        assert run_read_only("echo seen >&3").stdout == "seen\n"
         assert first.result().returncode == 0
     with (tmp_path / "gitlab-stack.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        busy = look("echo seen >&3")
+        busy = run_read_only("echo seen >&3")
     assert (busy.returncode, busy.stdout) == (75, "")
 
 
-def test_a_step_waits_for_a_look_and_not_the_other_way_round(run_step, tmp_path):
+def test_a_step_waits_for_a_read_only_one_and_not_the_other_way_round(run_step, tmp_path):
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         assert run_step("true", limit=1).returncode == 75
 
 
 @either_kind
-def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_path, only_looks):
-    failed = run_step("set -e; echo first; echo 'what is wrong'; exit 4", only_looks=only_looks)
+def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_path, read_only):
+    failed = run_step("set -e; echo first; echo 'what is wrong'; exit 4", read_only=read_only)
     assert failed.returncode == 4
     assert failed.stdout == ""
     assert "a_step failed on" in failed.stderr
@@ -156,8 +163,8 @@ def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_p
     assert (tmp_path / "log" / "a_step.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_step_that_only_looks_is_ended_when_it_takes_too_long_and_says_so(run_step):
-    late = run_step("sleep 20", limit=1, only_looks=True)
+def test_a_step_that_read_only_is_ended_when_it_takes_too_long_and_says_so(run_step):
+    late = run_step("sleep 20", limit=1, read_only=True)
     assert late.returncode == 124
     assert "a_step did not finish within 1 s" in late.stderr
 
@@ -177,10 +184,10 @@ def test_a_step_that_takes_too_long_is_not_cut_and_the_one_repeated_waits_for_it
     assert marks.read_text().split() == ["start", "end", "start", "end"]
 
 
-def test_while_a_step_runs_on_after_its_limit_nobody_looks_beside_it(run_step, look, tmp_path):
+def test_while_a_step_runs_on_after_its_limit_no_read_only_step_runs_beside_it(run_step, run_read_only, tmp_path):
     (tmp_path / "gitlab-stack.lock").symlink_to(tmp_path / "lock")
     assert run_step("sleep 2", limit=1).returncode == 75
-    assert look("echo seen >&3").returncode == 75
+    assert run_read_only("echo seen >&3").returncode == 75
 
 
 def test_what_a_step_leaves_behind_does_not_keep_the_machine_busy(run_step, tmp_path):

@@ -71,3 +71,12 @@ def test_registry_tree_says_what_it_can_do(tmp_path):
     program.write_bytes(build_zipapp(PROGRAMS / "registry_tree"))
     done = subprocess.run([sys.executable, program, "--help"], cwd="/", capture_output=True, text=True, check=True)
     assert "verify" in done.stdout
+
+
+def test_a_compressed_one_is_shorter_and_runs_as_well(package, tmp_path):
+    (package / "text.py").write_text("HELLO = 'hello'\n" + "# a long comment\n" * 100)
+    program = tmp_path / "program"
+    program.write_bytes(build_zipapp(package, compressed=True))
+    assert program.stat().st_size < len(build_zipapp(package)) / 2
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+    assert done.stdout == "hello\n"

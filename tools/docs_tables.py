@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from configuration import hops
+from configuration import checks
 from lab.workspace import ROOT, STATE
 
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -93,9 +93,9 @@ def _seconds(cases: dict[str, int]) -> str:
     return ", ".join(f"{case} {value}".strip() for case, value in sorted(cases.items())) or EN_DASH
 
 
-HOPS = Table("hops", OPERATIONS, hops.table)
+CHECKS = Table("checks", OPERATIONS, checks.table)
 FAULTS = Table("faults", OPERATIONS, faults_table)
-TABLES = {table.name: table for table in (HOPS, FAULTS)}
+TABLES = {table.name: table for table in (CHECKS, FAULTS)}
 
 
 def main() -> None:

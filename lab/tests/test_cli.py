@@ -285,14 +285,14 @@ def test_up_ends_with_address_login_and_proof(monkeypatch):
     outputs = {
         "externalUrl": "http://203.0.113.16",
         "registryHost": "203.0.113.16:5000",
-        "acceptance": [{"hop": "push", "seconds": 0.44}],
+        "acceptance": [{"check": "push", "seconds": 0.44}],
     }
     lines = [" ".join(line.split()) for line in report.summary(outputs).splitlines()]
     assert lines == [
         "GitLab http://203.0.113.16",
         "Log in as root; this shows the password: .venv/bin/python -m lab outputs initialRootPassword --show-secrets",
         "Registry 203.0.113.16:5000",
-        "Proof, hop by hop",
+        "Acceptance",
         "✓ push 0.44 s",
     ]
 

@@ -113,7 +113,7 @@ def heal() -> float:
 
 def prove(*options: str, program: Path | None = None) -> Finished:
     """Test the stack again, as docs/operations.md says; with `program`, after it was brought up to that."""
-    return up("--replace", step("server-walk-hops"), *options, program=program)
+    return up("--replace", step("server-run-checks"), *options, program=program)
 
 
 def step(name: str) -> str:

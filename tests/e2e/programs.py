@@ -16,10 +16,10 @@ PRODUCT = (
 )
 
 IMPATIENT: Edits = {
-    "configuration/hops.py": [("NEW_BALANCER = 300", "NEW_BALANCER = 6")],
-    "programs/hops.py": [("TIMEOUT = 10  # seconds", "TIMEOUT = 3  # seconds")],
+    "configuration/checks.py": [("NEW_BALANCER = 300", "NEW_BALANCER = 6")],
+    "programs/acceptance_checks/clients.py": [("TIMEOUT = 10  # seconds", "TIMEOUT = 3  # seconds")],
 }
-"""A proof that does not wait for minutes, as it must for a new balancer of AWS."""
+"""An acceptance that does not wait for minutes, as it must for a new balancer of AWS."""
 
 
 @contextmanager

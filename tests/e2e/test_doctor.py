@@ -1,4 +1,4 @@
-"""What breaks a hop, injected into a stack that is well: the doctor names that hop, and what it advises heals it."""
+"""What fails a check, injected into a stack that is well: the doctor names that check, and its advice heals it."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import doctor
-from configuration import hops
+from configuration import checks
 from lab import stack
 from lab.workspace import ROOT, STATE
-from programs.hops import FRESH
+from programs.acceptance_checks.server_checks import HEALTH_CHECK_MAX_AGE
 from tests.e2e import clock
 from tests.e2e.operations import client, eventually, heal, instance_id, lab, must, on, target_health, up
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 EXAMINED = STATE / "examined.json"
 """What was seen, for a person to read."""
 
-LONGEST = doctor.WITHIN + 5.0
+LONGEST = doctor.TIME_LIMIT + 5.0
 """Seconds a doctor may take, whatever is dead; the last are Python's own."""
 
 CONSOLE_DELAY = "/run/lab/console-delay"
@@ -43,11 +43,11 @@ class Examined:
 
     @property
     def broken(self) -> str | None:
-        return self.told["broken"] and str(self.told["broken"]["hop"])
+        return self.told["broken"] and str(self.told["broken"]["check"])
 
     @property
     def detail(self) -> str:
-        return next((str(hop["detail"]) for hop in self.told["hops"] if hop["state"] == "broken"), "")
+        return next((str(check["detail"]) for check in self.told["checks"] if check["state"] == "broken"), "")
 
 
 def examine(*options: str) -> Examined:
@@ -72,7 +72,7 @@ def examine(*options: str) -> Examined:
 
 @pytest.fixture(autouse=True)
 def well(outputs) -> Iterator[None]:
-    """Every hop is well before, and again when the fault is healed."""
+    """Every check passes before, and again when the fault is healed."""
     yield
     after = examine()
     assert after.status == 0, after.told
@@ -80,10 +80,10 @@ def well(outputs) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Fault:
-    """How a hop is broken, which, what the doctor sees of it, and what heals it."""
+    """How a check is made to fail, which, what the doctor sees of it, and what heals it."""
 
     what: str
-    hop: str
+    check: str
     sees: str
     inject: Callable[[], object]
     heal: Callable[[], object]
@@ -103,7 +103,8 @@ def close(why: str) -> None:
 def close_balancer_to_server() -> None:
     close("web requests and health checks")
     eventually(lambda: target_health(80) == "unhealthy")
-    time.sleep(FRESH)  # the lab checks more often than AWS, where the last check is long ago once a target is unhealthy
+    # The lab checks more often than AWS, where the last check is long ago once a target is unhealthy.
+    time.sleep(HEALTH_CHECK_MAX_AGE)
 
 
 def close_runner_to_registry() -> None:
@@ -280,14 +281,14 @@ def _without_a_name_again(outputs) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
-def test_the_doctor_names_exactly_the_hop_that_is_broken_and_its_advice_heals(fault):
+def test_the_doctor_names_exactly_the_check_that_fails_and_its_advice_heals(fault):
     fault.inject()
     examined = examine()
     started = time.monotonic()
     try:
         assert examined.status == 1, examined.told
-        assert examined.broken == fault.hop, examined.told
-        assert next(hop["hop"] for hop in examined.told["hops"] if hop["state"] == "broken") == fault.hop
+        assert examined.broken == fault.check, examined.told
+        assert next(check["check"] for check in examined.told["checks"] if check["state"] == "broken") == fault.check
         assert re.search(fault.sees, examined.detail), examined.detail
         assert examined.seconds < LONGEST
     finally:
@@ -298,7 +299,7 @@ def test_the_doctor_names_exactly_the_hop_that_is_broken_and_its_advice_heals(fa
 def note(fault: Fault, examined: Examined, healed: float) -> None:
     known = json.loads(EXAMINED.read_text()) if EXAMINED.exists() else {}
     known[fault.what] = {
-        "hop": examined.broken,
+        "check": examined.broken,
         "detail": examined.detail,
         "remedy": examined.told["broken"]["remedy"],
         "seconds": round(examined.seconds, 1),
@@ -313,8 +314,8 @@ def test_a_stack_that_is_well_is_found_so_with_the_pipeline_and_in_twenty_second
     assert found.seconds < LONGEST
     quick = examine("--quick")
     assert (quick.status, quick.told["verdict"]) == (0, "well")
-    assert quick.seconds <= doctor.QUICK
-    assert [hop["hop"] for hop in quick.told["hops"] if hop["state"] == "off"] == list(hops.NEEDS_A_TOKEN)
+    assert quick.seconds <= doctor.QUICK_TIME_LIMIT
+    assert [check["check"] for check in quick.told["checks"] if check["state"] == "off"] == list(checks.NEEDS_A_TOKEN)
 
 
 def test_a34_with_a_console_that_takes_forty_seconds_a_doctor_of_less_than_a_minute_never_says_well():
@@ -324,9 +325,9 @@ def test_a34_with_a_console_that_takes_forty_seconds_a_doctor_of_less_than_a_min
     finally:
         must("server", f"rm {CONSOLE_DELAY}")
     assert (full.status, full.told["verdict"]) == (0, "well"), full.told
-    assert 40 < full.seconds <= doctor.WITHIN
+    assert 40 < full.seconds <= doctor.TIME_LIMIT
     assert (quick.status, quick.told["verdict"]) == (0, "well"), quick.told
-    assert quick.seconds <= doctor.QUICK
+    assert quick.seconds <= doctor.QUICK_TIME_LIMIT
     assert (hasty.status, hasty.told["verdict"]) == (2, "could not look"), hasty.told
 
 
@@ -338,4 +339,4 @@ def test_while_a_step_of_an_up_is_at_work_nothing_is_said_about_its_machine():
         must("runner", "systemctl stop busy")
     assert found.status == 2
     assert found.broken is None
-    assert any("a step of pulumi up is at work" in hop["detail"] for hop in found.told["hops"])
+    assert any("a step of pulumi up is at work" in check["detail"] for check in found.told["checks"])

@@ -28,7 +28,7 @@ def test_no_token_lies_about_after_an_acceptance_that_failed_and_one_that_did_no
     with changed_program({"acceptance/push.sh": [("begin push\n", "begin push\nbroken 'on purpose'\n")]}) as program:
         failed = prove(program=program)
     assert failed.status != 0
-    assert "push is broken" in failed.output
+    assert "push failed" in failed.output
     assert "on purpose" in failed.output
     heal()
     look = f"grep -rlaE '{TOKEN}' {' '.join(PLACES)} 2>/dev/null; journalctl --no-pager | grep -E '{TOKEN}'"
@@ -41,7 +41,7 @@ def test_no_token_lies_about_after_an_acceptance_that_failed_and_one_that_did_no
     assert not found
     # The search finds what is there, and traces are where it looked for them.
     assert on("runner", f"grep -qE '{TOKEN}' /etc/gitlab-runner/config.toml").status == 0
-    assert must("server", f"grep -rlaE 'hop (push|pull) ' {' '.join(PLACES[-2:])}")
+    assert must("server", f"grep -rlaE 'check (push|pull) ' {' '.join(PLACES[-2:])}")
 
 
 def test_no_secret_lies_about_in_clear(outputs):

@@ -43,12 +43,12 @@ pytestmark = pytest.mark.long
 STEPS = (
     *("server-grow-root", "server-mount-data", "server-grow-data", "server-make-token-key"),
     *("server-install-gitlab", "server-configure-gitlab"),
-    *("server-prepare-gitlab", "server-walk-hops", "server-run-pipeline"),
+    *("server-prepare-gitlab", "server-run-checks", "server-run-pipeline"),
     *("registry-grow-root", "registry-mount-data", "registry-grow-data"),
     *("registry-install-docker", "registry-run-registry"),
-    *("registry-install-registry-tree", "registry-schedule-garbage-collection", "registry-walk-hops"),
+    *("registry-install-registry-tree", "registry-schedule-garbage-collection", "registry-run-checks"),
     *("registry-find-image", "runner-grow-root", "runner-install-docker", "runner-schedule-prune"),
-    *("runner-install-runner", "runner-configure-runner", "runner-walk-hops"),
+    *("runner-install-runner", "runner-configure-runner", "runner-run-checks"),
 )
 """Every remote step but the three first contacts."""
 
@@ -376,7 +376,7 @@ def test_a_package_repository_that_is_down(image, measured):
 
 @pytest.mark.fault(
     "a data volume is full",
-    sees="`push is broken`, and that the registry's data volume is full",
+    sees="`push failed`, and that the registry's data volume is full",
     heals="a larger `registryDataVolumeSize`, then `pulumi up`",
 )
 def test_a_full_volume(image, measured):
@@ -384,7 +384,7 @@ def test_a_full_volume(image, measured):
     must("registry", "cat /dev/zero >/srv/registry/images/rest 2>/dev/null || rm -f /srv/registry/images/rest.not")
     full = prove()
     assert full.status != 0
-    assert "push is broken" in full.output
+    assert "push failed" in full.output
     assert "data volume is full" in full.output
     stack.configure("registryDataVolumeSize", "12")
     measured(heal())
@@ -422,14 +422,14 @@ def test_two_at_once(watched, measured):
 
 @pytest.mark.fault(
     "GitLab's clock is two minutes off",
-    sees="`token accepted is broken`, and by how many seconds the clocks differ",
+    sees="`token accepted failed`, and by how many seconds the clocks differ",
     heals="the right time (`chronyc tracking`), then `pulumi up`",
 )
 def test_a_clock_that_is_off(image, measured):
     must("server", "mkdir -p /run/lab && echo 120 >/run/lab/clock-offset && chmod 644 /run/lab/clock-offset")
     wrong = prove()
     assert wrong.status != 0
-    assert "token accepted is broken" in wrong.output
+    assert "token accepted failed" in wrong.output
     assert re.search("Clock: the registry is 1[12]. s behind GitLab", wrong.output)
     must("server", "rm /run/lab/clock-offset")
     measured(heal())

@@ -30,7 +30,7 @@ ZONE: Edits = {"Pulumi.dev.yaml": [("eu-central-1a", "eu-central-1b")]}
 MISSPELT: Edits = {"__main__.py": [("network = Network(", "network = Newtork(")]}
 
 QUIET = "No machine, data volume or address is replaced or deleted."
-PROOF = {"registry-find-image", "runner-walk-hops", "server-run-pipeline", "server-walk-hops"}
+PROOF = {"registry-find-image", "runner-run-checks", "server-run-pipeline", "server-run-checks"}
 
 
 def difference(*changes: Edits) -> str:

@@ -3,7 +3,7 @@
 import re
 import time
 
-from configuration.hops import HOPS
+from configuration.checks import CHECKS
 from lab import stack
 from tests.e2e.operations import ROLES, client, lab, must, on
 
@@ -30,8 +30,8 @@ def image(outputs, project="by-hand"):
 
 
 def test_up_ends_with_the_proof(outputs):
-    assert [walked["hop"] for walked in outputs["acceptance"]] == [hop.title for hop in HOPS]
-    assert all(walked["seconds"] >= 0 for walked in outputs["acceptance"])
+    assert [passed["check"] for passed in outputs["acceptance"]] == [check.title for check in CHECKS]
+    assert all(passed["seconds"] >= 0 for passed in outputs["acceptance"])
 
 
 def test_a_second_up_changes_nothing_and_takes_less_than_a_minute(outputs):

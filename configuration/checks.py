@@ -1,0 +1,249 @@
+"""The checks from a person's name for GitLab to an image on the registry's disk: one list for all who make them.
+
+The acceptance that ends `pulumi up` and the doctor make these checks, and the table in docs/operations.md is generated
+from this list. `programs/acceptance_checks` holds the function behind each id; it runs on the machines.
+"""
+
+from dataclasses import dataclass
+
+from configuration.acceptance_project import PROJECT_PATH
+from configuration.flows import Place
+
+NEW_BALANCER = 300
+"""Seconds until a new load balancer of AWS serves its first request, health checks included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check: the machine it is made from, how many seconds `up` waits for it to pass, and what a person reads when
+    it fails.
+    """
+
+    id: str
+    title: str
+    place: Place
+    limit: int
+    failure: str
+    remedy: str
+
+
+CHECKS = (
+    Check(
+        id="name",
+        title="name resolves",
+        place=Place.RUNNER,
+        limit=60,
+        failure="GitLab's name does not lead to the load balancer's address.",
+        remedy="Point the domain's address record to the load balancer's address; with hostedZoneId, run pulumi up.",
+    ),
+    Check(
+        id="balancer",
+        title="balancer answers",
+        place=Place.RUNNER,
+        limit=NEW_BALANCER,
+        failure="No port of the load balancer answers.",
+        remedy="Run pulumi up: it recreates a missing load balancer or rule.",
+    ),
+    Check(
+        id="target",
+        title="target healthy",
+        place=Place.SERVER,
+        limit=NEW_BALANCER,
+        failure="The load balancer's health checks of GitLab do not arrive, or are refused.",
+        remedy="Run pulumi up: it recreates a missing machine, rule or attachment.",
+    ),
+    Check(
+        id="nginx",
+        title="nginx",
+        place=Place.SERVER,
+        limit=30,
+        failure="GitLab's nginx does not answer on its own machine.",
+        remedy="On the server: sudo gitlab-ctl restart nginx; why it does not start: sudo gitlab-ctl tail nginx",
+    ),
+    Check(
+        id="readiness",
+        title="readiness with database, Redis, Gitaly",
+        place=Place.SERVER,
+        limit=180,
+        failure="GitLab is not ready.",
+        remedy="On the server: sudo gitlab-ctl start; details: sudo gitlab-ctl status, sudo gitlab-ctl tail",
+    ),
+    Check(
+        id="sign-in",
+        title="login page through the balancer",
+        place=Place.RUNNER,
+        limit=NEW_BALANCER,
+        failure="GitLab's login page does not come through the load balancer.",
+        remedy="Run pulumi up: it recreates a missing listener or rule of configuration/flows.py.",
+    ),
+    Check(
+        id="hidden",
+        title="readiness hidden from clients",
+        place=Place.RUNNER,
+        limit=30,
+        failure="GitLab shows its readiness to clients.",
+        remedy="Remove monitoring_whitelist and changes of nginx from the setting gitlabRb, then run pulumi up.",
+    ),
+    Check(
+        id="git-ssh",
+        title="git over SSH with GitLab's host key",
+        place=Place.RUNNER,
+        limit=NEW_BALANCER,
+        failure="Git over SSH does not reach gitlab-sshd.",
+        remedy="On the server: sudo gitlab-ctl restart gitlab-sshd; "
+        "then check the load balancer's target group of port 2222.",
+    ),
+    Check(
+        id="issuer",
+        title="token issuer",
+        place=Place.RUNNER,
+        limit=30,
+        failure="GitLab's token issuer (/jwt/auth) does not refuse a wrong credential.",
+        remedy="Check registry_enabled in /etc/gitlab/gitlab.rb on the server, then: sudo gitlab-ctl reconfigure",
+    ),
+    Check(
+        id="registry",
+        title="registry reachable",
+        place=Place.RUNNER,
+        limit=NEW_BALANCER,
+        failure="The registry does not answer through the load balancer, or sends clients to a different token issuer.",
+        remedy="Run pulumi up; then on the registry's machine: sudo docker ps --all, sudo docker logs registry",
+    ),
+    Check(
+        id="accepted",
+        title="token accepted",
+        place=Place.SERVER,
+        limit=30,
+        failure="The registry refuses the tokens that GitLab signs.",
+        remedy="For key, issuer or audience: pulumi up --replace '**::registry-run-registry' "
+        "--replace '**::server-configure-gitlab'. For a clock: chronyc tracking on both machines, "
+        "then: sudo docker restart registry",
+    ),
+    Check(
+        id="process",
+        title="runner process",
+        place=Place.RUNNER,
+        limit=60,
+        failure="gitlab-runner or its Docker does not run.",
+        remedy="On the runner's machine: sudo systemctl start docker gitlab-runner; then journalctl -u gitlab-runner",
+    ),
+    Check(
+        id="docker",
+        title="registry known to Docker",
+        place=Place.RUNNER,
+        limit=60,
+        failure="Docker on the runner's machine cannot reach the registry, or a wrong credential is accepted.",
+        remedy="Run pulumi up --replace '**::runner-install-docker'; then check /etc/docker/daemon.json there.",
+    ),
+    Check(
+        id="online",
+        title="runner online",
+        place=Place.RUNNER,
+        limit=60,
+        failure="GitLab does not know the runner's token, or has paused the runner.",
+        remedy="If it is paused: resume it in GitLab, Admin > CI/CD > Runners. Otherwise its token is no longer valid: "
+        "pulumi up --replace '**::server-prepare-gitlab' installs a valid one.",
+    ),
+    Check(
+        id="taken",
+        title="job taken",
+        place=Place.SERVER,
+        limit=300,
+        failure="No runner has taken the job.",
+        remedy=f"On the runner's machine: journalctl -u gitlab-runner; the job's log: GitLab, {PROJECT_PATH}.",
+    ),
+    Check(
+        id="clone",
+        title="clone",
+        place=Place.SERVER,
+        limit=120,
+        failure="The job could not clone its project over external_url.",
+        remedy=f"The job's log: GitLab, {PROJECT_PATH}; on the server: sudo gitlab-ctl tail gitaly",
+    ),
+    Check(
+        id="job-token",
+        title="job token accepted",
+        place=Place.SERVER,
+        limit=60,
+        failure="The registry does not accept the job's token.",
+        remedy=f"The job's log: GitLab, {PROJECT_PATH}. The container registry must be enabled for that project.",
+    ),
+    Check(
+        id="push",
+        title="push",
+        place=Place.SERVER,
+        limit=120,
+        failure="The job could not push an image, or could push to another project.",
+        remedy="On the registry's machine: df -h /srv/registry, sudo docker logs registry. "
+        "If the volume is full: a larger registryDataVolumeSize, then pulumi up.",
+    ),
+    Check(
+        id="pull",
+        title="pull",
+        place=Place.SERVER,
+        limit=300,
+        failure="A second job could not pull the image that the first had pushed.",
+        remedy=f"The job's log: GitLab, {PROJECT_PATH}; on the registry's machine: sudo docker logs registry",
+    ),
+    Check(
+        id="volume",
+        title="image on the volume",
+        place=Place.REGISTRY,
+        limit=60,
+        failure="The pushed image is incomplete on the registry's data volume.",
+        remedy="On the registry's machine: findmnt /srv/registry; then pulumi up --replace '**::registry-run-registry'",
+    ),
+)
+
+NEEDS_A_JOB = ("taken", "clone", "job-token", "push", "pull", "volume")
+"""Checks that only a pipeline can make."""
+
+NEEDS_A_TOKEN = ("accepted", *NEEDS_A_JOB)
+"""Checks made with a token that GitLab issues for them; `online` is made once more with it."""
+
+CHECK_OF_SILENT_MACHINE = {Place.SERVER: "target", Place.REGISTRY: "registry", Place.RUNNER: "process"}
+"""The check that fails when a machine does not answer at all."""
+
+BY_ID = {check.id: check for check in CHECKS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """What the checks have to know of a stack; none of it is a secret.
+
+    `host` is GitLab's name or address; `git_ssh_host_key` is in authorized_keys form.
+    """
+
+    external_url: str
+    host: str
+    balancer_address: str
+    registry_private_address: str
+    web_port: int
+    registry_port: int
+    git_ssh_host_key: str
+    runner_name: str
+    project: str
+
+
+def checks_from(place: Place) -> tuple[Check, ...]:
+    """What a machine can check without a token, in order."""
+    return tuple(check for check in CHECKS if check.place is place and check.id not in NEEDS_A_TOKEN)
+
+
+def checks_by_pipeline() -> tuple[Check, ...]:
+    """What the server checks with a token, and by a pipeline; `online` here is that the runner is not paused."""
+    return tuple(check for check in CHECKS if check.id in (*NEEDS_A_TOKEN, "online") and check.id != "volume")
+
+
+def table() -> str:
+    """The list as a table in Markdown."""
+    places = {
+        Place.SERVER: "the server",
+        Place.RUNNER: "the runner's machine",
+        Place.REGISTRY: "the registry's machine",
+    }
+    lines = ["| check | made from | `up` waits | what a failure means | what to do |", "|---|---|---|---|---|"]
+    for check in CHECKS:
+        remedy = check.remedy.replace("|", "\\|")
+        lines.append(f"| {check.title} | {places[check.place]} | {check.limit} s | {check.failure} | {remedy} |")
+    return "\n".join(lines) + "\n"

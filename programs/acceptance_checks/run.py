@@ -1,0 +1,85 @@
+"""A run of checks: one after the other, each for as long as it may take, to the first that fails."""
+
+import sys
+import time
+from typing import Any, Dict, Mapping, NoReturn, Union
+
+from . import messages
+from .messages import Report
+from .outcomes import BROKEN, Check, CheckError, Deferred, FailedCheckError, Measured, ReportedElsewhere, Result
+
+RETRY_INTERVAL = 1  # seconds between two attempts
+FIRST_PROGRESS_AFTER, PROGRESS_INTERVAL = 5, 10  # seconds until it is shown what is waited for
+
+
+class CheckRun:
+    """One run of the checks of a task, in the task's order."""
+
+    def __init__(self, task: Mapping[str, Any], report: Report) -> None:
+        self.task = task
+        self.report = report
+        self.endpoints: Mapping[str, Any] = task["endpoints"]
+        self.checks: Dict[str, Mapping[str, Any]] = {check["id"]: check for check in task["checks"]}
+        self.end = time.monotonic() + task.get("within", float("inf"))
+        self._next_progress = 0.0
+
+    def perform_all(self, table: Mapping[str, Check], context: object) -> None:
+        """Perform every check of the task; then those again that had been deferred, for good."""
+        deferred = [name for name in self.checks if not self.perform(name, table[name], context)]
+        for name in deferred:
+            self.perform(name, table[name], context, may_defer=False)
+
+    def perform(self, name: str, check: Check, context: object, may_defer: bool = True) -> bool:
+        """Repeat a check until it passes or its limit is over; a check that fails ends the program.
+
+        Returns whether it passed: false when it was deferred. Raises CheckError when the run's time is up.
+        """
+        started = time.monotonic()
+        self._next_progress = started + FIRST_PROGRESS_AFTER
+        while True:
+            result = attempt(check, context, may_defer)
+            if not isinstance(result, FailedCheckError):
+                return self._record(name, result, time.monotonic() - started)
+            self._wait_or_fail(name, result, time.monotonic() - started)
+
+    def fail(self, name: str, observed: str, waited: float = 0.0) -> NoReturn:
+        """Report a failed check and end the program."""
+        check = self.checks[name]
+        self.report.add(check=name, state="broken", seconds=round(waited, 3), detail=observed)
+        print(f"The stack is up but does not work: {check['title']} failed.", file=sys.stderr)
+        print(f"{check['failure']} {observed}", file=sys.stderr)
+        print(f"What to do: {check['remedy']}", file=sys.stderr)
+        sys.exit(BROKEN)
+
+    def _wait_or_fail(self, name: str, error: FailedCheckError, waited: float) -> None:
+        title, limit = self.checks[name]["title"], self.checks[name]["limit"]
+        if error.final or waited + RETRY_INTERVAL > limit:
+            self.fail(name, str(error), waited)
+        if time.monotonic() > self.end:
+            raise CheckError(f"there was no time left for: {title}")
+        if time.monotonic() >= self._next_progress:
+            self._next_progress = time.monotonic() + PROGRESS_INTERVAL
+            messages.progress(f"waiting for {title}, {int(waited)} s of {limit}: {error}")
+        time.sleep(RETRY_INTERVAL)
+
+    def _record(self, name: str, result: Result, taken: float) -> bool:
+        if isinstance(result, Deferred):
+            self.report.add(check=name, state="deferred", seconds=0.0, detail=result.reason)
+            return False
+        if not isinstance(result, ReportedElsewhere):
+            seconds, note = result or Measured(taken)
+            self.report.add(check=name, state="ok", seconds=round(seconds, 3), detail=note)
+            if self.report.at_end:
+                messages.progress(f"✓ {self.checks[name]['title']}  {seconds:.2f} s")
+        return True
+
+
+def attempt(check: Check, context: object, may_defer: bool) -> Union[Result, FailedCheckError]:
+    """Make a check once. Returns the error when it fails, also when it defers although it may not."""
+    try:
+        result = check(context)
+    except FailedCheckError as error:
+        return error
+    if isinstance(result, Deferred) and not may_defer:
+        return FailedCheckError(f"Although {result.until}, {result.reason}.")
+    return result

@@ -1,0 +1,35 @@
+"""The function behind each check, by group; the ids and their order are those of configuration/checks.py."""
+
+from typing import Dict
+
+from . import pipeline_checks, runner_checks, server_checks
+from .outcomes import Check
+
+CHECKS: Dict[str, Dict[str, Check]] = {
+    "server": {
+        "target": server_checks.target_healthy,
+        "nginx": server_checks.nginx_answers,
+        "readiness": server_checks.gitlab_ready,
+    },
+    "runner": {
+        "name": runner_checks.name_resolves,
+        "balancer": runner_checks.balancer_answers,
+        "sign-in": runner_checks.sign_in_page,
+        "hidden": runner_checks.readiness_hidden,
+        "git-ssh": runner_checks.git_over_ssh,
+        "issuer": runner_checks.token_issuer_answers,
+        "registry": runner_checks.registry_answers,
+        "process": runner_checks.runner_runs,
+        "docker": runner_checks.docker_knows_registry,
+        "online": runner_checks.runner_token_valid,
+    },
+    "pipeline": {
+        "accepted": pipeline_checks.token_accepted,
+        "online": pipeline_checks.runner_active,
+        "taken": pipeline_checks.job_taken,
+        "clone": pipeline_checks.project_cloned,
+        "job-token": pipeline_checks.job_token_accepted,
+        "push": pipeline_checks.image_pushed,
+        "pull": pipeline_checks.image_pulled,
+    },
+}

@@ -1,0 +1,126 @@
+"""The program of the checks, run in this process against machines that are played; for the tests of its parts."""
+
+import contextlib
+import http.server
+import io
+import json
+import re
+import signal
+import socketserver
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from configuration import checks, report
+from configuration.checks import Endpoints
+from configuration.flows import Place
+from configuration.remote_step import payload_line
+from programs.acceptance_checks.__main__ import main
+
+ENDPOINTS = Endpoints(
+    external_url="http://127.0.0.1:1",
+    host="127.0.0.1",
+    balancer_address="127.0.0.1",
+    registry_private_address="127.0.0.1",
+    web_port=1,
+    registry_port=1,
+    git_ssh_host_key="ssh-ed25519 AAAA",
+    runner_name="the-runner",
+    project="gitlab-stack/acceptance",
+)
+
+
+Answer = tuple[int, str]
+
+
+class PlayedGitLab(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Answers on a socket, as GitLab's workhorse, with what `routes` say; the last matching one decides."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        self.routes: list[tuple[str, str, Callable[[Any], Answer]]] = []
+        self.asked: list[tuple[str, str, Any]] = []
+        super().__init__(str(path), Handler)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def on(self, method: str, path: str, answer: Any = None, status: int = 200) -> None:
+        """`answer` is text, something for JSON, or a function of the request's body that makes either."""
+
+        def made(body: Any) -> Answer:
+            given = answer(body) if callable(answer) else answer
+            return status, given if isinstance(given, str) else json.dumps(given)
+
+        self.routes.append((method, path, made))
+
+    def told(self, method: str, path: str) -> list[Any]:
+        """Bodies of the requests that were made."""
+        return [body for asked, at, body in self.asked if asked == method and re.fullmatch(path, at)]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: PlayedGitLab
+
+    def answer(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.loads(content) if content else None
+        path = self.path.removeprefix("/api/v4/projects/gitlab-stack%2Facceptance")
+        self.server.asked.append((self.command, path, body))
+        for method, pattern, made in reversed(self.server.routes):
+            if method == self.command and re.fullmatch(pattern, path):
+                status, text = made(body)
+                break
+        else:
+            status, text = 404, '{"message": "404 Not Found"}'
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if text[:1] in "[{" else "text/plain")
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        if text:
+            self.wfile.write(text.encode())
+
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815, names of http.server
+
+    def address_string(self) -> str:
+        return "socket"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, a name of http.server
+        pass
+
+
+class Output:
+    """What a run of the program has printed to standard output and standard error, and its exit status."""
+
+    def __init__(self, status: int, out: str, said: str) -> None:
+        self.status = status
+        self.lines = [json.loads(line) for line in out.splitlines()]
+        self.said = said
+
+    def __getitem__(self, check: str) -> dict[str, Any]:
+        return [line for line in self.lines if line.get("check") == check][-1]
+
+    @property
+    def well(self) -> list[str]:
+        return [line["check"] for line in self.lines if line.get("state") == "ok"]
+
+
+def run_group(group: str, *lines: str) -> Output:
+    out, said = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (15, 1, 2)}
+    stdin, sys.stdin = sys.stdin, io.StringIO("".join(map(payload_line, lines)))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+            status = main(group)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.stdin = stdin
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Output(status, out.getvalue(), said.getvalue())
+
+
+def check_from(place: Place, patience: int = 0, stack: Endpoints = ENDPOINTS) -> Output:
+    return run_group(place, report.task(stack, checks.checks_from(place), patience=patience))

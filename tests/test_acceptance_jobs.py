@@ -1,0 +1,195 @@
+"""The jobs of the acceptance's pipeline talk to a real registry."""
+
+import base64
+import http.server
+import itertools
+import json
+import os
+import re
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configuration import acceptance_project
+from tests.shell import SHELLCHECK
+
+FILES = acceptance_project.files(acceptance_project.DEFAULT_IMAGE)
+
+
+@pytest.mark.parametrize("path", sorted(acceptance_project.ACCEPTANCE.glob("*.sh")), ids=lambda path: path.name)
+def test_a_job_is_sound_shell_of_the_smallest_kind(path):
+    subprocess.run([SHELLCHECK, "-x", "-P", path.parent, path], check=True)
+    assert path.read_text().startswith("# shellcheck shell=sh\n")
+
+
+class GuardedRegistry(http.server.ThreadingHTTPServer):
+    """A registry that asks for tokens, before one that does not, and GitLab, which gives them out."""
+
+    def __init__(self, behind: str) -> None:
+        super().__init__(("127.0.0.1", 0), Guard)
+        self.address = f"127.0.0.1:{self.server_address[1]}"
+        self.behind = behind
+        self.answers: dict[str, int] = {}
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+
+class Guard(http.server.BaseHTTPRequestHandler):
+    server: GuardedRegistry
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.startswith("/jwt/auth"):
+            job = "Basic " + base64.b64encode(b"gitlab-ci-token:the-job-token").decode()
+            project = self.path.split("scope=repository:")[1].split("/acceptance:")[0]
+            token = "good" if project == "group/project" else "good for nothing"
+            granted = self.headers["Authorization"] == job
+            return self.send(200 if granted else 403, json.dumps({"token": token} if granted else {}).encode())
+        for ending, status in self.server.answers.items():
+            if ending in f"{self.command} {self.path}":
+                return self.send(status, b'{"errors":[{"code":"UNKNOWN"}]}')
+        if self.headers["Authorization"] != "Bearer good":
+            realm = f"http://{self.server.address}/jwt/auth"
+            return self.send(401, b"", {"Www-Authenticate": f'Bearer realm="{realm}",service="container_registry"'})
+        headers = {name: self.headers[name] for name in ("Content-Type", "Accept") if self.headers[name]}
+        request = urllib.request.Request(
+            f"http://{self.server.behind}{self.path}", body or None, headers, method=self.command
+        )
+        try:
+            with urllib.request.urlopen(request) as got:
+                given = {name: got.headers[name] for name in ("Location", "Docker-Content-Digest") if got.headers[name]}
+                if "Location" in given:
+                    given["Location"] = given["Location"].replace(f"http://{self.server.behind}", "")
+                return self.send(got.status, got.read(), given)
+        except urllib.error.HTTPError as error:
+            return self.send(error.code, error.read())
+
+    def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in ((headers or {}) | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = answer  # noqa: N815, names of http.server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, a name of http.server
+        pass
+
+
+Job = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def guarded(registry, filled) -> Iterator[GuardedRegistry]:
+    with registry.running():
+        server = GuardedRegistry(registry.address)
+        yield server
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def job(guarded, tmp_path) -> Job:
+    """Runs a script of the project in a clone of it, as a job does."""
+    numbers = itertools.count(1)
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+
+    def run(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", name],
+            cwd=tmp_path,
+            env={
+                "PATH": os.environ["PATH"],
+                "CI_PROJECT_PATH": "group/project",
+                "CI_REGISTRY": guarded.address,
+                "CI_SERVER_URL": f"http://{guarded.address}",
+                "CI_JOB_TOKEN": "the-job-token",
+                "CI_PIPELINE_ID": str(next(numbers)),
+                "CI_PROJECT_DIR": str(tmp_path),
+                **variables,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def digest_in(folder: Path) -> str:
+    return (folder / "pushed.env").read_text().strip().removeprefix("DIGEST=")
+
+
+def test_an_image_is_pushed_and_pulled_with_the_jobs_token_by_plain_http(job, tmp_path, registry):
+    pushed = job("push.sh")
+    assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+    digest = digest_in(tmp_path)
+    assert re.search(r"^check job-token ok \d+\.\d\d$", pushed.stdout, re.MULTILINE)
+    assert re.search(rf"^check push ok \d+\.\d\d group/project/acceptance:1@{digest}$", pushed.stdout, re.MULTILINE)
+    assert digest in registry.blobs()
+    pulled = job("pull.sh", DIGEST=digest)
+    assert pulled.returncode == 0, pulled.stdout + pulled.stderr
+    assert re.fullmatch(r"check pull ok \d+\.\d\d\n", pulled.stdout)
+    assert "the-job-token" not in pushed.stdout + pushed.stderr + pulled.stdout + pulled.stderr
+
+
+def test_every_push_is_another_image(job, tmp_path):
+    digests = set()
+    for _ in range(2):
+        assert job("push.sh").returncode == 0
+        digests.add(digest_in(tmp_path))
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "answers", "said"),
+    [
+        ({"CI_JOB_TOKEN": "ended"}, {}, "check job-token broken .*/jwt/auth answers 403 to the job's token"),
+        ({"CI_REGISTRY": "127.0.0.1:1"}, {}, "check job-token broken .*Failed to connect|refused"),
+        ({"CI_PROJECT_PATH": "group/other"}, {}, "check job-token broken The registry answers 401"),
+        ({}, {"POST /v2": 503}, "check push broken An upload is answered with 503"),
+        (
+            {},
+            {"PUT /v2/group/project/acceptance/blobs": 500},
+            "check push broken The image's layer is answered with 500",
+        ),
+        (
+            {},
+            {"PUT /v2/group/project/acceptance/manifests": 500},
+            "check push broken The manifest is answered with 500",
+        ),
+        (
+            {},
+            {"POST /v2/group/project-of-others": 202},
+            "check push broken A push to another project is answered with 202",
+        ),
+    ],
+)
+def test_what_is_broken_about_a_push_is_named_by_the_job(job, guarded, variables, answers, said):
+    guarded.answers = answers
+    failed = job("push.sh", **variables)
+    assert failed.returncode == 1
+    assert re.search(said, failed.stdout), failed.stdout + failed.stderr
+
+
+def test_what_is_broken_about_a_pull_is_named_by_the_job(job, guarded, tmp_path, registry):
+    assert job("push.sh").returncode == 0
+    digest = digest_in(tmp_path)
+    guarded.answers = {"GET /v2/group/project/acceptance/blobs": 404}
+    assert re.search("check pull broken The blob .* is answered with 404", job("pull.sh", DIGEST=digest).stdout)
+    guarded.answers = {f"manifests/{digest}": 200}
+    assert "Without a token the image is answered with 200" in job("pull.sh", DIGEST=digest).stdout
+    guarded.answers = {}
+    assert "The manifest is answered with 404" in job("pull.sh", DIGEST="sha256:" + "0" * 64).stdout
+
+
+def test_the_pipeline_runs_only_when_the_program_starts_it():
+    assert 'if: $CI_PIPELINE_SOURCE == "api"' in FILES[".gitlab-ci.yml"]
+    assert "privileged" not in "".join(FILES.values())
+    assert "docker.sock" not in "".join(FILES.values())

@@ -1,0 +1,195 @@
+"""The list of checks, its wire format, and the program that makes them: held to each other."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from configuration import checks, report
+from configuration.flows import Place
+from configuration.remote_step import PROGRAMS, payload_line, script
+from configuration.zipapp import build_zipapp
+from programs.acceptance_checks import messages, server_checks
+from programs.acceptance_checks.outcomes import FailedCheckError, Measured, Result
+from programs.acceptance_checks.table import CHECKS
+from tests.check_runs import ENDPOINTS, Output, check_from, run_group
+
+
+def test_every_check_has_its_limit_its_message_and_its_remedy():
+    assert len(set(checks.BY_ID)) == len(checks.CHECKS)
+    for check in checks.CHECKS:
+        assert check.limit >= 0
+        assert check.failure.endswith(".")
+        assert check.remedy
+
+
+def test_the_list_begins_with_the_name_and_ends_on_the_disk():
+    order = [check.id for check in checks.CHECKS]
+    assert order[0] == "name"
+    assert order[-1] == "volume"
+    named = ["name", "balancer", "target", "nginx", "readiness", "sign-in", "issuer", "registry", "accepted", "process"]
+    named += ["online", "taken", "clone", "job-token", "push", "pull", "volume"]
+    assert [check for check in order if check in named] == named
+
+
+def test_every_check_is_made_from_one_machine():
+    seen = [check.id for place in (Place.SERVER, Place.RUNNER, Place.REGISTRY) for check in checks.checks_from(place)]
+    seen += [check.id for check in checks.checks_by_pipeline() if check.id != "online"]
+    assert sorted([*seen, "volume"]) == sorted(checks.BY_ID)
+
+
+def ids(selected: Iterable[checks.Check]) -> list[str]:
+    return [check.id for check in selected]
+
+
+def test_the_program_has_a_function_for_every_check_of_the_list():
+    assert {group: list(table) for group, table in CHECKS.items()} == {
+        "server": ids(checks.checks_from(Place.SERVER)),
+        "runner": ids(checks.checks_from(Place.RUNNER)),
+        "pipeline": ids(checks.checks_by_pipeline()),
+    }
+    assert checks.checks_from(Place.REGISTRY) == ()
+
+
+def test_no_function_is_behind_two_checks():
+    functions = [function for table in CHECKS.values() for function in table.values()]
+    assert len(set(functions)) == len(functions)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "misnamed"])
+def test_a_program_without_a_check_of_the_list_never_passes(monkeypatch, wrong):
+    table = {"target": lambda _: None, "nginx": lambda _: None, "readiness": lambda _: None}
+    monkeypatch.setitem(CHECKS, "server", table)
+    assert check_from(Place.SERVER).well == ["target", "nginx", "readiness"]
+    monkeypatch.setitem(CHECKS, "server", {"target": table["target"], "readiness": table["readiness"]})
+    if wrong == "misnamed":
+        monkeypatch.setitem(CHECKS["server"], "ngnix", table["nginx"])
+    seen = check_from(Place.SERVER)
+    assert (seen.status, seen.said) == (2, "Could not check: KeyError: 'nginx'\n")
+
+
+def test_checks_are_made_in_the_order_of_the_task(monkeypatch):
+    monkeypatch.setitem(CHECKS, "server", dict.fromkeys(("readiness", "nginx", "target"), lambda _: None))
+    assert check_from(Place.SERVER).well == ids(checks.checks_from(Place.SERVER))
+
+
+# What people read of an `up` ------------------------------------------------------------------------------------------
+
+
+def shown_to_people(monkeypatch, *results: str) -> tuple[Output, list[str]]:
+    """The end of a run as `up` has it, with the lines of progress."""
+    progress: list[str] = []
+    monkeypatch.setattr(messages, "progress", progress.append)
+
+    def result(word: str) -> Callable[[Any], Result]:
+        def check(_: Any) -> Result:
+            if word == "fails":
+                raise FailedCheckError("it fails on purpose", final=True)
+            return Measured(0.734) if word == "passes" else None
+
+        return check
+
+    names = ids(checks.checks_from(Place.SERVER))
+    monkeypatch.setitem(CHECKS, "server", dict(zip(names, map(result, results), strict=True)))
+    task = report.task(ENDPOINTS, checks.checks_from(Place.SERVER), show_progress=True)
+    return run_group("server", task), progress
+
+
+def test_a_failing_up_shows_lines_for_people_and_no_json(monkeypatch):
+    failed, progress = shown_to_people(monkeypatch, "passes", "fails", "passes")
+    assert (failed.status, failed.lines) == (1, [])
+    assert progress == ["✓ target healthy  0.73 s"]
+    assert failed.said.splitlines() == [
+        "The stack is up but does not work: nginx failed.",
+        f"{checks.BY_ID['nginx'].failure} it fails on purpose",
+        f"What to do: {checks.BY_ID['nginx'].remedy}",
+    ]
+
+
+def test_an_up_that_could_not_check_shows_no_json(monkeypatch):
+    monkeypatch.setattr(messages, "progress", lambda _: None)
+    monkeypatch.setitem(CHECKS, "server", {})
+    seen = run_group("server", report.task(ENDPOINTS, checks.checks_from(Place.SERVER), show_progress=True))
+    assert (seen.status, seen.lines) == (2, [])
+    assert seen.said == "Could not check: KeyError: 'target'\n"
+
+
+def test_an_up_whose_checks_pass_shows_them_and_returns_the_same_report(monkeypatch):
+    passed, progress = shown_to_people(monkeypatch, "passes", "passes", "passes")
+    assert len(progress) == 3
+    assert [line["check"] for line in passed.lines[:-1]] == ids(checks.checks_from(Place.SERVER))
+    assert "checked_at" in passed.lines[-1]
+
+
+def test_the_doctor_gets_the_findings_of_a_failing_run(monkeypatch):
+    monkeypatch.setattr(messages, "progress", pytest.fail)
+    monkeypatch.setitem(CHECKS["server"], "target", lambda _: None)
+    monkeypatch.setattr(server_checks, "through_nginx", lambda: "")
+    seen = check_from(Place.SERVER)
+    assert [(line["check"], line["state"]) for line in seen.lines] == [("target", "ok"), ("nginx", "broken")]
+
+
+def test_a_failing_step_of_an_up_prints_lines_for_people_alone(tmp_path):
+    program = build_zipapp(PROGRAMS / "acceptance_checks")
+    nobody = replace(ENDPOINTS, balancer_address="127.0.0.9")
+    task = report.task(nobody, checks.checks_from(Place.RUNNER), patience=0, show_progress=True)
+    text = script("run_checks.sh").replace("/usr/libexec/platform-python", sys.executable)
+    done = subprocess.run(
+        ["bash", "-c", f"exec 3>&1 4>&2\n{text}", "run_checks", "runner"],
+        input=payload_line(program) + payload_line(task),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[:2] == [
+        "✓ name resolves  0.00 s",
+        "The stack is up but does not work: balancer answers failed.",
+    ]
+
+
+# The wire format ------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_gives_each_check_its_own_patience_or_less():
+    hurried = json.loads(report.task(ENDPOINTS, checks.CHECKS, patience=13))
+    assert {check["id"]: check["limit"] for check in hurried["checks"]} == {
+        check.id: min(check.limit, 13) for check in checks.CHECKS
+    }
+
+
+def test_the_result_of_an_up_is_every_check_with_its_seconds_in_the_order_of_the_list():
+    reports = [
+        '{"check": "volume", "state": "ok", "seconds": 0.3, "detail": ""}',
+        """{"check": "target", "state": "deferred", "seconds": 0, "detail": ""}
+        {"check": "nginx", "state": "ok", "seconds": 0.1, "detail": ""}
+        {"check": "target", "state": "ok", "seconds": 9.5, "detail": ""}
+        {"checked_at": "now"}""",
+    ]
+    assert report.results(reports) == [
+        {"check": "target healthy", "hop": "target healthy", "seconds": 9.5},
+        {"check": "nginx", "hop": "nginx", "seconds": 0.1},
+        {"check": "image on the volume", "hop": "image on the volume", "seconds": 0.3},
+    ]
+
+
+def test_a_report_of_the_version_before_is_understood():
+    before = '{"hop": "push", "state": "ok", "seconds": 0.5, "detail": "group/image:7@sha256:ab"}'
+    assert report.results([before]) == [{"check": "push", "hop": "push", "seconds": 0.5}]
+    assert report.pushed_image(before).name == "group/image:7"
+
+
+@pytest.mark.parametrize("path", sorted((PROGRAMS / "acceptance_checks").glob("*.py")), ids=lambda path: path.name)
+def test_the_program_is_written_in_python_3_6_and_needs_only_the_standard_library(path):
+    tree = ast.parse(path.read_text(), feature_version=(3, 6))
+    nodes = list(ast.walk(tree))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names - {"dataclasses", "graphlib", "tomllib"}
+    assert not re.search(r"capture_output|text=True|:=|removeprefix", path.read_text())

@@ -1,0 +1,135 @@
+"""What is checked from the server, and how long it is waited for."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from configuration import checks
+from configuration.flows import Place
+from configuration.remote_step import ROOT
+from programs.acceptance_checks import messages, run, server_checks
+from tests.check_runs import PlayedGitLab, check_from
+
+
+def health_check(status: int, age: float = 0, agent: str = "ELB-HealthChecker/2.0") -> str:
+    at = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(time.time() - age))
+    return f'10.42.0.9 - - [{at}] "GET /-/readiness HTTP/1.1" {status} 15 "" "{agent}" -\n'
+
+
+@pytest.fixture
+def server(gitlab, tmp_path, monkeypatch) -> PlayedGitLab:
+    """A server that is well: its nginx answers, GitLab is ready, the balancer has just checked it."""
+    monkeypatch.setattr(server_checks, "through_nginx", lambda: "HTTP/1.1 200 OK\r\n")
+    monkeypatch.setattr(server_checks, "ACCESS_LOG", str(tmp_path / "access.log"))
+    (tmp_path / "access.log").write_text(health_check(200) + health_check(404, agent="curl"))
+    gitlab.on("GET", r"/-/readiness\?all=1", {"status": "ok"})
+    return gitlab
+
+
+def test_a_server_that_is_well_is_seen_so(server):
+    seen = check_from(Place.SERVER)
+    assert (seen.status, seen.well) == (0, ["target", "nginx", "readiness"])
+
+
+@pytest.mark.parametrize(
+    ("log", "what"),
+    [
+        (lambda: "", "No health check of the balancer"),
+        (lambda: health_check(200, agent="curl/8"), "No health check of the balancer"),
+        (lambda: health_check(200, age=40), "arrived 4[01] s ago"),
+        (lambda: health_check(200) + health_check(404), "answered with 404"),
+    ],
+    ids=["no check ever", "somebody else's", "an old one", "one that is refused"],
+)
+def test_a_target_that_is_not_checked_or_refuses_the_check_is_broken(server, tmp_path, log, what):
+    (tmp_path / "access.log").write_text(log())
+    seen = check_from(Place.SERVER)
+    assert seen.status == 1
+    assert seen["target"]["state"] == "broken"
+    assert re.search(what, seen["target"]["detail"])
+    assert "target healthy failed" in seen.said
+    assert f"What to do: {checks.BY_ID['target'].remedy}" in seen.said
+
+
+def test_an_nginx_that_is_silent_is_named_and_not_the_target_that_needs_it(server, monkeypatch):
+    def refused(address, timeout):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(socket, "create_connection", refused)
+    seen = check_from(Place.SERVER)
+    assert seen["target"]["state"] == "deferred"
+    assert seen["nginx"]["state"] == "broken"
+    assert "Connection refused" in seen["nginx"]["detail"]
+
+
+def test_a_gitlab_that_is_not_ready_is_named_with_what_ails_it_and_not_the_target(server, tmp_path):
+    (tmp_path / "access.log").write_text(health_check(503))
+    checks = {
+        "status": "failed",
+        "db_check": [{"status": "ok"}],
+        "redis_check": [{"status": "failed", "message": "refused"}],
+    }
+    server.on("GET", r"/-/readiness\?all=1", checks, status=503)
+    seen = check_from(Place.SERVER)
+    assert [line["check"] for line in seen.lines if line["state"] == "broken"] == ["readiness"]
+    assert seen["readiness"]["detail"] == "GitLab's readiness is 503 (redis: refused)."
+
+
+def test_a_target_whose_check_fails_although_gitlab_is_ready_is_never_taken_for_well(server, tmp_path):
+    (tmp_path / "access.log").write_text(health_check(503))
+    seen = check_from(Place.SERVER)
+    assert seen.status == 1
+    assert seen["target"]["state"] == "broken"
+    assert "Although GitLab is ready" in seen["target"]["detail"]
+
+
+def test_a_check_is_waited_for_as_long_as_it_may_take_and_told_about(server, tmp_path, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(messages, "progress", shown.append)
+    monkeypatch.setattr(run, "FIRST_PROGRESS_AFTER", 0.1)
+    (tmp_path / "access.log").write_text("")
+    threading.Timer(0.4, lambda: (tmp_path / "access.log").write_text(health_check(200))).start()
+    seen = check_from(Place.SERVER, patience=20)
+    assert seen.well == ["target", "nginx", "readiness"]
+    assert seen["target"]["seconds"] >= 0.3
+    assert len(shown) == 1
+    assert re.fullmatch(r"waiting for target healthy, 0 s of 20: No health check .*", shown[0])
+
+
+def test_a_word_of_progress_is_one_short_line(tmp_path):
+    read, write = os.pipe()
+    shows = "from programs.acceptance_checks.messages import progress; progress('a\\nb ' + 'x' * 100000)"
+    text = f"import os; os.dup2({write}, 4); {shows}"
+    subprocess.run([sys.executable, "-c", text], check=True, pass_fds=[write], cwd=ROOT)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        line = pipe.read()
+    assert line.startswith("a b xxx")
+    assert line.count("\n") == 1
+    assert len(line) <= 400
+
+
+def test_an_error_that_nobody_foresaw_is_told_in_one_line_and_never_as_a_broken_check(server, monkeypatch):
+    def stumble(_: object) -> None:
+        raise KeyError("a key\nin two lines")
+
+    monkeypatch.setattr(server_checks, "nginx_answers", stumble)
+    seen = check_from(Place.SERVER)
+    assert seen.status == 2
+    assert seen.said == "Could not check: KeyError: 'a key\\nin two lines'\n"
+    assert seen.lines == [{"error": "KeyError: 'a key\\nin two lines'"}]
+
+
+@pytest.mark.parametrize("told", ["", "bm8gSlNPTg==\n"], ids=["nothing", "no task"])
+def test_a_program_that_was_told_nothing_of_use_has_not_seen_a_broken_check(told):
+    command = [sys.executable, "-m", "programs.acceptance_checks", "server"]
+    done = subprocess.run(command, input=told, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"Could not check: .+\n", done.stderr)
