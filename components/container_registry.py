@@ -5,8 +5,10 @@ import pulumi
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import render_docker_daemon
 from configuration.package_repositories import docker_repository
+from configuration.paths import REGISTRY_DATA
 from configuration.registry_config import registry_image, render_registry_config
-from configuration.remote_step import PROGRAMS
+from configuration.remote_step import PROGRAMS, program
+from configuration.systemd_units import collect_garbage_service, collect_garbage_timer
 from configuration.zipapp import build_zipapp
 from settings import Settings
 
@@ -27,7 +29,7 @@ class ContainerRegistry(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gitlab:registry:ContainerRegistry", name, None, opts)
-        mounted = machine.mount_data("/srv/registry", service="docker", parent=self)
+        mounted = machine.mount_data(REGISTRY_DATA, service="docker", parent=self)
         installed = machine.host.run(
             "install_docker",
             arguments=[settings.docker_version],
@@ -52,12 +54,17 @@ class ContainerRegistry(pulumi.ComponentResource):
             limit=300,
             parent=self,
         )
+        calendar = settings.registry_garbage_collection
         scheduled = machine.host.run(
-            "schedule_garbage_collection",
-            arguments=[
-                str(settings.registry_port),
-                settings.registry_garbage_collection,
-                *(["-m"] if settings.registry_garbage_collection_untagged else []),
+            "schedule_program",
+            name="schedule_garbage_collection",
+            arguments=["collect-garbage", "collect-garbage", calendar, "registryGarbageCollection"],
+            payload=[
+                program("collect-garbage"),
+                collect_garbage_service(
+                    port=settings.registry_port, untagged=settings.registry_garbage_collection_untagged
+                ),
+                collect_garbage_timer(calendar),
             ],
             after=[registry_tree.command],
             parent=self,

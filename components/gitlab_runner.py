@@ -4,11 +4,13 @@ import hashlib
 
 import pulumi
 
+from components.remote_host import JOBS_LIMIT
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import render_docker_daemon
 from configuration.package_repositories import docker_repository, runner_repository
 from configuration.remote_step import program
 from configuration.runner_config import render_runner_config
+from configuration.systemd_units import PRUNE_CALENDAR, docker_prune_service, docker_prune_timer
 from settings import Settings
 
 
@@ -49,12 +51,20 @@ class GitLabRunner(pulumi.ComponentResource):
             after=[machine.root_grown.command],
             parent=self,
         )
-        pruned = host.run("schedule_prune", payload=[program("prune-docker")], after=[docker.command], parent=self)
+        pruned = host.run(
+            "schedule_program",
+            name="schedule_prune",
+            arguments=["prune-docker", "docker-prune", PRUNE_CALENDAR, "PRUNE_CALENDAR"],
+            payload=[program("prune-docker"), docker_prune_service(), docker_prune_timer()],
+            after=[docker.command],
+            parent=self,
+        )
         installed = host.run(
             "install_runner",
             arguments=[settings.runner_version],
             payload=[runner_repository()],
             after=[pruned.command],
+            limit=JOBS_LIMIT,
             parent=self,
         )
         config = pulumi.Output.all(external_url=external_url, token=token).apply(

@@ -8,13 +8,15 @@ import pulumi_aws as aws
 from pulumi_command import remote
 
 from configuration.flows import Place
-from configuration.remote_step import first_contact_command, script, step_command, step_input
+from configuration.remote_step import first_contact_command, first_contact_input, script, step_command, step_input
 
 LOGIN_USER = "ec2-user"
 DIAL_ATTEMPTS = 60  # about four and a half minutes of refused connections, twenty of unanswered ones
 DIAL_TIMEOUT = 15  # seconds
 KEY_REFUSED = "unable to authenticate"  # Go's golang.org/x/crypto/ssh, by pulumi-command
 STEP_LIMIT = 45 * 60  # seconds `up` waits for a step, and before that for another one that is at work
+JOBS_LIMIT = 2 * 60 * 60
+"""Seconds for a step that lets running jobs finish before it installs: half an hour for them, the rest for dnf."""
 MIGRATION_LIMIT = 6 * 60 * 60
 """Seconds for a step that may migrate a database: pg_upgrade and the migrations of some 100 GB take hours."""
 
@@ -49,7 +51,7 @@ class RemoteHost:
         self._first_contact = self._command(
             "first-contact",
             first_contact_command(open_ports),
-            script("prepare_host.sh"),
+            first_contact_input(),
             parent=parent,
             after=[],
             secret_result=False,

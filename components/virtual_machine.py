@@ -12,6 +12,9 @@ from components.naming import tagged
 from components.network import Addresses, Network
 from components.remote_host import RemoteHost, Step
 from configuration.flows import Place
+from configuration.paths import volume_device
+from configuration.remote_step import program
+from configuration.systemd_units import keep_data_mounted_service
 from configuration.user_data import render_user_data
 from settings import MachineSettings, Settings
 
@@ -80,9 +83,14 @@ class VirtualMachine(pulumi.ComponentResource):
         """
         if self.data_volume is None:
             raise ValueError(f"the {self.role} machine has no data volume")
+        device = self.data_volume.id.apply(volume_device)
+        unit = device.apply(
+            lambda path: keep_data_mounted_service(device=path, service=service, mountpoint=mountpoint, targets=targets)
+        )
         mounted = self.host.run(
             "mount_data",
-            arguments=[self.data_volume.id, service, mountpoint, *targets],
+            arguments=[self.data_volume.id, device, service, mountpoint, *targets],
+            payload=[program("keep-data-mounted"), unit],
             after=[self.data_volume.attachment, self.root_grown.command],
             parent=parent,
         )

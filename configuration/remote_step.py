@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from configuration.paths import RUN_STEP
+
 ROOT = Path(__file__).resolve().parent.parent
 REMOTE = ROOT / "remote"
 PROGRAMS = ROOT / "programs"
@@ -25,14 +27,23 @@ def program(name: str) -> str:
 
 
 def first_contact_command(ports: Sequence[int]) -> str:
-    """Runs prepare_host.sh, given on standard input; it lays down run-step, which all later steps need."""
+    """Runs prepare_host.sh, given on standard input; it installs run-step, which all later steps need."""
     return shlex.join(["sudo", "bash", "-s", "--", *map(str, ports)])
+
+
+def first_contact_input() -> str:
+    """prepare_host.sh, then run-step as a base64 line, which the script's last command reads.
+
+    Bash takes its script from a pipe byte by byte, and so leaves what follows a command to that command (POSIX, sh,
+    "STDIN").
+    """
+    return script("prepare_host.sh") + payload_line(program("run-step"))
 
 
 def step_command(step: str, limit: int, arguments: Sequence[str], *, ended_at_limit: bool = False) -> str:
     """Runs one step and waits for it for `limit` seconds; then it runs on, unless it is `ended_at_limit`."""
     options = ["--end"] if ended_at_limit else []
-    return shlex.join(["sudo", "/usr/local/sbin/run-step", *options, str(limit), step, *arguments])
+    return shlex.join(["sudo", RUN_STEP, *options, str(limit), step, *arguments])
 
 
 def read_only_command(step: str, limit: int, arguments: Sequence[str]) -> str:

@@ -1,13 +1,14 @@
 #!/bin/bash
-# mount_data.sh VOLUME_ID SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, makes its file system only if it is blank, and binds
-# a folder of it over each TARGET. SERVICE lives on it. What a TARGET holds on the root disk, as on a machine of a time when it was
-# not yet among the targets, is moved to the volume first.
+# mount_data.sh VOLUME_ID DEVICE SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, creates its file system only if it is blank,
+# and binds a folder of it over each TARGET. SERVICE keeps its data there. The files that a TARGET holds on the root disk, because it
+# was not a target when the machine was new, are moved to the volume first.
+# Standard input, base64, a line each: keep-data-mounted, its service.
 set -euo pipefail
-volume_id=$1 service=$2 mountpoint=$3
-shift 3
+volume_id=$1 device=$2 service=$3 mountpoint=$4
+shift 4
+read -r program
+read -r unit
 
-# Nitro machines name volumes by their order of appearance; only the serial number is the volume's own.
-device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${volume_id/-/}
 for _ in {1..120}; do
     [ -b "$device" ] && break
     sleep 1
@@ -17,12 +18,16 @@ done
     exit 1
 }
 
-found=0
-blkid --probe "$device" || found=$?
-case $found in
-    0) ;;                                      # keeps what it holds
+status=0
+blkid --probe "$device" || status=$?
+case $status in
+    0) ;; # it has a file system
     2) mkfs.xfs -q "$device" && udevadm settle ;; # blank
-    *) echo "volume $volume_id holds something blkid cannot name (status $found): look at it before anything is written" && exit 1 ;;
+    *)
+        echo "volume $volume_id holds data that blkid cannot identify (status $status). Nothing was written to it."
+        echo "Find out what it is: lsblk --fs $device"
+        exit 1
+        ;;
 esac
 uuid=$(blkid --probe --match-tag UUID --output value "$device")
 
@@ -33,7 +38,7 @@ add_mount() { # FSTAB_SOURCE TARGET TYPE OPTIONS
     systemctl daemon-reload
     if mountpoint -q "$2"; then return; fi
     if [ -n "$(ls -A "$2")" ]; then
-        echo "$2 already holds files on the root disk; they would vanish under the data volume. Move them away first"
+        echo "$2 already holds files on the root disk; the data volume would hide them. Move them away first"
         exit 1
     fi
     mount "$2"
@@ -54,7 +59,7 @@ start_service() {
 
 holds_files() { [ -d "$1" ] && [ -n "$(ls -A "$1")" ]; }
 
-# Cut off at any point it can be repeated: until TARGET.moved is there, TARGET is what counts, and the copy after that.
+# Interrupted at any point it can be repeated: TARGET is valid until TARGET.moved exists, the copy after that.
 move_files() { # TARGET FOLDER
     if mountpoint -q "$1"; then return; fi
     if [ ! -e "$1.moved" ]; then
@@ -83,47 +88,11 @@ for target in "$@"; do
 done
 start_service
 
-# systemd mounts at boot only: what comes later, or comes back, is mounted by this.
-cat >/usr/local/sbin/keep-data-mounted.new <<'KEEP_DATA_MOUNTED'
-#!/bin/bash
-# keep-data-mounted DEVICE SERVICE MOUNTPOINT [TARGET...]: whenever DEVICE is there and not what is mounted, mounts it and
-# starts SERVICE anew.
-set -euo pipefail
-device=$1 service=$2
-shift 2
-
-in_order() { [ "$(mountpoint -d "$1")" = "$(mountpoint -x "$device")" ] && ls "$1" >/dev/null; }
-
-while sleep 10; do
-    [ -b "$device" ] || continue
-    lost=
-    for place in "$@"; do in_order "$place" || lost=$place; done
-    [ -n "$lost" ] || continue
-    exec 9>/run/gitlab-stack.lock
-    flock --nonblock 9 || continue # a step is at work
-    echo "$lost is not on $device: mounting anew, with a restart of $service"
-    installed=$(systemctl list-unit-files --no-legend "$service.service" || true)
-    if [ -n "$installed" ]; then systemctl stop "$service"; fi
-    for ((last = $#; last > 0; last--)); do
-        while mountpoint -q "${!last}"; do umount --lazy "${!last}"; done
-    done
-    for place in "$@"; do mount "$place"; done
-    if [ -n "$installed" ]; then systemctl start "$service"; fi
-    exec 9>&-
-done
-KEEP_DATA_MOUNTED
+# From here on it is mounted again whenever it comes late or comes back.
+base64 -d <<<"$program" >/usr/local/sbin/keep-data-mounted.new
 chmod 0755 /usr/local/sbin/keep-data-mounted.new
 mv /usr/local/sbin/keep-data-mounted.new /usr/local/sbin/keep-data-mounted
-cat >/etc/systemd/system/keep-data-mounted.service <<UNIT
-[Unit]
-Description=Mount the data volume when it comes late or again
-[Service]
-ExecStart=/usr/local/sbin/keep-data-mounted $device $service $mountpoint $*
-Restart=always
-RestartSec=10
-[Install]
-WantedBy=multi-user.target
-UNIT
+base64 -d <<<"$unit" >/etc/systemd/system/keep-data-mounted.service
 systemctl daemon-reload
 systemctl enable --quiet keep-data-mounted
 systemctl restart keep-data-mounted

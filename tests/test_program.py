@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import shlex
 
 import pulumi
 import pytest
@@ -385,6 +386,23 @@ def test_steps_that_change_nothing_are_ended_at_their_limit_and_what_may_migrate
         assert f"run-step {6 * 3600} " in graph.step(step).inputs["create"]
 
 
+def test_a_step_that_waits_for_jobs_has_more_time_than_it_waits(graph):
+    assert "timeout 30m " in script("install_runner.sh")
+    assert f"run-step {2 * 3600} " in graph.step("runner-install-runner").inputs["create"]
+
+
+def test_a_volume_that_comes_late_is_mounted_by_its_own_name(graph):
+    for machine, rest in (
+        ("server", "gitlab-runsvdir /srv/gitlab /var/opt/gitlab /etc/gitlab /var/log/gitlab"),
+        ("registry", "docker /srv/registry"),
+    ):
+        installed, unit = payload(graph, f"{machine}-mount-data")
+        assert installed == program("keep-data-mounted")
+        device = f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{machine}data-id"
+        assert f"ExecStart=/usr/local/sbin/keep-data-mounted {device} {rest}\n" in unit
+        assert f" {device} {rest}" in graph.step(f"{machine}-mount-data").inputs["create"]
+
+
 def test_the_registry_does_not_wait_for_gitlab_to_install(graph):
     assert not graph.comes_after(graph.step("registry-run-registry"), graph.step("server-install-gitlab"))
 
@@ -455,14 +473,24 @@ def test_the_registrys_machine_gets_registry_tree_as_it_is_here(graph):
 
 
 def test_garbage_is_collected_when_the_settings_say_so_and_by_hand_alone_otherwise(graph):
-    def told(graph: Graph) -> str:
-        command: str = graph.step("registry-schedule-garbage-collection").inputs["create"]
-        return command.partition(" schedule_garbage_collection ")[2]
+    def schedule(graph: Graph) -> tuple[str, str]:
+        """The calendar, and what is run then."""
+        command = shlex.split(graph.step("registry-schedule-garbage-collection").inputs["create"])
+        installed, service, timer = payload(graph, "registry-schedule-garbage-collection")
+        step, name, unit, calendar, setting = command[-5:]
+        assert (step, name, unit) == ("schedule_garbage_collection", "collect-garbage", "collect-garbage")
+        assert setting == "registryGarbageCollection"
+        assert installed == program("collect-garbage")
+        assert f"OnCalendar={calendar}\n" in timer
+        [started] = re.findall("^ExecStart=(.*)$", service, re.MULTILINE)
+        [finished] = re.findall("^ExecStopPost=(.*)$", service, re.MULTILINE)
+        assert finished == "/usr/local/sbin/collect-garbage finish 5000"
+        return calendar, started.removeprefix("/usr/local/sbin/collect-garbage ")
 
-    assert told(graph) == "5000 ''"
-    assert told(run_program(dev_config(registryGarbageCollection="Sun 03:00"))) == "5000 'Sun 03:00'"
+    assert schedule(graph) == ("", "collect 5000")
+    assert schedule(run_program(dev_config(registryGarbageCollection="Sun 03:00"))) == ("Sun 03:00", "collect 5000")
     both = dev_config(registryGarbageCollection="Sun 03:00", registryGarbageCollectionUntagged="true")
-    assert told(run_program(both)) == "5000 'Sun 03:00' -m"
+    assert schedule(run_program(both)) == ("Sun 03:00", "collect 5000 -m")
 
 
 @pytest.mark.parametrize(

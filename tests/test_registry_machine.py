@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from configuration import zipapp
-from configuration.remote_step import PROGRAMS, script
+from configuration.remote_step import PROGRAMS, program, script
 from programs.registry_tree.garbage_collection import mark
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
@@ -131,14 +131,10 @@ def damage(registry) -> None:
 
 
 class Collection:
-    """collect-garbage as the step lays it down, with its folders moved below a scratch one."""
+    """collect-garbage with its folders moved below a scratch one."""
 
     def __init__(self, folder: Path, registry, tools: Path) -> None:
-        found = re.search(
-            r"<<'COLLECT_GARBAGE'\n(.*?)COLLECT_GARBAGE\n", script("schedule_garbage_collection.sh"), re.S
-        )
-        assert found
-        self.program = found[1].replace("/srv/registry/images", str(registry.root))
+        self.program = program("collect-garbage").replace("/srv/registry/images", str(registry.root))
         for place in ("/run/", "/var/log/gitlab-stack/"):
             self.program = self.program.replace(place, f"{folder}{place}")
             (folder / place.strip("/")).mkdir(parents=True)
@@ -208,7 +204,9 @@ def test_what_no_image_needs_is_freed_while_nothing_can_be_pushed(collection):
     expected, before = foretold(collection.registry), collection.registry.blobs()
     status, journal = collection.run()
     assert status == 0, journal
-    assert re.fullmatch(r"garbage collection: freed \d[\d.]*KB, all that is left is sound; pushes are taken\n", journal)
+    assert re.fullmatch(
+        r"garbage collection: freed \d[\d.]*KB, all that is left is sound; pushes are accepted\n", journal
+    )
     assert before - collection.registry.blobs() == expected != set()
     [exec_] = [line for line in collection.calls.read_text().splitlines() if line.startswith("exec ")]
     assert exec_ == "exec registry-read-only /bin/registry garbage-collect /etc/docker/registry/config.yml"
@@ -227,7 +225,7 @@ def test_untagged_manifests_go_only_when_they_are_asked_for(collection, filled):
     if filled.registry.program == find("docker-registry"):
         # Distribution 2.8 takes what a tagged index leads to as well, which is then found out.
         assert status == 1
-        assert "but then the registry's files were damaged or not looked at: registry-tree verify" in journal
+        assert "but then the registry's files were damaged or could not be checked: registry-tree verify" in journal
     else:
         assert status == 0, journal
 
@@ -235,7 +233,7 @@ def test_untagged_manifests_go_only_when_they_are_asked_for(collection, filled):
 def test_the_registry_is_left_alone_when_there_is_nothing_to_free(collection):
     collection.run()
     collection.calls.unlink()
-    assert collection.run() == (0, "garbage collection: nothing to free; pushes are taken\n")
+    assert collection.run() == (0, "garbage collection: nothing to free; pushes are accepted\n")
     assert "stop registry" not in collection.told()
 
 
@@ -248,7 +246,7 @@ def test_of_a_damaged_store_nothing_is_taken(collection, filled):
     assert journal.startswith(
         "garbage collection: refused, because the registry's files are damaged: registry-tree verify"
     )
-    assert "pushes are taken (exit-code, see /" in journal
+    assert "pushes are accepted (exit-code, see /" in journal
     assert journal.count("\n") == 1
     assert collection.registry.blobs() == before
     assert collection.told() == [*AWAY, *BACK]
@@ -259,7 +257,7 @@ def test_damage_is_told_when_it_is_found_afterwards(collection):
     status, journal = collection.run()
     assert status == 1
     assert re.match(
-        r"garbage collection: freed \S+, but then the registry's files were damaged or not looked at", journal
+        r"garbage collection: freed \S+, but then the registry's files were damaged or could not be checked", journal
     )
     assert collection.told()[-2:] == BACK
 
@@ -269,7 +267,7 @@ def test_a_collection_that_fails_leaves_a_registry_that_takes_pushes(collection)
     status, journal = collection.run()
     assert status == 1
     assert journal.startswith(
-        "garbage collection: ended while it was freeing; what is left goes next time; pushes are taken"
+        "garbage collection: interrupted while freeing; the next collection frees the rest; pushes are accepted"
     )
     assert collection.told()[-2:] == BACK
 
@@ -283,7 +281,7 @@ def test_a_collection_that_is_killed_leaves_a_registry_that_takes_pushes(collect
         time.sleep(0.05)
     os.killpg(killed.pid, 9)
     killed.wait()
-    assert "ended while it was freeing" in collection.finish("signal")
+    assert "interrupted while freeing" in collection.finish("signal")
     assert collection.told()[-2:] == BACK
 
 
@@ -297,7 +295,7 @@ def test_a_collection_waits_for_a_step_and_touches_nothing_when_it_has_waited_to
         os.killpg(step.pid, 9)
     assert status == 75
     assert journal == (
-        "garbage collection: not begun, a step has kept this machine busy for an hour: "
+        "garbage collection: not started: a step has kept this machine busy for an hour: "
         f"fuser -v {collection.folder}/run/gitlab-stack.lock\n"
     )
     assert collection.told() == []

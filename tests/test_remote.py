@@ -14,13 +14,21 @@ from pathlib import Path
 import pytest
 
 from configuration import remote_step
+from configuration.paths import volume_device
 from configuration.remote_step import PROGRAMS as PROGRAMS_FOLDER
-from configuration.remote_step import REMOTE, script, step_command, step_input
+from configuration.remote_step import (
+    REMOTE,
+    first_contact_command,
+    first_contact_input,
+    program,
+    script,
+    step_command,
+    step_input,
+)
 from tests.shell import check_shell
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
 PROGRAMS = [path for path in sorted(PROGRAMS_FOLDER.iterdir()) if not path.suffix and path.is_file()]
-LAID_DOWN = re.compile(r"<<'(?P<mark>[A-Z_]+)'\n(?P<program>#!/bin/bash\n.*?\n)(?P=mark)\n", re.DOTALL)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -28,12 +36,22 @@ def test_is_sound_shell(path):
     check_shell(path.read_text())
 
 
-def test_programs_that_stay_on_the_machines_are_sound_shell():
-    programs = [found["program"] for path in SCRIPTS for found in LAID_DOWN.finditer(path.read_text())]
-    assert len(programs) == 3
-    for program in [*programs, *(path.read_text() for path in PROGRAMS)]:
-        check_shell(program)
-        assert "set -euo pipefail" in program.splitlines()
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_holds_no_program(path):
+    assert not re.search(r"<<-?\s*['\"]?[A-Za-z_]", path.read_text()), "a program or a file has its own place"
+
+
+def test_the_programs_that_stay_on_the_machines_are_found():
+    assert [path.name for path in PROGRAMS] == ["collect-garbage", "keep-data-mounted", "prune-docker", "run-step"]
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_a_program_that_stays_on_the_machines_is_sound_shell(path):
+    check_shell(path.read_text())
+    lines = path.read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert lines[1].startswith(f"# {path.name}")
+    assert "set -euo pipefail" in lines
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -53,17 +71,11 @@ def test_fits_the_one_line_of_result(path):
         assert ">&3" in path.read_text()
 
 
-def run_step_program() -> str:
-    found = LAID_DOWN.search(script("prepare_host.sh"))
-    assert found
-    return found["program"]
-
-
 @pytest.fixture
 def run_step(tmp_path):
-    """run-step as prepare_host.sh lays it down, with its two folders moved below a scratch one."""
-    program = (
-        run_step_program()
+    """run-step with its two folders moved below a scratch one."""
+    text = (
+        program("run-step")
         .replace("/var/log/gitlab-stack", str(tmp_path / "log"))
         .replace("/run/gitlab-stack.lock", str(tmp_path / "lock"))
     )
@@ -73,7 +85,7 @@ def run_step(tmp_path):
     ) -> subprocess.CompletedProcess[str]:
         _, _, *told = shlex.split(step_command("a_step", limit, arguments, ended_at_limit=read_only))
         return subprocess.run(
-            ["bash", "-c", program, "run-step", *told],
+            ["bash", "-c", text, "run-step", *told],
             input=step_input(step_script, payload),
             text=True,
             capture_output=True,
@@ -338,7 +350,7 @@ def test_a_volume_is_formatted_only_when_it_is_blank():
     text = script("mount_data.sh")
     assert "--force" not in text
     assert re.search(r"2\) mkfs\.xfs -q", text)
-    assert "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_" in text
+    assert volume_device("vol-0a1b") == "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b"
     assert "restorecon" in text
 
 
@@ -347,7 +359,7 @@ def log_machine(tmp_path):
     """A machine with its logs on the root disk; runs what binds the targets in mount_data.sh, up to its nth command."""
     text = script("mount_data.sh")
     functions = re.findall(
-        r"^\w+\(\) \{.*?(?:^\}|\}$)", text.split("# systemd mounts at boot only")[0], re.MULTILINE | re.DOTALL
+        r"^\w+\(\) \{.*?(?:^\}|\}$)", text.split("# From here on it is mounted again")[0], re.MULTILINE | re.DOTALL
     )
     loop = re.search(r"^for target in .*?^start_service$", text, re.MULTILINE | re.DOTALL)
     assert loop
@@ -374,7 +386,7 @@ def log_machine(tmp_path):
         (tmp_path / name).mkdir() if name == "volume" else (tmp_path / name).touch()
 
     def run(end: int = 0) -> int:
-        program = "\n".join(
+        commands = "\n".join(
             [
                 "set -euo pipefail",
                 f"service=a mountpoint={tmp_path}/volume",
@@ -386,7 +398,7 @@ def log_machine(tmp_path):
         ).replace("/etc/fstab", f"{tmp_path}/fstab")
         path = f"{tmp_path}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["bash", "-c", program, "x", str(logs)], env={"PATH": path}, capture_output=True, text=True, check=False
+            ["bash", "-c", commands, "x", str(logs)], env={"PATH": path}, capture_output=True, text=True, check=False
         )
         assert done.returncode in (0, 99), done.stderr + done.stdout
         return done.returncode
@@ -446,6 +458,53 @@ def test_every_script_is_used_and_every_step_has_its_script():
             Path(name).stem for name in re.findall(r'"(\w+\.(?:sh|rb))"', text)
         }
     assert used == {path.stem for path in REMOTE.iterdir() if path.suffix != ".json"}
+
+
+@pytest.fixture
+def first_contact(tmp_path):
+    """Runs first contact on a machine whose first boot has ended well, with its paths below a scratch folder."""
+    folders = ("usr/local/sbin", "var/lib/gitlab-stack", "etc/ssh")
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "var/lib/gitlab-stack/first-boot-done").touch()
+    (tmp_path / "etc/ssh/ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA root@machine\n")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool, text in {"cloud-init": "echo noise", "firewall-cmd": "", "systemctl": ""}.items():
+        (tools / tool).write_text(f'#!/bin/bash\ncat >/dev/null\necho "{tool} $*" >>{tmp_path}/calls\n{text}\n')
+        (tools / tool).chmod(0o755)
+
+    def run(*, cut_off: int = 0) -> subprocess.CompletedProcess[str]:
+        command = shlex.split(first_contact_command([80, 2222]))
+        assert command.pop(0) == "sudo"
+        text = first_contact_input()
+        for folder in folders:
+            text = text.replace(f"/{folder}/", f"{tmp_path}/{folder}/")
+        return subprocess.run(
+            command,
+            input=text[: len(text) - cut_off],
+            text=True,
+            capture_output=True,
+            env={"PATH": f"{tools}:{os.environ['PATH']}"},
+            check=False,
+        )
+
+    return run
+
+
+def test_first_contact_installs_run_step_and_prints_the_host_key_alone(first_contact, tmp_path):
+    done = first_contact()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ssh-ed25519 AAAA\n", "")
+    installed = tmp_path / "usr/local/sbin/run-step"
+    assert installed.read_text() == program("run-step")
+    assert installed.stat().st_mode & 0o777 == 0o755
+    assert "firewall-cmd --quiet --permanent --add-port=2222/tcp" in (tmp_path / "calls").read_text()
+
+
+@pytest.mark.parametrize("missing", [1, 200, 3000])
+def test_a_first_contact_that_was_cut_off_installs_nothing(first_contact, tmp_path, missing):
+    assert first_contact(cut_off=missing).returncode != 0
+    assert not (tmp_path / "usr/local/sbin/run-step").exists()
 
 
 def test_ports_are_opened_in_firewalld_only_where_it_is_active(graph):
@@ -518,5 +577,5 @@ def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitl
 
 def test_the_registrys_files_are_compared_with_those_of_before_also_when_there_were_none(tmp_path):
     [compare] = [line for line in script("run_registry.sh").splitlines() if line.startswith("files() ")]
-    program = f'set -euo pipefail\n{compare}\nfound=$(files)\necho x >{tmp_path}/x\n[ "$found" != "$(files)" ]'
-    subprocess.run(["bash", "-c", program.replace("/etc/docker/registry", str(tmp_path))], check=True)
+    commands = f'set -euo pipefail\n{compare}\nfound=$(files)\necho x >{tmp_path}/x\n[ "$found" != "$(files)" ]'
+    subprocess.run(["bash", "-c", commands.replace("/etc/docker/registry", str(tmp_path))], check=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -179,12 +180,42 @@ def test_a_moment_without_jobs_is_waited_for(machine):
 
 
 def test_a_machine_that_exists_gets_what_prunes_it_and_not_at_midnight(graph: Graph, machine):
-    assert payload(graph, "runner-schedule-prune") == [program("prune-docker")]
+    told = payload(graph, "runner-schedule-prune")
+    assert told[0] == program("prune-docker")
     assert graph.comes_after(graph.step("runner-schedule-prune"), graph.step("runner-install-docker"))
-    done = machine.run(script("schedule_prune.sh"), payload=(program("prune-docker"),))
+    machine.put("systemd-analyze", "echo '    Next elapse: Fri 2026-11-27 03:17:00 UTC'")
+    *_, name, unit, calendar, setting = shlex.split(graph.step("runner-schedule-prune").inputs["create"])
+    done = machine.run(script("schedule_program.sh"), name, unit, calendar, setting, payload=tuple(told))
     assert done.returncode == 0, done.stderr
     assert (machine.folder / "usr/local/sbin/prune-docker").read_text() == program("prune-docker")
     assert os.access(machine.folder / "usr/local/sbin/prune-docker", os.X_OK)
+    service = (machine.folder / "etc/systemd/system/docker-prune.service").read_text()
+    assert "ExecStart=/usr/local/sbin/prune-docker 70\n" in service
     assert "OnCalendar=03:17" in (machine.folder / "etc/systemd/system/docker-prune.timer").read_text()
     assert "systemctl restart docker-prune.timer" in machine.told
     assert "prune" not in render_user_data(Place.RUNNER)
+
+
+SCHEDULED = ("program", "[Service]\n", "[Timer]\n")
+
+
+def test_a_program_without_a_calendar_loses_its_timer_and_stays(machine):
+    timer = machine.folder / "etc/systemd/system/a-unit.timer"
+    timer.touch()
+    done = machine.run(script("schedule_program.sh"), "a-program", "a-unit", "", "aSetting", payload=SCHEDULED)
+    assert done.returncode == 0, done.stderr
+    assert (machine.folder / "usr/local/sbin/a-program").read_text() == "program"
+    assert timer.with_suffix(".service").read_text() == "[Service]\n"
+    assert not timer.exists()
+    assert machine.told == ["systemctl disable --now a-unit.timer", "systemctl daemon-reload"]
+
+
+@pytest.mark.parametrize("answer", ["echo '    Next elapse: never'", "echo 'Failed to parse calendar' >&2; exit 1"])
+def test_a_calendar_that_never_occurs_again_is_refused_by_the_name_of_its_setting(machine, answer):
+    machine.put("systemd-analyze", answer)
+    refused = machine.run(
+        script("schedule_program.sh"), "a-program", "a-unit", "1999-*-*", "aSetting", payload=SCHEDULED
+    )
+    assert refused.returncode == 1
+    assert "aSetting: 1999-*-* never occurs again" in refused.stdout
+    assert not (machine.folder / "usr/local/sbin/a-program").exists()

@@ -143,7 +143,7 @@ def test_a24_a_cut_connection(name, watched, measured):
 
 
 def test_a24_without_the_lock_a_repeated_step_runs_beside_the_one_that_was_cut_off(image):
-    unlocked = {"remote/prepare_host.sh": [('if ! flock --wait "$limit" 9; then', "if false; then")]}
+    unlocked = {"programs/run-step": [('if ! flock --wait "$limit" 9; then', "if false; then")]}
     with changed_program(unlocked) as program:
         assert up(program=program).status == 0
         watch("server")

@@ -101,14 +101,14 @@ def test_garbage_is_collected_while_others_push_refused_cleanly_and_then_accepte
         must("runner", "systemctl stop pusher")
     # The first may have begun while the registry was coming back.
     assert [push[0] for push in pushes()[after + 1 :]] == ["0"] * len(pushes()[after + 1 :])
-    assert re.fullmatch(r"garbage collection: freed \S+, all that is left is sound; pushes are taken", results()[-1])
+    assert re.fullmatch(r"garbage collection: freed \S+, all that is left is sound; pushes are accepted", results()[-1])
     assert must("registry", "registry-tree verify").endswith("\nsound")
     kept.pull(before)
 
 
 @pytest.mark.fault(
     "a garbage collection is killed",
-    sees="`ended while it was freeing` in `journalctl -u collect-garbage`; pushes are taken again",
+    sees="`interrupted while freeing` in `journalctl -u collect-garbage`; pushes are accepted again",
     heals="nothing to do: the next collection takes what is left",
 )
 def test_a_collection_killed_in_the_middle_leaves_a_registry_that_takes_pushes(lingering, measured):
@@ -117,8 +117,8 @@ def test_a_collection_killed_in_the_middle_leaves_a_registry_that_takes_pushes(l
     must("registry", "systemctl kill --kill-who all --signal KILL collect-garbage")
     seconds = eventually(ended)
     assert serves() == ["registry running"]
-    assert "ended while it was freeing" in results()[-1]
-    assert "pushes are taken (signal, see /var/log/gitlab-stack/collect-garbage.log)" in results()[-1]
+    assert "interrupted while freeing" in results()[-1]
+    assert "pushes are accepted (signal, see /var/log/gitlab-stack/collect-garbage.log)" in results()[-1]
     kept.pull(kept.push("after-the-kill"))
     measured(seconds)
 

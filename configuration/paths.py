@@ -1,0 +1,61 @@
+"""Where files are on the machines, if this program chose the place. The scripts in remote/, the programs in programs/
+and the files of cloud-init/ write these paths out; tests/test_paths.py checks that they write no other.
+"""
+
+# Every machine.
+PROGRAMS = "/usr/local/sbin"
+"""Folder of what the steps install. It is not on the path of sudo in RHEL (secure_path), so commands name it."""
+RUN_STEP = f"{PROGRAMS}/run-step"
+FIRST_BOOT = f"{PROGRAMS}/first-boot"
+STATE = "/var/lib/gitlab-stack"
+FIRST_BOOT_DONE = f"{STATE}/first-boot-done"
+"""Exists once the first boot has ended well; first contact waits for it."""
+LOCK = "/run/gitlab-stack.lock"
+"""Held by flock(1): exclusively by a step or a garbage collection, shared by the doctor's checks."""
+LOGS = "/var/log/gitlab-stack"
+"""Folder of the steps' logs: NAME.log is the last run of the step NAME."""
+GREETING = "/etc/motd.d/gitlab-stack"
+KEEP_DATA_MOUNTED = f"{PROGRAMS}/keep-data-mounted"
+KEEP_DATA_MOUNTED_SERVICE = "/etc/systemd/system/keep-data-mounted.service"
+
+# The server.
+GITLAB_DATA = "/srv/gitlab"
+"""Mountpoint of GitLab's data volume."""
+GITLAB_FOLDERS = ("/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab")
+"""GitLab's own folders that are kept on the data volume."""
+INITIAL_ROOT_PASSWORD = "/etc/gitlab/seeded-root-password"
+"""The password of GitLab's first administrator, readable by root alone; written before GitLab is seeded with it."""
+TOKEN_KEY = "/etc/gitlab/registry-token.key"
+"""Private key that signs the registry's tokens."""
+TOKEN_CERTIFICATE = "/etc/gitlab/registry-token.crt"
+CONFIGURED_VERSION = "/etc/gitlab/configured-version"
+"""The version of GitLab that was ready last, on the data volume; the start of an upgrade."""
+ACCEPTANCE_LOCK = "/run/gitlab-stack-acceptance.lock"
+"""Held while the acceptance issues or revokes its token."""
+
+# The runner's machine.
+PRUNE_DOCKER = f"{PROGRAMS}/prune-docker"
+
+# The registry's machine.
+REGISTRY_DATA = "/srv/registry"
+"""Mountpoint of the registry's data volume."""
+REGISTRY_IMAGES = f"{REGISTRY_DATA}/images"
+"""The registry's root directory on the volume."""
+REGISTRY_HTTP_SECRET = f"{REGISTRY_DATA}/http-secret.env"
+REGISTRY_CONFIGURATION = "/etc/docker/registry"
+"""Folder of the registry's configuration, mounted into its container at the same place."""
+REGISTRY_CONFIG = f"{REGISTRY_CONFIGURATION}/config.yml"
+REGISTRY_TOKEN_CERTIFICATE = f"{REGISTRY_CONFIGURATION}/gitlab-registry.crt"
+REGISTRY_TREE = "/usr/bin/registry-tree"
+"""For people, who run it with sudo: on the path of sudo in RHEL."""
+COLLECT_GARBAGE = f"{PROGRAMS}/collect-garbage"
+COLLECT_GARBAGE_LOG = f"{LOGS}/collect-garbage.log"
+COLLECT_GARBAGE_RESULT = "/run/collect-garbage/result"
+DOCKER_WAITS_FOR_DATA = "/etc/systemd/system/docker.service.d/data-volume.conf"
+
+
+def volume_device(volume_id: str) -> str:
+    """Block device of an EBS volume on a Nitro machine, which names /dev/nvme*n1 by order of appearance; only the
+    serial number is the volume's own (Amazon EBS user guide, "Map Amazon EBS volumes to NVMe device names").
+    """
+    return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '', 1)}"

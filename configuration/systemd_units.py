@@ -1,0 +1,76 @@
+"""systemd units of the programs that stay on the machines. Sources: systemd.service(5), systemd.timer(5)."""
+
+from collections.abc import Mapping, Sequence
+
+from configuration.paths import PROGRAMS, REGISTRY_DATA
+
+PRUNE_CALENDAR = "03:17"
+"""When Docker is pruned: every night, but not at midnight, when nightly pipelines begin."""
+FULL_DISK = 70
+"""Per cent of Docker's disk in use above which images without a container are removed."""
+
+
+def docker_prune_service() -> str:
+    """Runs prune-docker once."""
+    return _unit(
+        Unit={"Description": "Remove what jobs left in Docker", "After": "docker.service"},
+        Service={"Type": "oneshot", "ExecStart": f"{PROGRAMS}/prune-docker {FULL_DISK}"},
+    )
+
+
+def docker_prune_timer() -> str:
+    """Starts docker-prune.service every night."""
+    return _unit(
+        Unit={"Description": "Remove what jobs left in Docker, every night"},
+        Timer={"OnCalendar": PRUNE_CALENDAR, "RandomizedDelaySec": "30min"},
+        Install={"WantedBy": "timers.target"},
+    )
+
+
+def collect_garbage_service(*, port: int, untagged: bool) -> str:
+    """Runs collect-garbage once for the registry on `port`; with `untagged`, manifests without a tag are freed too."""
+    program = f"{PROGRAMS}/collect-garbage"
+    return _unit(
+        Unit={
+            "Description": "Free what no image of the registry needs",
+            "After": "docker.service",
+            "RequiresMountsFor": REGISTRY_DATA,
+        },
+        Service={
+            "Type": "oneshot",
+            "RuntimeDirectory": "collect-garbage",
+            "ExecStart": f"{program} collect {port}{' -m' if untagged else ''}",
+            # Also after a failure, a timeout or a kill.
+            "ExecStopPost": f"{program} finish {port}",
+            "TimeoutStopSec": "300",
+        },
+    )
+
+
+def collect_garbage_timer(calendar: str) -> str:
+    """Starts collect-garbage.service at `calendar`, as of systemd.time(7), and after a boot when a time was missed."""
+    return _unit(
+        Unit={"Description": "Free what no image of the registry needs, now and then"},
+        Timer={"OnCalendar": calendar, "Persistent": "true"},
+        Install={"WantedBy": "timers.target"},
+    )
+
+
+def keep_data_mounted_service(*, device: str, service: str, mountpoint: str, targets: Sequence[str]) -> str:
+    """Runs keep-data-mounted all the time, for the volume that is `device`."""
+    return _unit(
+        Unit={"Description": "Mount the data volume when it comes late or again"},
+        Service={
+            "ExecStart": " ".join([f"{PROGRAMS}/keep-data-mounted", device, service, mountpoint, *targets]),
+            "Restart": "always",
+            "RestartSec": "10",
+        },
+        Install={"WantedBy": "multi-user.target"},
+    )
+
+
+def _unit(**sections: Mapping[str, str]) -> str:
+    lines = []
+    for section, entries in sections.items():
+        lines += [f"[{section}]", *(f"{key}={value}" for key, value in entries.items())]
+    return "\n".join(lines) + "\n"
