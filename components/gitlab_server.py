@@ -10,6 +10,7 @@ from components.virtual_machine import VirtualMachine
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.package_repositories import gitlab_repository
 from configuration.remote_step import script
+from configuration.upgrade_stops import minimum_postgresql, stops_before
 from settings import Settings
 
 
@@ -43,7 +44,11 @@ class GitLabServer(pulumi.ComponentResource):
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
         installed = host.run(
             "install_gitlab",
-            arguments=[settings.gitlab_version],
+            arguments=[
+                settings.gitlab_version,
+                str(minimum_postgresql(settings.gitlab_version)),
+                *stops_before(settings.gitlab_version),
+            ],
             payload=[gitlab_repository()],
             # One step at a time: waiting behind the key, it cannot keep the registry waiting.
             after=[token_key.command],

@@ -1,7 +1,9 @@
 #!/bin/bash
-# install_gitlab.sh VERSION: installs or upgrades the GitLab CE package. Standard input, base64: the repository file.
+# install_gitlab.sh VERSION POSTGRESQL [STOP...]: installs or upgrades the GitLab CE package. VERSION needs PostgreSQL POSTGRESQL at
+# least; an upgrade to it must not skip a STOP, oldest first. Standard input, base64: the repository file.
 set -euo pipefail
-version=$1
+version=$1 needed=$2
+shift 2
 read -r repository
 base64 -d <<<"$repository" >/etc/yum.repos.d/gitlab_gitlab-ce.repo
 
@@ -13,30 +15,25 @@ fi
 
 earlier() { [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
-# The package's own guards ask what is installed and what runs; on a new machine with an old volume both are missing.
-check_path() { # FROM
+# The package's own checks ask what is installed and what runs; on a new machine with an old volume both are missing.
+check_path() { # FROM STOP...
     if earlier "$version" "$1"; then
-        echo "gitlabVersion $version is older than $1, which the data were last used with; GitLab cannot go back."
+        echo "gitlabVersion $version is older than $1, which has already used the data; GitLab cannot be downgraded."
         echo "Set gitlabVersion to $1 or later."
         exit 1
     fi
-    # Required stops: gitlabhq doc/update/upgrade_paths.md
-    for stop in 17.8 17.11 18.2 18.5 18.8 18.11 19.2; do
-        if earlier "${1%.*}" "$stop" && earlier "$stop" "${version%.*}"; then
-            echo "GitLab cannot go from $1 to $version at once: set gitlabVersion to the last patch of $stop first."
+    for stop in "${@:2}"; do
+        if earlier "${1%.*}" "$stop"; then
+            echo "GitLab cannot be upgraded from $1 to $version at once: set gitlabVersion to the last patch of $stop first."
             exit 1
         fi
     done
 }
 
 check_postgresql() { # FROM
-    # PG_MIN_VERSION: omnibus-gitlab config/templates/package-scripts/preinst.erb at 18.0.0 and 19.0.0
-    needed=0
-    if ! earlier "$version" 18.0; then needed=16; fi
-    if ! earlier "$version" 19.0; then needed=17; fi
-    found=$(cat /var/opt/gitlab/postgresql/data/PG_VERSION 2>/dev/null || echo "$needed")
-    if [ "${found%%.*}" -lt "$needed" ]; then
-        echo "gitlabVersion $version needs PostgreSQL $needed, but the data are of PostgreSQL $found; nothing was changed."
+    actual=$(cat /var/opt/gitlab/postgresql/data/PG_VERSION 2>/dev/null || echo "$needed")
+    if [ "${actual%%.*}" -lt "$needed" ]; then
+        echo "gitlabVersion $version needs PostgreSQL $needed, but the data are of PostgreSQL $actual; nothing was changed."
         echo "With gitlabVersion $1 in place, run on the server: sudo gitlab-ctl pg-upgrade -V $needed; then pulumi up again."
         exit 1
     fi
@@ -45,9 +42,9 @@ check_postgresql() { # FROM
 check_background_migrations() { # FROM
     # 3 is finished, 6 finalized: gitlabhq doc/update/background_migrations.md
     if ! unfinished=$(gitlab-psql -tAc "SELECT job_class_name FROM batched_background_migrations WHERE status NOT IN (3, 6)"); then
-        echo "Whether the background migrations of GitLab $1 are finished, which $version needs, cannot be told:"
-        echo "its database does not answer. Nothing was changed. On a server that has run: sudo gitlab-ctl start;"
-        echo "on a new one, set gitlabVersion to $1. Then run pulumi up, and upgrade when it is green."
+        echo "gitlabVersion $version needs the background migrations of GitLab $1 to be finished, but whether they are is unknown:"
+        echo "its database does not answer. Nothing was changed. On a server that was in use: sudo gitlab-ctl start;"
+        echo "on a new one, set gitlabVersion to $1. Then run pulumi up, and upgrade once it succeeds."
         exit 1
     fi
     if [ -n "$unfinished" ]; then
@@ -60,9 +57,9 @@ check_background_migrations() { # FROM
 
 package=gitlab-ce-$version-ce.0.el8
 configured=$(cat /etc/gitlab/configured-version 2>/dev/null || echo "$version")
-if [ "$configured" != "$version" ]; then check_path "$configured"; fi
+if [ "$configured" != "$version" ]; then check_path "$configured" "$@"; fi
 if ! rpm -q "$package"; then
-    # Not when the package is there already: its own migrations are queued then, and the upgrade can only go on.
+    # Not if the package is installed already: its own migrations are queued then, and the upgrade can only go on.
     if [ "$configured" != "$version" ]; then
         check_postgresql "$configured"
         check_background_migrations "$configured"

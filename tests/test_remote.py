@@ -25,6 +25,7 @@ from configuration.remote_step import (
     step_command,
     step_input,
 )
+from configuration.upgrade_stops import minimum_postgresql, stops_before
 from tests.shell import check_shell
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
@@ -251,6 +252,11 @@ def gitlab_machine(tmp_path):
     return run
 
 
+def install_arguments(version: str) -> list[str]:
+    """What the program tells install_gitlab.sh of a version."""
+    return [version, str(minimum_postgresql(version)), *stops_before(version)]
+
+
 @pytest.mark.parametrize(
     ("configured", "wanted", "allowed"),
     [
@@ -266,6 +272,7 @@ def gitlab_machine(tmp_path):
         ("18.0.1", "18.3.0", False),
         ("18.2.8", "18.5.1", True),
         ("17.9.8", "17.10.4", True),
+        ("17.7.7", "17.10.4", False),
     ],
 )
 def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
@@ -273,26 +280,32 @@ def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
 ):
     if configured:
         (tmp_path / "etc/gitlab/configured-version").write_text(configured + "\n")
-    done = gitlab_machine("install_gitlab.sh", wanted, payload=["[repository]"])
+    done = gitlab_machine("install_gitlab.sh", *install_arguments(wanted), payload=["[repository]"])
     assert (done.returncode == 0) == allowed, done.stdout + done.stderr
     assert (tmp_path / "installed").exists() == allowed
     if not allowed:
         assert "gitlabVersion" in done.stdout
 
 
+def test_a_refused_upgrade_names_the_next_stop(gitlab_machine, tmp_path):
+    (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("18.5.1"), payload=["[repository]"])
+    assert "set gitlabVersion to the last patch of 17.11 first" in refused.stdout
+
+
 def test_an_upgrade_waits_until_the_background_migrations_of_the_last_one_are_finished(gitlab_machine, tmp_path):
     (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
     psql = tmp_path / "bin/gitlab-psql"
     psql.write_text('#!/bin/bash\n[[ "$*" = *"NOT IN (3, 6)"* ]] && printf "BackfillOne\nBackfillTwo\n"\n')
-    refused = gitlab_machine("install_gitlab.sh", "17.11.7", payload=["[repository]"])
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"), payload=["[repository]"])
     assert refused.returncode == 1
     assert "Background migrations of GitLab 17.10.4 are not finished" in refused.stdout
     assert "Admin > Monitoring > Background migrations" in refused.stdout
     assert "Unfinished: BackfillOne BackfillTwo" in refused.stdout
     assert not (tmp_path / "installed").exists()
-    assert gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"]).returncode == 0
+    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"]).returncode == 0
     (tmp_path / "installed").write_text("gitlab-ce-17.11.7-ce.0.el8\n")
-    begun = gitlab_machine("install_gitlab.sh", "17.11.7", payload=["[repository]"])
+    begun = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"), payload=["[repository]"])
     assert begun.returncode == 0, "its own migrations must not keep a begun upgrade from going on"
 
 
@@ -303,12 +316,12 @@ def test_an_upgrade_is_refused_when_the_database_cannot_be_asked(gitlab_machine,
         (tmp_path / "bin/gitlab-psql").write_text(psql)
     else:
         (tmp_path / "bin/gitlab-psql").unlink()
-    refused = gitlab_machine("install_gitlab.sh", "17.11.7", payload=["[repository]"])
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"), payload=["[repository]"])
     assert refused.returncode == 1
     assert "its database does not answer" in refused.stdout
     assert "set gitlabVersion to 17.10.4" in refused.stdout
     assert not (tmp_path / "installed").exists()
-    assert gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"]).returncode == 0
+    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"]).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -329,7 +342,7 @@ def test_an_upgrade_is_refused_when_the_data_are_of_an_older_postgresql_than_it_
     data = tmp_path / "var/opt/gitlab/postgresql/data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text(f"{postgresql}\n")
-    done = gitlab_machine("install_gitlab.sh", wanted, payload=["[repository]"])
+    done = gitlab_machine("install_gitlab.sh", *install_arguments(wanted), payload=["[repository]"])
     assert (done.returncode == 0) == allowed, done.stdout + done.stderr
     assert (tmp_path / "installed").exists() == allowed
     if not allowed:
@@ -339,11 +352,11 @@ def test_an_upgrade_is_refused_when_the_data_are_of_an_older_postgresql_than_it_
 
 def test_a_volume_with_a_gitlab_but_without_its_secrets_stops_the_installation(gitlab_machine, tmp_path):
     (tmp_path / "var/opt/gitlab/bootstrapped").touch()
-    refused = gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"])
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"])
     assert refused.returncode == 1
     assert "gitlab-secrets.json is missing" in refused.stdout
     (tmp_path / "etc/gitlab/gitlab-secrets.json").write_text("{}")
-    assert gitlab_machine("install_gitlab.sh", "17.10.4", payload=["[repository]"]).returncode == 0
+    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"]).returncode == 0
 
 
 def test_a_volume_is_formatted_only_when_it_is_blank():
