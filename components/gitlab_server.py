@@ -9,6 +9,7 @@ from components.remote_host import MIGRATION_LIMIT
 from components.virtual_machine import VirtualMachine
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.package_repositories import gitlab_repository
+from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS
 from configuration.remote_step import script
 from configuration.upgrade_stops import minimum_postgresql, stops_before
 from settings import Settings
@@ -38,9 +39,7 @@ class GitLabServer(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:server:GitLabServer", name, None, opts)
         host = machine.host
-        mounted = machine.mount_data(
-            "/srv/gitlab", "/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab", service="gitlab-runsvdir", parent=self
-        )
+        mounted = machine.mount_data(GITLAB_DATA, *GITLAB_FOLDERS, service="gitlab-runsvdir", parent=self)
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
         installed = host.run(
             "install_gitlab",

@@ -7,14 +7,11 @@ still applies them (gitlab.rb.template at 19.3.0+ce.0); 17.10 knows only these.
 from dataclasses import dataclass
 
 from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT
+from configuration.paths import GITLAB_FOLDERS, INITIAL_ROOT_PASSWORD, TOKEN_CERTIFICATE, TOKEN_KEY
 from settings import Settings
 
 TOKEN_ISSUER = "omnibus-gitlab-issuer"
 """`iss` of the registry's tokens: what GitLab signs and the registry expects."""
-
-INITIAL_ROOT_PASSWORD_FILE = "/etc/gitlab/seeded-root-password"
-TOKEN_KEY_FILE = "/etc/gitlab/registry-token.key"
-TOKEN_CERTIFICATE_FILE = "/etc/gitlab/registry-token.crt"
 
 
 @dataclass(frozen=True)
@@ -64,14 +61,14 @@ def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str,
         f"gitlab_rails['registry_port'] = '{settings.registry_port}'",
         f"gitlab_rails['registry_api_url'] = 'http://{registry_private_ip}:{settings.registry_port}'",
         f"gitlab_rails['registry_issuer'] = {ruby_string(TOKEN_ISSUER)}",
-        f"registry['internal_key'] = File.read({ruby_string(TOKEN_KEY_FILE)})",
-        f"registry['internal_certificate'] = File.read({ruby_string(TOKEN_CERTIFICATE_FILE)})",
+        f"registry['internal_key'] = File.read({ruby_string(TOKEN_KEY)})",
+        f"registry['internal_certificate'] = File.read({ruby_string(TOKEN_CERTIFICATE)})",
         "",
         "# Backups, among them the dump that the package makes before each upgrade, go after a week.",
         "gitlab_rails['backup_keep_time'] = 604800",
         "",
         "# Kept data: services wait for the volume, and its owners have fixed numbers.",
-        "high_availability['mountpoint'] = ['/var/opt/gitlab', '/etc/gitlab', '/var/log/gitlab']",
+        f"high_availability['mountpoint'] = [{', '.join(map(ruby_string, GITLAB_FOLDERS))}]",
     ]
     for account in SYSTEM_ACCOUNTS:
         lines += [
@@ -85,7 +82,7 @@ def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str,
         "logging['logrotate_maxsize'] = '100M'",
         "",
         "# Used once, when the database is seeded.",
-        f"gitlab_rails['initial_root_password'] = File.read({ruby_string(INITIAL_ROOT_PASSWORD_FILE)}).strip",
+        f"gitlab_rails['initial_root_password'] = File.read({ruby_string(INITIAL_ROOT_PASSWORD)}).strip",
         "",
     ]
     lines += _mail(settings)

@@ -3,10 +3,10 @@ and the files of cloud-init/ write these paths out; tests/test_paths.py checks t
 """
 
 # Every machine.
-PROGRAMS = "/usr/local/sbin"
+INSTALLED_PROGRAMS = "/usr/local/sbin"
 """Folder of what the steps install. It is not on the path of sudo in RHEL (secure_path), so commands name it."""
-RUN_STEP = f"{PROGRAMS}/run-step"
-FIRST_BOOT = f"{PROGRAMS}/first-boot"
+RUN_STEP = f"{INSTALLED_PROGRAMS}/run-step"
+FIRST_BOOT = f"{INSTALLED_PROGRAMS}/first-boot"
 STATE = "/var/lib/gitlab-stack"
 FIRST_BOOT_DONE = f"{STATE}/first-boot-done"
 """Exists once the first boot has ended well; first contact waits for it."""
@@ -15,7 +15,7 @@ LOCK = "/run/gitlab-stack.lock"
 LOGS = "/var/log/gitlab-stack"
 """Folder of the steps' logs: NAME.log is the last run of the step NAME."""
 GREETING = "/etc/motd.d/gitlab-stack"
-KEEP_DATA_MOUNTED = f"{PROGRAMS}/keep-data-mounted"
+KEEP_DATA_MOUNTED = f"{INSTALLED_PROGRAMS}/keep-data-mounted"
 KEEP_DATA_MOUNTED_SERVICE = "/etc/systemd/system/keep-data-mounted.service"
 
 # The server.
@@ -34,7 +34,7 @@ ACCEPTANCE_LOCK = "/run/gitlab-stack-acceptance.lock"
 """Held while the acceptance issues or revokes its token."""
 
 # The runner's machine.
-PRUNE_DOCKER = f"{PROGRAMS}/prune-docker"
+PRUNE_DOCKER = f"{INSTALLED_PROGRAMS}/prune-docker"
 
 # The registry's machine.
 REGISTRY_DATA = "/srv/registry"
@@ -48,7 +48,7 @@ REGISTRY_CONFIG = f"{REGISTRY_CONFIGURATION}/config.yml"
 REGISTRY_TOKEN_CERTIFICATE = f"{REGISTRY_CONFIGURATION}/gitlab-registry.crt"
 REGISTRY_TREE = "/usr/bin/registry-tree"
 """For people, who run it with sudo: on the path of sudo in RHEL."""
-COLLECT_GARBAGE = f"{PROGRAMS}/collect-garbage"
+COLLECT_GARBAGE = f"{INSTALLED_PROGRAMS}/collect-garbage"
 COLLECT_GARBAGE_LOG = f"{LOGS}/collect-garbage.log"
 COLLECT_GARBAGE_RESULT = "/run/collect-garbage/result"
 DOCKER_WAITS_FOR_DATA = "/etc/systemd/system/docker.service.d/data-volume.conf"

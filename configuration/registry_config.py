@@ -3,6 +3,7 @@
 import yaml
 
 from configuration.gitlab_rb import TOKEN_ISSUER
+from configuration.paths import REGISTRY_TOKEN_CERTIFICATE
 
 TOKEN_SERVICE = "container_registry"
 """`aud` of the registry's tokens."""
@@ -33,7 +34,7 @@ def render_registry_config(*, external_url: str, port: int) -> str:
                     "realm": f"{external_url}/jwt/auth",
                     "service": TOKEN_SERVICE,
                     "issuer": TOKEN_ISSUER,
-                    "rootcertbundle": "/etc/docker/registry/gitlab-registry.crt",
+                    "rootcertbundle": REGISTRY_TOKEN_CERTIFICATE,
                     "autoredirect": False,
                 }
             },

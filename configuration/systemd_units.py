@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from configuration.paths import PROGRAMS, REGISTRY_DATA
+from configuration.paths import COLLECT_GARBAGE, KEEP_DATA_MOUNTED, PRUNE_DOCKER, REGISTRY_DATA
 
 PRUNE_CALENDAR = "03:17"
 """When Docker is pruned: every night, but not at midnight, when nightly pipelines begin."""
@@ -14,7 +14,7 @@ def docker_prune_service() -> str:
     """Runs prune-docker once."""
     return _unit(
         Unit={"Description": "Remove what jobs left in Docker", "After": "docker.service"},
-        Service={"Type": "oneshot", "ExecStart": f"{PROGRAMS}/prune-docker {FULL_DISK}"},
+        Service={"Type": "oneshot", "ExecStart": f"{PRUNE_DOCKER} {FULL_DISK}"},
     )
 
 
@@ -29,7 +29,6 @@ def docker_prune_timer() -> str:
 
 def collect_garbage_service(*, port: int, untagged: bool) -> str:
     """Runs collect-garbage once for the registry on `port`; with `untagged`, manifests without a tag are freed too."""
-    program = f"{PROGRAMS}/collect-garbage"
     return _unit(
         Unit={
             "Description": "Free what no image of the registry needs",
@@ -39,9 +38,9 @@ def collect_garbage_service(*, port: int, untagged: bool) -> str:
         Service={
             "Type": "oneshot",
             "RuntimeDirectory": "collect-garbage",
-            "ExecStart": f"{program} collect {port}{' -m' if untagged else ''}",
+            "ExecStart": f"{COLLECT_GARBAGE} collect {port}{' -m' if untagged else ''}",
             # Also after a failure, a timeout or a kill.
-            "ExecStopPost": f"{program} finish {port}",
+            "ExecStopPost": f"{COLLECT_GARBAGE} finish {port}",
             "TimeoutStopSec": "300",
         },
     )
@@ -61,7 +60,7 @@ def keep_data_mounted_service(*, device: str, service: str, mountpoint: str, tar
     return _unit(
         Unit={"Description": "Mount the data volume when it comes late or again"},
         Service={
-            "ExecStart": " ".join([f"{PROGRAMS}/keep-data-mounted", device, service, mountpoint, *targets]),
+            "ExecStart": " ".join([KEEP_DATA_MOUNTED, device, service, mountpoint, *targets]),
             "Restart": "always",
             "RestartSec": "10",
         },

@@ -336,7 +336,7 @@ def test_an_upgrade_is_refused_when_the_database_cannot_be_asked(gitlab_machine,
     ],
 )
 def test_an_upgrade_is_refused_when_the_data_are_of_an_older_postgresql_than_it_needs(
-    gitlab_machine, tmp_path, configured, wanted, postgresql, allowed
+    gitlab_machine, tmp_path, *, configured, wanted, postgresql, allowed
 ):
     (tmp_path / "etc/gitlab/configured-version").write_text(f"{configured}\n")
     data = tmp_path / "var/opt/gitlab/postgresql/data"

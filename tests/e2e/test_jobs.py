@@ -283,8 +283,8 @@ def test_a36_checkouts_of_projects_stay_in_volumes_until_something_removes_them(
         return set(must("runner", f"docker volume ls {managed} --format '{project_of}'").split())
 
     assert len(projects()) >= 2
-    only_docker = 'f"/usr/bin/docker system prune --all --force --filter until=72h"'
-    edits = {"configuration/systemd_units.py": [('f"{PROGRAMS}/prune-docker {FULL_DISK}"', only_docker)]}
+    only_docker = '"/usr/bin/docker system prune --all --force --filter until=72h"'
+    edits = {"configuration/systemd_units.py": [('f"{PRUNE_DOCKER} {FULL_DISK}"', only_docker)]}
     with changed_program(edits) as program:
         done = up(program=program)
     assert done.status == 0, done.output

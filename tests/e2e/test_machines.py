@@ -269,8 +269,7 @@ def test_a23_a_volume_without_its_secrets_is_not_given_new_ones(outputs, image):
 @pytest.mark.long
 def test_the_logs_of_a_machine_from_before_are_moved_to_its_data_volume(outputs, image):
     of_before = {
-        "components/gitlab_server.py": [('"/etc/gitlab", "/var/log/gitlab", service', '"/etc/gitlab", service')],
-        "configuration/gitlab_rb.py": [(", '/etc/gitlab', '/var/log/gitlab']", ", '/etc/gitlab']")],
+        "configuration/paths.py": [(', "/etc/gitlab", "/var/log/gitlab")', ', "/etc/gitlab")')],
     }
     with changed_program(of_before) as program:
         done = up("--replace", machine("server"), program=program)

@@ -1,0 +1,80 @@
+"""Every path that a script, a program, a file of first boot or a page of docs/ writes out is one that the program has
+chosen, in configuration/paths.py, or one that a vendor has, below.
+"""
+
+import fnmatch
+import re
+from pathlib import Path
+
+import pytest
+
+from configuration import paths
+
+ROOT = Path(__file__).resolve().parent.parent
+PATH = re.compile(r"(?<![\w.}{$%*/-])/(?:etc|opt|root|run|srv|usr|var)(?:/[\w.-]+)+\*?")
+READERS = [
+    *(path for folder in ("remote", "cloud-init", "docs") for path in (ROOT / folder).glob("*.*")),
+    *(path for path in (ROOT / "programs").rglob("*") if path.is_file() and path.suffix != ".pyc"),
+    *(path for path in (ROOT / "configuration").glob("*.py") if path.name != "paths.py"),
+    *(ROOT / "acceptance").glob("*.*"),
+    *(ROOT / name for name in ("README.md", "doctor.py", "settings.py", "__main__.py")),
+    *(ROOT / "components").glob("*.py"),
+]
+
+OURS = {name: value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
+VENDORS = {
+    # RHEL, systemd, OpenSSH, cloud-init
+    *("/etc/environment", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key.pub", "/etc/systemd/system"),
+    *("/root/old-token-key", "/usr/libexec/platform-python", "/usr/local", "/var/log/cloud-init-output.log"),
+    # Docker, and the registry's image
+    *("/etc/docker", "/etc/docker/daemon.json", "/etc/yum.repos.d/docker-ce.repo", "/var/lib/registry"),
+    # gitlab-runner
+    *("/etc/gitlab-runner", "/etc/gitlab-runner/.runner_system_id", "/etc/gitlab-runner/config.toml"),
+    *("/etc/yum.repos.d/runner_gitlab-runner.repo", "/etc/yum.repos.d/gitlab.repo"),
+    # GitLab
+    *("/etc/gitlab", "/etc/gitlab/gitlab.rb", "/etc/gitlab/gitlab.rb.template", "/etc/gitlab/gitlab-secrets.json"),
+    *("/etc/yum.repos.d/gitlab_gitlab-ce.repo", "/opt/gitlab/etc/gitlab.rb.template", "/usr/bin/gitlab-rails"),
+    *(
+        "/opt/gitlab/embedded/service/gitlab-rails/VERSION",
+        "/var/log/gitlab",
+        "/var/log/gitlab/nginx/gitlab_access.log",
+    ),
+    *("/var/opt/gitlab", "/var/opt/gitlab/backups", "/var/opt/gitlab/bootstrapped"),
+    *("/var/opt/gitlab/gitlab-rails/shared/registry", "/var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub"),
+    *("/var/opt/gitlab/gitlab-workhorse/sockets/socket", "/var/opt/gitlab/postgresql/data/PG_VERSION"),
+}
+
+
+def unknown(text: str) -> set[str]:
+    """Paths of a text that nobody has chosen. A file that is being written, and a step's log, count as their place."""
+    known = {*OURS.values(), *VENDORS}
+    found = {path.rstrip(".").removesuffix(".new") for path in PATH.findall(text)}
+    places = {re.sub(rf"^({paths.LOGS})/[A-Za-z_]+\.log$", r"\1", path) for path in found - known}
+    return {path for path in places if not fnmatch.filter(known, path)}
+
+
+@pytest.mark.parametrize("path", sorted(READERS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_is_known(path):
+    assert unknown(path.read_text()) == set(), "misspelt; or name it in configuration/paths.py, or here if a vendor has"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("/srv/registry/images", "/srv/regsitry/images"),
+        ("exec 9>/run/gitlab-stack.lock", "exec 9>/run/gitlab-stac.lock"),
+        ("log=/var/log/gitlab-stack/$name.log", "log=/var/log/gitlabstack/$name.log"),
+        ("cat /etc/gitlab/seeded-root-password", "cat /etc/gitlab/seeded-rootpassword"),
+        ('"/usr/local/sbin/run-step.new"', '"/usr/local/bin/run-step.new"'),
+        ("source=/srv/registry/images,target=", "source=/srv/registry/image,target="),
+    ],
+)
+def test_a_misspelt_path_is_found(right, wrong):
+    assert not unknown(right)
+    assert unknown(wrong)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_path_of_ours_is_used(name):
+    text = "".join(path.read_text() for path in READERS)
+    assert re.search(rf"{re.escape(OURS[name])}(?![\w/])|\b{name}\b", text)
