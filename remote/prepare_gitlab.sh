@@ -1,6 +1,6 @@
 #!/bin/bash
 # prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT: runs prepare_gitlab.rb in GitLab. Standard input, base64: that program.
-# Prints JSON with the runner's token, the initial root password and the host keys of git over SSH: a secret.
+# Prints JSON with the runner's token, the initial root password and the host key of git over SSH: a secret.
 set -euo pipefail
 read -r program
 prepared=$(gitlab-rails runner "$(base64 -d <<<"$program")" "$@" | tail -n 1)
@@ -8,6 +8,12 @@ prepared=$(gitlab-rails runner "$(base64 -d <<<"$program")" "$@" | tail -n 1)
     echo "GitLab's console printed no result; the lines above say why"
     exit 1
 }
-host_key=$(cut -d ' ' -f 1,2 /var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub)
-printf '%s, "gitSshHostKey": "%s", "initialRootPassword": "%s"}\n' "${prepared%\}}" "$host_key" \
-    "$(sed 's/[\\"]/\\&/g' /etc/gitlab/seeded-root-password)" >&3
+# Added here, because GitLab's console runs as git and cannot read root's file.
+/usr/libexec/platform-python -c '
+import json, sys
+result = json.load(sys.stdin)
+host_key, password = (open(path, encoding="utf-8").read() for path in sys.argv[1:])
+result["gitSshHostKey"] = " ".join(host_key.split()[:2])
+result["initialRootPassword"] = password.rstrip("\n")
+print(json.dumps(result))
+' /var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub /etc/gitlab/seeded-root-password <<<"$prepared" >&3

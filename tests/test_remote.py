@@ -1,11 +1,13 @@
 """The shell files, run for real where that needs no machine."""
 
 import fcntl
+import json
 import os
 import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -240,8 +242,9 @@ def gitlab_machine(tmp_path):
 
     def run(name: str, *arguments: str, payload: Sequence[str]) -> subprocess.CompletedProcess[str]:
         text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", script(name))
+        text = text.replace("/usr/libexec/platform-python", sys.executable)
         return subprocess.run(
-            ["bash", "-c", f"exec 3>/dev/null\n{text}", name, *arguments],
+            ["bash", "-c", f"exec 3>{tmp_path}/result\n{text}", name, *arguments],
             input=step_input("", payload).removeprefix("0\n"),
             text=True,
             capture_output=True,
@@ -579,6 +582,31 @@ def test_a_given_initial_root_password_is_used_once_and_a_later_change_refused(g
     assert refused.returncode == 1
     assert "sudo gitlab-rake 'gitlab:password:reset[root]'" in refused.stdout
     assert "Secret" not in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("password", ["plain", 'a "b" \\c', "käse {}}"])
+def test_what_the_server_hands_out_is_json_whatever_the_password_is(gitlab_machine, tmp_path, password):
+    (tmp_path / "bin/gitlab-rails").write_text('#!/bin/bash\necho "a warning"\necho \'{"runnerToken":"glrt-1"}\'\n')
+    (tmp_path / "bin/gitlab-rails").chmod(0o755)
+    (tmp_path / "etc/gitlab/seeded-root-password").write_text(f"{password}\n")
+    (tmp_path / "var/opt/gitlab/gitlab-sshd").mkdir()
+    (tmp_path / "var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA root@gitlab\n")
+    done = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", payload=["program"])
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "result").read_text()) == {
+        "runnerToken": "glrt-1",
+        "gitSshHostKey": "ssh-ed25519 AAAA",
+        "initialRootPassword": password,
+    }
+    assert password not in done.stdout + done.stderr
+
+
+def test_a_console_that_fails_without_a_result_fails_the_step(gitlab_machine, tmp_path):
+    (tmp_path / "bin/gitlab-rails").write_text("#!/bin/bash\necho 'a warning'\n")
+    (tmp_path / "bin/gitlab-rails").chmod(0o755)
+    failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", payload=["program"])
+    assert failed.returncode == 1
+    assert "GitLab's console printed no result" in failed.stdout
 
 
 def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitlab_machine, tmp_path):
