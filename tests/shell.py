@@ -10,12 +10,14 @@ from configuration.remote_step import step_input
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 """The one the virtual environment brings, whatever the machine has."""
+RULES = Path(__file__).resolve().parent.parent / ".shellcheckrc"
 
 
 def check_shell(text: str) -> None:
     """Raises CalledProcessError when bash cannot parse the text or shellcheck finds something in it."""
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    subprocess.run([SHELLCHECK, "-"], input=text, text=True, check=True)
+    command = [SHELLCHECK, "--severity", "style", "--rcfile", RULES, "-"]
+    subprocess.run(command, input=text, text=True, check=True)
 
 
 def run_with_tools(

@@ -34,6 +34,12 @@ SCRIPTS = sorted(REMOTE.glob("*.sh"))
 PROGRAMS = [path for path in sorted(PROGRAMS_FOLDER.iterdir()) if not path.suffix and path.is_file()]
 
 
+@pytest.mark.parametrize("wrong", ["echo $1", "cat one | grep two", 'case "$1" in a) ;; esac', "[ `id -u` = 0 ]", "("])
+def test_unsound_shell_is_found(wrong):
+    with pytest.raises(subprocess.CalledProcessError):
+        check_shell(f"#!/bin/bash\n{wrong}\n")
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_is_sound_shell(path):
     check_shell(path.read_text())
@@ -618,5 +624,5 @@ def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitl
 
 def test_the_registrys_files_are_compared_with_those_of_before_also_when_there_were_none(tmp_path):
     [compare] = [line for line in script("run_registry.sh").splitlines() if line.startswith("files() ")]
-    commands = f'set -euo pipefail\n{compare}\nfound=$(files)\necho x >{tmp_path}/x\n[ "$found" != "$(files)" ]'
+    commands = f'set -euo pipefail\n{compare}\nbefore=$(files)\necho x >{tmp_path}/x\n[ "$before" != "$(files)" ]'
     subprocess.run(["bash", "-c", commands.replace("/etc/docker/registry", str(tmp_path))], check=True)
