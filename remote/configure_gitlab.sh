@@ -1,7 +1,7 @@
 #!/bin/bash
-# configure_gitlab.sh VERSION: lays down gitlab.rb, reconfigures, waits until GitLab is ready; VERSION only makes the step run
-# again after an upgrade. Standard input, base64, a line each:
-# gitlab.rb, and the initial root password or nothing (then one is made here).
+# configure_gitlab.sh VERSION: writes gitlab.rb, reconfigures, waits until GitLab is ready; VERSION only makes the step run again
+# after an upgrade. Standard input, base64, a line each: gitlab.rb, and the initial root password or nothing (then one is
+# generated here).
 set -euo pipefail
 read -r gitlab_rb
 read -r given || true
@@ -11,15 +11,15 @@ umask 077
 given=$(base64 -d <<<"$given")
 if [ ! -s "$password_file" ]; then
     if [ -e /var/opt/gitlab/bootstrapped ]; then
-        echo "GitLab on the data volume was seeded by something else: $password_file is missing."
+        echo "GitLab on the data volume was seeded by something else: $password_file is missing on the server."
         echo "Write root's password there (mode 0600), then run pulumi up again."
         exit 1
     fi
     printf '%s\n' "${given:-$(openssl rand -hex 16)}" >"$password_file.new"
     mv "$password_file.new" "$password_file"
 elif [ -n "$given" ] && [ "$given" != "$(cat "$password_file")" ]; then
-    echo "initialRootPassword was changed, but it is used only when GitLab is seeded, and that is done."
-    echo "Change the password with: sudo gitlab-rake 'gitlab:password:reset[root]'; then put the setting back."
+    echo "initialRootPassword was changed, but it is used only when GitLab is seeded, which has already happened."
+    echo "Change the password on the server: sudo gitlab-rake 'gitlab:password:reset[root]'; then restore the old setting."
     exit 1
 fi
 
@@ -28,7 +28,7 @@ mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
 umask 022
 gitlab-ctl reconfigure
 
-# The registry is another machine, but gitlab-backup packs its folder here and ends where there is none (gitlab issue 353625).
+# The registry is on another machine, but gitlab-backup archives its folder here and fails without one (gitlab issue 353625).
 mkdir -p /var/opt/gitlab/gitlab-rails/shared/registry
 chown git:git /var/opt/gitlab/gitlab-rails/shared/registry
 
@@ -39,7 +39,7 @@ ready() {
 for attempt in {1..60}; do
     ready && break
     if [ "$attempt" = 60 ]; then
-        echo "GitLab is configured but not ready after 10 minutes; see: gitlab-ctl status; gitlab-ctl tail puma"
+        echo "GitLab is configured but not ready after 10 minutes; see on the server: gitlab-ctl status; gitlab-ctl tail puma"
         exit 1
     fi
     sleep 10

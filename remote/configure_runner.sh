@@ -1,17 +1,17 @@
 #!/bin/bash
-# configure_runner.sh NAME SYSTEM_ID URL: waits until GitLab answers at URL, lays down config.toml and sees that GitLab knows the
+# configure_runner.sh NAME SYSTEM_ID URL: waits until GitLab answers at URL, writes config.toml and checks that GitLab knows the
 # runner. Standard input, base64: config.toml. SYSTEM_ID stays the same on a replaced machine, so that GitLab keeps one record.
 set -euo pipefail
 name=$1 system_id=$2 url=$3
 read -r config
 
-# First, because verify needs an answer, and the balancer sends nothing to GitLab before its health checks have passed.
+# First, because verify needs an answer, and the load balancer sends nothing to GitLab before its health checks have passed.
 for attempt in {1..60}; do
     status=$(curl -s --max-time 10 --output /dev/null --write-out '%{http_code}' "$url/users/sign_in") || true
     [ "$status" = 200 ] && break
     if [ "$attempt" = 60 ]; then
-        echo "$url/users/sign_in answers $status (000: nothing) to the runner's machine for 5 minutes. Is the balancer's target"
-        echo "healthy? With your own domain: does it point to the balancer's address?"
+        echo "$url/users/sign_in has answered $status (000: nothing) to the runner's machine for 5 minutes. Is the load balancer's"
+        echo "target healthy? With your own domain: does it point to the load balancer's address?"
         exit 1
     fi
     sleep 5
@@ -23,11 +23,11 @@ printf '%s' "$system_id" >/etc/gitlab-runner/.runner_system_id
 base64 -d <<<"$config" >/etc/gitlab-runner/config.toml.new
 mv /etc/gitlab-runner/config.toml.new /etc/gitlab-runner/config.toml
 systemctl enable gitlab-runner
-# One that runs reads the new file within seconds, the system id with it (commands/multi.go and config.go of gitlab-runner): a
-# restart would end its jobs.
+# A running one reads the new file within seconds, and the system id with it (commands/multi.go and config.go of gitlab-runner);
+# a restart would end its jobs.
 systemctl start gitlab-runner
 
-# verify ends well also when GitLab does not answer: only its words tell.
+# The exit status of verify is 0 even if GitLab does not answer; only its output shows whether it did.
 verified=$(timeout 60 gitlab-runner verify 2>&1) || true
 echo "$verified"
 if ! grep -q 'is valid\|is alive' <<<"$verified"; then

@@ -1,6 +1,6 @@
 #!/bin/bash
-# grow_file_system.sh MOUNTPOINT SIZE VOLUME: waits until the disk below MOUNTPOINT has SIZE GiB, has the partition and its XFS file
-# system fill it, and checks that they do. VOLUME is the disk's name in EC2, for whoever has to look there.
+# grow_file_system.sh MOUNTPOINT SIZE VOLUME: waits until the disk below MOUNTPOINT has SIZE GiB, grows the partition and its XFS file
+# system to fill it, and checks that they do. VOLUME is the disk's name in EC2, for messages.
 set -euo pipefail
 mountpoint=$1 size=$2 volume=$3
 
@@ -14,12 +14,12 @@ disk=${BASH_REMATCH[1]} partition=${BASH_REMATCH[3]-}
 
 # EBS: "Size increases take effect once the volume modification reaches the optimizing state", seconds after ModifyVolume has
 # returned, and the provider does not wait for that.
-wanted=$((size * 1024 * 1024 * 1024))
+expected=$((size * 1024 * 1024 * 1024))
 for attempt in {1..300}; do
-    found=$(blockdev --getsize64 "$disk")
-    [ "$found" -lt "$wanted" ] || break
+    actual=$(blockdev --getsize64 "$disk")
+    [ "$actual" -lt "$expected" ] || break
     if [ "$attempt" = 300 ]; then
-        echo "$volume is to have $size GiB, but its disk $disk has $found bytes, $wanted are wanted, after 5 minutes. Look at it:"
+        echo "$volume is to have $size GiB, but its disk $disk has $actual bytes instead of $expected after 5 minutes. See"
         echo "aws ec2 describe-volumes-modifications; when it is optimizing or completed, run pulumi up again."
         exit 1
     fi
@@ -28,16 +28,16 @@ done
 
 start=0
 if [ -n "$partition" ]; then
-    growpart "$disk" "$partition" || [ $? = 1 ] # 1: it cannot be larger
+    growpart "$disk" "$partition" || [ $? = 1 ] # 1: it fills the disk already
     start=$(($(partx --noheadings --output START --nr "$partition" "$disk") * 512))
 fi
 xfs_growfs "$mountpoint"
 
 read -r block blocks < <(xfs_info "$mountpoint" | sed -n 's/^data .*bsize=\([0-9]*\) .*blocks=\([0-9]*\),.*/\1 \2/p')
-missing=$((found - start - block * blocks))
-# What follows the last allocation group or the last partition is less than this.
+missing=$((actual - start - block * blocks))
+# Less than this may follow the last allocation group or the last partition.
 if [ "$missing" -gt $((16 * 1024 * 1024)) ]; then
-    echo "the file system of $mountpoint on $source was grown, but leaves $missing bytes of $volume unused. What is there: lsblk"
+    echo "the file system of $mountpoint on $source was grown, but leaves $missing bytes of $volume unused. See: lsblk"
     exit 1
 fi
-echo "$mountpoint has the $((found / 1024 / 1024 / 1024)) GiB of $disk" >&3
+echo "$mountpoint has the $((actual / 1024 / 1024 / 1024)) GiB of $disk" >&3

@@ -14,7 +14,7 @@ for _ in {1..120}; do
     sleep 1
 done
 [ -b "$device" ] || {
-    echo "volume $volume_id did not appear as $device within 120 s: is it attached to this machine?"
+    echo "volume $volume_id did not appear as $device within 120 s: is it attached to $(hostname)?"
     exit 1
 }
 
@@ -47,7 +47,7 @@ add_mount() { # FSTAB_SOURCE TARGET TYPE OPTIONS
 
 add_mount "UUID=$uuid" "$mountpoint" xfs defaults,nofail,x-systemd.device-timeout=60
 if [ "$(findmnt --noheadings --output UUID --mountpoint "$mountpoint")" != "$uuid" ]; then
-    echo "$mountpoint is mounted from another volume than $volume_id"
+    echo "$mountpoint on $(hostname) is mounted from another volume than $volume_id. Unmount it, then run pulumi up again"
     exit 1
 fi
 

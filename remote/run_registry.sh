@@ -8,52 +8,53 @@ read -r certificate
 account=1000 # the image's own user (CNG gitlab-container-registry Dockerfile)
 
 mountpoint -q /srv/registry || {
-    echo "/srv/registry is not mounted; images would be written to the root disk"
+    echo "/srv/registry is not mounted on the registry's machine; images would be written to the root disk. Run pulumi up --replace"
+    echo "'**::registry-mount-data'; if the volume is not attached, that step says so."
     exit 1
 }
 install -d -m 0700 -o "$account" -g "$account" /srv/registry/images
 install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry
 files() { find /etc/docker/registry -type f -exec cat {} + | sha256sum; } # there is none at first
-found=$(files)
+before=$(files)
 umask 077
 base64 -d <<<"$config" >/etc/docker/registry/config.yml
 base64 -d <<<"$certificate" >/etc/docker/registry/gitlab-registry.crt
 chown "$account:$account" /etc/docker/registry/config.yml /etc/docker/registry/gitlab-registry.crt
-# Kept on the volume: uploads that are under way survive a new container.
+# Kept on the volume: uploads in progress survive a new container.
 if [ ! -s /srv/registry/http-secret.env ]; then
     echo "REGISTRY_HTTP_SECRET=$(openssl rand -hex 32)" >/srv/registry/http-secret.env
 fi
 
 docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image"
-# --mount, because --volume would make a missing folder, and images would go to the root disk.
+# --mount, because --volume would create a missing folder, and images would go to the root disk.
 container=(
     --name registry --restart always --publish "$port:$port" --env GITLAB_CONTAINER_REGISTRY_LISTEN_PORT="$port"
     --env-file /srv/registry/http-secret.env --volume /etc/docker/registry:/etc/docker/registry:ro
     --mount "type=bind,source=/srv/registry/images,target=/var/lib/registry" "$image"
 )
 state=$({ echo "${container[*]}" && cat /etc/docker/registry/* /srv/registry/http-secret.env; } | sha256sum | cut -d ' ' -f 1)
-# What serves in its place while garbage is collected, left by a collection that was cut off.
+# The container that serves in its place while garbage is collected, left by a collection that was interrupted.
 docker rm --force registry-read-only >/dev/null 2>&1 || true
 running=$(docker ps --quiet --filter name='^registry$' --filter label=gitlab-stack.state="$state")
-# Files that somebody had changed may be what it has read.
-if [ -z "$running" ] || [ "$found" != "$(files)" ]; then
+# A running one may have read files that somebody had changed.
+if [ -z "$running" ] || [ "$before" != "$(files)" ]; then
     docker rm --force registry >/dev/null 2>&1 || true
     docker run --detach --label gitlab-stack.state="$state" "${container[@]}"
 fi
 
-# Not by the image's own health check: one that it may lack, and that Docker first makes after half a minute.
+# Not by the image's own health check, which it may lack and which Docker first runs after half a minute.
 restarts() { docker inspect --format '{{.RestartCount}}' registry; }
-before=$(restarts)
+restarted=$(restarts)
 for attempt in {1..120}; do
     curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/" && break
-    if [ "$attempt" = 120 ] || [ $(($(restarts) - before)) -ge 3 ]; then
-        echo "the registry does not answer on port $port; Docker has started it $(($(restarts) - before)) times again. Its last lines:"
+    if [ "$attempt" = 120 ] || [ $(($(restarts) - restarted)) -ge 3 ]; then
+        echo "the registry does not answer on port $port; Docker has restarted it $(($(restarts) - restarted)) times. Its last lines:"
         docker logs --tail 20 registry
         exit 1
     fi
     sleep 1
 done
 
-# Those of earlier versions.
+# Images of earlier versions.
 docker image ls --format '{{.Repository}}:{{.Tag}}' "${image%:*}" | grep -vxF "$image" | xargs --no-run-if-empty docker image rm || true
 echo "$image answers on port $port" >&3

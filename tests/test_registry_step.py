@@ -65,7 +65,7 @@ def test_a_registry_that_does_not_stay_up_is_given_up_soon_with_what_it_said(mac
     machine.put("curl", "exit 7")
     failed = machine.run()
     assert failed.returncode == 1
-    assert "does not answer on port 5000; Docker has started it 3 times again" in failed.stdout
+    assert "does not answer on port 5000; Docker has restarted it 3 times" in failed.stdout
     assert failed.stdout.endswith("panic: no configuration\n")
 
 

@@ -411,7 +411,7 @@ def test_a31_a_file_system_that_is_grown_before_its_disk_has_grown_stays_small()
     file_system = "df --output=size --block-size=1 /srv/gitlab"
     before = gib("server", disk)
     stack.configure("serverDataVolumeSize", str(before + 5))
-    at_once = {"remote/grow_file_system.sh": [('    [ "$found" -lt "$wanted" ] || break\n', "    break\n")]}
+    at_once = {"remote/grow_file_system.sh": [('    [ "$actual" -lt "$expected" ] || break\n', "    break\n")]}
     with changed_program(at_once) as program:
         assert up(program=program).status == 0
     eventually(lambda: gib("server", disk) == before + 5)
