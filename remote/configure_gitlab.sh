@@ -15,7 +15,9 @@ if [ ! -s "$password_file" ]; then
         echo "Write root's password there (mode 0600), then run pulumi up again."
         exit 1
     fi
-    printf '%s\n' "${given:-$(openssl rand -hex 16)}" >"$password_file.new"
+    # In its own command: a failure must end the step, not leave an empty password.
+    password=${given:-$(openssl rand -hex 16)}
+    printf '%s\n' "$password" >"$password_file.new"
     mv "$password_file.new" "$password_file"
 elif [ -n "$given" ] && [ "$given" != "$(cat "$password_file")" ]; then
     echo "initialRootPassword was changed, but it is used only when GitLab is seeded, which has already happened."

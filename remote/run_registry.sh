@@ -22,7 +22,9 @@ base64 -d <<<"$certificate" >/etc/docker/registry/gitlab-registry.crt
 chown "$account:$account" /etc/docker/registry/config.yml /etc/docker/registry/gitlab-registry.crt
 # Kept on the volume: uploads in progress survive a new container.
 if [ ! -s /srv/registry/http-secret.env ]; then
-    echo "REGISTRY_HTTP_SECRET=$(openssl rand -hex 32)" >/srv/registry/http-secret.env
+    # In its own command: a failure must end the step, not leave an empty secret.
+    secret=$(openssl rand -hex 32)
+    echo "REGISTRY_HTTP_SECRET=$secret" >/srv/registry/http-secret.env
 fi
 
 docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image"

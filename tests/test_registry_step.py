@@ -76,3 +76,13 @@ def test_images_of_earlier_versions_go_once_the_new_one_answers(machine):
     (machine.folder / "calls").unlink()
     machine.run()
     assert not [call for call in machine.told if call.startswith("image rm")]
+
+
+def test_a_secret_that_cannot_be_generated_is_not_left_empty(machine):
+    secret = machine.folder / "srv/registry/http-secret.env"
+    machine.put("openssl", "exit 1")
+    assert machine.run().returncode == 1
+    assert not secret.exists()
+    machine.put("openssl", "echo 0123abcd")
+    assert machine.run().returncode == 0
+    assert secret.read_text() == "REGISTRY_HTTP_SECRET=0123abcd\n"

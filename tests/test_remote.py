@@ -580,6 +580,13 @@ def test_the_initial_root_password_is_made_on_the_machine_and_kept_to_its_owner(
     assert password.read_text().strip() not in configured.stdout + configured.stderr
 
 
+def test_a_password_that_cannot_be_generated_is_not_left_empty(gitlab_machine, tmp_path):
+    (tmp_path / "bin/openssl").write_text("#!/bin/bash\nexit 1\n")
+    (tmp_path / "bin/openssl").chmod(0o755)
+    assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 1
+    assert not (tmp_path / "etc/gitlab/seeded-root-password").exists()
+
+
 def test_a_given_initial_root_password_is_used_once_and_a_later_change_refused(gitlab_machine, tmp_path):
     assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 0
     assert (tmp_path / "etc/gitlab/seeded-root-password").read_text() == "first-Secret-4711\n"
