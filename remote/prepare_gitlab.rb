@@ -1,36 +1,36 @@
 # Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list) and PROJECT (group/project): switches sign-up off in a
-# new GitLab, makes the stack's one runner record and the project that the acceptance pushes to. Repeatable. Prints JSON.
+# new GitLab, creates the stack's one runner record and the project that the acceptance pushes to. Idempotent. Prints JSON.
 require 'json'
 
 runner_name, runner_tags, project_path = ARGV
 group_path, project_name = project_path.split('/', 2)
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
-# Without the group the database has just been seeded; later it is the owner's to open sign-up.
+# No group: the database has just been seeded. Later the owner may open sign-up.
 group = Group.find_by_full_path(group_path)
 Gitlab::CurrentSettings.update!(signup_enabled: false) unless group
 
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   runner = Ci::Runner.instance_type.find_by(description: runner_name)
   unless runner
-    made = Ci::Runners::CreateRunnerService.new(
+    created = Ci::Runners::CreateRunnerService.new(
       user: admin,
       params: { runner_type: 'instance_type', description: runner_name, run_untagged: true, paused: false }
     ).execute
-    abort("GitLab made no runner: #{made.message}") if made.error?
-    runner = made.payload.fetch(:runner)
+    abort("GitLab created no runner: #{created.message}") if created.error?
+    runner = created.payload.fetch(:runner)
   end
-  # Not `active`: a pause is the owner's.
+  # Not `active`: pausing is up to the owner.
   runner.update!(run_untagged: true, tag_list: JSON.parse(runner_tags))
 
   unless group
-    made = Groups::CreateService.new(
+    created = Groups::CreateService.new(
       admin,
       { name: group_path, path: group_path, visibility_level: Gitlab::VisibilityLevel::PRIVATE,
         organization_id: Organizations::Organization::DEFAULT_ORGANIZATION_ID }
     ).execute
-    abort("GitLab made no group #{group_path}: #{made.payload[:group].errors.full_messages}") if made.error?
-    group = made.payload.fetch(:group)
+    abort("GitLab created no group #{group_path}: #{created.payload[:group].errors.full_messages}") if created.error?
+    group = created.payload.fetch(:group)
   end
 
   unless Project.find_by_full_path(project_path)
@@ -38,7 +38,7 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
       admin,
       { name: project_name, path: project_name, namespace_id: group.id, visibility_level: Gitlab::VisibilityLevel::PRIVATE }
     ).execute
-    abort("GitLab made no project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
+    abort("GitLab created no project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
   end
 
   puts JSON.generate(runnerToken: runner.token)
