@@ -23,6 +23,5 @@ def build_zipapp(package: Path, *, compressed: bool = False) -> bytes:
             entry = zipfile.ZipInfo(name)  # of 1980, the earliest time that ZIP knows
             entry.create_system = 3  # Unix, also when it is built elsewhere
             entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-            archive.writestr(entry, sources[name])
+            archive.writestr(entry, sources[name], zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED)
     return file.getvalue()

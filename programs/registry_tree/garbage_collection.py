@@ -60,17 +60,16 @@ def _mark_tagged(store: Store, repository: Repository, revisions: Set[str]) -> T
         manifest = store.sound_manifest(digest, manifest_name(repository, digest))
         if manifest is None:
             continue
-        indexed: Set[str] = set()
+        _keep(store, _needed(manifest))
         if manifest.is_index:
-            indexed = {each.digest for each in manifest.references if each.media_type in FOLLOWED_FROM_AN_INDEX}
-        followed |= indexed
-        _keep(store, _needed(manifest) - indexed)
+            followed |= {each.digest for each in manifest.references if each.media_type in FOLLOWED_FROM_AN_INDEX}
     return followed, sorted(revisions - tagged - followed)
 
 
-def _needed(manifest: Manifest) -> Set[str]:
+def _needed(manifest: Manifest) -> List[str]:
     """What a manifest keeps: all its references, but for the subject of an index."""
-    return {each.digest for each in manifest.references if not (manifest.is_index and each.role == "subject")}
+    is_index = manifest.is_index
+    return [each.digest for each in manifest.references if not (is_index and each.role == "subject")]
 
 
 def _keep(store: Store, digests: Iterable[str]) -> None:

@@ -66,7 +66,7 @@ class Problems:
         self._found[key] = problem
 
     def confirmed_by(self, later: "Problems") -> "Problems":
-        """Those problems of a later look at the same store that were known before."""
+        """The problems of a later check of the same store that were known before."""
         confirmed = Problems(self._root)
         confirmed._found = {key: problem for key, problem in later._found.items() if key in self._found}
         return confirmed
