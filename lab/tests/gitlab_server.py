@@ -28,7 +28,8 @@ from configuration.registry_config import render_registry_config
 from lab import parts
 from lab.workspace import ROOT
 
-OPT = ROOT / "lab/played/gitlab_ce/root/opt/gitlab"
+SOURCE = ROOT / "lab/played/gitlab_ce"
+RAILS = "opt/gitlab/embedded/service/gitlab-rails"
 REGISTRIES = [str(found) for found in (shutil.which("docker-registry"), parts.find(parts.REGISTRY)) if found]
 PASSWORD = "hg29fjQQ01mmz7Lp"
 PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -94,7 +95,7 @@ class Server:
         return x509.load_pem_x509_certificate(kept["registry"]["internal_certificate"].encode())
 
     def run(self, command: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, str(OPT / "bin" / command), *arguments]
+        program = [sys.executable, str(self.root / "opt/gitlab/bin" / command), *arguments]
         return subprocess.run(program, env=self.environment, input=input, capture_output=True, text=True, check=False)
 
     def configure(self, more: str = "") -> subprocess.CompletedProcess[str]:
@@ -233,15 +234,22 @@ def answers(address: str) -> bool:
     return False
 
 
+def install(root: Path) -> None:
+    """Put the played GitLab where its package puts it."""
+    shutil.copytree(SOURCE / "root", root, dirs_exist_ok=True)
+    (root / RAILS).mkdir(parents=True)
+    (root / RAILS / "lab_gitlab").symlink_to(SOURCE / "lab_gitlab")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     # Not pytest's folder: the names of sockets must be short.
     root = Path(tempfile.mkdtemp(prefix="lab-"))
+    install(root)
     (root / "etc/gitlab").mkdir(parents=True)
     machine = Server(root, free_port(), free_port())
     command = [sys.executable, "-m", "lab_gitlab.supervisor"]
-    folder = OPT / "embedded/service/gitlab-rails"
-    supervisor = subprocess.Popen(command, cwd=folder, env=machine.environment)
+    supervisor = subprocess.Popen(command, cwd=root / RAILS, env=machine.environment)
     try:
         done = machine.configure()
         assert done.returncode == 0, done.stdout + done.stderr

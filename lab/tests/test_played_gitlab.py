@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -17,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from lab import parts
+from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import (
     CLIENT,
     PASSWORD,
@@ -33,12 +32,7 @@ from lab.tests.gitlab_server import (
 )
 from lab.workspace import ROOT
 
-PLAYED_RUNNER = ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner"
-RUNNERS = [[sys.executable, str(PLAYED_RUNNER)]]
-if real := parts.find(parts.RUNNER):
-    RUNNERS.append([str(real)])
-
-__all__ = ["server"]
+__all__ = ["played_runner", "program", "server"]
 pytestmark = needed
 
 
@@ -302,7 +296,6 @@ def test_runners_through_the_api(server):
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 403
 
 
-@pytest.mark.parametrize("program", RUNNERS, ids=["played", "real"][: len(RUNNERS)])
 def test_a_runner_registers_verifies_asks_for_jobs_and_unregisters(server, program, tmp_path):
     file = tmp_path / "etc/gitlab-runner/config.toml"
     environment = {**os.environ, "LAB_ROOT": str(tmp_path), "CONFIG_FILE": str(file)}

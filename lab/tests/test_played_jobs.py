@@ -13,16 +13,13 @@ from typing import Any
 import gitlab
 import pytest
 
-from lab import parts
 from lab.tests import docker_client
+from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import balancer, needed, server, wait_until
-from lab.workspace import ROOT
 
-__all__ = ["server"]
+__all__ = ["played_runner", "program", "server"]
 pytestmark = needed
 
-PLAYED = [sys.executable, str(ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner")]
-PROGRAMS = [PLAYED, *([str(real)] for real in [parts.find(parts.RUNNER)] if real)]
 HOST = "unix:///nowhere/docker.sock"
 ENDS = ("success", "failed", "canceled", "skipped")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
@@ -48,14 +45,14 @@ def engine(tmp_path):
 
 
 @pytest.fixture
-def runner(server, url, engine, tmp_path):
-    with running(server, url, engine, tmp_path) as process:
+def runner(server, url, engine, tmp_path, played_runner):
+    with running(server, url, engine, tmp_path, played_runner) as process:
         yield process
 
 
 @contextlib.contextmanager
 def running(
-    server: Any, url: str, engine: Path, folder: Path, program: Sequence[str] = PLAYED
+    server: Any, url: str, engine: Path, folder: Path, program: Sequence[str]
 ) -> Iterator[subprocess.Popen[str]]:
     """The service, with a Docker client that is found first."""
     tools = folder / "tools"
@@ -202,7 +199,6 @@ def test_a_job_that_wants_all_history_has_it_also_where_one_before_cloned_less(p
     assert {name: job.status for name, job in ended(project, begun).items()} == {"less": "success", "all": "success"}
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["played", "real"][: len(PROGRAMS)])
 def test_a_docker_engine_that_does_not_answer_is_asked_three_times(server, url, project, engine, tmp_path, program):
     (engine / "down").touch()
     with running(server, url, engine, tmp_path, program):

@@ -12,7 +12,7 @@ import pytest
 
 from lab.workspace import ROOT
 
-sys.path.insert(0, str(ROOT / "lab/played/gitlab_ce/root/opt/gitlab/embedded/service/gitlab-rails"))
+sys.path.insert(0, str(ROOT / "lab/played/gitlab_ce"))
 
 from lab_gitlab import (  # noqa: E402
     database_server,

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,11 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import parts
-from lab.workspace import ROOT
+from lab.tests.gitlab_runner import SOURCE, played_runner, program
 
-PLAYED = [sys.executable, str(ROOT / "lab/played/gitlab_runner/root/usr/bin/gitlab-runner")]
-REAL = parts.find(parts.RUNNER)
+__all__ = ["played_runner", "program"]
 TOKEN = "glrt-t1_0123456789abcdefghij"
 
 
@@ -71,11 +68,6 @@ def root(tmp_path):
     folder.mkdir(parents=True)
     (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     return tmp_path
-
-
-@pytest.fixture(params=["played", *(["real"] if REAL else [])])
-def program(request):
-    return PLAYED if request.param == "played" else [str(REAL)]
 
 
 @pytest.fixture
@@ -263,7 +255,7 @@ def test_the_service_asks_again_when_the_interval_of_its_file_is_over(gitlab, ro
 def test_the_package_says_what_it_needs():
     if shutil.which("rpmspec") is None:
         pytest.skip("rpmspec is not there")
-    spec = ROOT / "lab/played/gitlab_runner/gitlab_runner.spec"
+    spec = SOURCE / "gitlab_runner.spec"
     command = ["rpmspec", "--query", "--requires", "--define", "runner_version 17.10.2", str(spec)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "gitlab-runner-helper-images = 17.10.2-1" in done.stdout.splitlines()

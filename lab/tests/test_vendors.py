@@ -1,9 +1,12 @@
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from lab.vendors import authority, front, images, packages, registry
+from lab.tests import gitlab_runner, gitlab_server
+from lab.vendors import authority, front, images, packages, registry, rpm
 from lab.workspace import LabError
 
 
@@ -31,6 +34,22 @@ def test_a_missing_spec_is_named(tmp_path: Path):
     write_specs(tmp_path, *(name for name in OFFERED if name != "gitlab-runner"))
     with pytest.raises(LabError, match="no spec for the package gitlab-runner in"):
         packages.find_specs(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not there")
+@pytest.mark.parametrize("package", [gitlab_server, gitlab_runner], ids=["gitlab-ce", "gitlab-runner"])
+def test_a_played_package_has_every_file_where_tests_install_it(package, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(rpm, "CACHE", tmp_path / "cache")
+    (spec,) = package.SOURCE.glob("*.spec")
+    (built,) = rpm.build(spec, tmp_path / "built")
+    query = ["rpm", "--query", "--package", "--list", "--nosignature", str(built)]
+    packed = set(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split())
+    root = tmp_path / "root"
+    package.install(root)
+    folders = [(folder, files) for folder, _, files in os.walk(root, followlinks=True) if "__pycache__" not in folder]
+    installed = {f"/{Path(folder, file).relative_to(root)}" for folder, files in folders for file in files}
+    assert len(installed) > 10
+    assert installed - packed == set()
 
 
 def test_addresses_are_below_hosts_that_the_front_answers_for():

@@ -27,9 +27,8 @@ RUBY = program("/usr/libexec/lab/ruby", "ruby")
 GIT = program("/usr/libexec/lab/git", "git")
 NGINX = program("/usr/libexec/lab/nginx", "/usr/sbin/nginx")
 
-INSTALL = Path(__file__).resolve().parents[4]
-"""/opt/gitlab as it was installed, or as it lies in the repository."""
-RAILS = INSTALL / "embedded/service/gitlab-rails"
+RAILS = Path(__file__).resolve().parents[1]
+"""/opt/gitlab/embedded/service/gitlab-rails once installed, the folder of the spec in the repository."""
 RUBY_LIBRARY = RAILS / "lab_gitlab/ruby"
 
 OPT = at("/opt/gitlab")

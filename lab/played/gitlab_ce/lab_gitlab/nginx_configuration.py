@@ -84,7 +84,7 @@ http {{
   keepalive_timeout 65;
   keepalive_time 1h;
   gzip on;
-  include {paths.INSTALL}/embedded/conf/mime.types;
+  include {paths.OPT}/embedded/conf/mime.types;
 {temporary}
   proxy_cache_path proxy_cache keys_zone=gitlab:10m max_size=1g levels=1:2;
   proxy_cache gitlab;
