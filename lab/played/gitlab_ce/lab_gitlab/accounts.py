@@ -88,7 +88,7 @@ def run_as(new: Owner, work: Callable[[], None]) -> None:
             become(new)
             work()
             status = 0
-        except Exception:
+        except Exception:  # noqa: BLE001 - the child ends here, whatever went wrong
             traceback.print_exc()
         finally:
             os._exit(status)

@@ -5,7 +5,7 @@ that the lab does not play is refused, in words of the lab's own, rather than pa
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -265,10 +265,15 @@ def _image(value: Any, where: str, errors: list[str]) -> dict[str, Any] | None:
         errors.append(f"{where} config contains unknown keys: {', '.join(sorted(map(str, unknown)))}")
     if not isinstance(value.get("name"), str):
         errors.append(f"{where} name should be a string")
-    for key in ("entrypoint", "command"):
-        if key in value and not (isinstance(value[key], list) and all(isinstance(part, str) for part in value[key])):
-            errors.append(f"{where} {key} should be an array of strings")
+    errors += _not_strings(value, where, "entrypoint", "command")
     return dict(value)
+
+
+def _not_strings(value: Mapping[str, Any], where: str, *keys: str) -> list[str]:
+    """Complaints about those of the keys that are there and hold no list of strings."""
+    given = [key for key in keys if key in value]
+    lists = [key for key in given if isinstance(value[key], list) and all(isinstance(part, str) for part in value[key])]
+    return [f"{where} {key} should be an array of strings" for key in given if key not in lists]
 
 
 def _script(value: Any, where: str, errors: list[str], *, needed: bool = False) -> list[str]:
@@ -302,9 +307,7 @@ def _artifacts(value: Any, where: str, errors: list[str]) -> dict[str, Any] | No
     if unknown:
         errors.append(f"{where} config contains unknown keys: {', '.join(unknown)}")
     found = dict(value)
-    for key in ("paths", "exclude"):
-        if key in found and not (isinstance(found[key], list) and all(isinstance(path, str) for path in found[key])):
-            errors.append(f"{where} {key} should be an array of strings")
+    errors += _not_strings(found, where, "paths", "exclude")
     if found.get("when", "on_success") not in ("on_success", "on_failure", "always"):
         errors.append(f"{where} when should be one of: on_success, on_failure, always")
     if "expire_in" in found and found["expire_in"] != "never" and duration(found["expire_in"]) is None:
@@ -387,36 +390,45 @@ def _rules(value: Any, where: str, errors: list[str]) -> list[dict[str, Any]] | 
 
 def _check_order(jobs: Sequence[Job], stages: Sequence[str], errors: list[str]) -> None:
     by_name = {job.name: job for job in jobs}
-    for job in jobs:
-        if job.stage not in stages:
-            errors.append(
-                f"{job.name} job: chosen stage {job.stage} does not exist; available stages are {', '.join(stages)}"
-            )
+    errors += [
+        f"{job.name} job: chosen stage {job.stage} does not exist; available stages are {', '.join(stages)}"
+        for job in jobs
+        if job.stage not in stages
+    ]
     if errors:
         return
+    places = {job.name: stages.index(job.stage) for job in jobs}
     for job in jobs:
-        place = stages.index(job.stage)
-        if job.needs is not None and len(job.needs) > NEEDS_MAXIMUM:
-            errors.append(
-                f"{job.name} job: one job can only need {NEEDS_MAXIMUM} others, but you have listed {len(job.needs)}. "
-                "See needs keyword documentation for more details"
-            )
-        for need in job.needs or ():
-            other = by_name.get(need.job)
-            if other is None:
-                if not need.optional:
-                    errors.append(f"{job.name} job: undefined need: {need.job}")
-            elif stages.index(other.stage) > place:
-                errors.append(f"{job.name} job: need {need.job} is not defined in current or prior stages")
-        for name in job.dependencies or ():
-            if name not in by_name:
-                errors.append(f"{job.name} job: undefined dependency: {name}")
-            elif stages.index(by_name[name].stage) >= place:
-                errors.append(f"{job.name} job: dependency {name} is not defined in current or prior stages")
-            elif job.needs is not None and name not in {need.job for need in job.needs}:
-                errors.append(f"{job.name} job: dependency {name} should be part of needs")
+        errors += [
+            f"{job.name} job: {text}" for text in (*_wrong_needs(job, places), *_wrong_dependencies(job, places))
+        ]
     if not errors and (circle := _circle(by_name)):
         errors.append(f"The pipeline has circular dependencies: {circle}")
+
+
+def _wrong_needs(job: Job, places: Mapping[str, int]) -> Iterator[str]:
+    """`places` are those of all jobs' stages by the jobs' names."""
+    if job.needs is not None and len(job.needs) > NEEDS_MAXIMUM:
+        yield (
+            f"one job can only need {NEEDS_MAXIMUM} others, but you have listed {len(job.needs)}. "
+            "See needs keyword documentation for more details"
+        )
+    for need in job.needs or ():
+        if need.job not in places:
+            if not need.optional:
+                yield f"undefined need: {need.job}"
+        elif places[need.job] > places[job.name]:
+            yield f"need {need.job} is not defined in current or prior stages"
+
+
+def _wrong_dependencies(job: Job, places: Mapping[str, int]) -> Iterator[str]:
+    for name in job.dependencies or ():
+        if name not in places:
+            yield f"undefined dependency: {name}"
+        elif places[name] >= places[job.name]:
+            yield f"dependency {name} is not defined in current or prior stages"
+        elif job.needs is not None and name not in {need.job for need in job.needs}:
+            yield f"dependency {name} should be part of needs"
 
 
 def _circle(jobs: Mapping[str, Job]) -> str | None:

@@ -42,7 +42,7 @@ class Pipeline(Model):
         "duration": Column("integer"),
     }
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, _app: Application, record: Record) -> None:
         record["updated_at"] = now()
 
     def before_destroy(self, app: Application, record: Record) -> None:
@@ -87,7 +87,7 @@ class Build(Model):
     }
     scopes = {"latest": "retried = 0"}
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, app: Application, record: Record) -> None:
         record["updated_at"] = now()
         if not record["token_encrypted"]:
             record["token_encrypted"] = app.cipher.encrypt(TOKEN_PREFIX + crypto.friendly_token())
@@ -114,11 +114,11 @@ class JobArtifact(Model):
         "created_at": Column("time"),
     }
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, app: Application, record: Record) -> Errors:
         others = self.select(app, {"job_id": record["job_id"], "file_type": record["file_type"]})
-        return [("file_type", "has already been taken")] if new and others else []
+        return [("file_type", "has already been taken")] if record["id"] is None and others else []
 
-    def before_destroy(self, app: Application, record: Record) -> None:
+    def before_destroy(self, _app: Application, record: Record) -> None:
         artifact_file(record).unlink(missing_ok=True)
 
 

@@ -84,16 +84,16 @@ def select(app: Application, model: str, order: list[list[str]], **question: Any
     return schema.MODELS[model].select(app, order=[(column, direction) for column, direction in order], **question)
 
 
-def save(app: Application, model: str, id: int | None, attributes: dict[str, Any]) -> dict[str, Any]:
-    return _saved(lambda: schema.MODELS[model].save(app, id, attributes))
+def save(app: Application, model: str, record_id: int | None, attributes: dict[str, Any]) -> dict[str, Any]:
+    return _saved(lambda: schema.MODELS[model].save(app, record_id, attributes))
 
 
-def destroy(app: Application, model: str, id: int) -> None:
-    schema.MODELS[model].destroy(app, _record(app, model, id))
+def destroy(app: Application, model: str, record_id: int) -> None:
+    schema.MODELS[model].destroy(app, _record(app, model, record_id))
 
 
-def token(app: Application, model: str, id: int) -> str | None:
-    return schema.MODELS[model].token(app, _record(app, model, id))
+def token(app: Application, model: str, record_id: int) -> str | None:
+    return schema.MODELS[model].token(app, _record(app, model, record_id))
 
 
 def find_by_full_path(app: Application, model: str, path: str) -> Record | None:
@@ -109,12 +109,12 @@ def find_runner(app: Application, token: str) -> Record | None:
     return runners.runner_with_token(app, token)
 
 
-def runner_status(app: Application, id: int) -> str:
-    return runners.status(_record(app, "Ci::Runner", id))
+def runner_status(app: Application, runner_id: int) -> str:
+    return runners.status(_record(app, "Ci::Runner", runner_id))
 
 
-def valid_password(app: Application, id: int, password: str) -> bool:
-    return crypto.password_matches(password, _record(app, "User", id)["encrypted_password"])
+def valid_password(app: Application, user_id: int, password: str) -> bool:
+    return crypto.password_matches(password, _record(app, "User", user_id)["encrypted_password"])
 
 
 def create_runner(app: Application, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
@@ -167,11 +167,11 @@ def bots(app: Application, project_id: int) -> list[Record]:
 
 def add_member(app: Application, kind: str, source_id: int, user_id: int, level: int) -> Record:
     source = _record(app, "Project" if kind == "Project" else "Namespace", source_id)
-    return members.add(app, kind, source, _record(app, "User", user_id), level)
+    return members.add(app, kind, source, _record(app, "User", user_id), level=level)
 
 
 def create_pipeline(
-    app: Application, project_id: int, user_id: int, ref: str, source: str, options: dict[str, Any]
+    app: Application, *, project_id: int, user_id: int, ref: str, source: str, options: dict[str, Any]
 ) -> dict[str, Any]:
     project, user = _record(app, "Project", project_id), _record(app, "User", user_id)
     return _saved(lambda: pipeline_creation.create(app, project, user, ref, source=source, **options))

@@ -107,7 +107,7 @@ def _may_see(app: Application, project: Record, actor: Actor) -> bool:
     return projects.may_read(app, project, actor.user)
 
 
-def _git(request: Request, service: str, project: Record, input: bytes, *options: str) -> bytes:
+def _git(request: Request, service: str, project: Record, body: bytes, *options: str) -> bytes:
     folder = repositories.ensure(project)
     environment = {"PATH": "/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
     protocol = request.headers.get("git-protocol")
@@ -115,7 +115,7 @@ def _git(request: Request, service: str, project: Record, input: bytes, *options
         environment["GIT_PROTOCOL"] = protocol
     command = [paths.GIT, "-c", "receive.advertisePushOptions=true", service.removeprefix("git-"), "--stateless-rpc"]
     done = subprocess.run(
-        [*command, *options, str(folder)], input=input, capture_output=True, env=environment, check=False
+        [*command, *options, str(folder)], input=body, capture_output=True, env=environment, check=False
     )
     return done.stdout
 

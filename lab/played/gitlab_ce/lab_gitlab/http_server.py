@@ -188,7 +188,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
         )
         try:
             response = self.server.answer(request)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a handler that fails is answered with 500
             traceback.print_exc(file=sys.stderr)
             response = Response(500, b"500 Internal Server Error")
         self._send(response)
@@ -229,7 +229,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD" and response.status != HTTPStatus.NO_CONTENT:
             self.wfile.write(response.body)
 
-    def log_message(self, format: str, *values: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Requests are logged by the server's `log`."""
 
     def version_string(self) -> str:

@@ -55,7 +55,7 @@ def content(artifact: Record) -> bytes:
 
 
 def keep(
-    app: Application, job: Record, kind: str, form: str, filename: str, sent: bytes, expire_in: str | None
+    app: Application, job: Record, *, kind: str, form: str, filename: str, sent: bytes, expire_in: str | None
 ) -> Record:
     """Store an artifact; a dotenv file's variables go to the jobs that depend on this one.
 

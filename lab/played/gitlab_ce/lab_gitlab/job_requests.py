@@ -51,7 +51,7 @@ def take(app: Application, runner: Record, manager: Record, features: Mapping[st
         project = projects.PROJECT.find(app, id=waiting["project_id"])
         if project is None or not project["shared_runners_enabled"]:
             continue
-        job = _claimed(app, project, runner, manager, waiting, features)
+        job = _claimed(app, project, waiting, runner=runner, manager=manager, features=features)
         if job is None:
             continue
         if _lost_dependencies(app, job):
@@ -64,7 +64,7 @@ def take(app: Application, runner: Record, manager: Record, features: Mapping[st
 
 
 def _claimed(
-    app: Application, project: Record, runner: Record, manager: Record, job: Record, features: Mapping[str, Any]
+    app: Application, project: Record, job: Record, *, runner: Record, manager: Record, features: Mapping[str, Any]
 ) -> Record | None:
     """Two that ask at once must not both have it."""
     with app.database.transaction():
@@ -121,7 +121,9 @@ def _payload(app: Application, project: Record, pipeline: Record, job: Record, r
         for other in before
         for key, value in (other["output_variables"] or {}).items()
     ]
-    variables = job_variables.for_job(app, project, pipeline, job, user, runner, token, inherited)
+    variables = job_variables.for_job(
+        app, project, pipeline, job, user=user, runner=runner, token=token, inherited=inherited
+    )
     depth = _git_depth(project, variables)
     options = job["options"]
     steps = [_step("script", options["script"], job["timeout"], "on_success", allow_failure=False)]

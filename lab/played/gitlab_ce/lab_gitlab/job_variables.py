@@ -24,6 +24,7 @@ def for_job(
     project: Record,
     pipeline: Record,
     job: Record,
+    *,
     user: Record,
     runner: Record,
     token: str,

@@ -34,14 +34,14 @@ class Member(Model):
     }
     scopes = {"active": "expires_at IS NULL OR expires_at > date('now')"}
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, _app: Application, record: Record) -> Errors:
         return [] if record["access_level"] in NAMES else [("access_level", "is not included in the list")]
 
 
 MEMBER = Member()
 
 
-def add(app: Application, kind: str, source: Record, user: Record, level: int, expires_at: Any = None) -> Record:
+def add(app: Application, kind: str, source: Record, user: Record, *, level: int, expires_at: Any = None) -> Record:
     """Make somebody a member, or give a member another level. Raises RecordInvalidError."""
     known = MEMBER.find(app, source_type=kind, source_id=source["id"], user_id=user["id"])
     if known:

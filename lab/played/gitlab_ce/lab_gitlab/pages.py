@@ -9,12 +9,12 @@ HTML = "text/html; charset=utf-8"
 
 
 @ROUTES.add("GET", "/")
-def root(app: Application, request: Request) -> Response:
+def root(app: Application, _request: Request) -> Response:
     return _to_sign_in(app)
 
 
 @ROUTES.add("GET", "/users/sign_in")
-def sign_in(app: Application, request: Request) -> Response:
+def sign_in(app: Application, _request: Request) -> Response:
     """Offers registration only while it is open."""
     register = ""
     if instance_settings.current(app)["signup_enabled"]:
@@ -29,14 +29,14 @@ def sign_in(app: Application, request: Request) -> Response:
 
 
 @ROUTES.add("GET", "/users/sign_up")
-def sign_up(app: Application, request: Request) -> Response:
+def sign_up(app: Application, _request: Request) -> Response:
     if not instance_settings.current(app)["signup_enabled"]:
         return _to_sign_in(app)
     return _page(200, "Sign up", "<form>Register</form>")
 
 
 @ROUTES.add("GET", "/help")
-def help_page(app: Application, request: Request) -> Response:
+def help_page(_app: Application, _request: Request) -> Response:
     return _page(200, "Help", "<h1>GitLab Community Edition</h1>")
 
 

@@ -47,11 +47,7 @@ def create(
         raise _refused("Pipelines are disabled!")
     if not projects.may_write(app, project, user):
         raise _refused("Insufficient permissions to create a new pipeline")
-    sha = repositories.resolve(project, ref)
-    known = {**repositories.references(project, "refs/heads/", "refs/tags/")}
-    tag = f"refs/tags/{ref}" in known
-    if sha is None or not (tag or f"refs/heads/{ref}" in known):
-        raise _refused("Reference not found")
+    sha, tag = _revision(project, ref)
     text = repositories.read(project, sha, project["ci_config_path"] or CONFIGURATION)
     if text is None:
         raise _refused("Missing CI config file")
@@ -84,10 +80,20 @@ def create(
     with app.database.transaction():
         pipeline = _saved(app, project, {**about, "name": configuration.name})
         for order, (job, decided) in enumerate(chosen):
-            _add(app, pipeline, project, job, decided, order, list(configuration.stages))
+            _add(app, pipeline, project, job, decided=decided, order=order, stages=configuration.stages)
     repositories.set_reference(project, pipeline_processing.reference(pipeline), sha)
     pipeline_processing.process(app, pipeline, project)
     return pipeline
+
+
+def _revision(project: Record, ref: str) -> tuple[str, bool]:
+    """The commit of a branch or tag, and whether it is a tag. Raises RecordInvalidError."""
+    sha = repositories.resolve(project, ref)
+    known = repositories.references(project, "refs/heads/", "refs/tags/")
+    tag = f"refs/tags/{ref}" in known
+    if sha is None or not (tag or f"refs/heads/{ref}" in known):
+        raise _refused("Reference not found")
+    return sha, tag
 
 
 def after_push(
@@ -180,9 +186,10 @@ def _add(
     pipeline: Record,
     project: Record,
     job: Job,
+    *,
     decided: Mapping[str, Any],
     order: int,
-    stages: list[str],
+    stages: Sequence[str],
 ) -> None:
     needs = None
     if job.needs is not None:

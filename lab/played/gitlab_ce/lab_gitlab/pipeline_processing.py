@@ -26,35 +26,33 @@ STUCK_RUNNING = datetime.timedelta(hours=1)  # without a sign of the runner
 NOT_RETRIED = ("archived_failure", "runner_unsupported", "data_integrity_failure", "ci_quota_exceeded", "user_blocked")
 
 
+ONLY_OF: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("skipped", ("skipped", "ignored")),
+    ("success", ("success", "skipped", "success_with_warnings", "ignored")),
+    ("created", ("created", "success_with_warnings", "ignored")),
+    ("canceled", ("canceled", "success", "skipped", "success_with_warnings", "ignored")),
+    ("pending", ("pending", "created", "skipped", "success_with_warnings", "ignored")),
+)
+"""What several statuses are together when there are no others among them; the first that fits counts."""
+ONE_OF: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("canceling", ("canceling",)),
+    ("running", ("running", "pending")),
+    ("manual", ("manual",)),
+    ("running", ("created",)),
+)
+"""What they are together when one of these is among them."""
+
+
 def composite(statuses: Sequence[tuple[str, bool]], *, directed: bool = False) -> str | None:
     """One status of several, each with whether its job may fail; `directed` where `needs` gives the order."""
     seen = {_seen(status, may_fail) for status, may_fail in statuses}
     if not seen:
         return None
-
-    def only(*among: str) -> bool:
-        return seen <= set(among)
-
-    result = "failed"
-    if only("skipped", "ignored") or (directed and "skipped" in seen):
-        result = "skipped"
-    elif only("success", "skipped", "success_with_warnings", "ignored"):
-        result = "success"
-    elif only("created", "success_with_warnings", "ignored"):
-        result = "created"
-    elif only("canceled", "success", "skipped", "success_with_warnings", "ignored"):
-        result = "canceled"
-    elif only("pending", "created", "skipped", "success_with_warnings", "ignored"):
-        result = "pending"
-    elif "canceling" in seen:
-        result = "canceling"
-    elif seen & {"running", "pending"}:
-        result = "running"
-    elif "manual" in seen:
-        result = "manual"
-    elif "created" in seen:
-        result = "running"
-    return result
+    if directed and "skipped" in seen:
+        return "skipped"
+    only = (result for result, among in ONLY_OF if seen <= set(among))
+    one = (result for result, among in ONE_OF if seen & set(among))
+    return next(only, None) or next(one, "failed")
 
 
 def _seen(status: str, may_fail: bool) -> str:

@@ -49,7 +49,7 @@ def create(app: Application, user: Record, project: Record, params: Mapping[str,
             user_type="project_bot",
             password=secrets.token_urlsafe(32),
         )
-        members.add(app, "Project", project, bot, level, token["expires_at"])
+        members.add(app, "Project", project, bot, level=level, expires_at=token["expires_at"])
         return users.PERSONAL_ACCESS_TOKEN.create(app, user_id=bot["id"], **token)
 
 

@@ -45,7 +45,7 @@ class Namespace(Model):
         "created_at": Column("time"),
     }
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, app: Application, record: Record) -> Errors:
         record["name"] = record["name"] or record["path"]
         errors: Errors = [
             (name, "can't be blank")
@@ -102,7 +102,7 @@ class Project(Model):
     }
     virtual = ("initialize_with_readme",)
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, app: Application, record: Record) -> Errors:
         namespace = NAMESPACE.find(app, id=record["namespace_id"]) if record["namespace_id"] else None
         if namespace is None:
             return [("namespace", "is not valid")]
@@ -120,7 +120,7 @@ class Project(Model):
         record["visibility_level"] = min(record["visibility_level"], namespace["visibility_level"])
         return errors
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, _app: Application, record: Record) -> None:
         for name in self.virtual:
             record.pop(name, None)
 
@@ -164,10 +164,10 @@ class DeployToken(Model):
         *("read_package_registry", "write_package_registry"),
     )
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, _app: Application, record: Record) -> Errors:
         errors: Errors = []
         record["expires_at"] = record["expires_at"] or FOREVER
-        if new and not ISO_DATE.fullmatch(str(record["expires_at"])):
+        if record["id"] is None and not ISO_DATE.fullmatch(str(record["expires_at"])):
             errors.append(("expires_at", "must be in ISO 8601 format"))
         if not any(record[ability] for ability in self.abilities):
             errors.append(("base", "Scopes can't be blank"))
@@ -175,7 +175,7 @@ class DeployToken(Model):
             errors.append(("username", "can contain only letters, digits, '_', '-', '+', and '.'"))
         return errors
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, app: Application, record: Record) -> None:
         record["expires_at"] = _utc(record["expires_at"])
         if not record["token_encrypted"]:
             record["token_encrypted"] = app.cipher.encrypt("gldt-" + crypto.friendly_token())

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -288,7 +287,7 @@ def _log() -> Iterator[Callable[[str], None]]:
     """Print and keep. Colours and secrets never get here."""
     folder = paths.LOGS / "reconfigure"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{datetime.now():%s}.log").open("a") as file:
+    with (folder / f"{int(time.time())}.log").open("a") as file:
 
         def say(text: str) -> None:
             print(text, flush=True)

@@ -51,11 +51,11 @@ class Model:
 
     # Rules
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
-        """What is wrong with the record as it would be stored."""
+    def validate(self, _app: Application, _record: Record) -> Errors:
+        """What is wrong with the record as it would be stored; a new one has no id yet."""
         return []
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, app: Application, record: Record) -> None:
         """Complete the record, which is valid."""
 
     def before_destroy(self, app: Application, record: Record) -> None:
@@ -120,10 +120,10 @@ class Model:
             record = self.select(app, {"id": record_id})[0]
         before = dict(record)
         record |= {name: self._assigned(name, value) for name, value in attributes.items()}
-        errors = self.validate(app, record, new=record_id is None)
+        errors = self.validate(app, record)
         if errors:
             raise RecordInvalidError(errors)
-        self.before_save(app, record, new=record_id is None)
+        self.before_save(app, record)
         changed = {
             name: self._stored(name, record[name])
             for name in self.columns

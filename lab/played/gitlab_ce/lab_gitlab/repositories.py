@@ -86,7 +86,7 @@ def remove(project: Record) -> None:
 def run(
     *arguments: str,
     repository: Path | None = None,
-    input: bytes | None = None,
+    stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
     check: bool = True,
 ) -> bytes:
@@ -94,8 +94,8 @@ def run(
     command = [paths.GIT, *(["--git-dir", str(repository)] if repository else []), *arguments]
     done = subprocess.run(
         command,
-        input=input,
-        stdin=subprocess.DEVNULL if input is None else None,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
         env={**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", **(environment or {})},
         check=False,
@@ -207,7 +207,7 @@ def write(
     lines.append(b"\nget-mark :1\n")
     stream = b"".join(lines)
     done = run(
-        "fast-import", "--quiet", "--date-format=now", "--cat-blob-fd=1", repository=ensure(project), input=stream
+        "fast-import", "--quiet", "--date-format=now", "--cat-blob-fd=1", repository=ensure(project), stdin=stream
     )
     return done.decode().strip()
 

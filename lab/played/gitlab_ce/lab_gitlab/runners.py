@@ -48,7 +48,7 @@ class Runner(Model):
         "project_type": "runner_type = 'project_type'",
     }
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, _app: Application, record: Record) -> Errors:
         errors: Errors = []
         if record["runner_type"] not in TYPES:
             errors.append(("runner_type", "can't be blank"))
@@ -60,7 +60,7 @@ class Runner(Model):
             errors.append(("description", "is too long (maximum is 1024 characters)"))
         return errors
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, app: Application, record: Record) -> None:
         if not record["token_encrypted"]:
             record["token_encrypted"] = app.cipher.encrypt(TOKEN_PREFIX + crypto.friendly_token())
 

@@ -40,12 +40,12 @@ def write_sshd(configuration: Configuration, owners: Owners) -> bool:
     return files.write(paths.VAR / "gitlab-shell/config.yml", content, owner=group, mode=0o640)
 
 
-def make_redis(configuration: Configuration, owners: Owners) -> bool:
+def make_redis(_configuration: Configuration, owners: Owners) -> bool:
     files.folder(paths.REDIS, owner=Owner(owners["redis"].uid, owners["user"].gid), mode=0o750)
     return False
 
 
-def make_gitaly(configuration: Configuration, owners: Owners) -> bool:
+def make_gitaly(_configuration: Configuration, owners: Owners) -> bool:
     for folder in (paths.GITALY, paths.VAR / "git-data"):
         files.folder(folder, owner=owners["user"], mode=0o700)
     return False
@@ -62,7 +62,7 @@ def make_postgresql(configuration: Configuration, owners: Owners) -> bool:
     return False
 
 
-def make_workhorse(configuration: Configuration, owners: Owners) -> bool:
+def make_workhorse(_configuration: Configuration, owners: Owners) -> bool:
     owner = Owner(owners["user"].uid, owners["web_server"].gid)
     for folder in (paths.WORKHORSE_SOCKET.parent.parent, paths.WORKHORSE_SOCKET.parent):
         files.folder(folder, owner=owner, mode=0o750)

@@ -80,7 +80,7 @@ async def _peek(connection: socket.socket, size: int, timeout: float, *, known: 
         with contextlib.suppress(BlockingIOError):
             seen = connection.recv(size, socket.MSG_PEEK)
             started = any(signature.startswith(seen) for signature in (SIGNATURE_1, SIGNATURE_2))
-            if not seen or len(seen) > known and not started or len(seen) == size:
+            if not seen or (len(seen) > known and not started) or len(seen) == size:
                 break
         await asyncio.sleep(0.005)
     return seen
@@ -100,13 +100,13 @@ async def _take(connection: socket.socket, size: int) -> bytes:
 class Authentication(asyncssh.SSHServer):  # type: ignore[misc]
     """Keys only, and none is known."""
 
-    def begin_auth(self, username: str) -> bool:
+    def begin_auth(self, _username: str) -> bool:
         return True
 
     def public_key_auth_supported(self) -> bool:
         return True
 
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+    def validate_public_key(self, _username: str, _key: asyncssh.SSHKey) -> bool:
         return False
 
 

@@ -40,20 +40,20 @@ class User(Model):
         "with_two_factor": "otp_required_for_login = 1",
     }
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, app: Application, record: Record) -> Errors:
         errors: Errors = []
         for other in self.select(app, {"username": record["username"]}):
             if other["id"] != record["id"]:
                 errors.append(("username", "has already been taken"))
         password = record.get("password")
         if password is None:
-            return [*errors, ("password", "can't be blank")] if new else errors
+            return [*errors, ("password", "can't be blank")] if record["id"] is None else errors
         if record.get("password_confirmation") not in (None, password):
             errors.append(("password_confirmation", "doesn't match Password"))
         found = passwords.problems(password, name=record["name"], username=record["username"], email=record["email"])
         return errors + [("password", problem) for problem in found]
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, _app: Application, record: Record) -> None:
         if record.get("password") is not None:
             record["encrypted_password"] = crypto.hash_password(record["password"])
         for name in self.virtual:
@@ -82,19 +82,19 @@ class PersonalAccessToken(Model):
         "revoked": "revoked = 1",
     }
 
-    def validate(self, app: Application, record: Record, *, new: bool) -> Errors:
+    def validate(self, app: Application, record: Record) -> Errors:
         errors: Errors = [(name, "can't be blank") for name in ("name", "scopes") if not record[name]]
         if any(scope not in PAT_SCOPES for scope in record["scopes"]):
             errors.append(("scopes", "can only contain available scopes"))
-        if new and instance_settings.current(app)["require_personal_access_token_expiry"]:
-            last = datetime.date.today() + datetime.timedelta(days=PAT_MAXIMUM_DAYS)
+        if record["id"] is None and instance_settings.current(app)["require_personal_access_token_expiry"]:
+            last = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=PAT_MAXIMUM_DAYS)
             if not record["expires_at"]:
                 errors.append(("expires_at", "can't be blank"))
             elif record["expires_at"] > last.isoformat():
                 errors.append(("expires_at", f"must be before {last}"))
         return errors
 
-    def before_save(self, app: Application, record: Record, *, new: bool) -> None:
+    def before_save(self, app: Application, record: Record) -> None:
         if record.get("token") is None and not record["token_digest"]:
             record["token"] = PAT_PREFIX + crypto.friendly_token()
         if record.get("token") is not None:

@@ -24,7 +24,13 @@ Files = Mapping[str, tuple[tarfile.TarInfo, bytes]]
 
 
 def upload(
-    docker: Docker, runner: Runner, job: Mapping[str, Any], artifact: Mapping[str, Any], directory: str, trace: Trace
+    docker: Docker,
+    runner: Runner,
+    job: Mapping[str, Any],
+    artifact: Mapping[str, Any],
+    *,
+    directory: str,
+    trace: Trace,
 ) -> None:
     """Raises BuildError when GitLab does not take it; nothing to upload is no failure."""
     trace.line("Uploading artifacts...", GREEN)
@@ -87,7 +93,7 @@ def _files(docker: Docker, directory: str) -> Files:
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             for member in archive:
                 path = str(PurePosixPath(member.name))
-                if path == "." or path.split("/")[0] == ".git":
+                if path == "." or path.split("/", 1)[0] == ".git":
                     continue
                 content = archive.extractfile(member) if member.isfile() else None
                 if content or member.isdir():

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from lab_gitlab_runner import artifacts, coordinator, docker_executor, log, shell_scripts
 from lab_gitlab_runner.configuration import Configuration
 from lab_gitlab_runner.coordinator import Runner
-from lab_gitlab_runner.docker_executor import BUILDS, SYSTEM_FAILURE, BuildError, Docker, PreparationError
+from lab_gitlab_runner.docker_executor import BUILDS, SYSTEM_FAILURE, BuildError, Docker
 from lab_gitlab_runner.trace import CYAN, GREEN, RESET, Trace
 from lab_gitlab_runner.version import architecture, revision, version
 
@@ -76,7 +76,7 @@ class Build:
             state, reason, exit_code, failed = "failed", error.reason, error.exit_code, str(error)
             system = " (system failure)" if error.reason == SYSTEM_FAILURE else ""
             self.trace.error(f"Job failed{system}: {error}\n")
-        except (PreparationError, Exception) as error:
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is the job's system failure
             state, reason, failed = "failed", SYSTEM_FAILURE, str(error)
             self.trace.error(f"Job failed (system failure): {error}")
         finally:
@@ -119,10 +119,10 @@ class Build:
             failure = self._main_script()
         except BuildError as error:
             failure = error
-        self._raise_if_over(failure)
+        self._raise_if_over()
         failure = self._upload(failure)
         self._scripted("cleanup_file_variables", "predefined", shell_scripts.cleanup(self.temporary))
-        self._raise_if_over(failure)
+        self._raise_if_over()
         if failure:
             raise failure
 
@@ -166,7 +166,9 @@ class Build:
         def send() -> None:
             assert self._docker
             for artifact in chosen:
-                artifacts.upload(self._docker, self.runner, self.job, artifact, self.directory, self.trace)
+                artifacts.upload(
+                    self._docker, self.runner, self.job, artifact, directory=self.directory, trace=self.trace
+                )
 
         try:
             self._stage(stage, send)
@@ -227,7 +229,7 @@ class Build:
         if self._docker:
             self._docker.go_on()
 
-    def _raise_if_over(self, failure: BuildError | None) -> None:
+    def _raise_if_over(self) -> None:
         """What ends a job at once, without artifacts."""
         if self._interrupted == TIMEOUT:
             raise BuildError(

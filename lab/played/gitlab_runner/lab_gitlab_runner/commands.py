@@ -124,8 +124,8 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="gitlab-runner", description="GitLab Runner, played by the lab", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, function: Callable[[Namespace], int], help: str, *, service: bool = False) -> ArgumentParser:
-        command = commands.add_parser(name, help=help, allow_abbrev=False)
+    def add(name: str, function: Callable[[Namespace], int], summary: str, *, service: bool = False) -> ArgumentParser:
+        command = commands.add_parser(name, help=summary, allow_abbrev=False)
         command.set_defaults(command=function)
         if service:
             command.add_argument("--service", "-n", default="gitlab-runner")

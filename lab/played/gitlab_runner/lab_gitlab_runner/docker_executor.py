@@ -166,7 +166,8 @@ class Docker:
             stderr=subprocess.STDOUT,
         )
         self._running = process
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(script.encode())
             process.stdin.close()

@@ -89,7 +89,7 @@ def _complete(runner: dict[str, Any], options: Namespace) -> None:
         log.panic("Invalid executor specified")
     runner |= {
         "token_obtained_at": datetime.datetime.now(datetime.UTC).replace(microsecond=0),
-        "token_expires_at": datetime.datetime(1, 1, 1),
+        "token_expires_at": datetime.datetime(1, 1, 1, tzinfo=datetime.UTC),
         "executor": options.executor,
     }
     if options.clone_url:

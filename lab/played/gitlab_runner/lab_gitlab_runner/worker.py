@@ -149,11 +149,11 @@ class Worker:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
         self._stopping = True
         self._signal = number
 
-    def _reload_now(self, number: int, frame: FrameType | None) -> None:
+    def _reload_now(self, _number: int, _frame: FrameType | None) -> None:
         self._reload = True
 
 

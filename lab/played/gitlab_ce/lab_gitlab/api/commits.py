@@ -32,7 +32,7 @@ def create_commit(app: Application, request: Request, caller: Caller, project: s
     if not isinstance(actions, list) or not all(isinstance(action, dict) for action in actions):
         raise invalid("actions is invalid")
     changes = [_action(action) for action in actions]
-    sha = _commit(app, found, caller, request.fields, branch, message, changes)
+    sha = _commit(app, found, caller, request.fields, branch=branch, message=message, actions=changes)
     made = repositories.commit(found, sha)
     stats = boolean(request.fields.get("stats", True))
     shown = repositories.present(made, projects.web_url(app, found))
@@ -50,7 +50,7 @@ def list_commits(app: Application, request: Request, caller: Caller, project: st
 
 @ROUTES.add("GET", f"{REPOSITORY}/commits/:sha")
 @for_user()
-def show_commit(app: Application, request: Request, caller: Caller, project: str, sha: str) -> Response:
+def show_commit(app: Application, _request: Request, caller: Caller, project: str, sha: str) -> Response:
     found = _readable(app, caller, project)
     known = repositories.resolve(found, sha)
     if known is None:
@@ -121,28 +121,28 @@ def show_file(app: Application, request: Request, caller: Caller, project: str, 
 @ROUTES.add("POST", f"{REPOSITORY}/files/:file")
 @for_user()
 def create_file(app: Application, request: Request, caller: Caller, project: str, file: str) -> Response:
-    return _write_file(app, request, caller, project, "create", file)
+    return _write_file(app, request, caller, project, file, kind="create")
 
 
 @ROUTES.add("PUT", f"{REPOSITORY}/files/:file")
 @for_user()
 def update_file(app: Application, request: Request, caller: Caller, project: str, file: str) -> Response:
-    return _write_file(app, request, caller, project, "update", file)
+    return _write_file(app, request, caller, project, file, kind="update")
 
 
 @ROUTES.add("DELETE", f"{REPOSITORY}/files/:file")
 @for_user()
 def delete_file(app: Application, request: Request, caller: Caller, project: str, file: str) -> Response:
-    return _write_file(app, request, caller, project, "delete", file)
+    return _write_file(app, request, caller, project, file, kind="delete")
 
 
-def _write_file(app: Application, request: Request, caller: Caller, project: str, kind: str, file: str) -> Response:
+def _write_file(app: Application, request: Request, caller: Caller, project: str, file: str, *, kind: str) -> Response:
     found = _writable(app, caller, project)
     branch, message = needed(request.fields, "branch", "commit_message")
     if kind != "delete" and "content" not in request.fields:
         raise invalid("content is missing")
     change = _action({**request.fields, "action": kind, "file_path": file})
-    _commit(app, found, caller, request.fields, branch, message, [change])
+    _commit(app, found, caller, request.fields, branch=branch, message=message, actions=[change])
     if kind == "delete":
         return Response(204)
     return json_response(201 if kind == "create" else 200, {"file_path": file, "branch": branch})
@@ -180,7 +180,7 @@ def create_branch(app: Application, request: Request, caller: Caller, project: s
 
 @ROUTES.add("GET", f"{REPOSITORY}/branches/:branch")
 @for_user()
-def show_branch(app: Application, request: Request, caller: Caller, project: str, branch: str) -> Response:
+def show_branch(app: Application, _request: Request, caller: Caller, project: str, branch: str) -> Response:
     found = _readable(app, caller, project)
     if branch not in repositories.branches(found):
         raise not_found("Branch")
@@ -189,7 +189,7 @@ def show_branch(app: Application, request: Request, caller: Caller, project: str
 
 @ROUTES.add("DELETE", f"{REPOSITORY}/branches/:branch")
 @for_user()
-def delete_branch(app: Application, request: Request, caller: Caller, project: str, branch: str) -> Response:
+def delete_branch(app: Application, _request: Request, caller: Caller, project: str, branch: str) -> Response:
     found = _writable(app, caller, project)
     if branch not in repositories.branches(found):
         raise not_found("Branch")
@@ -233,6 +233,7 @@ def _commit(
     project: Record,
     caller: Caller,
     fields: Mapping[str, Any],
+    *,
     branch: str,
     message: str,
     actions: list[Action],

@@ -62,7 +62,7 @@ def list_projects(app: Application, request: Request, caller: Caller, group: str
 
 @ROUTES.add("DELETE", "/api/v4/groups/:group")
 @for_user()
-def delete_group(app: Application, request: Request, caller: Caller, group: str) -> Response:
+def delete_group(app: Application, _request: Request, caller: Caller, group: str) -> Response:
     found = _group(app, caller, group)
     require(caller.user["admin"] or found["owner_id"] == caller.user["id"])
     projects.GROUP.destroy(app, found)

@@ -53,7 +53,7 @@ def list_jobs_of_pipeline(app: Application, request: Request, caller: Caller, pr
 
 @ROUTES.add("GET", "/api/v4/job")
 @for_user(job=True)
-def show_own_job(app: Application, request: Request, caller: Caller) -> Response:
+def show_own_job(app: Application, _request: Request, caller: Caller) -> Response:
     if caller.job is None:
         raise not_found("Job")
     project = projects.PROJECT.select(app, {"id": caller.job["project_id"]})[0]
@@ -62,21 +62,21 @@ def show_own_job(app: Application, request: Request, caller: Caller) -> Response
 
 @ROUTES.add("GET", f"{JOBS}/:job")
 @for_user()
-def show_job(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def show_job(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     found = pipelines.project_with_pipelines(app, caller, project)
     return json_response(200, present(app, found, _job(app, found, job)))
 
 
 @ROUTES.add("GET", f"{JOBS}/:job/trace")
 @for_user()
-def show_trace(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def show_trace(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     found = pipelines.project_with_pipelines(app, caller, project)
     return Response(200, job_files.trace(_job(app, found, job)), "text/plain")
 
 
 @ROUTES.add("POST", f"{JOBS}/:job/cancel")
 @for_user()
-def cancel_job(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def cancel_job(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     found, one = _changeable(app, caller, project, job)
     if one["status"] not in CANCELABLE:
         raise forbidden("Job is not cancelable")
@@ -86,7 +86,7 @@ def cancel_job(app: Application, request: Request, caller: Caller, project: str,
 
 @ROUTES.add("POST", f"{JOBS}/:job/retry")
 @for_user()
-def retry_job(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def retry_job(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     found, one = _changeable(app, caller, project, job)
     if one["retried"] or one["status"] not in RETRYABLE:
         raise forbidden("Job is not retryable")
@@ -95,7 +95,7 @@ def retry_job(app: Application, request: Request, caller: Caller, project: str, 
 
 @ROUTES.add("POST", f"{JOBS}/:job/play")
 @for_user()
-def play_job(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def play_job(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     found, one = _changeable(app, caller, project, job)
     if one["status"] != "manual":
         return message(400, "400 Bad request - Unplayable Job")
@@ -104,7 +104,7 @@ def play_job(app: Application, request: Request, caller: Caller, project: str, j
 
 @ROUTES.add("POST", f"{JOBS}/:job/erase")
 @for_user()
-def erase_job(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def erase_job(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     """Log and artifacts go, the job stays."""
     found, one = _changeable(app, caller, project, job)
     if one["status"] not in ci_records.COMPLETED or one["erased_at"]:
@@ -128,7 +128,7 @@ def download_by_ref(app: Application, request: Request, caller: Caller, project:
 @ROUTES.add("GET", f"{JOBS}/artifacts/:ref/raw/*path")
 @for_user(job=True)
 def download_file_by_ref(
-    app: Application, request: Request, caller: Caller, project: str, ref: str, path: str
+    app: Application, request: Request, caller: Caller, *, project: str, ref: str, path: str
 ) -> Response:
     found = pipelines.project_with_pipelines(app, caller, project)
     return _from_archive(app, _latest(app, found, ref, request), path)
@@ -136,21 +136,23 @@ def download_file_by_ref(
 
 @ROUTES.add("GET", f"{JOBS}/:job/artifacts")
 @for_user(job=True)
-def download(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def download(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     found = pipelines.project_with_pipelines(app, caller, project)
     return _archive(app, _job(app, found, job))
 
 
 @ROUTES.add("GET", f"{JOBS}/:job/artifacts/*path")
 @for_user(job=True)
-def download_file(app: Application, request: Request, caller: Caller, project: str, job: str, path: str) -> Response:
+def download_file(
+    app: Application, _request: Request, caller: Caller, *, project: str, job: str, path: str
+) -> Response:
     found = pipelines.project_with_pipelines(app, caller, project)
     return _from_archive(app, _job(app, found, job), path)
 
 
 @ROUTES.add("DELETE", f"{JOBS}/:job/artifacts")
 @for_user()
-def delete_artifacts(app: Application, request: Request, caller: Caller, project: str, job: str) -> Response:
+def delete_artifacts(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
     _, one = _changeable(app, caller, project, job)
     for artifact in JOB_ARTIFACT.select(app, {"job_id": one["id"]}):
         JOB_ARTIFACT.destroy(app, artifact)

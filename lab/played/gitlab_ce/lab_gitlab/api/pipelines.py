@@ -63,14 +63,14 @@ def show_latest(app: Application, request: Request, caller: Caller, project: str
 
 @ROUTES.add("GET", f"{PIPELINES}/:pipeline")
 @for_user(job=True)
-def show_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
+def show_pipeline(app: Application, _request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     found = project_with_pipelines(app, caller, project)
     return json_response(200, present(app, found, pipeline_of(app, found, pipeline)))
 
 
 @ROUTES.add("GET", f"{PIPELINES}/:pipeline/variables")
 @for_user()
-def list_variables(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
+def list_variables(app: Application, _request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     found = project_with_pipelines(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     one = pipeline_of(app, found, pipeline)
@@ -88,7 +88,7 @@ def list_bridges(app: Application, request: Request, caller: Caller, project: st
 
 @ROUTES.add("POST", f"{PIPELINES}/:pipeline/cancel")
 @for_user()
-def cancel_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
+def cancel_pipeline(app: Application, _request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     found = project_with_pipelines(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     one = pipeline_of(app, found, pipeline)
@@ -98,7 +98,7 @@ def cancel_pipeline(app: Application, request: Request, caller: Caller, project:
 
 @ROUTES.add("POST", f"{PIPELINES}/:pipeline/retry")
 @for_user()
-def retry_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
+def retry_pipeline(app: Application, _request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     found = project_with_pipelines(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     made = pipeline_processing.retry_pipeline(app, found, pipeline_of(app, found, pipeline), caller.user)
@@ -107,7 +107,7 @@ def retry_pipeline(app: Application, request: Request, caller: Caller, project: 
 
 @ROUTES.add("DELETE", f"{PIPELINES}/:pipeline")
 @for_user()
-def delete_pipeline(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
+def delete_pipeline(app: Application, _request: Request, caller: Caller, project: str, pipeline: str) -> Response:
     """For owners; its jobs, logs and artifacts go with it."""
     found = project_with_pipelines(app, caller, project)
     require(projects.may_own(app, found, caller.user))

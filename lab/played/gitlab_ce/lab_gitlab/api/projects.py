@@ -39,7 +39,7 @@ def create_project(app: Application, request: Request, caller: Caller) -> Respon
 
 @ROUTES.add("GET", "/api/v4/projects/:project")
 @for_user()
-def show_project(app: Application, request: Request, caller: Caller, project: str) -> Response:
+def show_project(app: Application, _request: Request, caller: Caller, project: str) -> Response:
     return json_response(200, projects.present(app, project_of(app, caller, project)))
 
 
@@ -56,7 +56,7 @@ def update_project(app: Application, request: Request, caller: Caller, project: 
 
 @ROUTES.add("DELETE", "/api/v4/projects/:project")
 @for_user()
-def delete_project(app: Application, request: Request, caller: Caller, project: str) -> Response:
+def delete_project(app: Application, _request: Request, caller: Caller, project: str) -> Response:
     """At once and in the same breath; the real one does it a moment later, in the background."""
     found = project_of(app, caller, project)
     require(projects.may_own(app, found, caller.user))

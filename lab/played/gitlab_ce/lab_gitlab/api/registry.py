@@ -44,7 +44,7 @@ def list_images(app: Application, request: Request, caller: Caller, project: str
 
 @ROUTES.add("DELETE", f"{REPOSITORIES}/:image")
 @for_user()
-def delete_image(app: Application, request: Request, caller: Caller, project: str, image: str) -> Response:
+def delete_image(app: Application, _request: Request, caller: Caller, project: str, image: str) -> Response:
     """With all its tags; the real one does it a moment later, in the background."""
     found = _project(app, caller, project)
     require(projects.may_administer(app, found, caller.user))
@@ -95,7 +95,7 @@ def delete_tags(app: Application, request: Request, caller: Caller, project: str
 
 @ROUTES.add("GET", f"{REPOSITORIES}/:image/tags/:tag")
 @for_user(job=True)
-def show_tag(app: Application, request: Request, caller: Caller, project: str, image: str, tag: str) -> Response:
+def show_tag(app: Application, _request: Request, caller: Caller, *, project: str, image: str, tag: str) -> Response:
     found = _project(app, caller, project)
     path = projects.repository_path(found, _image(app, found, image))
     try:
@@ -109,7 +109,7 @@ def show_tag(app: Application, request: Request, caller: Caller, project: str, i
 
 @ROUTES.add("DELETE", f"{REPOSITORIES}/:image/tags/:tag")
 @for_user(job=True)
-def delete_tag(app: Application, request: Request, caller: Caller, project: str, image: str, tag: str) -> Response:
+def delete_tag(app: Application, _request: Request, caller: Caller, *, project: str, image: str, tag: str) -> Response:
     found = _project(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     path = projects.repository_path(found, _image(app, found, image))

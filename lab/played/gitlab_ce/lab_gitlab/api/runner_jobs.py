@@ -37,7 +37,7 @@ FILE_TYPES = ("archive", "metadata", "dotenv", "junit")
 
 
 @ROUTES.add("POST", "/api/v4/runners")
-def register(app: Application, request: Request) -> Response:
+def register(_app: Application, _request: Request) -> Response:
     """Registration tokens are switched off on a server of this version."""
     return json_response(
         410, {"message": "410 Gone - runner registration disallowed", "reason": "runner_registration_disallowed"}
@@ -134,7 +134,7 @@ def update_job(app: Application, request: Request, project: Record, job: Record)
 
 @ROUTES.add("PATCH", "/api/v4/jobs/:job/trace")
 @for_job
-def append_trace(app: Application, request: Request, project: Record, job: Record) -> Response:
+def append_trace(_app: Application, request: Request, _project: Record, job: Record) -> Response:
     """The next piece of the log; one that does not begin where the log ends is sent again from there."""
     given = re.fullmatch(r"(\d+)-(\d+)", request.headers.get("content-range", ""))
     if given is None:
@@ -156,14 +156,14 @@ def append_trace(app: Application, request: Request, project: Record, job: Recor
 
 
 @ROUTES.add("POST", "/api/v4/jobs/:job/artifacts/authorize")
-def authorize_artifacts(app: Application, request: Request, job: str) -> Response:
+def authorize_artifacts(_app: Application, _request: Request, **_path: str) -> Response:
     """For workhorse alone, which the played one has no need of."""
     return FORBIDDEN
 
 
 @ROUTES.add("POST", "/api/v4/jobs/:job/artifacts")
 @for_job
-def upload_artifacts(app: Application, request: Request, project: Record, job: Record) -> Response:
+def upload_artifacts(app: Application, request: Request, _project: Record, job: Record) -> Response:
     files = [part for part in request.parts if part.name == "file" and part.filename]
     if not files:
         raise invalid("file is missing")
@@ -175,7 +175,15 @@ def upload_artifacts(app: Application, request: Request, project: Record, job: R
         return message(413, "413 Request Entity Too Large")
     name = (files[0].filename or "artifacts.zip").rpartition("/")[2]
     try:
-        job_files.keep(app, job, kind, form, name, files[0].content, fields.get("expire_in"))
+        job_files.keep(
+            app,
+            job,
+            kind=kind,
+            form=form,
+            filename=name,
+            sent=files[0].content,
+            expire_in=fields.get("expire_in"),
+        )
     except InvalidArtifactError as error:
         return message(400, str(error))
     except RecordInvalidError:

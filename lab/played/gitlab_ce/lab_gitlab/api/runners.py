@@ -41,7 +41,7 @@ def create_runner(app: Application, request: Request, caller: Caller) -> Respons
 
 @ROUTES.add("GET", "/api/v4/runners/all")
 @for_user("manage_runner", admin=True)
-def list_runners(app: Application, request: Request, caller: Caller) -> Response:
+def list_runners(app: Application, request: Request, _caller: Caller) -> Response:
     found = runners.RUNNER.select(app, order=[("id", "desc")])
     if (paused := request.parameter("paused")) is not None:
         found = [runner for runner in found if runner["active"] != boolean(paused)]
@@ -58,7 +58,7 @@ def list_runners(app: Application, request: Request, caller: Caller) -> Response
 
 @ROUTES.add("GET", "/api/v4/runners/:runner")
 @for_user("manage_runner")
-def show_runner(app: Application, request: Request, caller: Caller, runner: str) -> Response:
+def show_runner(app: Application, _request: Request, caller: Caller, runner: str) -> Response:
     return json_response(200, runners.present_details(app, _runner(app, caller, runner)))
 
 
@@ -79,7 +79,7 @@ def update_runner(app: Application, request: Request, caller: Caller, runner: st
 
 @ROUTES.add("DELETE", "/api/v4/runners/:runner")
 @for_user("manage_runner")
-def delete_runner(app: Application, request: Request, caller: Caller, runner: str) -> Response:
+def delete_runner(app: Application, _request: Request, caller: Caller, runner: str) -> Response:
     runners.RUNNER.destroy(app, _runner(app, caller, runner))
     return Response(204)
 

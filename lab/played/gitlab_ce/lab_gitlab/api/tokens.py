@@ -27,37 +27,37 @@ ROUTES = Routes()
 
 @ROUTES.add("GET", "/api/v4/version")
 @for_user("read_user", "ai_features")
-def show_version(app: Application, request: Request, caller: Caller) -> Response:
+def show_version(app: Application, _request: Request, _caller: Caller) -> Response:
     return json_response(200, _metadata(app))
 
 
 @ROUTES.add("GET", "/api/v4/metadata")
 @for_user("read_user", "ai_features")
-def show_metadata(app: Application, request: Request, caller: Caller) -> Response:
+def show_metadata(app: Application, _request: Request, _caller: Caller) -> Response:
     return json_response(200, _metadata(app))
 
 
-def _metadata(app: Application) -> dict[str, object]:
+def _metadata(_app: Application) -> dict[str, object]:
     kas = {"enabled": False, "externalUrl": None, "externalK8sProxyUrl": None, "version": None}
     return {"version": version(), "revision": revision(), "kas": kas, "enterprise": False}
 
 
 @ROUTES.add("GET", "/api/v4/user")
 @for_user("read_user")
-def show_user(app: Application, request: Request, caller: Caller) -> Response:
+def show_user(_app: Application, _request: Request, caller: Caller) -> Response:
     return json_response(200, users.present(caller.user))
 
 
 @ROUTES.add("GET", "/api/v4/personal_access_tokens/self")
 @for_user(*users.PAT_SCOPES)
-def show_own_token(app: Application, request: Request, caller: Caller) -> Response:
+def show_own_token(_app: Application, _request: Request, caller: Caller) -> Response:
     assert caller.token
     return json_response(200, users.present_token(caller.token))
 
 
 @ROUTES.add("DELETE", "/api/v4/personal_access_tokens/self")
 @for_user(*users.PAT_SCOPES)
-def revoke_own_token(app: Application, request: Request, caller: Caller) -> Response:
+def revoke_own_token(app: Application, _request: Request, caller: Caller) -> Response:
     assert caller.token
     users.PERSONAL_ACCESS_TOKEN.update(app, caller.token, revoked=True)
     return Response(204)
@@ -72,7 +72,7 @@ def list_tokens(app: Application, request: Request, caller: Caller) -> Response:
 
 @ROUTES.add("DELETE", "/api/v4/personal_access_tokens/:token")
 @for_user()
-def revoke_token(app: Application, request: Request, caller: Caller, token: str) -> Response:
+def revoke_token(app: Application, _request: Request, caller: Caller, token: str) -> Response:
     found = users.PERSONAL_ACCESS_TOKEN.find(app, id=number(token, "id"))
     if found is None or not (caller.user["admin"] or found["user_id"] == caller.user["id"]):
         raise record_not_found()
@@ -108,7 +108,7 @@ def create_project_token(app: Application, request: Request, caller: Caller, pro
 
 @ROUTES.add("DELETE", "/api/v4/projects/:project/access_tokens/:token")
 @for_user()
-def revoke_project_token(app: Application, request: Request, caller: Caller, project: str, token: str) -> Response:
+def revoke_project_token(app: Application, _request: Request, caller: Caller, project: str, token: str) -> Response:
     found = project_of(app, caller, project)
     if not projects.may_administer(app, found, caller.user):
         return FORBIDDEN

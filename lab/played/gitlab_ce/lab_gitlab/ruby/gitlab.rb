@@ -71,7 +71,7 @@ class User < ApplicationRecord
   alias activate activate!
   def two_factor_enabled? = !!otp_required_for_login
   def disable_two_factor! = update!(otp_required_for_login: false)
-  def valid_password?(password) = Console.call('valid_password', id: id, password: password)
+  def valid_password?(password) = Console.call('valid_password', user_id: id, password: password)
   def can_create_group? = active?
 end
 
@@ -114,7 +114,7 @@ class DeployToken < ApplicationRecord
   scope :active
   belongs_to :project, 'Project'
 
-  def token = Console.call('token', model: self.class.name, id: id)
+  def token = Console.call('token', model: self.class.name, record_id: id)
   def revoke! = update!(revoked: true)
   def scopes = SCOPES.select { |scope| public_send(scope) }
   def active? = self.class.active.exists?(id: id)
@@ -206,8 +206,8 @@ module Ci
     Relation.define_method(:active) { |value = true| value ? scope(:active) : scope(:paused) }
     def self.active(value = true) = relation.active(value)
     def self.find_by_token(token) = (row = Console.call('find_runner', token: token)) && load(row)
-    def token = Console.call('token', model: self.class.name, id: id)
-    def status = Console.call('runner_status', id: id).to_sym
+    def token = Console.call('token', model: self.class.name, record_id: id)
+    def status = Console.call('runner_status', runner_id: id).to_sym
     def online? = status == :online
     def instance_type? = runner_type == 'instance_type'
     def short_sha = token.delete_prefix('glrt-')[0..8]

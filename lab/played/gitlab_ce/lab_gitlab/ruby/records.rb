@@ -204,7 +204,7 @@ module ActiveRecord
     def hash = [self.class, id].hash
 
     def save(**)
-      answer = Console.call('save', model: self.class.name, id: id, attributes: @changed)
+      answer = Console.call('save', model: self.class.name, record_id: id, attributes: @changed)
       errors.replace(answer['errors'])
       return false unless errors.empty?
 
@@ -222,7 +222,7 @@ module ActiveRecord
     def reload = loaded(self.class.find(id).attributes) && self
 
     def destroy(*)
-      Console.call('destroy', model: self.class.name, id: id)
+      Console.call('destroy', model: self.class.name, record_id: id)
       @destroyed = true
       self
     end
