@@ -21,6 +21,15 @@ class ServiceResponse
   def deconstruct_keys(_) = to_h
 end
 
+# What most services are made of: what they work on, who asks, and how. Each is `execute`d.
+class BaseService
+  def initialize(resource, user, params = {})
+    @resource = resource
+    @user = user
+    @params = params
+  end
+end
+
 class ApplicationSetting < ApplicationRecord
   columns(*Console.columns('ApplicationSetting').map(&:to_sym))
   column_names.each { |name| alias_method :"#{name}?", name unless name == 'id' }
@@ -170,18 +179,12 @@ module Ci
     belongs_to :runner, 'Ci::Runner'
   end
 
-  class CreatePipelineService
-    def initialize(project, user, params = {})
-      @project = project
-      @user = user
-      @params = params
-    end
-
+  class CreatePipelineService < BaseService
     # Returns a response whose payload is the pipeline, saved or not.
     def execute(source, ignore_skip_ci: false, **options)
       options[:ignore_skip] = ignore_skip_ci
       options[:variables] = @params[:variables_attributes] if @params[:variables_attributes]
-      answer = Console.call('create_pipeline', project_id: @project.id, user_id: @user.id, ref: @params.fetch(:ref),
+      answer = Console.call('create_pipeline', project_id: @resource.id, user_id: @user.id, ref: @params.fetch(:ref),
         source: source.to_s, options: options)
       return ServiceResponse.success(payload: Pipeline.load(answer['record'])) if answer['errors'].empty?
 
@@ -236,12 +239,8 @@ module Ci
 end
 
 module ResourceAccessTokens
-  class CreateService
-    def initialize(user, resource, params = {})
-      @user = user
-      @resource = resource
-      @params = params
-    end
+  class CreateService < BaseService
+    def initialize(user, resource, params = {}) = super(resource, user, params)
 
     def execute
       answer = Console.call('create_project_token', project_id: @resource.id, user_id: @user.id, params: @params)
@@ -251,10 +250,9 @@ module ResourceAccessTokens
     end
   end
 
-  class RevokeService
+  class RevokeService < BaseService
     def initialize(user, resource, access_token)
-      @user = user
-      @resource = resource
+      super(resource, user)
       @access_token = access_token
     end
 
@@ -268,11 +266,8 @@ module ResourceAccessTokens
 end
 
 module Groups
-  class CreateService
-    def initialize(user, params = {})
-      @user = user
-      @params = params
-    end
+  class CreateService < BaseService
+    def initialize(user, params = {}) = super(nil, user, params)
 
     def execute
       answer = Console.call('create_group', user_id: @user.id, params: @params)
@@ -283,23 +278,14 @@ module Groups
     end
   end
 
-  class DestroyService
-    def initialize(group, user, params = {})
-      @group = group
-      @user = user
-      @params = params
-    end
-
-    def execute = @group.destroy
+  class DestroyService < BaseService
+    def execute = @resource.destroy
   end
 end
 
 module Projects
-  class CreateService
-    def initialize(user, params)
-      @user = user
-      @params = params
-    end
+  class CreateService < BaseService
+    def initialize(user, params) = super(nil, user, params)
 
     # Returns the project, saved or not.
     def execute
@@ -310,31 +296,19 @@ module Projects
     end
   end
 
-  class DestroyService
+  class DestroyService < BaseService
     DestroyError = Class.new(StandardError)
 
-    def initialize(project, user, params = {})
-      @project = project
-      @user = user
-      @params = params
-    end
-
     def execute
-      @project.destroy
+      @resource.destroy
       true
     end
   end
 
   module DeployTokens
-    class CreateService
-      def initialize(project, user, params = {})
-        @project = project
-        @user = user
-        @params = params
-      end
-
+    class CreateService < BaseService
       def execute
-        answer = Console.call('create_deploy_token', project_id: @project.id, user_id: @user.id, params: @params)
+        answer = Console.call('create_deploy_token', project_id: @resource.id, user_id: @user.id, params: @params)
         unless answer['errors'].empty?
           return { message: answer['errors'].to_sentence, status: :error, http_status: :bad_request }
         end
