@@ -72,6 +72,16 @@ def main(arguments: list[str]) -> None:
             inspect_image(name)
         case ["pull", "--quiet", image]:
             pull(image)
+        case ["volume" | "run" | "import" | "exec", *_]:
+            BUILDS.mkdir(exist_ok=True)
+            if arguments[0] == "volume":
+                (ENGINE / "volumes").open("a").write(" ".join(arguments) + "\n")
+        case _:
+            use_container(arguments)
+
+
+def use_container(arguments: list[str]) -> None:
+    match arguments:
         case ["create", *options]:
             create(options)
         case ["start", "--attach", "--interactive", container]:
@@ -88,10 +98,6 @@ def main(arguments: list[str]) -> None:
             sys.exit(subprocess.run(["tar", "-C", path, "-xf", "-"], check=False).returncode)
         case ["rm", *options]:
             shutil.rmtree(ENGINE / options[-1], ignore_errors=True)
-        case ["volume" | "run" | "import" | "exec", *_]:
-            BUILDS.mkdir(exist_ok=True)
-            if arguments[0] == "volume":
-                (ENGINE / "volumes").open("a").write(" ".join(arguments) + "\n")
         case _:
             fail(f"unknown command {arguments}")
 

@@ -94,9 +94,9 @@ class Server:
         kept = json.loads((self.root / "etc/gitlab/gitlab-secrets.json").read_text())
         return x509.load_pem_x509_certificate(kept["registry"]["internal_certificate"].encode())
 
-    def run(self, command: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         program = [sys.executable, str(self.root / "opt/gitlab/bin" / command), *arguments]
-        return subprocess.run(program, env=self.environment, input=input, capture_output=True, text=True, check=False)
+        return subprocess.run(program, env=self.environment, input=stdin, capture_output=True, text=True, check=False)
 
     def configure(self, more: str = "") -> subprocess.CompletedProcess[str]:
         (self.root / "etc/gitlab/gitlab.rb").write_text(

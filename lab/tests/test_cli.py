@@ -54,7 +54,7 @@ class Cloud:
     """A daemon that is there or not."""
 
     name = "cloud"
-    command = ["cloud"]
+    command = ("cloud",)
     log_file = pid_file = None
     runs = False
 

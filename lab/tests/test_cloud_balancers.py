@@ -94,7 +94,8 @@ def test_what_is_not_modelled_is_closed_and_said(protocol):
     balancer = dataclasses.replace(BALANCER, listeners=(Listener(443, protocol, HTTP),))
     assert "bind" not in render(balancer)
     (note,) = balancer.not_modelled()
-    assert f"443/{protocol}" in note and "stays closed" in note
+    assert f"443/{protocol}" in note
+    assert "stays closed" in note
 
 
 def test_targets_are_called_in_the_clients_names_where_addresses_are_preserved():
@@ -107,7 +108,8 @@ def test_what_the_network_is_told_of_preserved_addresses():
     assert BALANCER.preserving() is None
     stopped = dataclasses.replace(SERVER, address=None)
     preserving = group(preserve_client_ip=True, targets=(SERVER, stopped)).preserving()
-    assert preserving and preserving.targets == ((80, (SERVER.address,)),)
+    assert preserving
+    assert preserving.targets == ((80, (SERVER.address,)),)
 
 
 def test_where_there_is_a_proxy_header_a_target_is_called_when_the_client_has_spoken():

@@ -246,8 +246,10 @@ def test_an_address_record_holds_an_address():
             f"{RANGE}.Description",
             "webhooks to the server's own external_url (to balancer)",
             "InvalidParameterValue",
-            "Invalid rule description. Valid descriptions are strings less than 256 characters from the following set: "
-            "a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*",
+            (
+                "Invalid rule description. Valid descriptions are strings less than 256 characters from the following "
+                "set: a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*"
+            ),
         ),
         ("ec2:AttachVolume", "VolumeId", "vol", "InvalidVolumeID.Malformed", 'Invalid id: "vol" (expecting "vol-...")'),
         ("ec2:DeleteVpc", "VpcId", "vpc-1", "InvalidVpcID.NotFound", "The vpc ID 'vpc-1' does not exist"),
@@ -257,8 +259,10 @@ def test_an_address_record_holds_an_address():
             "Attribute",
             "dns",
             "InvalidParameterValue",
-            "Value (dns) for parameter Attribute is invalid. Member must satisfy enum value set: "
-            "[enableDnsSupport, enableDnsHostnames, enableNetworkAddressUsageMetrics]",
+            (
+                "Value (dns) for parameter Attribute is invalid. Member must satisfy enum value set: "
+                "[enableDnsSupport, enableDnsHostnames, enableNetworkAddressUsageMetrics]"
+            ),
         ),
         (
             "ec2:RunInstances",
@@ -272,24 +276,30 @@ def test_an_address_record_holds_an_address():
             "HealthCheckIntervalSeconds",
             "600",
             "ValidationError",
-            "1 validation error detected: Value '600' at 'healthCheckIntervalSeconds' failed to satisfy constraint: "
-            "Member must have value less than or equal to 300",
+            (
+                "1 validation error detected: Value '600' at 'healthCheckIntervalSeconds' failed to satisfy "
+                "constraint: Member must have value less than or equal to 300"
+            ),
         ),
         (
             "elasticloadbalancing:AddTags",
             "Tags.member.2.Key",
             "k" * 129,
             "ValidationError",
-            f"1 validation error detected: Value '{'k' * 129}' at 'tags.2.member.key' failed to satisfy constraint: "
-            "Member must have length less than or equal to 128",
+            (
+                f"1 validation error detected: Value '{'k' * 129}' at 'tags.2.member.key' failed to satisfy "
+                "constraint: Member must have length less than or equal to 128"
+            ),
         ),
         (
             "route53:ChangeResourceRecordSets",
             f"{RECORD}.TTL",
             "-1",
             "InvalidInput",
-            "1 validation error detected: Value '-1' at 'changeBatch.changes.change.resourceRecordSet.TTL' failed to "
-            "satisfy constraint: Member must have value greater than or equal to 0",
+            (
+                "1 validation error detected: Value '-1' at 'changeBatch.changes.change.resourceRecordSet.TTL' failed "
+                "to satisfy constraint: Member must have value greater than or equal to 0"
+            ),
         ),
     ],
 )

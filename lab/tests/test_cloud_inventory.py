@@ -85,13 +85,15 @@ def test_a_machine(cloud):
     assert (found.id, found.name, found.state) == (instance, "runner", "running")
     assert found.hostname == "ip-10-42-0-4"
     assert [(v.id, v.status) for v in found.volumes] == [(volume, "attaching")]  # not the root device
-    assert found.root and found.root.size == 10
+    assert found.root
+    assert found.root.size == 10
     settle()
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     assert inventory.read().machines[0].state == "shutting-down"
     settle()
     left = inventory.read()
-    assert left.machines == () and [v.id for v in left.volumes] == [volume]
+    assert left.machines == ()
+    assert [v.id for v in left.volumes] == [volume]
 
 
 def test_what_the_metadata_service_tells(cloud):

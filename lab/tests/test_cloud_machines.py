@@ -233,6 +233,7 @@ def test_cloud_init(host, made, result, state):
 
 def test_the_container():
     command = create_command(machine("pending"), "image:1")
-    assert command[0] == "create" and command[-1] == "image:1"
+    assert command[0] == "create"
+    assert command[-1] == "image:1"
     assert {"--network=none", "--label=gitlab-lab", "--env=LAB_DNS=10.42.0.2"} <= set(command)
     assert {"--cap-drop=SYS_TIME", "--cap-drop=SYS_RESOURCE"} <= set(command)

@@ -15,7 +15,8 @@ def test_vendors_and_names():
 
 def test_every_other_name_does_not_exist():
     line = command(["10.42.0.2"])
-    assert "--local=/#/" in line and "--no-resolv" in line
+    assert "--local=/#/" in line
+    assert "--no-resolv" in line
     assert "--listen-address=10.42.0.2" in line
 
 

@@ -17,7 +17,7 @@ NAMESPACES = ["unshare", "--net", "--mount"]
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0
     or not all(map(shutil.which, ("nft", "ip", "unshare")))
-    or subprocess.run([*NAMESPACES, "true"], stderr=subprocess.DEVNULL).returncode != 0,
+    or subprocess.run([*NAMESPACES, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0,
     reason="only root makes networks",
 )
 
@@ -40,7 +40,9 @@ SERVER = interface(4, "sg-server", public="198.51.100.17")
 RUNNER = interface(5, "sg-runner", public="198.51.100.18")
 AWAY = interface(6, "sg-runner", subnet="10.42.1", public="198.51.100.19")
 HIDDEN = interface(8, "sg-runner")
-assert FRONT.elastic and SERVER.elastic and RUNNER.elastic
+assert FRONT.elastic
+assert SERVER.elastic
+assert RUNNER.elastic
 
 
 def rule(group, direction, peer):
@@ -63,6 +65,7 @@ def reach(*probes, rules, balancer=None):
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

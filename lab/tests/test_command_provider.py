@@ -19,9 +19,9 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, provider_pb2_grpc
 
-from lab import parts
+from lab import parts, versions
 from lab.engine import ssh
-from lab.engine.command_provider import REPLACING, CommandProvider
+from lab.engine.command_provider import REPLACING, VERSION, CommandProvider
 from lab.engine.properties import (
     ARCHIVE,
     ASSET,
@@ -49,13 +49,13 @@ HOST_KEY = asyncssh.generate_private_key("ssh-ed25519")
 Kind = provider_pb2.PropertyDiff
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What the engine is told instead of an answer."""
 
 
 class Context:
     async def abort(self, code, details):
-        raise Refused(details)
+        raise RefusedError(details)
 
 
 class Engine:
@@ -107,7 +107,7 @@ class RealProvider(engine_pb2_grpc.EngineServicer):
             try:
                 return await asyncio.to_thread(getattr(self._stub, name), request)
             except grpc.RpcError as error:
-                raise Refused(error.details()) from None
+                raise RefusedError(error.details()) from None
 
         return call
 
@@ -318,15 +318,15 @@ def test_what_is_missing_or_of_another_type_or_unknown_is_named(token, inputs, f
 
 
 @pytest.mark.parametrize(
-    ("token", "inputs", "property"),
+    ("token", "inputs", "key"),
     [
         (REMOTE, {"connection": {"host": "h", "proxy": {"host": "p"}}}, "connection.proxy"),
         (LOCAL, {"create": "id", "assetPaths": ["*"]}, "assetPaths"),
     ],
 )
-def test_what_only_the_real_plugin_can_do_is_named(token, inputs, property, which):
+def test_what_only_the_real_plugin_can_do_is_named(token, inputs, key, which):
     _, failures = asyncio.run(Plugin(token).check(inputs))
-    assert [name for name, _ in failures] == ([property] if which == "played" else [])
+    assert [name for name, _ in failures] == ([key] if which == "played" else [])
 
 
 def test_a_connection_that_is_not_known_yet_is_a_secret_all_the_same():
@@ -457,13 +457,13 @@ def test_a_local_command_gets_its_input_environment_and_folder(tmp_path):
     ],
 )
 def test_a_failed_local_command_says_how_it_ended_and_what_it_wrote(inputs, message):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         asyncio.run(Plugin(LOCAL).create(inputs))
     assert str(refused.value) == message
 
 
 def test_the_resources_timeout_kills_a_local_command():
-    with pytest.raises(Refused, match="signal: killed"):
+    with pytest.raises(RefusedError, match="signal: killed"):
         asyncio.run(Plugin(LOCAL).create({"create": "exec sleep 60"}, timeout=1))
 
 
@@ -512,7 +512,7 @@ def test_a_failed_remote_command_says_how_it_ended_and_what_it_wrote(command, me
         async with ssh_server() as connection:
             await Plugin(REMOTE).create({"create": command, "connection": connection})
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         asyncio.run(scenario())
     assert str(refused.value).startswith(message)
     assert "echo" not in command or {"out", "err"} <= set(str(refused.value).splitlines())
@@ -563,8 +563,10 @@ def other_host_key():
         ({"hostKey": "nonsense"}, "failed to parse host key: ssh: no key found"),
         (
             {"privateKey": asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()},
-            "after 0 failed attempts: ssh: handshake failed: ssh: unable to authenticate, "
-            "attempted methods [none publickey], no supported methods remain",
+            (
+                "after 0 failed attempts: ssh: handshake failed: ssh: unable to authenticate, "
+                "attempted methods [none publickey], no supported methods remain"
+            ),
         ),
         (
             {"privateKey": CLIENT_KEY.export_private_key(passphrase="word").decode()},
@@ -583,7 +585,7 @@ def test_a_connection_that_cannot_be_trusted_is_refused(changes, message):
         async with ssh_server(**changes) as connection:
             await Plugin(REMOTE).create({"create": "true", "connection": connection})
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         asyncio.run(scenario())
     assert str(refused.value) == message
 
@@ -615,7 +617,7 @@ def test_dialling_is_repeated_as_often_as_the_limit_says():
             free_port = connection["port"]
         plugin = Plugin(REMOTE)
         connection = {"host": "127.0.0.1", "port": free_port, "dialErrorLimit": 2}
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RefusedError) as refused:
             await plugin.create({"create": "true", "connection": connection})
         return free_port, str(refused.value), plugin.engine.status
 
@@ -632,7 +634,7 @@ def test_dialling_without_a_limit_ends_with_the_resources_timeout_or_an_interrup
         if interrupt:
             await asyncio.sleep(0.5)
             await plugin.provider.Cancel(empty_pb2.Empty(), Context())
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RefusedError) as refused:
             await dialling
         assert plugin.engine.status[0] == "Dial 1/inf failed: retrying"
         return str(refused.value)
@@ -652,7 +654,7 @@ def test_a_server_that_accepts_and_says_nothing_is_waited_for_whatever_the_timeo
         assert waiting
         server.close()
         accepted[0].transport.abort()
-        with pytest.raises(Refused, match="ssh: handshake failed"):
+        with pytest.raises(RefusedError, match="ssh: handshake failed"):
             await dialling
 
     asyncio.run(scenario())
@@ -689,7 +691,7 @@ def test_a_variable_that_the_server_refuses_fails_before_the_command_runs(tmp_pa
         async with ssh_server(refused_variables=["NAME"]) as connection:
             plugin = Plugin(REMOTE)
             inputs = {"create": f"touch {tmp_path}/ran", "environment": {"NAME": "x"}, "connection": connection}
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RefusedError) as refused:
                 await plugin.create(inputs)
             return str(refused.value), plugin.engine.log
 
@@ -730,7 +732,7 @@ def test_a_logged_line_at_which_the_real_plugin_would_hang_is_an_error(which):
     if which == "real":
         return  # it would
     command = "head -c 70000 /dev/zero | tr '\\0' x"
-    with pytest.raises(Refused, match="set logging to none"):
+    with pytest.raises(RefusedError, match="set logging to none"):
         asyncio.run(Plugin(LOCAL).create({"create": command}))
     state = asyncio.run(Plugin(LOCAL).create({"create": command, "logging": "none"}))
     assert len(state["stdout"]) == 70000
@@ -758,9 +760,9 @@ def test_a_file_a_text_and_a_folder_are_copied(tmp_path):
             await plugin.create(copy(connection, target / "text", **{SIGNATURE: ASSET, "text": "typed"}))
             await plugin.create(copy(connection, target / "with", **{SIGNATURE: ARCHIVE, "path": str(source)}))
             await plugin.create(copy(connection, target / "without", **{SIGNATURE: ARCHIVE, "path": f"{source}/"}))
-            with pytest.raises(Refused, match="is a directory; when using a text asset"):
+            with pytest.raises(RefusedError, match="is a directory; when using a text asset"):
                 await plugin.create(copy(connection, target, **{SIGNATURE: ASSET, "text": "typed"}))
-            with pytest.raises(Refused, match="no such file or directory"):
+            with pytest.raises(RefusedError, match="no such file or directory"):
                 await plugin.create(copy(connection, target / "x", **{SIGNATURE: ASSET, "path": "/absent"}))
 
     asyncio.run(scenario())
@@ -777,8 +779,8 @@ def test_a_file_a_text_and_a_folder_are_copied(tmp_path):
 def test_a_copy_is_repeated_only_for_another_content_or_place(tmp_path):
     target = tmp_path / "target"
 
-    def source(text, hash):
-        return {SIGNATURE: ASSET, "text": text, "hash": hash}
+    def source(text, digest):
+        return {SIGNATURE: ASSET, "text": text, "hash": digest}
 
     async def scenario():
         async with ssh_server() as connection:
@@ -799,10 +801,10 @@ def test_a_copy_is_repeated_only_for_another_content_or_place(tmp_path):
 def test_what_the_lab_does_not_play_is_refused_by_name(which):
     if which == "real":
         return
-    with pytest.raises(Refused, match="command:remote:CopyFile is not supported"):
+    with pytest.raises(RefusedError, match="command:remote:CopyFile is not supported"):
         asyncio.run(Plugin("command:remote:CopyFile").check({}))
     request = provider_pb2.InvokeRequest(tok="command:local:run")
-    with pytest.raises(Refused, match="command:local:run is not supported"):
+    with pytest.raises(RefusedError, match="command:local:run is not supported"):
         asyncio.run(Plugin(LOCAL).provider.Invoke(request, Context()))
 
 
@@ -824,8 +826,5 @@ def test_the_plugin_serves_until_it_is_interrupted():
 
 
 def test_the_stand_in_has_the_version_of_the_pinned_package():
-    from lab import versions
-    from lab.engine.command_provider import VERSION
-
     assert versions.PULUMI_COMMAND == VERSION
     assert f"pulumi-command=={VERSION}" in Path(ROOT, "requirements.in").read_text()

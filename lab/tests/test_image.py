@@ -65,7 +65,9 @@ def test_cloud_init_does_not_wait_for_itself(unit: str):
 def test_the_links_of_the_packages_lead_to_what_the_image_keeps():
     moved = re.search(r"for command in (git .*); do\n  mv ", text("finish.sh"))
     linked = re.search(r"for command in (git .*); do\n  ln ", text("packages/available/baseos.spec"))
-    assert moved and linked and moved[1] == linked[1]
+    assert moved
+    assert linked
+    assert moved[1] == linked[1]
 
 
 def test_every_requirement_of_a_package_is_met():

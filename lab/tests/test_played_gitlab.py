@@ -400,10 +400,10 @@ def test_what_models_and_services_refuse(server):
 
 
 def test_a_script_gets_arguments_and_standard_input_and_can_be_standard_input(server):
-    done = server.run("gitlab-rails", "runner", "puts ARGV.inspect, $stdin.read; exit 3", "a", input="from outside")
+    done = server.run("gitlab-rails", "runner", "puts ARGV.inspect, $stdin.read; exit 3", "a", stdin="from outside")
     assert done.stdout == '["a"]\nfrom outside\n'
     assert done.returncode == 3
-    assert server.run("gitlab-rails", "runner", "-", input="puts Gitlab::VERSION").stdout == "17.10.4\n"
+    assert server.run("gitlab-rails", "runner", "-", stdin="puts Gitlab::VERSION").stdout == "17.10.4\n"
 
 
 def test_the_console_takes_as_long_as_a_test_says(server):

@@ -165,8 +165,10 @@ def test_two_jobs_clone_run_and_hand_over(project, runner, engine):
         (
             '{image: "other:1", script: ["true"]}',
             "runner_system_failure",
-            'ERROR: Job failed: failed to pull image "other:1" with specified policies [always]: Error response from '
-            "daemon: manifest for other:1 not found: manifest unknown: manifest unknown (manager.go:254:0s)",
+            (
+                'ERROR: Job failed: failed to pull image "other:1" with specified policies [always]: Error response '
+                "from daemon: manifest for other:1 not found: manifest unknown: manifest unknown (manager.go:254:0s)"
+            ),
         ),
         (
             '{script: ["sleep 60"], timeout: 3 seconds}',

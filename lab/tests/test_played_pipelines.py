@@ -334,10 +334,7 @@ def test_a_cancelled_job_is_taken_from_a_runner_at_once_unless_it_ends_jobs_grac
         pipeline = start(project)
         job = runner.take(features=features)
         pipeline.cancel()
-        assert states(project, pipeline) == {
-            "push": during,
-            "pull": "canceled" if during == "canceling" else "canceled",
-        }
+        assert states(project, pipeline) == {"push": during, "pull": "canceled"}
         status, headers = runner.log(job, "more\n")
         assert headers["Job-Status"] == during
         assert status == (202 if features else 403)
@@ -455,7 +452,8 @@ def test_a_jobs_token_opens_little_of_the_api(url, project, runner):
     job = runner.take()
     with_token = gitlab.Gitlab(url, job_token=job["token"])
     own = with_token.http_get("/job")
-    assert isinstance(own, dict) and own["id"] == job["id"]
+    assert isinstance(own, dict)
+    assert own["id"] == job["id"]
     assert with_token.projects.get(project.id, lazy=True).pipelines.list()
     for path in (f"/projects/{project.id}", f"/projects/{project.id}/repository/tree", "/user", "/version"):
         with pytest.raises(gitlab.GitlabAuthenticationError):
@@ -630,11 +628,12 @@ def test_members_may_what_their_level_says(server, url, project, level, reads, r
         try:
             call()
         except gitlab.GitlabError as error:
-            assert error.response_code in (400, 403)
+            if error.response_code not in (400, 403):
+                raise
             return False
         return True
 
-    assert allowed(lambda: mine.repository_tree()) is reads
+    assert allowed(mine.repository_tree) is reads
     assert allowed(lambda: mine.pipelines.create({"ref": "main"}).cancel()) is runs
     assert allowed(lambda: mine.branches.create({"branch": level, "ref": "main"})) is runs
     assert allowed(lambda: commit(mine, other="x")) is administers
@@ -679,7 +678,8 @@ def test_a_projects_own_token_opens_that_project_alone(url, api, project, server
     own = gitlab.Gitlab(url, private_token=server.console(script))
     mine = own.projects.get("stack/under-test")
     own.auth()
-    assert own.user is not None and own.user.bot
+    assert own.user is not None
+    assert own.user.bot
     start(mine, "job: {script: 'true'}").delete()
     with pytest.raises(gitlab.GitlabGetError, match="404 Project Not Found"):
         own.projects.get(PROJECT)

@@ -14,7 +14,7 @@ from lab.workspace import ROOT
 
 sys.path.insert(0, str(ROOT / "lab/played/gitlab_ce"))
 
-from lab_gitlab import (  # noqa: E402
+from lab_gitlab import (
     database_server,
     nginx_configuration,
     passwords,
@@ -25,12 +25,12 @@ from lab_gitlab import (  # noqa: E402
     services,
     users,
 )
-from lab_gitlab.application import Application  # noqa: E402
-from lab_gitlab.configuration import Configuration, ConfigurationError, load  # noqa: E402
-from lab_gitlab.crypto import Cipher, DecryptionError  # noqa: E402
-from lab_gitlab.database import DatabaseError  # noqa: E402
-from lab_gitlab.http_server import client_address  # noqa: E402
-from lab_gitlab.records import RecordInvalidError  # noqa: E402
+from lab_gitlab.application import Application
+from lab_gitlab.configuration import Configuration, ConfigurationError, load
+from lab_gitlab.crypto import Cipher, DecryptionError
+from lab_gitlab.database import DatabaseError
+from lab_gitlab.http_server import client_address
+from lab_gitlab.records import RecordInvalidError
 
 needs_ruby = pytest.mark.skipif(shutil.which("ruby") is None, reason="gitlab.rb is evaluated by Ruby")
 ROOT_USER = {"name": "Administrator", "username": "root", "email": "admin@example.com"}
@@ -240,7 +240,7 @@ def test_an_upgrade_with_unfinished_background_migrations_fails_in_its_middle(ap
     )
     schema.configure(app, {})
     monkeypatch.setattr(schema, "version", lambda: "17.11.7")
-    with pytest.raises(DatabaseError, match="marked as 'finished', but it is 'active':.*BackfillOne"):
+    with pytest.raises(DatabaseError, match=r"marked as 'finished', but it is 'active':.*BackfillOne"):
         schema.configure(app, {})
     app.database.execute("UPDATE batched_background_migrations SET status = 6")
     assert schema.configure(app, {}) == ["Running db:migrate rake task"]
