@@ -170,11 +170,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until(condition: Any, seconds: float = 60) -> None:
+def wait_until(condition: Any, seconds: float = 60, *, pause: float = 0.05) -> None:
+    """`pause` is how many seconds to wait between two looks: more where a look is work for the server."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 @contextlib.contextmanager

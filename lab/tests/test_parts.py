@@ -182,15 +182,17 @@ def test_a_runner_finds_its_helper_image_where_it_looks_first(tmp_path, monkeypa
     assert "/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.tar.xz" in held
 
 
-@pytest.fixture
-def helper_root(folder, tmp_path, monkeypatch):
-    """What the archive of the helper image holds, unpacked."""
-    monkeypatch.setattr(helper_image, "CACHE", tmp_path)
-    archive, root = tmp_path / "image.tar.xz", tmp_path / "root"
-    tini = tmp_path / "tini"
+@pytest.fixture(scope="module")
+def helper_root(tmp_path_factory):
+    """What the archive of the helper image holds, unpacked; packing it takes seconds."""
+    folder = tmp_path_factory.mktemp("helper-image")
+    archive, root = folder / "image.tar.xz", folder / "root"
+    tini = folder / "tini"
     tini.write_text('#!/bin/sh\nshift\nexec "$@"\n')
     tini.chmod(0o755)
-    helper_image.pack(add(folder, "gitlab-runner"), tini, archive)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(helper_image, "CACHE", folder)
+        helper_image.pack(add(folder, "gitlab-runner"), tini, archive)
     with tarfile.open(archive) as packed:
         assert {(entry.uid, entry.gid) for entry in packed} == {(0, 0)}
         packed.extractall(root, filter="fully_trusted")

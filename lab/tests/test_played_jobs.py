@@ -99,7 +99,7 @@ def start(project: Any, text: str, **more: Any) -> Any:
 
 def ended(project: Any, pipeline: Any, seconds: float = 120) -> dict[str, Any]:
     """The jobs by their names when the pipeline is over."""
-    wait_until(lambda: project.pipelines.get(pipeline.id).status in ENDS, seconds)
+    wait_until(lambda: project.pipelines.get(pipeline.id).status in ENDS, seconds, pause=0.25)
     return {job.name: project.jobs.get(job.id) for job in project.pipelines.get(pipeline.id).jobs.list(all=True)}
 
 
