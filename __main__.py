@@ -11,7 +11,6 @@ from components.load_balancer import LoadBalancer
 from components.machines import create_machines
 from components.network import Addresses, Network
 from components.security import SecurityGroupRules, SecurityGroups
-from configuration import acceptance_project
 from configuration.flows import Place, flows
 from settings import Settings, SettingsError
 
@@ -43,13 +42,10 @@ machines = create_machines(settings, network=network, addresses=addresses, rules
 load_balancer = LoadBalancer(
     "gitlab",
     settings,
-    subnet_id=network.subnet.id,
-    allocation_id=addresses.load_balancer_allocation_id,
-    public_ip=addresses.public[Place.LOAD_BALANCER],
+    network=network,
+    addresses=addresses,
     security_group_id=groups.ids[Place.LOAD_BALANCER],
-    vpc_id=network.vpc_id,
     instance_ids={role: machine.instance_id for role, machine in machines.items()},
-    after=[network.gateway],
 )
 
 server = GitLabServer(
@@ -60,7 +56,6 @@ server = GitLabServer(
     public_host=public_host,
     registry_private_ip=addresses.private[Place.REGISTRY],
     runner_name=runner_name,
-    acceptance_project=acceptance_project.PROJECT_PATH,
 )
 registry = ContainerRegistry(
     "registry",

@@ -7,6 +7,7 @@ import pulumi
 
 from components.remote_host import MIGRATION_LIMIT
 from components.virtual_machine import VirtualMachine
+from configuration import acceptance_project
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.package_repositories import gitlab_repository
 from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS
@@ -34,7 +35,6 @@ class GitLabServer(pulumi.ComponentResource):
         public_host: pulumi.Input[str],
         registry_private_ip: pulumi.Input[str],
         runner_name: str,
-        acceptance_project: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gitlab:server:GitLabServer", name, None, opts)
@@ -73,7 +73,7 @@ class GitLabServer(pulumi.ComponentResource):
         )
         prepared = host.run(
             "prepare_gitlab",
-            arguments=[runner_name, json.dumps(settings.runner_tags), acceptance_project],
+            arguments=[runner_name, json.dumps(settings.runner_tags), acceptance_project.PROJECT_PATH],
             payload=[script("prepare_gitlab.rb")],
             after=[configured.command],
             secret_result=True,

@@ -1,6 +1,6 @@
 """The one network load balancer behind external_url: web, git over SSH and the registry on one fixed address."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -9,6 +9,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.naming import tagged
+from components.network import Addresses, Network
 from configuration.flows import GIT_SSH_PORT, GITLAB_HTTP_PORT, GITLAB_SSHD_PORT, Place
 from settings import Settings
 
@@ -90,13 +91,10 @@ class LoadBalancer(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         *,
-        subnet_id: pulumi.Input[str],
-        allocation_id: pulumi.Input[str],
-        public_ip: pulumi.Input[str],
+        network: Network,
+        addresses: Addresses,
         security_group_id: pulumi.Input[str],
-        vpc_id: pulumi.Input[str],
         instance_ids: Mapping[Place, pulumi.Input[str]],
-        after: Sequence[pulumi.Resource],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gitlab:balancer:LoadBalancer", name, None, opts)
@@ -104,19 +102,23 @@ class LoadBalancer(pulumi.ComponentResource):
         load_balancer = aws.lb.LoadBalancer(
             name,
             load_balancer_type="network",
-            subnet_mappings=[aws.lb.LoadBalancerSubnetMappingArgs(subnet_id=subnet_id, allocation_id=allocation_id)],
+            subnet_mappings=[
+                aws.lb.LoadBalancerSubnetMappingArgs(
+                    subnet_id=network.subnet.id, allocation_id=addresses.load_balancer_allocation_id
+                )
+            ],
             # A load balancer created without a group can never get one.
             security_groups=[security_group_id],
             tags=tagged(settings, name),
             # The address can be in one load balancer only: the old one goes first.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=list(after), delete_before_replace=True),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[network.gateway], delete_before_replace=True),
         )
         self.listeners = listeners(settings)
         for listener in self.listeners:
             full_name = f"{name}-{listener.name}"
             target_group = aws.lb.TargetGroup(
                 full_name,
-                vpc_id=vpc_id,
+                vpc_id=network.vpc_id,
                 target_type="instance",
                 protocol="TCP",
                 port=listener.target_port,
@@ -154,7 +156,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 name=settings.domain,
                 type="A",
                 ttl=300,
-                records=[public_ip],
+                records=[addresses.public[Place.LOAD_BALANCER]],
                 opts=own,
             )
         self.register_outputs({"arn": load_balancer.arn})

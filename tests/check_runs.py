@@ -81,7 +81,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if text:
             self.wfile.write(text.encode())
 
-    do_GET = do_POST = do_DELETE = answer  # noqa: N815, names of http.server
+    do_GET = do_POST = do_DELETE = answer
 
     def address_string(self) -> str:
         return "socket"

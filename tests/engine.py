@@ -180,7 +180,7 @@ class RecordingMonitor(mocks.MockMonitor):
         super().__init__(cloud)
         self.graph = graph
 
-    def RegisterResource(self, request: Any) -> Any:  # noqa: N802, the name is the protocol's
+    def RegisterResource(self, request: Any) -> Any:
         if request.type != "pulumi:pulumi:Stack":
             urn = self.make_urn(request.parent, request.type, request.name)
             if urn in self.resources:

@@ -75,7 +75,7 @@ class Guard(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_PUT = answer  # noqa: N815, names of http.server
+    do_GET = do_POST = do_PUT = answer
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, a name of http.server
         pass

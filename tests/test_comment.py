@@ -39,7 +39,7 @@ class Forge(BaseHTTPRequestHandler):
         self.server.written.append((self.command, self.path, body))  # type: ignore[attr-defined]
         return self.answer(200, {"id": 99})
 
-    do_POST = do_PATCH = do_PUT = write  # noqa: N815, the names are http.server's
+    do_POST = do_PATCH = do_PUT = write
 
     def log_message(self, *_):
         pass

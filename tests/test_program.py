@@ -14,7 +14,7 @@ from components import acceptance
 from configuration import checks
 from configuration.checks import Endpoints
 from configuration.flows import Place
-from configuration.remote_step import PROGRAMS, script
+from configuration.remote_step import PROGRAMS, program, script
 from configuration.zipapp import build_zipapp
 from tests import engine
 from tests.conftest import dev_config, openssh_pair
@@ -202,7 +202,8 @@ def test_each_listener_leads_to_its_target(graph, name, port, target_port, check
 def test_a_proxy_header_only_where_the_client_speaks_first(graph):
     with_header = {group.name for group in graph.of_type(TARGET_GROUP) if group.inputs["proxyProtocolV2"]}
     assert with_header == {"gitlab-web"}
-    configured = re.findall(r"^(\w+)\['proxy_protocol'\] = true", payload(graph, "server-configure-gitlab")[0], re.M)
+    rendered = payload(graph, "server-configure-gitlab")[0]
+    configured = re.findall(r"^(\w+)\['proxy_protocol'\] = true", rendered, re.MULTILINE)
     assert configured == ["nginx"]
 
 

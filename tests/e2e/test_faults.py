@@ -337,13 +337,15 @@ def test_a13_a_late_profile(image, measured):
         "__main__.py": [
             (
                 "machines = create_machines(",
-                "import pulumi_aws as aws\n"
-                "from components.machines import image_id\n"
-                f"role = aws.iam.Role('late', assume_role_policy='{policy}')\n"
-                "profile = aws.iam.InstanceProfile('late', role=role.name)\n"
-                "aws.ec2.Instance('late', ami=image_id(settings), instance_type='t3.micro',\n"
-                "    subnet_id=network.subnet.id, iam_instance_profile=profile.name)\n"
-                "machines = create_machines(",
+                (
+                    "import pulumi_aws as aws\n"
+                    "from components.machines import image_id\n"
+                    f"role = aws.iam.Role('late', assume_role_policy='{policy}')\n"
+                    "profile = aws.iam.InstanceProfile('late', role=role.name)\n"
+                    "aws.ec2.Instance('late', ami=image_id(settings), instance_type='t3.micro',\n"
+                    "    subnet_id=network.subnet.id, iam_instance_profile=profile.name)\n"
+                    "machines = create_machines("
+                ),
             )
         ]
     }

@@ -156,13 +156,15 @@ def test_a6_a_volume_in_use_or_of_another_zone_is_not_attached():
             "__main__.py": [
                 (
                     'pulumi.export("externalUrl", external_url)\n',
-                    "import pulumi_aws as aws\n"
-                    'stray = aws.ebs.Volume("stray", availability_zone="us-east-1b", size=1, type="gp3")\n'
-                    'for name, volume in (("stray", stray.id), ("taken", machines[Place.SERVER].data_volume.id)):\n'
-                    "    aws.ec2.VolumeAttachment(\n"
-                    '        name, device_name=f"/dev/sd{name[0]}", volume_id=volume,\n'
-                    "        instance_id=machines[Place.RUNNER].instance_id,\n"
-                    "    )\n",
+                    (
+                        "import pulumi_aws as aws\n"
+                        'stray = aws.ebs.Volume("stray", availability_zone="us-east-1b", size=1, type="gp3")\n'
+                        'for name, volume in (("stray", stray.id), ("taken", machines[Place.SERVER].data_volume.id)):\n'
+                        "    aws.ec2.VolumeAttachment(\n"
+                        '        name, device_name=f"/dev/sd{name[0]}", volume_id=volume,\n'
+                        "        instance_id=machines[Place.RUNNER].instance_id,\n"
+                        "    )\n"
+                    ),
                 )
             ]
         },
