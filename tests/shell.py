@@ -16,7 +16,7 @@ RULES = Path(__file__).resolve().parent.parent / ".shellcheckrc"
 def check_shell(text: str) -> None:
     """Raises CalledProcessError when bash cannot parse the text or shellcheck finds something in it."""
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    command = [SHELLCHECK, "--severity", "style", "--rcfile", RULES, "-"]
+    command = [str(SHELLCHECK), "--severity", "style", "--rcfile", str(RULES), "-"]
     subprocess.run(command, input=text, text=True, check=True)
 
 
