@@ -23,7 +23,6 @@ from pathlib import Path
 
 from lab.cloud import host_network
 from lab.cloud.network import DEVICE_PREFIX, NAMESPACE_PREFIX, NAMESPACES, Interface, Preserving
-from lab.cloud.patches.state import INITIAL, TargetHealth
 from lab.shell import call
 from lab.workspace import RUN, Daemon
 
@@ -31,6 +30,17 @@ CHECK_INTERVAL = 2  # seconds
 IDLE_TIMEOUT = 350  # seconds, AWS's for TCP
 DRAIN_TIMEOUT = 30  # seconds that connections to a removed target live on
 
+
+@dataclass(frozen=True)
+class TargetHealth:
+    """The state of a target as DescribeTargetHealth names it: healthy, initial, unhealthy, unused."""
+
+    state: str
+    reason: str | None = None
+    description: str | None = None
+
+
+INITIAL = TargetHealth("initial", "Elb.RegistrationInProgress", "Target registration is in progress")
 HEALTHY = TargetHealth("healthy")
 UNHEALTHY = TargetHealth("unhealthy", "Target.FailedHealthChecks", "Health checks failed")
 NOT_IN_USE = TargetHealth(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from lab.cloud import balancers, host_network, inventory, machines, metadata, names, packet_filter, volumes
-from lab.cloud.balancers import NOT_IN_USE, Balancer, Balancers
+from lab.cloud.balancers import INITIAL, NOT_IN_USE, Balancer, Balancers
 from lab.cloud.host_network import Host
 from lab.cloud.inventory import Inventory
 from lab.cloud.machines import Machine, Machines
@@ -136,7 +136,7 @@ class Reconciler:
         for listener in balancer.listeners:
             for target in listener.group.targets if listener.group else ():
                 assert listener.group
-                health = state.target_health.get((listener.group.arn, target.id), state.INITIAL)
+                health = state.target_health.get((listener.group.arn, target.id), INITIAL)
                 targets.append(
                     {
                         "port": listener.port,

@@ -15,6 +15,7 @@ import pytest
 from lab.cloud import balancers
 from lab.cloud.balancers import (
     HEALTHY,
+    INITIAL,
     STOPPED,
     UNHEALTHY,
     WRONG_ZONE,
@@ -29,7 +30,6 @@ from lab.cloud.balancers import (
     render_state,
 )
 from lab.cloud.network import Interface
-from lab.cloud.patches.state import INITIAL
 
 INTERFACE = Interface(
     "eni-00000000000000aaa", "10.42.0.7", "10.42.0.0/24", "10.42.0.0/16", "02:00:00:00:00:01", ("sg-front",)

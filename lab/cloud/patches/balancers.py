@@ -9,6 +9,7 @@ from moto.elbv2 import models as elbv2_models
 from moto.elbv2.exceptions import ELBClientError
 from moto.elbv2.models import AvailabilityZone, ELBv2Backend, FakeHealthStatus, FakeLoadBalancer, FakeTargetGroup
 
+from lab.cloud.balancers import INITIAL
 from lab.cloud.patches import state
 from lab.cloud.patches.addresses import public_address
 from lab.cloud.patches.correction import correction
@@ -209,7 +210,7 @@ def target_health_is_measured() -> None:
         status = original(group, target, ec2_backend)
         if registered is None or status.status != "healthy":
             return status
-        health = state.target_health.get((group.arn, target["Id"]), state.INITIAL)
+        health = state.target_health.get((group.arn, target["Id"]), INITIAL)
         port, check = registered["Port"], group.health_check_port
         return FakeHealthStatus(target["Id"], port, check, health.state, health.reason, health.description)
 

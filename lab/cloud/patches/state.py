@@ -1,6 +1,5 @@
 """What the reconcile loop tells moto has become real: an instance is up, a volume is in, a target is healthy."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +7,8 @@ from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import InstanceState, StateReason
 from moto.elbv2.models import elbv2_backends
+
+from lab.cloud.balancers import TargetHealth
 
 growth_delay = timedelta(seconds=20)
 """After that long a machine sees that its volume has grown. Longer than the ten seconds after which the Terraform
@@ -74,17 +75,6 @@ def settle_volume(volume: Any) -> None:
     elif attachment and attachment.status == "detaching":
         volume.ec2_backend.finish_detach_volume(volume.id, attachment.instance.id, attachment.device)
 
-
-@dataclass(frozen=True)
-class TargetHealth:
-    """The state of a target as DescribeTargetHealth names it: healthy, initial, unhealthy, unused."""
-
-    state: str
-    reason: str | None = None
-    description: str | None = None
-
-
-INITIAL = TargetHealth("initial", "Elb.RegistrationInProgress", "Target registration is in progress")
 
 target_health: dict[tuple[str, str], TargetHealth] = {}
 """What the load balancers found out, by target group ARN and target id; the loop writes it."""

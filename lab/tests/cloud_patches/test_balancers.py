@@ -1,3 +1,4 @@
+from lab.cloud.balancers import TargetHealth
 from lab.cloud.patches import state
 from lab.tests.cloud import refused, settle
 
@@ -86,9 +87,9 @@ def test_target_health_is_what_the_balancer_found(cloud):
         return described[0]["TargetHealth"]
 
     assert health()["State"] == "initial"
-    state.target_health[arn, instance] = state.TargetHealth("unhealthy", "Target.FailedHealthChecks", "why")
+    state.target_health[arn, instance] = TargetHealth("unhealthy", "Target.FailedHealthChecks", "why")
     assert health() == {"State": "unhealthy", "Reason": "Target.FailedHealthChecks", "Description": "why"}
-    state.target_health[arn, instance] = state.TargetHealth("healthy")
+    state.target_health[arn, instance] = TargetHealth("healthy")
     assert health() == {"State": "healthy"}
     cloud.elb.register_targets(TargetGroupArn=arn, Targets=targets)
     assert health()["State"] == "initial"
