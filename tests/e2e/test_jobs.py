@@ -275,6 +275,7 @@ def test_a_new_configuration_of_the_runner_ends_no_job(jobs, project):
     eventually(lambda: "concurrent = 4" in must("runner", "cat /etc/gitlab-runner/config.toml"))
 
 
+@pytest.mark.long
 def test_a36_checkouts_of_projects_stay_in_volumes_until_something_removes_them(jobs):
     managed = "--filter label=com.gitlab.gitlab-runner.managed=true"
     project_of = '{{.Label "com.gitlab.gitlab-runner.project.id"}}'

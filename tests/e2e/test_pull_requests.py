@@ -59,6 +59,7 @@ def test_a_flow():
     assert "### Cost: unchanged, $422.70 a month" in text
 
 
+@pytest.mark.long
 def test_an_instance_type():
     text = difference(TYPE)
     assert f"{QUIET} Stopped and started, for another type: **runner**." in text
@@ -66,6 +67,7 @@ def test_an_instance_type():
     assert "### Cost a month: $422.70 → $513.81" in text
 
 
+@pytest.mark.long
 def test_a_version():
     text = difference(VERSION)
     assert QUIET in text
@@ -80,6 +82,7 @@ def test_only_a_docstring():
     assert difference(DOCSTRING) == "No difference: a stack `dev` of `HEAD` stays as it is.\n"
 
 
+@pytest.mark.long
 def test_the_image():
     text = difference(IMAGE)
     assert "None is created, updated, replaced or deleted." in text
@@ -88,6 +91,7 @@ def test_the_image():
         assert f"| `{machine}` | `ami`: `ami-08100000000000003` → `ami-0a1b2c3d4e5f60718` |" in later
 
 
+@pytest.mark.long
 def test_the_size_of_a_data_volume():
     text = difference(VOLUME)
     assert QUIET in text
@@ -118,6 +122,7 @@ def test_a_zone_takes_the_data_with_it_and_says_so_first():
         assert f"> - The machine **{machine}** is **REPLACED**." in text
 
 
+@pytest.mark.long
 def test_the_same_change_is_told_in_the_same_bytes():
     assert difference(TYPE, FLOW, VOLUME) == difference(TYPE, FLOW, VOLUME)
 

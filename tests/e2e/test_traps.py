@@ -67,6 +67,7 @@ def test_a1_a_group_as_source_never_matches_a_machine_that_calls_the_balancers_p
     )
 
 
+@pytest.mark.long
 def test_a1_a_group_as_destination_never_matches_the_balancers_public_address():
     refused_once_it_is_real(
         {
@@ -97,6 +98,7 @@ def test_a2_a_public_address_never_matches_private_traffic():
     eventually(lambda: target_health(80) == target_health(2222) == target_health(5000) == "unhealthy")
 
 
+@pytest.mark.long
 def test_a25_a_flow_that_is_removed_is_open_for_the_proof_of_the_same_up_and_shut_for_the_next():
     first = refused_once_it_is_real(
         {
@@ -408,33 +410,31 @@ def gib(role: str, command: str) -> int:
     return int(must(role, command).split()[-1]) // 1024**3
 
 
-def test_a31_a_file_system_that_is_grown_before_its_disk_has_grown_stays_small():
-    disk = "blockdev --getsize64 $(findmnt --noheadings --nofsroot --output SOURCE --mountpoint /srv/gitlab)"
-    file_system = "df --output=size --block-size=1 /srv/gitlab"
-    before = gib("server", disk)
-    stack.configure("serverDataVolumeSize", str(before + 5))
-    at_once = {"remote/grow_file_system.sh": [('    [ "$actual" -lt "$expected" ] || break\n', "    break\n")]}
-    with changed_program(at_once) as program:
+def grown_by_the_right_program_alone(machine: str, setting: str, mountpoint: str, disk: str, edits: Edits) -> None:
+    """The wrong program leaves a larger `disk` below `mountpoint` unused; the right one has its file system fill it."""
+    size, file_system = f"blockdev --getsize64 {disk}", f"df --output=size --block-size=1 {mountpoint}"
+    before = gib(machine, size)
+    stack.configure(setting, str(before + 5))
+    with changed_program(edits) as program:
         assert up(program=program).status == 0
-    eventually(lambda: gib("server", disk) == before + 5)
-    assert gib("server", file_system) < before
+    eventually(lambda: gib(machine, size) == before + 5)
+    assert gib(machine, file_system) < before
     heal()
-    assert gib("server", file_system) >= before + 4
+    assert gib(machine, file_system) >= before + 4
 
 
+def test_a31_a_file_system_that_is_grown_before_its_disk_has_grown_stays_small():
+    disk = "$(findmnt --noheadings --nofsroot --output SOURCE --mountpoint /srv/gitlab)"
+    at_once = {"remote/grow_file_system.sh": [('    [ "$actual" -lt "$expected" ] || break\n', "    break\n")]}
+    grown_by_the_right_program_alone("server", "serverDataVolumeSize", "/srv/gitlab", disk, at_once)
+
+
+@pytest.mark.long
 def test_a32_a_root_disk_is_filled_by_whoever_fills_it_and_by_nobody_else():
-    disk, file_system = "blockdev --getsize64 /dev/nvme0n1", "df --output=size --block-size=1 /"
-    before = gib("runner", disk)
-    stack.configure("runnerRootVolumeSize", str(before + 5))
     not_the_root = {
         "remote/grow_file_system.sh": [("source=$(findmnt", '[ "$mountpoint" != / ] || exit 0\nsource=$(findmnt')]
     }
-    with changed_program(not_the_root) as program:
-        assert up(program=program).status == 0
-    eventually(lambda: gib("runner", disk) == before + 5)
-    assert gib("runner", file_system) < before
-    heal()
-    assert gib("runner", file_system) >= before + 4
+    grown_by_the_right_program_alone("runner", "runnerRootVolumeSize", "/", "/dev/nvme0n1", not_the_root)
 
 
 def test_a35_a_registry_that_is_asked_for_its_images_health_has_none():
