@@ -17,8 +17,9 @@ KEY_TYPE = b"ssh-ed25519"
 
 
 def pytest_configure() -> None:
-    # A shell's background job ignores it, and hands that down to the programs that tests interrupt.
+    # A shell's background job ignores both, and hands that down to the programs that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def _text(value: bytes) -> bytes:
