@@ -17,6 +17,8 @@ from lab.workspace import ROOT, LabError
 
 WORK_TREE = FOLDER / "base"
 EXAMPLES = "remote/examples.json"
+FORMER_EXAMPLES = Path(__file__).with_name("former_examples.json")
+"""What the steps of the versions printed that have no examples of their own yet."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Version:
         return stack_file.for_the_lab(self.stack_file(), self.project(), lab, api)
 
     def answers(self) -> dict[str, str]:
-        """What its remote steps print, by step. A version from before it said so is answered as this clone's is."""
+        """What its remote steps print, by step."""
         own = self.folder / EXAMPLES
-        answers: dict[str, str] = json.loads((own if own.exists() else ROOT / EXAMPLES).read_text())
+        answers: dict[str, str] = json.loads((own if own.exists() else FORMER_EXAMPLES).read_text())
         return answers
 
     def facts(self, configuration: StackFile) -> dict[str, Any]:

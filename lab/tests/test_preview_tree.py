@@ -75,10 +75,10 @@ def test_the_steps_of_a_version_answer_by_its_own_examples(tmp_path):
     assert Version("`topic`", tmp_path, "dev").answers() == {"make-token-key": "its own"}
 
 
-def test_the_steps_of_a_version_without_examples_answer_by_those_of_the_clone(tmp_path):
+def test_the_steps_of_a_version_that_has_no_examples_yet_answer_as_they_did_then(tmp_path):
     answers = Version("`before`", tmp_path, "dev").answers()
-    assert answers == Version("this clone", ROOT, "dev").answers()
-    assert "make-token-key" in answers
+    assert "walk-hops" in answers
+    assert "run-checks" not in answers
 
 
 def test_a_version_that_does_not_run_says_why_in_its_own_words(tmp_path):
