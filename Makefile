@@ -15,10 +15,9 @@ REAL = --stack $(STACK) --non-interactive --color never --suppress-progress
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: up preview preview-diff aws-preview aws-drift comment doctor test test-tools lint e2e e2e-faults faults-table \
+.PHONY: help up preview preview-diff aws-preview aws-drift comment doctor test test-tools lint e2e e2e-faults faults-table \
     checks-table down clean requirements
 
-.PHONY: help
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 

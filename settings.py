@@ -195,8 +195,9 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         certificate_region = settings.certificate_arn.split(":")[3]
         if certificate_region != settings.region:
             problems.append(
-                f"certificateArn: the certificate is in {certificate_region!r}, the balancer in {settings.region!r}. "
-                "Use a certificate of the balancer's region."
+                f"certificateArn: the certificate is in {certificate_region!r}, the load balancer in "
+                f"{settings.region!r}. "
+                "Use a certificate of the load balancer's region."
             )
     elif str(WORLD) in settings.client_cidrs:
         problems.append(

@@ -38,7 +38,7 @@ CHECKS = (
     ),
     Check(
         id="balancer",
-        title="balancer answers",
+        title="load balancer answers",
         place=Place.RUNNER,
         limit=NEW_BALANCER,
         failure="No port of the load balancer answers.",
@@ -70,7 +70,7 @@ CHECKS = (
     ),
     Check(
         id="sign-in",
-        title="login page through the balancer",
+        title="login page through the load balancer",
         place=Place.RUNNER,
         limit=NEW_BALANCER,
         failure="GitLab's login page does not come through the load balancer.",

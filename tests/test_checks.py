@@ -150,7 +150,7 @@ def test_a_failing_step_of_an_up_prints_lines_for_people_alone(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[:2] == [
         "✓ name resolves  0.00 s",
-        "The stack is up but does not work: balancer answers failed.",
+        "The stack is up but does not work: load balancer answers failed.",
     ]
 
 

@@ -96,8 +96,8 @@ def test_a_stack_that_is_well_is_seen_so_from_the_runners_machine(check_from_run
 @pytest.mark.parametrize(
     ("check", "says", "pages", "what"),
     [
-        ("name", {"getent": (2, "")}, {}, "does not resolve; the balancer has 127.0.0.1"),
-        ("name", {"getent": (0, "192.0.2.1 STREAM x")}, {}, "leads to 192.0.2.1; the balancer has 127.0.0.1"),
+        ("name", {"getent": (2, "")}, {}, "does not resolve; the load balancer has 127.0.0.1"),
+        ("name", {"getent": (0, "192.0.2.1 STREAM x")}, {}, "leads to 192.0.2.1; the load balancer has 127.0.0.1"),
         ("sign-in", {}, {"/users/sign_in": (502, "")}, "answers 502 instead of 200"),
         ("hidden", {}, {"/-/readiness": (200, "")}, "answers 200 instead of 404"),
         (

@@ -40,8 +40,8 @@ def test_a_server_that_is_well_is_seen_so(server):
 @pytest.mark.parametrize(
     ("log", "what"),
     [
-        (lambda: "", "No health check of the balancer"),
-        (lambda: health_check(200, agent="curl/8"), "No health check of the balancer"),
+        (lambda: "", "No health check of the load balancer"),
+        (lambda: health_check(200, agent="curl/8"), "No health check of the load balancer"),
         (lambda: health_check(200, age=40), "arrived 4[01] s ago"),
         (lambda: health_check(200) + health_check(404), "answered with 404"),
     ],

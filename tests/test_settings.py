@@ -64,7 +64,7 @@ REFUSALS = [
     (
         "certificateArn",
         {"certificateArn": CERTIFICATE.replace("eu-central-1", "us-east-1"), "domain": "git.example.com"},
-        "in 'us-east-1', the balancer in 'eu-central-1'",
+        "in 'us-east-1', the load balancer in 'eu-central-1'",
     ),
     ("hostedZoneId", {"hostedZoneId": "example.com", "domain": "git.example.com"}, "not the id"),
     ("hostedZoneId", {"hostedZoneId": "Z0123456789ABC"}, "domain is missing"),

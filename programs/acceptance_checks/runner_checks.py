@@ -22,11 +22,11 @@ def name_resolves(endpoints: Endpoints) -> Result:
     addresses = sorted({line.split()[0] for line in output.splitlines()}) if status == 0 else []
     if addresses != [address]:
         leads = f"leads to {', '.join(addresses)}" if addresses else "does not resolve"
-        raise FailedCheckError(f"{host} {leads}; the balancer has {address}.")
+        raise FailedCheckError(f"{host} {leads}; the load balancer has {address}.")
     return None
 
 
-def balancer_answers(endpoints: Endpoints) -> Result:
+def load_balancer_answers(endpoints: Endpoints) -> Result:
     """The load balancer takes a connection on one of its ports."""
     observed = []
     for port in (endpoints["web_port"], endpoints["registry_port"], 22):

@@ -26,14 +26,14 @@ def target_healthy(endpoints: Mapping[str, Any]) -> Result:
         return _until_ready("nginx does not answer, so no health check can be seen")
     latest = last_health_check(_end_of_access_log(), time.time())
     if latest is None:
-        raise FailedCheckError(f"No health check of the balancer is in {ACCESS_LOG}.")
+        raise FailedCheckError(f"No health check of the load balancer is in {ACCESS_LOG}.")
     age, status = latest
     if age > HEALTH_CHECK_MAX_AGE:
-        raise FailedCheckError(f"The balancer's last health check arrived {int(age)} s ago.")
+        raise FailedCheckError(f"The load balancer's last health check arrived {int(age)} s ago.")
     if status >= 500:
-        return _until_ready(f"the balancer's health checks arrive and are answered with {status}")
+        return _until_ready(f"the load balancer's health checks arrive and are answered with {status}")
     if status != 200:
-        raise FailedCheckError(f"The balancer's health checks arrive and are answered with {status}.")
+        raise FailedCheckError(f"The load balancer's health checks arrive and are answered with {status}.")
     return None
 
 

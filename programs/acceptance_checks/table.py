@@ -13,7 +13,7 @@ CHECKS: Dict[str, Dict[str, Check]] = {
     },
     "runner": {
         "name": runner_checks.name_resolves,
-        "balancer": runner_checks.balancer_answers,
+        "balancer": runner_checks.load_balancer_answers,
         "sign-in": runner_checks.sign_in_page,
         "hidden": runner_checks.readiness_hidden,
         "git-ssh": runner_checks.git_over_ssh,

@@ -63,7 +63,7 @@ def test_a1_a_group_as_source_never_matches_a_machine_that_calls_the_balancers_p
                 )
             ]
         },
-        "balancer answers failed",
+        "load balancer answers failed",
     )
 
 
