@@ -29,6 +29,8 @@ base64 -d <<<"$gitlab_rb" >/etc/gitlab/gitlab.rb.new
 mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
 umask 022
 gitlab-ctl reconfigure
+# An upgrade that failed in the middle leaves services stopped (omnibus-gitlab, gitlab-ctl upgrade), and reconfigure starts none.
+gitlab-ctl start
 
 # The registry is on another machine, but gitlab-backup archives its folder here and fails without one (gitlab issue 353625).
 mkdir -p /var/opt/gitlab/gitlab-rails/shared/registry
