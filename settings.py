@@ -196,8 +196,7 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         if certificate_region != settings.region:
             problems.append(
                 f"certificateArn: the certificate is in {certificate_region!r}, the load balancer in "
-                f"{settings.region!r}. "
-                "Use a certificate of the load balancer's region."
+                f"{settings.region!r}. Use a certificate of the load balancer's region."
             )
     elif str(WORLD) in settings.client_cidrs:
         problems.append(

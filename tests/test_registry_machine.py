@@ -86,13 +86,7 @@ def find_image(tools) -> Callable[[str, str], Ran]:
     """Runs the step; its result is on standard error."""
 
     def run(image: str, digest: str) -> Ran:
-        return subprocess.run(
-            ["bash", "-c", f"exec 3>&2\n{script('find_image.sh')}", "find_image", image, digest],
-            capture_output=True,
-            text=True,
-            env={"PATH": f"{tools}:{os.environ['PATH']}"},
-            check=False,
-        )
+        return run_with_tools(script("find_image.sh"), "find_image", [image, digest], [], tools=tools, result="&2")
 
     return run
 

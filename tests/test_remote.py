@@ -28,7 +28,7 @@ from configuration.remote_step import (
     step_input,
 )
 from configuration.upgrade_stops import minimum_postgresql, stops_before
-from tests.shell import check_shell
+from tests.shell import check_shell, run_with_tools
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
 PROGRAMS = [path for path in sorted(PROGRAMS_FOLDER.iterdir()) if not path.suffix and path.is_file()]
@@ -249,14 +249,7 @@ def gitlab_machine(tmp_path):
     def run(name: str, *arguments: str, payload: Sequence[str]) -> subprocess.CompletedProcess[str]:
         text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", script(name))
         text = text.replace("/usr/libexec/platform-python", sys.executable)
-        return subprocess.run(
-            ["bash", "-c", f"exec 3>{tmp_path}/result\n{text}", name, *arguments],
-            input=step_input("", payload).removeprefix("0\n"),
-            text=True,
-            capture_output=True,
-            env={"PATH": f"{tools}:{os.environ['PATH']}"},
-            check=False,
-        )
+        return run_with_tools(text, name, arguments, payload, tools=tools, result=f"{tmp_path}/result")
 
     return run
 
