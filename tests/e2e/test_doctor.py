@@ -118,10 +118,13 @@ def pause_runner() -> None:
 
 
 def resume_runner() -> None:
-    """As its owner does; the step that made the runner leaves a pause alone."""
-    replace("server-prepare-gitlab")()
+    """As its owner does; the step that made the runner leaves a pause alone, so that the checks after it still fail."""
+    repeated = up("--replace", "**::server-prepare-gitlab")
+    assert repeated.status != 0
+    assert "GitLab has the runner" in repeated.output
     assert must("server", "gitlab-rails runner -", stdin="puts Ci::Runner.paused.count\n") != "0"
     must("server", "gitlab-rails runner -", stdin="Ci::Runner.all.each { |runner| runner.update!(active: true) }\n")
+    heal()
 
 
 def revoke_runner_token() -> None:

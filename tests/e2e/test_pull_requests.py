@@ -74,8 +74,8 @@ def test_a_version():
     assert rows(text) == []
     changed = {name: change[0] for _, name, *change in rows(text, steps=True) if "gitlab" in name}
     for step in ("install_gitlab", "configure_gitlab"):
-        assert f"{step} 17.10.4` → `" in changed[f"server-{step.replace('_', '-')}"]
-        assert f"{step} 17.11.7`" in changed[f"server-{step.replace('_', '-')}"]
+        told = changed[f"server-{step.replace('_', '-')}"]
+        assert re.search(r" 17\.10\.4\b.*` → `.* 17\.11\.7\b", told), told
 
 
 def test_only_a_docstring():

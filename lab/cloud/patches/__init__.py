@@ -5,10 +5,21 @@ Beside them is `state`: the few functions with which the reconcile loop tells mo
 
 from functools import cache
 
-from lab.cloud.patches import addresses, balancers, deletion, images, instances, power, security_groups, tags, volumes
+from lab.cloud.patches import (
+    addresses,
+    balancers,
+    deletion,
+    hosted_zones,
+    images,
+    instances,
+    power,
+    security_groups,
+    tags,
+    volumes,
+)
 from lab.cloud.patches.correction import corrections
 
-SUBJECTS = (tags, images, instances, addresses, power, volumes, deletion, security_groups, balancers)
+SUBJECTS = (tags, images, instances, addresses, power, volumes, deletion, security_groups, balancers, hosted_zones)
 """In this order: what corrects a function of moto again wraps the correction before it."""
 
 

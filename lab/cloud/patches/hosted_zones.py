@@ -1,0 +1,18 @@
+"""Hosted zones of Route 53."""
+
+from typing import Any
+
+from moto.route53 import models
+
+from lab.cloud.patches.correction import correction
+
+
+@correction
+def ids_of_hosted_zones_begin_with_z() -> None:
+    """AWS's ids of hosted zones begin with Z (moto: any letter or digit), and calls take no other."""
+    original = models.create_route53_zone_id
+
+    def create_route53_zone_id(*arguments: Any, **named: Any) -> str:
+        return "Z" + original(*arguments, **named)[1:]
+
+    models.create_route53_zone_id = create_route53_zone_id
