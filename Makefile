@@ -5,7 +5,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
-E2E := $(PYTHON) -m pytest --override-ini addopts= --verbose tests/e2e
+E2E := $(PYTHON) -m pytest --override-ini addopts= --verbose --durations=20 tests/e2e
 STACK ?= dev
 STATE ?=
 BASE ?= origin/main
@@ -15,8 +15,8 @@ REAL = --stack $(STACK) --non-interactive --color never --suppress-progress
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: help up preview preview-diff aws-preview aws-drift comment doctor test test-tools lint e2e e2e-faults faults-table \
-    checks-table down clean requirements
+.PHONY: help up preview preview-diff aws-preview aws-drift comment doctor test test-product test-lab test-tools lint e2e e2e-faults \
+    faults-table checks-table down clean requirements
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,7 +43,13 @@ doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab is t
 	@$(OUTPUTS) | $(PYTHON) doctor.py $(DOCTOR)
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
-	$(PYTHON) -m pytest
+	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-product test-lab
+
+test-product: $(INSTALLED)  ## unit tests of the product alone
+	$(PYTHON) -m pytest tests
+
+test-lab: $(INSTALLED)  ## unit tests of the lab alone
+	$(PYTHON) -m pytest lab/tests
 
 test-tools: $(INSTALLED)  ## install what some unit tests need; without it they are skipped
 	@$(PYTHON) -c 'from lab import host; host.ensure(host.TEST_TOOLS)'

@@ -107,6 +107,7 @@ def test_another_key_pair_of_the_administrators_replaces_no_machine():
     assert not {"server", "registry", "runner"} & {name for _, name, _ in rows(text)}
 
 
+@pytest.mark.long
 def test_a33_where_it_is_not_ignored_another_key_pair_replaces_every_machine():
     text = difference(KEY_PAIR, KEY_PAIR_NOT_IGNORED)
     for machine in ("registry", "runner", "server"):
@@ -150,13 +151,14 @@ def test_a_preview_from_nothing_names_placeholders_and_the_cost_and_needs_no_key
         ({"Pulumi.dev.yaml": [("  gitlab:tags:", "  gitlab:tags: [\n  x:")]}, "Pulumi.dev.yaml cannot be read"),
         ({"Pulumi.dev.yaml": [("eu-central-1a", "us-east-1a")]}, "'us-east-1a' is not in aws:region"),
         (MISSPELT, "the program of this change does not run:(.|\n)*name 'Newtork' is not defined"),
-        (
+        pytest.param(
             {
                 "components/network.py": [
                     ('-balancer",\n            domain="vpc"', '-balancer",\n            domain="moon"')
                 ]
             },
             "expected domain to be one of",
+            marks=pytest.mark.long,
         ),
     ],
     ids=["stack file", "setting", "program", "refused by the provider"],
@@ -174,6 +176,7 @@ def test_a_base_that_does_not_run_or_is_not_there_is_an_error(monkeypatch):
         commands.preview_diff("dev", "main")
 
 
+@pytest.mark.long
 def test_an_api_that_goes_away_is_an_error_that_says_so(monkeypatch):
     def bring_up(throwaway, program, answers):
         engine.daemon().stop()
