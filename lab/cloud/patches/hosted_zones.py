@@ -13,6 +13,6 @@ def ids_of_hosted_zones_begin_with_z() -> None:
     original = models.create_route53_zone_id
 
     def create_route53_zone_id(*arguments: Any, **named: Any) -> str:
-        return "Z" + original(*arguments, **named)[1:]
+        return f"Z{original(*arguments, **named)[1:]}"
 
     models.create_route53_zone_id = create_route53_zone_id
