@@ -287,6 +287,7 @@ def rotate_token_key(*options: str, program: Path | None = None) -> Finished:
     return up("--replace", step("server-make-token-key"), *options, program=program)
 
 
+@pytest.mark.long
 def test_a37_a_token_key_that_only_the_registry_was_told_of_is_refused_there():
     trigger = "triggers=[token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest())],"
     with changed_program(IMPATIENT, {"components/gitlab_server.py": [(trigger, "")]}) as program:
@@ -303,6 +304,7 @@ def test_a37_a_token_key_that_only_the_registry_was_told_of_is_refused_there():
     assert done.status == 0, done.output
 
 
+@pytest.mark.long
 def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed(outputs):
     change = "User.find_by_username('root').update!(password: '{0}', password_confirmation: '{0}')\n"
     must("server", "gitlab-rails runner -", stdin=change.format("another-Secret-4711"))
@@ -379,6 +381,7 @@ def git_over_ssh(address: str) -> str:
     return on("runner", f"ssh {options} git@{address}").output
 
 
+@pytest.mark.long
 def test_a28_a_target_that_calls_itself_gets_no_answer_where_addresses_are_preserved(outputs):
     heal()
     ask = f"curl -s -o /dev/null -m 3 -w '%{{http_code}}' {outputs['externalUrl']}/users/sign_in"
@@ -423,6 +426,7 @@ def grown_by_the_right_program_alone(machine: str, setting: str, mountpoint: str
     assert gib(machine, file_system) >= before + 4
 
 
+@pytest.mark.long
 def test_a31_a_file_system_that_is_grown_before_its_disk_has_grown_stays_small():
     disk = "$(findmnt --noheadings --nofsroot --output SOURCE --mountpoint /srv/gitlab)"
     at_once = {"remote/grow_file_system.sh": [('    [ "$actual" -lt "$expected" ] || break\n', "    break\n")]}
