@@ -135,24 +135,29 @@ def test_what_is_made_is_made_in_the_stacks_region_only():
 
 SUBJECTS = {
     # Repositories made, renamed or transferred since the summer of 2026 have another prefix, which GitHub itself shows.
-    "trust-github": ["repo:OWNER/NAME:environment:preview", "SUBJECT-PREFIX:environment:preview"],
-    "trust-gitlab": "project_path:GROUP/PROJECT:ref_type:branch:ref:*",
+    "trust-github-preview": ["repo:OWNER/NAME:environment:preview", "SUBJECT-PREFIX:environment:preview"],
+    "trust-github-drift": ["repo:OWNER/NAME:ref:refs/heads/main", "SUBJECT-PREFIX:ref:refs/heads/main"],
+    "trust-gitlab-preview": "project_path:GROUP/PROJECT:ref_type:branch:ref:PROTECTED-BRANCH",
+    "trust-gitlab-drift": "project_path:GROUP/PROJECT:ref_type:branch:ref:main",
 }
 
 
 def test_what_github_calls_a_repository_is_asked_of_github_and_not_guessed():
     told = (ROOT / "docs/pull-requests.md").read_text()
     assert "gh api repos/OWNER/NAME/actions/oidc/customization/sub --jq .sub_claim_prefix" in told
-    [statement] = policy("trust-github")
-    assert set(statement["Condition"]) == {"StringEquals"}, "a pattern would let other repositories in"
+
+
+def test_every_role_of_ci_has_its_trust():
+    assert {path.stem for path in IAM.glob("trust-*.json")} == set(SUBJECTS)
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_role_is_for_one_repository_by_name(name):
     [statement] = policy(name)
-    conditions = {key: value for test in statement["Condition"].values() for key, value in test.items()}
-    [subjects] = [value for key, value in conditions.items() if key.endswith(":sub")]
-    assert subjects == SUBJECTS[name]
+    assert set(statement["Condition"]) == {"StringEquals"}, "a pattern would let other repositories or branches in"
+    assert "*" not in (IAM / f"{name}.json").read_text()
+    conditions = statement["Condition"]["StringEquals"]
+    assert [value for key, value in conditions.items() if key.endswith(":sub")] == [SUBJECTS[name]]
     assert [value for key, value in conditions.items() if key.endswith(":aud")] == ["sts.amazonaws.com"]
 
 

@@ -86,6 +86,63 @@ def test_gitlab_takes_the_role_for_branches_of_the_project_itself_and_on_schedul
         assert not {"id_tokens", "extends"} & set(GITLAB[name])
 
 
+def roles_of_github() -> dict[str, str]:
+    """The variable that names the role, by the workflow that takes it."""
+    return {
+        name.split()[0]: step["with"]["role-to-assume"]
+        for name, job in jobs()
+        for step in job["steps"]
+        if "configure-aws-credentials" in step.get("uses", "")
+    }
+
+
+def test_code_that_is_not_merged_and_the_nightly_run_have_different_roles():
+    assert roles_of_github() == {
+        "preview": "${{ vars.AWS_PREVIEW_ROLE }}",
+        "drift": "${{ vars.AWS_DRIFT_ROLE }}",
+    }
+    assert GITLAB["aws-preview"]["variables"]["AWS_ROLE_ARN"] == "$AWS_PREVIEW_ROLE"
+    assert GITLAB["aws-drift"]["variables"]["AWS_ROLE_ARN"] == "$AWS_DRIFT_ROLE"
+    assert "AWS_ROLE_ARN" not in GITLAB[".aws"]["variables"]
+
+
+def test_a_job_is_skipped_where_its_role_is_not_set():
+    for name, role in (("preview", "AWS_PREVIEW_ROLE"), ("drift", "AWS_DRIFT_ROLE")):
+        [job] = WORKFLOWS[name]["jobs"].values()
+        assert f"vars.{role} != ''" in job["if"]
+        [rule] = GITLAB[f"aws-{name}"]["rules"]
+        assert rule["if"].endswith(f"&& ${role}")
+
+
+def test_the_nightly_run_waits_for_no_reviewer_and_shares_no_environment_with_the_preview():
+    """A job does not start until the rules of its environment are met (GitHub, Deployments and environments)."""
+    [drift], [preview] = WORKFLOWS["drift"]["jobs"].values(), WORKFLOWS["preview"]["jobs"].values()
+    assert preview["environment"] == "preview"
+    assert "environment" not in drift, "its role trusts the branch, which is the subject of jobs without one only"
+    named = {name: job["environment"]["name"] for name, job in GITLAB.items() if "environment" in job}
+    assert named == {"aws-preview": "preview", "aws-drift": "drift"}
+
+
+def test_the_token_that_comments_is_asked_for_in_its_environment_only():
+    """An environment's variable is in no other job (GitLab, Limit the environment scope of a CI/CD variable)."""
+    jobs_of_gitlab = {name: job for name, job in GITLAB.items() if isinstance(job, dict)}
+    comments = [name for name, job in jobs_of_gitlab.items() if "make comment IN=preview.md" in job.get("script", [])]
+    assert comments == ["aws-preview"]
+    told = (ROOT / "docs/pull-requests.md").read_text()
+    assert re.search(r"`COMMENT_TOKEN`, [^.]*\*environment scope\* `preview`", told)
+
+
+def test_what_is_read_with_a_role_is_not_shown_to_everybody():
+    for name in ("aws-preview", "aws-drift"):
+        assert GITLAB[name]["artifacts"]["access"] == "developer"
+
+
+def test_the_stacks_own_gitlab_is_not_offered_as_the_ci_of_this_repository():
+    told = (ROOT / "docs/pull-requests.md").read_text()
+    assert "**Not on the GitLab that this program made.**" in told
+    assert "can run it" not in told
+
+
 def test_the_real_previews_use_the_engine_that_the_lab_is_tested_with():
     version = re.search(r"^pulumi==(.*?) ", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert version
