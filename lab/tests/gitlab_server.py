@@ -204,10 +204,10 @@ def balancer(server: Server) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def registry(program: str, server: Server, folder: Path) -> Iterator[str]:
-    """A registry with the program's own configuration; yields its address."""
+def registry(program: str, certificate: x509.Certificate, folder: Path) -> Iterator[str]:
+    """A registry with the program's own configuration, which trusts the certificate; yields its address."""
     folder.joinpath("config.yml").write_text(render_registry_config(external_url="http://203.0.113.16", port=5000))
-    folder.joinpath("token.crt").write_bytes(server.certificate.public_bytes(serialization.Encoding.PEM))
+    folder.joinpath("token.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     address = f"127.0.0.1:{free_port()}"
     elsewhere = {
         "REGISTRY_HTTP_ADDR": address,

@@ -195,7 +195,7 @@ def test_the_registry_takes_the_programs_configuration_and_gitlabs_tokens(server
         return connection.getresponse()
 
     user = server.secrets["user"]
-    with registry(program, server, tmp_path) as address:
+    with registry(program, server.certificate, tmp_path) as address:
         assert ask("GET", "/").status == 200
         refused = ask("GET", "/v2/")
         assert refused.status == 401

@@ -750,7 +750,7 @@ def put_image(server: Any, address: str, job: Any, path: str, tag: str) -> str:
 
 @pytest.mark.parametrize("program", REGISTRIES, ids=os.path.basename)
 def test_images_through_the_api(server, url, api, project, runner, program, tmp_path):
-    with registry(program, server, tmp_path) as address:
+    with registry(program, server.certificate, tmp_path) as address:
         assert server.configure(f"gitlab_rails['registry_api_url'] = 'http://{address}'").returncode == 0
         wait_until(server.is_ready)
         start(project, "job: {script: 'true'}")
