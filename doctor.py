@@ -146,8 +146,8 @@ class Machines:
             os.killpg(process.pid, signal.SIGKILL)
             out, _ = process.communicate()
             status, stderr = COULD_NOT_CHECK, "no answer in time"
-        lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-        return StepResult(lines, status, stderr.strip())
+        lines = [report.parsed(line) for line in out.splitlines() if line.startswith("{")]
+        return StepResult(lines, status, "\n".join(map(report.printable, stderr.strip().splitlines())))
 
 
 def send(process: Process, text: str) -> None:
@@ -388,7 +388,7 @@ def main() -> int:
         print(f"doctor: {missing.filename} is not installed", file=sys.stderr)
         return COULD_NOT_CHECK
     except Exception as error:  # noqa: BLE001, Python's own exit status, 1, is that of a failed check
-        print(f"doctor: could not check: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"doctor: could not check: {type(error).__name__}: {report.printable(str(error))}", file=sys.stderr)
         return COULD_NOT_CHECK
     print((as_json if arguments.json else as_text)(findings, time.monotonic() - started))
     return status_of(findings)

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from configuration import checks, report
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, payload_line, script
 from configuration.zipapp import build_zipapp
-from programs.acceptance_checks import messages, server_checks
+from programs.acceptance_checks import messages, outcomes, server_checks
 from programs.acceptance_checks.outcomes import FailedCheckError, Measured, Result
 from programs.acceptance_checks.table import CHECKS
 from tests.check_runs import ENDPOINTS, Output, check_from, run_group
@@ -110,6 +111,37 @@ def test_a_failing_up_shows_lines_for_people_and_no_json(monkeypatch):
         f"{checks.BY_ID['nginx'].failure} it fails on purpose",
         f"What to do: {checks.BY_ID['nginx'].remedy}",
     ]
+
+
+HOSTILE = (
+    "a\x1b[31mred\x1b[0m b\x1b]0;title\x07c\x1bP1$q\x1b\\d\x9b2Je\x90x\x9cf\x00\x08\x7f\x85\r\ng\x1b]52;c;aGk=\x1b\\h"
+)
+
+
+@pytest.mark.parametrize("clean", [report.printable, outcomes.printable], ids=["program", "machines"])
+def test_nothing_that_commands_a_terminal_is_left_of_what_a_machine_says(clean):
+    seen = clean(HOSTILE)
+    assert not [letter for letter in seen if unicodedata.category(letter) == "Cc"]
+    assert seen == "ared bcdef gh"
+    assert clean("käse  ✓\tx\n") == "käse  ✓ x"
+    assert not [letter for letter in clean("".join(map(chr, range(256)))) if unicodedata.category(letter) == "Cc"]
+
+
+def test_what_an_up_shows_of_a_failed_check_commands_no_terminal(monkeypatch):
+    def fails(_):
+        raise FailedCheckError(HOSTILE, final=True)
+
+    monkeypatch.setitem(CHECKS["server"], "target", fails)
+    seen = run_group("server", report.task(ENDPOINTS, checks.checks_from(Place.SERVER), show_progress=True))
+    assert seen.status == 1
+    assert "ared bc" in seen.said
+    assert not [letter for letter in seen.said if unicodedata.category(letter) == "Cc" and letter != "\n"]
+
+
+def test_a_report_in_a_stacks_state_commands_no_terminal():
+    text = json.dumps({"check": "push", "state": "ok", "seconds": 1.0, "detail": f"p/i:1{HOSTILE}@sha256:ab\x1b[2J"})
+    assert report.pushed_image(text).digest == "sha256:ab"
+    assert not [letter for letter in report.pushed_image(text).name if unicodedata.category(letter) == "Cc"]
 
 
 def test_an_up_that_could_not_check_shows_no_json(monkeypatch):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,19 @@ def test_machines_are_reached_as_the_user_of_the_stack_and_held_to_their_host_ke
     assert not Path(arguments[arguments.index("-i") + 1]).exists()
     assert "run_read_only.sh" not in arguments
     assert any("flock --shared --nonblock" in argument for argument in arguments)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_machine_that_was_taken_writes_no_commands_into_the_administrators_terminal(examine, played, options):
+    played.breaks("server", "target", "seen\x1b]0;title\x07 \x1b[2J\x9b31mred\x00")
+    played.silent(Place.RUNNER, "ssh: \x1b[2Jno\x08 route")
+    played.put("pipeline", json.dumps({"error": "no \x1b[31mtoken"}) + "\n")
+    found = examine(*options)
+    text = found.out + found.said
+    assert "seen red" in text
+    assert "ssh: no route" in text
+    assert not [letter for letter in text if unicodedata.category(letter) == "Cc" and letter != "\n"]
+    assert not re.search(r"\\u00[0189]", text)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def main(group: str) -> int:
     except (CheckError, FailedCheckError) as reason:
         return could_not_check(report, str(reason))
     except Exception as error:  # noqa: BLE001, Python's own exit status, 1, is that of a failed check
-        return could_not_check(report, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return could_not_check(report, f"{type(error).__name__}: {error}")
     # A later step whose trigger is this report is repeated whenever these checks were.
     report.add(checked_at=datetime.datetime.now(datetime.timezone.utc).isoformat())
     report.close()

@@ -6,7 +6,7 @@ import urllib.parse
 from typing import Any, Dict, Tuple
 
 from . import clients
-from .outcomes import FailedCheckError, Measured
+from .outcomes import FailedCheckError, Measured, printable
 
 KEEP_PIPELINES = 3  # and as many images
 BRANCH = "main"
@@ -122,7 +122,7 @@ class Pipeline:
 
     def failure(self, job: Dict[str, Any]) -> str:
         """How a job ended: its status, the reason and the end of its log."""
-        trace = re.sub(r"\x1b\[[0-9;]*[mK]|section_\w+:\d+:\w+|\r", "", self.trace(job))
-        lines = [line for line in trace.splitlines() if line.strip()]
+        trace = re.sub(r"section_\w+:\d+:\w+", "", self.trace(job)).replace("\r", "\n")
+        lines = [line for line in map(printable, trace.splitlines()) if line]
         reason = job.get("failure_reason") or "no reason given"
         return f"The job {job['name']} is {job['status']} ({reason}). Its log ends: {' / '.join(lines[-3:])}"

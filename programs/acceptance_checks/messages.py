@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Dict, List, Optional
 
-from .outcomes import COULD_NOT_CHECK
+from .outcomes import COULD_NOT_CHECK, printable
 
 MAX_PROGRESS_LENGTH = 300  # characters; a longer line could stop the engine's display (pulumi-command, 64 KiB)
 
@@ -38,9 +38,9 @@ class Report:
 
 
 def progress(text: str) -> None:
-    """Show a line to whoever watches, if anyone does; line breaks become spaces."""
+    """Show a line to whoever watches, if anyone does; line breaks become spaces, other control characters go."""
     with contextlib.suppress(OSError):
-        os.write(4, (" ".join(text.splitlines())[:MAX_PROGRESS_LENGTH] + "\n").encode())
+        os.write(4, (printable(text)[:MAX_PROGRESS_LENGTH] + "\n").encode())
 
 
 def read_message() -> Optional[Dict[str, Any]]:
@@ -51,6 +51,7 @@ def read_message() -> Optional[Dict[str, Any]]:
 
 def could_not_check(report: Report, why: str) -> int:
     """Report why. Returns the exit status."""
+    why = printable(why)
     with contextlib.suppress(OSError):  # nobody reads any more
         report.add(error=why)
     print(f"Could not check: {why}", file=sys.stderr)

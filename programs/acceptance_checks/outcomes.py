@@ -1,21 +1,38 @@
 """What a check can come to."""
 
+import re
 from typing import Any, Callable, NamedTuple, Union
 
 PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
 """Exit statuses."""
+
+TERMINAL_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[PX^_\]]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+)
+"""Commands to a terminal, with their parameters or text (ECMA-48, 5.4 and 5.6)."""
+
+
+def printable(text: str) -> str:
+    """One line without any control character of Unicode, C0 and C1, and without sequences that command a terminal: what
+    a machine says, a job's log among it, ends in an administrator's terminal.
+    """
+    line = " ".join(filter(None, TERMINAL_SEQUENCE.sub("", text).replace("\t", " ").splitlines()))
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line).strip()
 
 
 class FailedCheckError(Exception):
     """The check fails at this moment; the text says what was observed. `final`: waiting does not help."""
 
     def __init__(self, observed: str, final: bool = False) -> None:
-        super().__init__(observed)
+        super().__init__(printable(observed))
         self.final = final
 
 
 class CheckError(Exception):
     """The check could not be made, so nothing is known; the text says why."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(printable(why))
 
 
 class Deferred(NamedTuple):

@@ -8,7 +8,7 @@ import tempfile
 from typing import Any, Mapping
 
 from . import clients
-from .outcomes import FailedCheckError, Result
+from .outcomes import FailedCheckError, Result, printable
 
 Endpoints = Mapping[str, Any]
 
@@ -128,8 +128,7 @@ def runner_token_valid(_: Endpoints) -> Result:
     _status, output = clients.run("gitlab-runner", "verify")
     if "is valid" not in output and "is alive" not in output:
         lines = [line for line in output.splitlines() if "erify" in line] or [clients.last_line(output)]
-        verdict = re.sub(r"\x1b\[[0-9;]*m", "", lines[0]).strip()
-        raise FailedCheckError(f"gitlab-runner verify says: {verdict}.")
+        raise FailedCheckError(f"gitlab-runner verify says: {printable(lines[0])}.")
     return None
 
 
