@@ -102,6 +102,12 @@ class Settings:
         return next(self.network.subnets(new_prefix=min(self.network.prefixlen + 4, 27)))
 
     @property
+    def open_to_the_world(self) -> bool:
+        """Whether `client_cidrs` together are half of all addresses or more: AWS takes the world in pieces as well."""
+        united = ipaddress.collapse_addresses(map(ipaddress.IPv4Network, self.client_cidrs))
+        return sum(network.num_addresses for network in united) >= WORLD.num_addresses // 2
+
+    @property
     def serves_tls(self) -> bool:
         """Whether the load balancer ends TLS; it serves nothing in clear then."""
         return self.certificate_arn is not None
@@ -198,10 +204,10 @@ def _problems_between_keys(settings: Settings) -> list[str]:
                 f"certificateArn: the certificate is in {certificate_region!r}, the load balancer in "
                 f"{settings.region!r}. Use a certificate of the load balancer's region."
             )
-    elif str(WORLD) in settings.client_cidrs:
+    elif settings.open_to_the_world:
         problems.append(
-            "clientCidrs: 0.0.0.0/0 without certificateArn would carry passwords and job tokens of the whole world in "
-            "clear. Name the networks of your users, or set domain and certificateArn."
+            f"clientCidrs: {', '.join(settings.client_cidrs)} without certificateArn would carry passwords and job "
+            "tokens of the whole world in clear. Name the networks of your users, or set domain and certificateArn."
         )
     if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
         problems.append(
@@ -214,6 +220,12 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         )
     if settings.hosted_zone_id and not settings.domain:
         problems.append("hostedZoneId: set, but domain is missing. Set the domain whose record shall be made.")
+    problems += [
+        f"adminCidrs: together they make {network}, larger than /{values.LARGEST_ADMIN_NETWORK}, which opens SSH to "
+        "strangers. Name the addresses of your administrators, for example 198.51.100.7/32."
+        for network in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, settings.admin_cidrs))
+        if network.prefixlen < values.LARGEST_ADMIN_NETWORK
+    ]
     problems += ssh_keys.pair_problems(settings.ssh_public_key, settings.ssh_private_key)
     return problems
 

@@ -52,9 +52,18 @@ REFUSALS = [
     ("adminCidrs", {"adminCidrs": []}, "empty"),
     ("adminCidrs", {"adminCidrs": "198.51.100.7/32"}, "not a list of strings"),
     ("adminCidrs[0]", {"adminCidrs": ["0.0.0.0/0"]}, "opens SSH to the world"),
+    ("adminCidrs[0]", {"adminCidrs": ["8.0.0.0/8"]}, "'8.0.0.0/8' is larger than /16"),
+    ("adminCidrs[0]", {"adminCidrs": ["198.50.0.0/15"]}, "larger than /16, which opens SSH to the world"),
+    ("adminCidrs", {"adminCidrs": ["198.50.0.0/16", "198.51.0.0/16"]}, "together they make 198.50.0.0/15"),
     ("adminCidrs[1]", {"adminCidrs": ["198.51.100.7/32", "::/0"]}, "not an IPv4 network"),
     ("clientCidrs", {"clientCidrs": None}, "missing"),
     ("clientCidrs", {"clientCidrs": ["0.0.0.0/0"]}, "without certificateArn"),
+    ("clientCidrs", {"clientCidrs": ["0.0.0.0/1", "128.0.0.0/1"]}, "0.0.0.0/1, 128.0.0.0/1 without certificateArn"),
+    (
+        "clientCidrs",
+        {"clientCidrs": ["64.0.0.0/2", "128.0.0.0/4", "144.0.0.0/4", "160.0.0.0/3"]},
+        "in clear",
+    ),
     ("clientCidrs", {"clientCidrs": ["198.51.100.0/24", "198.51.100.0/24"]}, "contains duplicates. List each"),
     ("domain", {"domain": "https://git.example.com"}, "scheme"),
     ("domain", {"domain": "Git.Example.com"}, "lower-case"),
@@ -141,6 +150,15 @@ def test_one_refusal_names_every_mistake():
         "- adminCidrs",
         "- registryPort",
     ]
+
+
+def test_networks_that_are_large_but_not_the_world_are_taken():
+    settings = load(
+        adminCidrs=["198.50.0.0/16", "198.52.0.0/16"], clientCidrs=["64.0.0.0/2", "64.0.0.0/3", "10.0.0.0/8"]
+    )
+    assert not settings.open_to_the_world
+    tls = {"certificateArn": CERTIFICATE, "domain": "git.example.com"}
+    assert load(clientCidrs=["0.0.0.0/1", "128.0.0.0/1"], **tls).open_to_the_world
 
 
 def test_two_wrong_values_of_a_list_are_no_duplicates_of_each_other():

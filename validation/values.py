@@ -16,6 +16,9 @@ PRIVATE_NETWORKS = tuple(ipaddress.IPv4Network(block) for block in ("10.0.0.0/8"
 DOCKER_NETWORK = ipaddress.IPv4Network("172.17.0.0/16")
 """Docker's default bridge on the registry's and the runner's machine (Docker docs, "Bridge network driver")."""
 
+LARGEST_ADMIN_NETWORK = 16
+"""Prefix length: 65,536 addresses."""
+
 SHORTEST_PASSWORD = 12
 """Characters of the first password of GitLab's root user."""
 
@@ -96,10 +99,15 @@ def cidr(value: str) -> str:
 
 
 def admin_cidr(value: str) -> str:
-    """An IPv4 network of /8 or smaller. Raises ValueError for a larger one: administrators are not the whole world."""
+    """An IPv4 network of LARGEST_ADMIN_NETWORK or smaller. Raises ValueError for a larger one: administrators are not
+    the whole world.
+    """
     checked = cidr(value)
-    if ipaddress.IPv4Network(checked).prefixlen < 8:
-        raise ValueError("opens SSH to the world. Name your own address, for example 198.51.100.7/32")
+    if ipaddress.IPv4Network(checked).prefixlen < LARGEST_ADMIN_NETWORK:
+        raise ValueError(
+            f"is larger than /{LARGEST_ADMIN_NETWORK}, which opens SSH to the world. "
+            "Name your own address, for example 198.51.100.7/32"
+        )
     return checked
 
 
