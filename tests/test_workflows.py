@@ -132,15 +132,26 @@ def test_the_token_that_comments_is_asked_for_in_its_environment_only():
     assert re.search(r"`COMMENT_TOKEN`, [^.]*\*environment scope\* `preview`", told)
 
 
-def test_what_is_read_with_a_role_is_not_shown_to_everybody():
-    for name in ("aws-preview", "aws-drift"):
-        assert GITLAB[name]["artifacts"]["access"] == "developer"
-
-
 def test_the_stacks_own_gitlab_is_not_offered_as_the_ci_of_this_repository():
     told = (ROOT / "docs/pull-requests.md").read_text()
     assert "**Not on the GitLab that this program made.**" in told
     assert "can run it" not in told
+
+
+def test_an_update_bots_branch_gets_no_role():
+    """It is of the repository itself, and brings a dependency that nobody has read yet."""
+    condition = WORKFLOWS["preview"]["jobs"]["preview"]["if"]
+    assert "github.event.pull_request.user.type != 'Bot'" in condition
+    [rule] = GITLAB["aws-preview"]["rules"]
+    for bot in ("renovate", "dependabot"):
+        assert f"&& !startsWith(github.head_ref, '{bot}/')" in condition
+        assert bot in rule["if"].partition("$CI_MERGE_REQUEST_SOURCE_BRANCH_NAME !~ ")[2]
+
+
+def test_what_a_preview_shows_of_the_networks_is_for_developers_alone():
+    with_artifacts = {name: job["artifacts"] for name, job in GITLAB.items() if "artifacts" in job}
+    assert set(with_artifacts) == {"preview-diff", "aws-preview", "aws-drift"}
+    assert {each.get("access") for each in with_artifacts.values()} == {"developer"}
 
 
 def test_the_real_previews_use_the_engine_that_the_lab_is_tested_with():
