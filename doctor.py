@@ -29,6 +29,7 @@ from configuration.checks import CHECKS, NEEDS_A_TOKEN, Check, Endpoints
 from configuration.flows import MACHINES, Place
 from configuration.remote_step import PROGRAMS, payload_line, read_only_command, script, step_input
 from configuration.zipapp import build_zipapp
+from programs.acceptance_checks.outcomes import printable
 
 PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
 
@@ -147,7 +148,7 @@ class Machines:
             out, _ = process.communicate()
             status, stderr = COULD_NOT_CHECK, "no answer in time"
         lines = [report.parsed(line) for line in out.splitlines() if line.startswith("{")]
-        return StepResult(lines, status, "\n".join(map(report.printable, stderr.strip().splitlines())))
+        return StepResult(lines, status, "\n".join(map(printable, stderr.strip().splitlines())))
 
 
 def send(process: Process, text: str) -> None:
@@ -388,7 +389,7 @@ def main() -> int:
         print(f"doctor: {missing.filename} is not installed", file=sys.stderr)
         return COULD_NOT_CHECK
     except Exception as error:  # noqa: BLE001, Python's own exit status, 1, is that of a failed check
-        print(f"doctor: could not check: {type(error).__name__}: {report.printable(str(error))}", file=sys.stderr)
+        print(f"doctor: could not check: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
         return COULD_NOT_CHECK
     print((as_json if arguments.json else as_text)(findings, time.monotonic() - started))
     return status_of(findings)

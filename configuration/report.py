@@ -1,17 +1,12 @@
 """The wire format of programs/acceptance_checks: the task it reads, and the report it prints, JSON lines."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from configuration.checks import CHECKS, Check, Endpoints
-
-TERMINAL_SEQUENCE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[PX^_\]]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
-)
-"""Commands to a terminal, with their parameters or text (ECMA-48, 5.4 and 5.6)."""
+from programs.acceptance_checks.outcomes import printable
 
 
 def task(
@@ -38,14 +33,6 @@ def findings(report: str) -> list[dict[str, Any]]:
     """The report's lines about checks: `check` (its id), `state` (ok, broken or deferred), `seconds`, `detail`."""
     lines = [_with_current_key(parsed(line)) for line in report.splitlines()]
     return [line for line in lines if "check" in line]
-
-
-def printable(text: str) -> str:
-    """One line without any control character of Unicode, C0 and C1, and without sequences that command a terminal: what
-    a machine says ends in an administrator's, and somebody may have taken the machine.
-    """
-    line = " ".join(filter(None, TERMINAL_SEQUENCE.sub("", text).replace("\t", " ").splitlines()))
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line).strip()
 
 
 def parsed(line: str) -> dict[str, Any]:

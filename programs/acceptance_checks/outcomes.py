@@ -14,7 +14,7 @@ TERMINAL_SEQUENCE = re.compile(
 
 def printable(text: str) -> str:
     """One line without any control character of Unicode, C0 and C1, and without sequences that command a terminal: what
-    a machine says, a job's log among it, ends in an administrator's terminal.
+    a machine says, a job's log among it, ends in an administrator's terminal, and somebody may have taken the machine.
     """
     line = " ".join(filter(None, TERMINAL_SEQUENCE.sub("", text).replace("\t", " ").splitlines()))
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line).strip()
@@ -30,9 +30,6 @@ class FailedCheckError(Exception):
 
 class CheckError(Exception):
     """The check could not be made, so nothing is known; the text says why."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(printable(why))
 
 
 class Deferred(NamedTuple):
