@@ -19,6 +19,12 @@ SMALLEST_ROOT_VOLUME = 30
 LARGEST_VOLUME = 16384
 """GiB, of a root volume as of a data volume."""
 
+MOST_JOBS = 250
+"""At the same time: each has a network of its own, of the 255 that Docker can make on the runner's machine; a few are
+left for what jobs that were killed leave behind.
+"""
+ONE_NETWORK_PER_JOB = "each job has a network of its own, and Docker makes 255. More jobs need more runners"
+
 BLOCKED_SMTP_PORT = 25
 """AWS blocks it on the way to public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
 
@@ -84,6 +90,7 @@ class Settings:
     runner_concurrency: int
     runner_tags: tuple[str, ...]
     runner_default_image: str
+    runner_shared_cache: bool
     runner_privileged: bool
     acceptance_pipeline: bool
     acceptance_image: str
@@ -170,9 +177,10 @@ class Settings:
             registry_version=keys.text("registryVersion", values.version),
             docker_version=keys.text("dockerVersion", values.docker_version),
             initial_root_password=keys.optional_secret("initialRootPassword", values.root_password),
-            runner_concurrency=keys.number("runnerConcurrency", 1, 1000),
+            runner_concurrency=keys.number("runnerConcurrency", 1, MOST_JOBS, reason=ONE_NETWORK_PER_JOB),
             runner_tags=keys.sequence("runnerTags", values.runner_tag, empty_allowed=True),
             runner_default_image=keys.text("runnerDefaultImage", values.image),
+            runner_shared_cache=keys.boolean("runnerSharedCache"),
             runner_privileged=keys.boolean("runnerPrivileged"),
             acceptance_pipeline=keys.boolean("acceptancePipeline"),
             acceptance_image=keys.text("acceptanceImage", values.image),

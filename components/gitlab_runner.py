@@ -6,7 +6,7 @@ import pulumi
 
 from components.remote_host import JOBS_LIMIT
 from components.virtual_machine import VirtualMachine
-from configuration.docker_daemon import render_docker_daemon
+from configuration.docker_daemon import DEFAULT_BRIDGE, render_docker_daemon
 from configuration.package_repositories import docker_repository, runner_repository
 from configuration.remote_step import program
 from configuration.runner_config import render_runner_config
@@ -42,7 +42,9 @@ class GitLabRunner(pulumi.ComponentResource):
         super().__init__("gitlab:runner:GitLabRunner", name, None, opts)
         host = machine.host
         daemon = pulumi.Output.from_input(registry_host).apply(
-            lambda known: render_docker_daemon(insecure_registry=None if settings.serves_tls else known)
+            lambda known: render_docker_daemon(
+                insecure_registry=None if settings.serves_tls else known, network_per_job=True
+            )
         )
         docker = host.run(
             "install_docker",
@@ -61,7 +63,7 @@ class GitLabRunner(pulumi.ComponentResource):
         )
         installed = host.run(
             "install_runner",
-            arguments=[settings.runner_version],
+            arguments=[settings.runner_version, str(DEFAULT_BRIDGE)],
             payload=[runner_repository()],
             after=[pruned.command],
             limit=JOBS_LIMIT,

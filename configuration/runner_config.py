@@ -9,9 +9,18 @@ UNHEALTHY_INTERVAL = "30s"
 file). The runner's default of an hour is meant for a GitLab with many runners, and would outlast the cause.
 """
 
+SHARED_CACHE = "/cache"
+"""Where the runner keeps what `cache:` of a pipeline names, in a volume for each project and slot."""
+
 
 def render_runner_config(settings: Settings, *, name: str, external_url: str, token: str) -> str:
-    """One runner with the docker executor. `token` is a secret."""
+    """One runner with the docker executor. `token` is a secret.
+
+    A job finds nothing of another one. The volume of its checkout goes with it, unless it is of the strategy `fetch`
+    and caches are not disabled (executors/docker/docker.go of gitlab-runner, `createBuildVolume`). Its containers have
+    a network of their own, whatever its variables say: a feature flag of this file takes precedence
+    (common/build_settings.go, `populateFeatureFlags`).
+    """
     # JSON strings are TOML basic strings: both escape with backslashes.
     quoted = json.dumps
     return "\n".join(
@@ -25,10 +34,17 @@ def render_runner_config(settings: Settings, *, name: str, external_url: str, to
             f"  token = {quoted(token)}",
             f"  unhealthy_interval = {quoted(UNHEALTHY_INTERVAL)}",
             '  executor = "docker"',
+            # The strategy of jobs that name none.
+            '  environment = ["GIT_STRATEGY=clone"]',
+            "  [runners.feature_flags]",
+            "    FF_NETWORK_PER_BUILD = true",
             "  [runners.docker]",
             f"    image = {quoted(settings.runner_default_image)}",
             f"    privileged = {quoted(settings.runner_privileged)}",
-            '    volumes = ["/cache"]',
+            f"    disable_cache = {quoted(not settings.runner_shared_cache)}",
+            f"    volumes = {quoted([SHARED_CACHE] if settings.runner_shared_cache else [])}",
+            # Docker would start an image that another project's job has pulled for whoever knows its name.
+            '    allowed_pull_policies = ["always"]',
             "",
         ]
     )

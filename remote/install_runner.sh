@@ -1,16 +1,21 @@
 #!/bin/bash
-# install_runner.sh VERSION: installs gitlab-runner and its helper images; a running one of another version finishes its jobs first.
-# Standard input, base64: the repository file.
+# install_runner.sh VERSION BRIDGE: installs gitlab-runner and its helper images, and has Docker use the networks of its daemon.json,
+# of which BRIDGE is the default bridge's. What needs a restart waits for the jobs. Standard input, base64: the repository file.
 set -euo pipefail
-version=$1
+version=$1 bridge=$2
 read -r repository
 base64 -d <<<"$repository" >/etc/yum.repos.d/runner_gitlab-runner.repo
 # The runner's package requires its helper images in exactly its own version.
 install=(dnf -y --enablerepo=runner_gitlab-runner install "gitlab-runner-$version-1" "gitlab-runner-helper-images-$version-1")
 
-# The package stops the service with SIGTERM, which ends its jobs; after SIGQUIT it takes no more and exits when they are done
-# (docs/commands of gitlab-runner, "Signals").
-if ! rpm -q "gitlab-runner-$version-1" && systemctl is-active --quiet gitlab-runner; then
+upgrade=false restart=false
+rpm -q "gitlab-runner-$version-1" || upgrade=true
+# Docker reads its networks at its start only (docs of dockerd, "Configuration reload behavior").
+[ "$(docker network inspect bridge --format '{{(index .IPAM.Config 0).Subnet}}')" = "$bridge" ] || restart=true
+
+# The package stops the service with SIGTERM, which ends its jobs, and Docker's restart ends their containers; after SIGQUIT the
+# runner takes no more jobs and exits when they are done (docs/commands of gitlab-runner, "Signals").
+if { $upgrade || $restart; } && systemctl is-active --quiet gitlab-runner; then
     "${install[@]}" --downloadonly
     service=$(systemctl show --property MainPID --value gitlab-runner)
     systemctl kill --kill-who=main --signal=SIGQUIT gitlab-runner
@@ -19,5 +24,6 @@ if ! rpm -q "gitlab-runner-$version-1" && systemctl is-active --quiet gitlab-run
     systemctl stop gitlab-runner
     trap 'systemctl start gitlab-runner' EXIT
 fi
+if $restart; then systemctl restart docker; fi
 "${install[@]}"
 rpm -q "gitlab-runner-$version-1" >&3

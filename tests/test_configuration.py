@@ -1,9 +1,11 @@
 """The rendered files, as text."""
 
 import configparser
+import ipaddress
 import json
 import re
 import tomllib
+from typing import Any
 
 import pytest
 import yaml
@@ -17,8 +19,10 @@ from configuration.registry_config import registry_image, render_registry_config
 from configuration.remote_step import first_contact_command, step_command, step_input
 from configuration.runner_config import render_runner_config
 from configuration.user_data import render_user_data
+from settings import MOST_JOBS
 from tests.shell import check_shell
 from tests.test_settings import CERTIFICATE, load
+from validation import values
 
 MAIL = {
     "smtpAddress": "mail.example.com",
@@ -141,7 +145,30 @@ def test_the_runner_has_the_docker_executor_and_is_not_privileged():
     [runner] = config["runners"]
     assert runner["name"] == 'a "name"'
     assert runner["executor"] == "docker"
-    assert runner["docker"] == {"image": "alpine:3.20", "privileged": False, "volumes": ["/cache"]}
+    assert runner["docker"]["image"] == "alpine:3.20"
+    assert runner["docker"]["privileged"] is False
+
+
+def rendered_runner(**changes: str) -> dict[str, Any]:
+    text = render_runner_config(load(**changes), name="n", external_url="http://203.0.113.20", token="glrt-t")
+    [runner] = tomllib.loads(text)["runners"]
+    return dict(runner)
+
+
+def test_a_job_finds_nothing_of_another_one():
+    runner = rendered_runner()
+    assert runner["environment"] == ["GIT_STRATEGY=clone"]
+    assert runner["docker"]["disable_cache"] is True
+    assert runner["docker"]["volumes"] == []
+    assert runner["docker"]["allowed_pull_policies"] == ["always"]
+    assert runner["feature_flags"] == {"FF_NETWORK_PER_BUILD": True}
+
+
+def test_caches_are_kept_where_the_setting_asks_for_them_and_checkouts_are_not():
+    runner = rendered_runner(runnerSharedCache="true")
+    assert runner["docker"]["disable_cache"] is False
+    assert runner["docker"]["volumes"] == ["/cache"]
+    assert runner["environment"] == ["GIT_STRATEGY=clone"]
 
 
 def test_a_runner_that_was_refused_asks_again_before_the_proof_gives_up():
@@ -154,6 +181,20 @@ def test_a_runner_that_was_refused_asks_again_before_the_proof_gives_up():
 def test_docker_is_told_of_the_registry_only_where_it_speaks_plain_http():
     assert json.loads(render_docker_daemon(insecure_registry="h:5000"))["insecure-registries"] == ["h:5000"]
     assert "insecure-registries" not in json.loads(render_docker_daemon())
+
+
+def test_every_job_has_a_network_inside_the_block_that_no_vpc_may_overlap():
+    daemon = json.loads(render_docker_daemon(network_per_job=True))
+    bridge = ipaddress.IPv4Interface(daemon["bip"]).network
+    [pool] = daemon["default-address-pools"]
+    networks = set(ipaddress.IPv4Network(pool["base"]).subnets(new_prefix=pool["size"])) - {bridge}
+    assert all(network.subnet_of(values.DOCKER_NETWORK) for network in {*networks, bridge})
+    assert len(networks) == 255 > MOST_JOBS
+
+
+def test_the_registrys_docker_keeps_its_networks():
+    """Others would need a restart of Docker, and with it of the registry."""
+    assert not {"bip", "default-address-pools"} & set(json.loads(render_docker_daemon()))
 
 
 @pytest.mark.parametrize(

@@ -536,7 +536,7 @@ def test_the_same_settings_give_the_same_triggers(graph):
 
 def test_versions_of_the_settings_reach_the_steps_that_install_them(graph):
     assert graph.step("server-install-gitlab").inputs["create"].endswith(" install_gitlab 17.10.4 14 17.8")
-    assert graph.step("runner-install-runner").inputs["create"].endswith(" install_runner 17.10.1")
+    assert graph.step("runner-install-runner").inputs["create"].endswith(" install_runner 17.10.1 172.17.0.0/24")
     assert "gitlab-container-registry:v4.15.2-gitlab 5000" in graph.step("registry-run-registry").inputs["create"]
 
 

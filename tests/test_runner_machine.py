@@ -21,6 +21,7 @@ from tests.shell import run_with_tools
 from tests.test_program import payload
 
 Ran = subprocess.CompletedProcess[str]
+BRIDGE = "172.17.0.0/24"
 
 
 class Machine:
@@ -32,8 +33,9 @@ class Machine:
         self.tools.mkdir()
         for place in ("etc/yum.repos.d", "etc/systemd/system", "usr/local/sbin"):
             (folder / place).mkdir(parents=True)
-        for tool in ("systemctl", "dnf", "curl", "gitlab-runner", "docker", "rpm"):
+        for tool in ("systemctl", "dnf", "curl", "gitlab-runner", "rpm"):
             self.put(tool, "")
+        self.put("docker", f"echo {BRIDGE}")
 
     def put(self, tool: str, text: str) -> None:
         file = self.tools / tool
@@ -90,6 +92,7 @@ def service(machine: Machine, job: str) -> Iterator[None]:
 def installed(machine: Machine) -> list[str]:
     """What matters of what was told, in order."""
     meaning = {"--downloadonly": "download", "dnf": "install", "kill": "finish", "stop": "stop", "start": "start"}
+    meaning["restart"] = "restart"
     words = [set(call.split()) for call in machine.told]
     return [next(meaning[word] for word in meaning if word in call) for call in words if call & set(meaning)]
 
@@ -99,7 +102,7 @@ def test_another_version_is_installed_when_the_jobs_of_the_first_are_done(machin
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     machine.put("dnf", f"case $* in *--downloadonly) ;; *) [ -e {done_mark} ] ;; esac")
     with service(machine, f"sleep 1; touch {done_mark}"):
-        done = machine.run(script("install_runner.sh"), "17.10.2", payload=("[repository]",))
+        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, payload=("[repository]",))
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
 
@@ -108,7 +111,9 @@ def test_jobs_are_waited_for_half_an_hour_at_most(machine):
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     with service(machine, "sleep 30"):
         started = time.monotonic()
-        done = machine.run(script("install_runner.sh").replace("30m", "1s"), "17.10.2", payload=("[repository]",))
+        done = machine.run(
+            script("install_runner.sh").replace("30m", "1s"), "17.10.2", BRIDGE, payload=("[repository]",)
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "are ended" in done.stdout
     assert time.monotonic() - started < 10
@@ -118,7 +123,7 @@ def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
     machine.put("rpm", "exit 1")
     machine.put("dnf", "case $* in *--downloadonly) ;; *) exit 1 ;; esac")
     with service(machine, ":"):
-        done = machine.run(script("install_runner.sh"), "17.10.2", payload=("[repository]",))
+        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, payload=("[repository]",))
     assert done.returncode == 1
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
 
@@ -126,13 +131,38 @@ def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
 def test_a_package_that_cannot_be_downloaded_ends_no_job(machine):
     machine.put("rpm", "exit 1")
     machine.put("dnf", "exit 1")
-    assert machine.run(script("install_runner.sh"), "17.10.2", payload=("[repository]",)).returncode == 1
+    assert machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, payload=("[repository]",)).returncode == 1
     assert installed(machine) == ["download"]
 
 
 def test_a_version_that_is_there_leaves_the_service_alone(machine):
-    assert machine.run(script("install_runner.sh"), "17.10.1", payload=("[repository]",)).returncode == 0
+    assert machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, payload=("[repository]",)).returncode == 0
     assert installed(machine) == ["install"]
+
+
+def test_docker_gets_its_networks_when_the_jobs_are_done(machine):
+    """Docker's restart would end them."""
+    done_mark = machine.folder / "job-done"
+    machine.put("docker", "echo 172.17.0.0/16")
+    with service(machine, f"sleep 1; touch {done_mark}"):
+        done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, payload=("[repository]",))
+        assert done_mark.exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert installed(machine) == ["download", "finish", "stop", "restart", "install", "start"]
+    assert "systemctl restart docker" in machine.told
+
+
+def test_a_docker_that_does_not_run_is_started_with_its_networks(machine):
+    machine.put("docker", "exit 1")
+    machine.put("systemctl", "[ $1 != is-active ]")
+    done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, payload=("[repository]",))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert installed(machine) == ["restart", "install"]
+
+
+def test_the_registrys_docker_is_never_restarted():
+    assert "restart" not in script("install_docker.sh")
+    assert "restart docker" not in script("run_registry.sh")
 
 
 # What jobs leave ------------------------------------------------------------------------------------------------------

@@ -114,6 +114,8 @@ REFUSALS = [
     ("initialRootPassword", {"initialRootPassword": "abababababab"}, "repeats itself"),
     ("initialRootPassword", {"initialRootPassword": "pässwörter-4711"}, "printable ASCII"),
     ("runnerConcurrency", {"runnerConcurrency": "0"}, "from 1 to"),
+    ("runnerConcurrency", {"runnerConcurrency": "251"}, "from 1 to 250: each job has a network of its own"),
+    ("runnerSharedCache", {"runnerSharedCache": "yes"}, "neither true nor false"),
     ("runnerTags[0]", {"runnerTags": ["docker, linux"]}, "not a runner tag"),
     ("runnerDefaultImage", {"runnerDefaultImage": "Alpine latest"}, "not an image name"),
     ("runnerPrivileged", {"runnerPrivileged": "yes"}, "neither true nor false"),

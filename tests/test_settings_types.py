@@ -14,7 +14,10 @@ MIXED_UP = [
         'acceptance_pipeline=keys.text("domain", values.domain)',
     ),
     ('tags=keys.mapping("tags", values.tag)', 'tags=keys.sequence("runnerTags", values.runner_tag)'),
-    ('runner_concurrency=keys.number("runnerConcurrency", 1, 1000)', "runner_concurrency=_smtp(keys)"),
+    (
+        'runner_concurrency=keys.number("runnerConcurrency", 1, MOST_JOBS, reason=ONE_NETWORK_PER_JOB)',
+        "runner_concurrency=_smtp(keys)",
+    ),
     (
         'ssh_private_key=keys.secret("sshPrivateKey", ssh_keys.private_key)',
         'ssh_private_key=keys.optional_secret("sshPrivateKey", ssh_keys.private_key)',

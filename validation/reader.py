@@ -65,12 +65,12 @@ class Reader:
         """A key that may be left out and may hold secrets: never shown, accepted in plain text as well."""
         return self._checked(key, self._config.get(key), check, shown="(hidden)") if self.has(key) else None
 
-    def number(self, key: str, lowest: int, highest: int) -> int:
-        """A whole number from `lowest` to `highest`, both included."""
+    def number(self, key: str, lowest: int, highest: int, *, reason: str | None = None) -> int:
+        """A whole number from `lowest` to `highest`, both included; `reason` says why there are no more."""
 
         def whole(value: str) -> int:
             if not re.fullmatch(r"-?\d+", value) or not lowest <= int(value) <= highest:
-                raise ValueError(f"is not a whole number from {lowest} to {highest}")
+                raise ValueError(f"is not a whole number from {lowest} to {highest}{f': {reason}' if reason else ''}")
             return int(value)
 
         return self.text(key, whole)

@@ -1,19 +1,22 @@
 """Plays Docker's client for the runner: a container is a folder, and what runs in it runs here.
 
 `FAKE_DOCKER` names the folder that stands for the engine; a file `down` in it is an engine that does not answer, and
-`pulled` keeps what was pulled. Paths below /builds are bent into that folder.
+`pulled`, `volumes` and `networks` keep what was pulled and asked of those. Paths below /builds and /cache are bent into
+the folder of the volume that is mounted there, else into the container's own.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import uuid
+from itertools import pairwise
 from pathlib import Path
 
 ENGINE = Path(os.environ.get("FAKE_DOCKER", "/nowhere"))
-BUILDS = ENGINE / "builds"
+TARGETS = re.compile(r"(?<![\w.])/(?:builds|cache)\b")
 DOWN = "Cannot connect to the Docker daemon at {}. Is the docker daemon running?"
 OFFERED = ("alpine:3.20",)
 
@@ -41,6 +44,8 @@ def create(options: list[str]) -> None:
     folder = ENGINE / container
     folder.mkdir()
     (folder / "options").write_text(json.dumps(options))
+    with (ENGINE / "created").open("a") as created:
+        created.write(json.dumps(options) + "\n")
     environment = Path(options[options.index("--env-file") + 1])
     (folder / "environment").write_text(environment.read_text())
     print(container)
@@ -48,14 +53,36 @@ def create(options: list[str]) -> None:
 
 def start(container: str) -> None:
     folder = ENGINE / container
-    script = sys.stdin.read().replace("/builds", str(BUILDS))
+    script = bent(container, sys.stdin.read())
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     lines = (line.partition("=") for line in (folder / "environment").read_text().splitlines())
-    environment |= {name: value.replace("/builds", str(BUILDS)) for name, _, value in lines}
+    environment |= {name: bent(container, value) for name, _, value in lines}
     process = subprocess.Popen(["bash"], stdin=subprocess.PIPE, env=environment, text=True, start_new_session=True)
     (folder / "group").write_text(str(process.pid))
     process.communicate(script)
     (folder / "code").write_text(str(process.returncode if process.returncode >= 0 else 137))
+
+
+def bent(container: str, text: str) -> str:
+    """The text with other folders in place of those that are mounted in the container."""
+    options = json.loads((ENGINE / container / "options").read_text())
+    mounts = [value.split(":") for option, value in pairwise(options) if option == "--volume"]
+    places = {target: ENGINE / "volume" / source for source, target, *_ in mounts}
+
+    def place(found: re.Match[str]) -> str:
+        folder = places.get(found[0], ENGINE / container / found[0].lstrip("/"))
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
+
+    return TARGETS.sub(place, text)
+
+
+def keep(kind: str, arguments: list[str]) -> None:
+    """Volumes and networks: what was asked, and the folder of a volume that is removed goes."""
+    with (ENGINE / f"{kind}s").open("a") as asked:
+        asked.write(" ".join([kind, *arguments]) + "\n")
+    if kind == "volume" and arguments[0] == "rm":
+        shutil.rmtree(ENGINE / "volume" / arguments[-1], ignore_errors=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -72,10 +99,10 @@ def main(arguments: list[str]) -> None:
             inspect_image(name)
         case ["pull", "--quiet", image]:
             pull(image)
-        case ["volume" | "run" | "import" | "exec", *_]:
-            BUILDS.mkdir(exist_ok=True)
-            if arguments[0] == "volume":
-                (ENGINE / "volumes").open("a").write(" ".join(arguments) + "\n")
+        case ["volume" | "network" as kind, *options]:
+            keep(kind, options)
+        case ["run" | "import" | "exec", *_]:
+            pass
         case _:
             use_container(arguments)
 
@@ -91,10 +118,12 @@ def use_container(arguments: list[str]) -> None:
         case ["kill", container]:
             os.killpg(int((ENGINE / container / "group").read_text()), 9)
         case ["cp", source, "-"]:
-            path = source.partition(":")[2].replace("/builds", str(BUILDS))
+            container, _, path = source.partition(":")
+            path = bent(container, path)
             sys.exit(subprocess.run(["tar", "-C", path, "-cf", "-", "."], check=False).returncode)
         case ["cp", "-", target]:
-            path = target.partition(":")[2].replace("/builds", str(BUILDS))
+            container, _, path = target.partition(":")
+            path = bent(container, path)
             sys.exit(subprocess.run(["tar", "-C", path, "-xf", "-"], check=False).returncode)
         case ["rm", *options]:
             shutil.rmtree(ENGINE / options[-1], ignore_errors=True)

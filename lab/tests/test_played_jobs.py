@@ -52,7 +52,7 @@ def runner(server, url, engine, tmp_path, played_runner):
 
 @contextlib.contextmanager
 def running(
-    server: Any, url: str, engine: Path, folder: Path, program: Sequence[str]
+    server: Any, url: str, engine: Path, folder: Path, program: Sequence[str], configuration: str | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """The service, with a Docker client that is found first."""
     tools = folder / "tools"
@@ -63,7 +63,21 @@ def running(
     (folder / "etc").mkdir()
     (folder / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     file = folder / "config.toml"
-    file.write_text(f"""
+    file.write_text(configuration or open_to_its_project(server, url))
+    known = {"LAB_ROOT": str(folder), "CONFIG_FILE": str(file), "FAKE_DOCKER": str(engine)}
+    environment = {**os.environ, **known, "PATH": f"{tools}:{os.environ['PATH']}"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*program, "run"], env=environment, stderr=log, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(120)
+
+
+def open_to_its_project(server: Any, url: str) -> str:
+    """config.toml of a runner that keeps checkouts and caches and has one network for all, as they are by default."""
+    return f"""
 concurrent = 2
 check_interval = 1
 [[runners]]
@@ -76,16 +90,7 @@ check_interval = 1
     image = "alpine:3.20"
     host = "{HOST}"
     volumes = ["/cache"]
-""")
-    known = {"LAB_ROOT": str(folder), "CONFIG_FILE": str(file), "FAKE_DOCKER": str(engine)}
-    environment = {**os.environ, **known, "PATH": f"{tools}:{os.environ['PATH']}"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([*program, "run"], env=environment, stderr=log, text=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(120)
+"""
 
 
 def start(project: Any, text: str, **more: Any) -> Any:

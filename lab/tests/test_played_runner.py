@@ -213,6 +213,33 @@ def test_a_file_that_is_no_toml_stops_everything(run, root):
     assert "decoding configuration file" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("FF_NETWORK_PER_BUILD = true\n", "without runners.FF_NETWORK_PER_BUILD"),
+        ("[runners.docker]\ndisable_caches = true\n", "without runners.docker.disable_caches"),
+        ("[runners.feature_flags]\nFF_NETWORK_PER_JOB = true\n", "without runners.feature_flags.FF_NETWORK_PER_JOB"),
+    ],
+)
+def test_a_key_that_would_change_nothing_is_refused(gitlab, root, played_runner, more, words):
+    """The real one ignores what it does not know."""
+    configure(root, gitlab.url, more=more)
+    command = [*played_runner, "verify"]
+    done = subprocess.run(command, env=environment(root), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    "limit", ["memory = 512", "cpus = 2", 'privileged = "yes"', 'allowed_pull_policies = "always"']
+)
+def test_a_value_of_another_type_stops_everything(gitlab, run, root, limit):
+    configure(root, gitlab.url, more=f"[runners.docker]\n{limit}\n")
+    done = run("verify")
+    assert done.returncode == 1
+    assert "decoding configuration file: toml: incompatible types" in done.stderr
+
+
 def read_until(process: subprocess.Popen[str], words: str) -> list[str]:
     """What the service says, up to the line with these words."""
     assert process.stderr

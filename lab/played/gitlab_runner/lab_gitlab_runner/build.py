@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from lab_gitlab_runner import artifacts, coordinator, docker_executor, log, shell_scripts
+from lab_gitlab_runner import artifacts, coordinator, docker_executor, feature_flags, log, shell_scripts
 from lab_gitlab_runner.configuration import Configuration
 from lab_gitlab_runner.coordinator import Runner
 from lab_gitlab_runner.docker_executor import BUILDS, SYSTEM_FAILURE, BuildError, Docker
@@ -18,7 +18,7 @@ from lab_gitlab_runner.version import architecture, revision, version
 CANCELED, TIMEOUT = "canceled", "execution took too long"
 AFTER_SCRIPT_TIMEOUT = 300.0  # seconds
 ALWAYS_KNOWN = ("script_failure", "runner_system_failure", "job_execution_timeout")
-OLDER_NAMES = {"image_pull_failure": "runner_system_failure"}
+OLDER_NAMES = {"image_pull_failure": "runner_system_failure", "configuration_error": "script_failure"}
 DESCRIPTIONS = {
     "prepare_script": "Preparing environment",
     "get_sources": "Getting source from Git repository",
@@ -186,18 +186,38 @@ class Build:
             raise BuildError("no Docker image specified to run the build in", reason=SYSTEM_FAILURE)
 
         def make() -> Docker:
-            self._docker = Docker(self.settings, self.job, self.name, self.trace)
+            self._docker = Docker(
+                self.settings,
+                self.job,
+                self.name,
+                self.trace,
+                keeps_checkout=self._strategy() == "fetch",
+                network=self._network(),
+            )
             self._docker.variables = self._variables("running")
             return self._docker
 
         docker_executor.prepared(make, image, self.trace)
 
     def _sources(self) -> list[str]:
-        values = {variable["key"]: str(variable["value"]) for variable in self.job["variables"]}
-        default = "fetch" if self.job.get("allow_git_fetch") else "clone"
         quiet = ["export GIT_TERMINAL_PROMPT=0", "export GCM_INTERACTIVE=Never", "export GIT_LFS_SKIP_SMUDGE=1"]
-        strategy = values.get("GIT_STRATEGY") or default
-        return quiet + shell_scripts.get_sources(self.job, self.directory, self.temporary, strategy)
+        return quiet + shell_scripts.get_sources(self.job, self.directory, self.temporary, self._strategy())
+
+    def _strategy(self) -> str:
+        values = {variable["key"]: str(variable["value"]) for variable in self._variables("running")}
+        default = "fetch" if self.job.get("allow_git_fetch") else "clone"
+        return values.get("GIT_STRATEGY") or default
+
+    def _network(self) -> str | None:
+        """Name of the job's own network (`ProjectUniqueShortName`); None where the job has none."""
+        values = {variable["key"]: str(variable["value"]) for variable in self._variables("running")}
+        if self.settings.get("network_mode") or not feature_flags.is_on(
+            feature_flags.NETWORK_PER_BUILD, self.runner, values
+        ):
+            return None
+        short = coordinator.short(self.runner["token"])
+        text = f"runner-{short}-{self.job['job_info']['project_id']}-{self.slot}-{self.job['id']}"
+        return re.sub(r"[^a-z0-9-]", "", text.lower())
 
     def _scripted(self, stage: str, kind: str, lines: list[str]) -> None:
         assert self._docker
@@ -256,7 +276,9 @@ class Build:
         return shell_scripts.exports(self._variables(status), self.temporary)
 
     def _variables(self, status: str) -> list[dict[str, Any]]:
-        """The job's own after the runner's defaults, with references to others filled in unless `raw`."""
+        """The job's own after config.toml's and the runner's defaults, with references to others filled in unless
+        `raw`.
+        """
         own = {
             "CI_BUILDS_DIR": BUILDS,
             "CI_PROJECT_DIR": self.directory,
@@ -271,7 +293,9 @@ class Build:
             "CI_RUNNER_EXECUTABLE_ARCH": f"linux/{architecture()}",
             "CI_DISPOSABLE_ENVIRONMENT": "true",
         }
-        listed = [{"key": key, "value": str(value)} for key, value in own.items()]
+        given = (str(entry).partition("=") for entry in self.runner.get("environment") or ())
+        listed = [{"key": key, "value": value} for key, _, value in given]
+        listed += [{"key": key, "value": str(value)} for key, value in own.items()]
         listed += [dict(variable) for variable in self.job["variables"]]
         values = {variable["key"]: str(variable["value"]) for variable in listed}
         for variable in listed:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab_gitlab_runner import log
+from lab_gitlab_runner import known_keys, log
 
 ROOT = Path(os.environ.get("LAB_ROOT", "/"))
 DEFAULT_CHECK_INTERVAL = 3.0  # seconds
@@ -70,7 +70,7 @@ def default_file() -> Path:
 
 
 def load(file: Path) -> Configuration:
-    """Raises ConfigurationError for what is no TOML, OSError for what cannot be read."""
+    """Raises ConfigurationError for what is no TOML or has a key that is not played, OSError if it cannot be read."""
     system_id = _system_id(file.with_name(".runner_system_id"))
     try:
         modified = file.stat().st_mtime
@@ -79,6 +79,8 @@ def load(file: Path) -> Configuration:
         return Configuration(file, system_id)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"decoding configuration file: toml: {error}") from None
+    if problem := known_keys.problem(content):
+        raise ConfigurationError(f"decoding configuration file: {problem}")
     return Configuration(
         file, system_id, {**DEFAULTS, "connection_max_age": "15m0s", **content}, modified=modified, loaded=True
     )

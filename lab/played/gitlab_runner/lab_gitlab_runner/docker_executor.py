@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab_gitlab_runner import shell_scripts
+from lab_gitlab_runner import docker_policies, shell_scripts
 from lab_gitlab_runner.configuration import ROOT
 from lab_gitlab_runner.trace import GREEN, Trace
 from lab_gitlab_runner.version import version
@@ -29,6 +29,7 @@ ARCHIVE = ROOT / "usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.tar
 ENTRYPOINT = 'ENTRYPOINT ["/usr/bin/dumb-init", "/entrypoint"]'
 BUILDS = "/builds"
 SYSTEM_FAILURE = "runner_system_failure"
+CONFIGURATION_ERROR = "configuration_error"
 TERMINATE = """for process in $(cd /proc && ls -rvd [0-9]*); do
   if [ $$ -ne $process ] && [ $process -ne 1 ]; then kill -TERM $process 2>/dev/null; fi
 done; sleep 1"""
@@ -50,9 +51,22 @@ class PreparationError(Exception):
 class Docker:
     """The containers of one job."""
 
-    def __init__(self, settings: Mapping[str, Any], job: Mapping[str, Any], name: str, trace: Trace) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        job: Mapping[str, Any],
+        name: str,
+        trace: Trace,
+        *,
+        keeps_checkout: bool,
+        network: str | None,
+    ) -> None:
+        """`name` is the same for the project's next job in this slot, `network` (None: Docker's own bridge) is not."""
         self.settings, self.job, self.trace = settings, job, trace
-        self.name = name
+        self.name, self._once = name, f"{name}-{secrets.token_hex(8)}"
+        self._keeps_checkout = keeps_checkout and not settings.get("disable_cache")
+        self._network = network
+        self._made_network = False
         self.variables: list[dict[str, Any]] = []
         self._containers: dict[str, str] = {}
         self._image = self._used = ""
@@ -71,10 +85,21 @@ class Docker:
         self.trace.line(f"Using Docker executor with image {image} ...")
         if self.job.get("services"):
             raise BuildError("the lab plays gitlab-runner without services:", reason=SYSTEM_FAILURE)
+        self._create_network()
+        if self.settings.get("disable_cache"):
+            for volume in docker_policies.cache_volumes(self.settings):
+                words = "Container based cache volumes creation is disabled. Will not create volume for"
+                self.trace.warning(f"{words} {json.dumps(volume)}")
         for target in (BUILDS, *self._volumes()):
             self._checked("volume", "create", *self._labels(type="cache"), self._volume(target))
         self._ensure_helper_image()
         self._image = self._pull(image)
+
+    def _create_network(self) -> None:
+        if self._network is None:
+            return
+        self._checked("network", "create", *self._labels(), self._network)
+        self._made_network = True
 
     def _ensure_helper_image(self) -> None:
         reference = self._helper()
@@ -91,8 +116,10 @@ class Docker:
 
     def _pull(self, image: str) -> str:
         """The image's id, pulled by the policies of the job or of config.toml. Raises BuildError."""
-        given = (self.job.get("image") or {}).get("pull_policy") or self.settings.get("pull_policy") or ["always"]
-        policies = [given] if isinstance(given, str) else list(given)
+        policies = docker_policies.pull_policies(self.settings, self.job)
+        if refusal := docker_policies.refused_pull_policies(self.settings, self.job):
+            words = f"invalid pull policy for image {json.dumps(image)}: {refusal}"
+            raise BuildError(words, reason=CONFIGURATION_ERROR)
         trouble = ""
         for number, policy in enumerate(policies, start=1):
             if number > 1:
@@ -217,21 +244,29 @@ class Docker:
             raise BuildError(done.stderr.decode(errors="replace").strip(), reason=SYSTEM_FAILURE)
 
     def clean(self) -> None:
-        """Containers go, volumes stay for the project's next job."""
+        """Containers and their network go; volumes of caches stay for the project's next job, and so does the one of
+        the checkout where the strategy is fetch.
+        """
         for container in self._containers.values():
             self._docker("rm", "--force", "--volumes", container)
+        if not self._keeps_checkout:
+            self._docker("volume", "rm", "--force", self._volume(BUILDS))
+        if self._made_network:
+            self._docker("network", "rm", str(self._network))
         self._temporary.cleanup()
 
     def _create(self, kind: str) -> str:
-        name = f"{self.name}-{secrets.token_hex(8)}-{kind}"
+        name = f"{self._once}-{kind}"
         options = ["--interactive", "--name", name, "--hostname", self.name]
         for target in (BUILDS, *self._volumes()):
             options += ["--volume", f"{self._volume(target)}:{target}"]
         options += [part for volume in self._binds() for part in ("--volume", volume)]
-        if self.settings.get("privileged"):
+        own_image = str((self.job.get("image") or {}).get("name") or "")
+        if docker_policies.is_privileged(self.settings, self._helper() if kind == "predefined" else own_image):
             options.append("--privileged")
-        if network := self.settings.get("network_mode"):
-            options += ["--network", str(network)]
+        options += self._network_options(name)
+        limits = {limit: self.settings[limit] for limit in ("memory", "cpus") if limit in self.settings}
+        options += [part for limit, value in limits.items() for part in (f"--{limit}", value)]
         options += [part for host in self.settings.get("extra_hosts") or () for part in ("--add-host", str(host))]
         options += self._labels(type=kind)
         options += ["--env-file", str(self._environment_file())]
@@ -254,6 +289,12 @@ class Docker:
         if kind == "predefined":
             self._open_volumes()
         return self._containers[kind]
+
+    def _network_options(self, name: str) -> list[str]:
+        if self._network:
+            return ["--network", self._network, "--network-alias", "build", "--network-alias", name]
+        mode = self.settings.get("network_mode")
+        return ["--network", str(mode)] if mode else []
 
     def _environment_file(self) -> Path:
         """Variables of one line, in a file that nobody else can read; scripts export all of them themselves."""
@@ -285,13 +326,14 @@ class Docker:
         return [part for key, value in marks.items() for part in ("--label", f"com.gitlab.gitlab-runner.{key}={value}")]
 
     def _volumes(self) -> list[str]:
-        return [str(volume) for volume in self.settings.get("volumes") or () if ":" not in str(volume)]
+        return [] if self.settings.get("disable_cache") else docker_policies.cache_volumes(self.settings)
 
     def _binds(self) -> list[str]:
         return [str(volume) for volume in self.settings.get("volumes") or () if ":" in str(volume)]
 
     def _volume(self, target: str) -> str:
-        return f"{self.name}-cache-{hashlib.md5(target.encode()).hexdigest()}"
+        name = self._once if target == BUILDS and not self._keeps_checkout else self.name
+        return f"{name}-cache-{hashlib.md5(target.encode()).hexdigest()}"
 
     # Docker's client
 

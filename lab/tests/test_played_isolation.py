@@ -1,0 +1,162 @@
+"""Attacks of one job on another, with the config.toml that the program writes and with one that lets them succeed: so
+the played runner is no safer than the real one, and the program's configuration is what stops them.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import gitlab
+import pytest
+
+from configuration.runner_config import render_runner_config
+from lab.tests.gitlab_runner import played_runner
+from lab.tests.gitlab_server import balancer, needed, server
+from lab.tests.test_played_jobs import HOST, ended, lines, open_to_its_project, running
+from tests.test_settings import load
+
+__all__ = ["played_runner", "server"]
+pytestmark = needed
+
+PLANT = r"""
+plant:
+  script:
+    - mkdir .git/c
+    - cp -r .git/config .git/objects .git/refs .git/c/
+    - mkdir .git/c/hooks
+    - printf '#!/bin/sh\necho hook of the other branch\n' >.git/c/hooks/post-checkout
+    - echo 'echo "echo build.sh of the other branch" >build.sh' >>.git/c/hooks/post-checkout
+    - chmod +x .git/c/hooks/post-checkout
+    - echo c >.git/commondir
+    - mkdir -p /cache/project/protected
+    - echo poison >/cache/project/protected/cache.zip
+"""
+VICTIM = """
+victim: {script: [sh build.sh, "cat /cache/project/protected/cache.zip || true"]}
+"""
+TWO = """
+one: {script: [sleep 3], variables: {FF_NETWORK_PER_BUILD: "false"}}
+two: {script: [sleep 3], variables: {FF_NETWORK_PER_BUILD: "false"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def url(server):
+    with balancer(server) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def project(server, url):
+    api = gitlab.Gitlab(url, private_token=server.secrets["api"])
+    found = api.projects.get("stack/acceptance")
+    commit(found, "main", {".gitlab-ci.yml": VICTIM, "build.sh": "echo build.sh as committed"})
+    commit(found, "feature", {".gitlab-ci.yml": PLANT})
+    commit(found, "two", {".gitlab-ci.yml": TWO})
+    return found
+
+
+def commit(project: Any, branch: str, files: dict[str, str]) -> None:
+    actions = [
+        {"action": "create" if branch == "main" else "update", "file_path": name, "content": content}
+        for name, content in files.items()
+    ]
+    begin = {} if branch == "main" else {"start_branch": "main"}
+    project.commits.create({"branch": branch, "commit_message": "x [skip ci]", "actions": actions, **begin})
+
+
+@pytest.fixture
+def engine(tmp_path):
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    return folder
+
+
+def programs_own(server: Any, url: str, **settings: Any) -> str:
+    """As `up` writes it, but for the addresses of GitLab and Docker."""
+    settings = {"runnerConcurrency": "2", **settings}
+    text = render_runner_config(load(**settings), name="docker-1", external_url=url, token=server.secrets["runner"])
+    text = text.replace("check_interval = 0", "check_interval = 1")
+    text = text.replace('executor = "docker"', f'executor = "docker"\n  clone_url = "{url}"')
+    return text.replace("[runners.docker]", f'[runners.docker]\n    host = "{HOST}"')
+
+
+@pytest.fixture
+def run(server, url, project, engine, tmp_path, played_runner):
+    @contextlib.contextmanager
+    def with_configuration(configuration: str) -> Iterator[Any]:
+        def pipeline(branch: str) -> dict[str, Any]:
+            return ended(project, project.pipelines.create({"ref": branch}))
+
+        with running(server, url, engine, tmp_path, played_runner, configuration):
+            yield pipeline
+
+    return with_configuration
+
+
+def victim_after_attack(run: Any, configuration: str) -> list[str]:
+    with run(configuration) as pipeline:
+        assert pipeline("feature")["plant"].status == "success"
+        return lines(pipeline("main")["victim"])
+
+
+def test_what_a_job_plants_runs_in_the_next_one_where_checkouts_and_caches_are_kept(server, url, run):
+    seen = victim_after_attack(run, open_to_its_project(server, url))
+    assert "hook of the other branch" in seen
+    assert "build.sh of the other branch" in seen
+    assert "poison" in seen
+
+
+def test_what_a_job_plants_does_not_reach_the_next_one(server, url, run, engine):
+    seen = victim_after_attack(run, programs_own(server, url))
+    assert "build.sh as committed" in seen
+    assert not {"hook of the other branch", "build.sh of the other branch", "poison"} & set(seen)
+    assert list((engine / "volume").iterdir()) == []
+
+
+def test_a_shared_cache_is_shared_and_a_checkout_is_not(server, url, run):
+    seen = victim_after_attack(run, programs_own(server, url, runnerSharedCache="true"))
+    assert "build.sh as committed" in seen
+    assert "poison" in seen
+
+
+def networks(engine: Any) -> list[str | None]:
+    """Of each job's own container; None is Docker's bridge for all."""
+    created = [json.loads(line) for line in (engine / "created").read_text().splitlines()]
+    builds = [options for options in created if options[options.index("--name") + 1].endswith("-build")]
+    return [options[options.index("--network") + 1] if "--network" in options else None for options in builds]
+
+
+def test_a_job_chooses_its_network_where_the_file_does_not(server, url, run, engine):
+    with run(open_to_its_project(server, url)) as pipeline:
+        pipeline("two")
+    assert networks(engine) == [None, None]
+
+
+def test_jobs_at_the_same_time_have_a_network_each_whatever_their_variables_say(server, url, run, engine):
+    with run(programs_own(server, url)) as pipeline:
+        assert {job.status for job in pipeline("two").values()} == {"success"}
+    used = networks(engine)
+    assert None not in used
+    assert len(set(used)) == len(used) == 2
+    asked = (engine / "networks").read_text().splitlines()
+    assert {line.split()[-1] for line in asked if line.startswith("network create")} == set(used)
+    assert {line.split()[-1] for line in asked if line.startswith("network rm")} == set(used)
+
+
+@pytest.mark.parametrize(
+    ("policies", "status"), [("if-not-present", "failed"), ("never", "failed"), ("always", "success")]
+)
+def test_a_job_may_not_start_an_image_that_another_project_has_pulled(server, url, run, project, policies, status):
+    job = f"job: {{image: {{name: 'alpine:3.20', pull_policy: {policies}}}, script: ['true']}}"
+    branch = f"policy-{policies}"
+    commit(project, branch, {".gitlab-ci.yml": job})
+    with run(programs_own(server, url)) as pipeline:
+        ran = pipeline(branch)["job"]
+    assert ran.status == status
+    refusal = (
+        f'invalid pull policy for image "alpine:3.20": pull_policy ([{policies}]) defined in GitLab pipeline config is '
+        "not one of the allowed_pull_policies ([always])"
+    )
+    assert (f"ERROR: Job failed: {refusal}" in lines(ran)) == (status == "failed")
