@@ -10,7 +10,12 @@ from configuration.docker_daemon import DEFAULT_BRIDGE, render_docker_daemon
 from configuration.package_repositories import docker_repository, runner_repository
 from configuration.remote_step import program
 from configuration.runner_config import render_runner_config
-from configuration.systemd_units import PRUNE_CALENDAR, docker_prune_service, docker_prune_timer
+from configuration.systemd_units import (
+    PRUNE_CALENDAR,
+    docker_prune_service,
+    docker_prune_timer,
+    refuse_containers_service,
+)
 from settings import Settings
 
 
@@ -53,12 +58,19 @@ class GitLabRunner(pulumi.ComponentResource):
             after=[machine.root_grown.command],
             parent=self,
         )
+        refused = host.run(
+            "refuse_containers",
+            payload=[program("refuse-containers"), refuse_containers_service()],
+            after=[docker.command],
+            limit=300,
+            parent=self,
+        )
         pruned = host.run(
             "schedule_program",
             name="schedule_prune",
             arguments=["prune-docker", "docker-prune", PRUNE_CALENDAR, "PRUNE_CALENDAR"],
             payload=[program("prune-docker"), docker_prune_service(), docker_prune_timer()],
-            after=[docker.command],
+            after=[refused.command],
             parent=self,
         )
         installed = host.run(

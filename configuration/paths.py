@@ -35,6 +35,8 @@ ACCEPTANCE_LOCK = "/run/gitlab-stack-acceptance.lock"
 
 # The runner's machine.
 PRUNE_DOCKER = f"{INSTALLED_PROGRAMS}/prune-docker"
+REFUSE_CONTAINERS = f"{INSTALLED_PROGRAMS}/refuse-containers"
+REFUSE_CONTAINERS_SERVICE = "/etc/systemd/system/refuse-containers.service"
 
 # The registry's machine.
 REGISTRY_DATA = "/srv/registry"

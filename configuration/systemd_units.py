@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from configuration.paths import COLLECT_GARBAGE, KEEP_DATA_MOUNTED, PRUNE_DOCKER, REGISTRY_DATA
+from configuration.paths import COLLECT_GARBAGE, KEEP_DATA_MOUNTED, PRUNE_DOCKER, REFUSE_CONTAINERS, REGISTRY_DATA
 
 PRUNE_CALENDAR = "03:17"
 """When Docker is pruned: every night, but not at midnight, when nightly pipelines begin."""
@@ -24,6 +24,15 @@ def docker_prune_timer() -> str:
         Unit={"Description": "Remove what jobs left in Docker, every night"},
         Timer={"OnCalendar": PRUNE_CALENDAR, "RandomizedDelaySec": "30min"},
         Install={"WantedBy": "timers.target"},
+    )
+
+
+def refuse_containers_service() -> str:
+    """Runs refuse-containers before Docker starts, which does not start without it."""
+    return _unit(
+        Unit={"Description": "Refuse what containers send to this machine itself", "Before": "docker.service"},
+        Service={"Type": "oneshot", "RemainAfterExit": "yes", "ExecStart": REFUSE_CONTAINERS},
+        Install={"RequiredBy": "docker.service"},
     )
 
 

@@ -51,7 +51,9 @@ def test_holds_no_program(path):
 
 
 def test_the_programs_that_stay_on_the_machines_are_found():
-    assert [path.name for path in PROGRAMS] == ["collect-garbage", "keep-data-mounted", "prune-docker", "run-step"]
+    assert [path.name for path in PROGRAMS] == [
+        *("collect-garbage", "keep-data-mounted", "prune-docker", "refuse-containers", "run-step"),
+    ]
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)

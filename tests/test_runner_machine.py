@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from configuration.flows import Place
-from configuration.remote_step import program, script
+from configuration.remote_step import PROGRAMS, program, script
 from configuration.user_data import render_user_data
 from tests.engine import Graph
 from tests.shell import run_with_tools
@@ -163,6 +164,74 @@ def test_a_docker_that_does_not_run_is_started_with_its_networks(machine):
 def test_the_registrys_docker_is_never_restarted():
     assert "restart" not in script("install_docker.sh")
     assert "restart docker" not in script("run_registry.sh")
+
+
+# The machine's own ports ----------------------------------------------------------------------------------------------
+
+# The machine, and a container behind each of Docker's two kinds of bridge, in network namespaces of this process's own.
+NAMESPACES = """
+set -euo pipefail
+mount -t tmpfs none /run
+ip link set lo up
+for bridge in docker0 br-0123456789ab; do
+    mkdir -p /run/netns
+    ip netns add "$bridge"
+    ip link add "$bridge" type veth peer name eth0 netns "$bridge"
+    ip address add "172.17.${number:=0}.1/24" dev "$bridge"
+    ip link set "$bridge" up
+    ip -n "$bridge" address add "172.17.$number.2/24" dev eth0
+    ip -n "$bridge" link set eth0 up
+    ip -n "$bridge" route add default via "172.17.$number.1"
+    number=$((number + 1))
+done
+ip address add 10.42.0.20/32 dev lo
+connects() { timeout 2 bash -c "exec 3<>/dev/tcp/$1/2222" 2>/dev/null && echo reached || echo refused; }
+export -f connects
+python3 -m http.server 2222 >/dev/null 2>&1 &
+ip netns exec docker0 python3 -m http.server 2222 >/dev/null 2>&1 &
+until [ "$(connects 127.0.0.1)" = reached ] && [ "$(connects 172.17.0.2)" = reached ]; do sleep 0.1; done
+look() {
+    ip netns exec docker0 bash -c 'connects 172.17.0.1'
+    ip netns exec br-0123456789ab bash -c 'connects 172.17.1.1; connects 10.42.0.20'
+    connects 172.17.0.2
+    connects 10.42.0.20
+}
+look
+echo then
+bash "$1"
+bash "$1"
+look
+iptables -S INPUT | grep -c REJECT
+kill $(jobs -p)
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("iptables"), reason="network namespaces need root and iptables"
+)
+def test_containers_do_not_reach_the_machines_own_ports(tmp_path):
+    command = ["unshare", "--net", "--mount", "bash", "-c", NAMESPACES, "namespaces"]
+    done = subprocess.run([*command, PROGRAMS / "refuse-containers"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = done.stdout.split("then\n")
+    assert before.split() == ["reached"] * 5
+    # The machine still reaches its containers, and itself; a second run adds nothing.
+    assert after.split() == ["refused", "refused", "refused", "reached", "reached", "2"]
+
+
+def test_dockers_start_needs_the_ports_to_be_shut_and_no_step_restarts_it_for_that(graph: Graph, machine):
+    told = payload(graph, "runner-refuse-containers")
+    machine.put("iptables", "")
+    machine.put("ip6tables", "")
+    done = machine.run(script("refuse_containers.sh"), payload=tuple(told))
+    assert done.returncode == 0, done.stderr
+    unit = (machine.folder / "etc/systemd/system/refuse-containers.service").read_text()
+    assert "Before=docker.service\n" in unit
+    assert "RequiredBy=docker.service\n" in unit
+    assert os.access(machine.folder / "usr/local/sbin/refuse-containers", os.X_OK)
+    assert len([call for call in machine.told if "INPUT" in call]) == 4
+    assert "systemctl start refuse-containers" in machine.told
+    assert not [call for call in machine.told if "restart" in call]
 
 
 # What jobs leave ------------------------------------------------------------------------------------------------------

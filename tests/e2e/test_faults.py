@@ -47,8 +47,8 @@ STEPS = (
     *("registry-grow-root", "registry-mount-data", "registry-grow-data"),
     *("registry-install-docker", "registry-run-registry"),
     *("registry-install-registry-tree", "registry-schedule-garbage-collection", "registry-run-checks"),
-    *("registry-find-image", "runner-grow-root", "runner-install-docker", "runner-schedule-prune"),
-    *("runner-install-runner", "runner-configure-runner", "runner-run-checks"),
+    *("registry-find-image", "runner-grow-root", "runner-install-docker", "runner-refuse-containers"),
+    *("runner-schedule-prune", "runner-install-runner", "runner-configure-runner", "runner-run-checks"),
 )
 """Every remote step but the three first contacts."""
 

@@ -242,6 +242,104 @@ def test_no_container_of_a_job_is_left(jobs):
     assert must("runner", "docker ps --all --quiet") == ""
 
 
+TOOLS = f"""
+workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
+default: {{image: {{name: "{IMAGE}", entrypoint: [""]}}}}
+"""
+PLANT = r"""
+plant:
+  script:
+    - mkdir .git/c && cp -r .git/config .git/objects .git/refs .git/c/ && mkdir .git/c/hooks
+    - printf '#!/bin/sh\necho hook of another branch\n' >.git/c/hooks/post-checkout
+    - echo 'echo echo script of another branch >build.sh' >>.git/c/hooks/post-checkout
+    - chmod +x .git/c/hooks/post-checkout && echo c >.git/commondir
+    - mkdir -p /cache/protected && echo poison >/cache/protected/cache.zip || true
+"""
+VICTIM = """
+victim: {script: [sh build.sh, cat /cache/protected/cache.zip || true]}
+"""
+SERVES = """
+serves:
+  script: [mkdir /tmp/www, echo secret of another job >/tmp/www/index.html, httpd -p 8000 -h /tmp/www, sleep 40]
+"""
+VISITS = """
+visits:
+  variables: {FF_NETWORK_PER_BUILD: "false"}
+  script:
+    - gateway=$(ip route | awk '/^default/ {print $3}')
+    - for place in $OTHER_JOB:8000 $gateway:22 $MACHINE:22; do
+        curl -s --http0.9 --max-time 5 "http://$place/" || echo "closed to jobs, $place";
+      done
+    - curl -fsS --output /dev/null "$CI_SERVER_URL/users/sign_in" && echo GitLab answers
+    - nslookup packages.gitlab.com >/dev/null && echo a name resolves
+"""
+
+
+def begin(project: Any, branch: str, job: str, **variables: str) -> Any:
+    """The one job of a pipeline on a branch of its own, which has a build.sh beside."""
+    files = {".gitlab-ci.yml": TOOLS + job, "build.sh": "echo script of this branch"}
+    known = {entry["path"] for entry in project.repository_tree(all=True)}
+    actions = [
+        {"action": "update" if name in known else "create", "file_path": name, "content": content}
+        for name, content in files.items()
+    ]
+    start = {} if branch == "main" else {"start_branch": "main", "force": True}
+    project.commits.create({"branch": branch, "commit_message": "A job", "actions": actions, **start})
+    given = [{"key": name, "value": value} for name, value in variables.items()]
+    [job] = project.pipelines.create({"ref": branch, "variables": given}).jobs.list(all=True)
+    return job
+
+
+def log_of(project: Any, job: Any) -> str:
+    eventually(lambda: project.jobs.get(job.id).finished_at)
+    return str(project.jobs.get(job.id).trace().decode())
+
+
+def visit(project: Any, outputs: dict[str, Any]) -> tuple[str, str]:
+    """What a job finds of another one that runs, and of the machine; and the other's address."""
+    serving = begin(project, "serves", SERVES)
+    eventually(lambda: "$ sleep 40" in project.jobs.get(serving.id).trace().decode())
+    label = f"label=com.gitlab.gitlab-runner.job.id={serving.id}"
+    networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    listed = f"docker ps --quiet --filter {label} --filter label=com.gitlab.gitlab-runner.type=build"
+    address = must("runner", f"docker inspect --format '{networks}' $({listed})").split()[0]
+    visitor = begin(project, "visits", VISITS, OTHER_JOB=address, MACHINE=outputs["privateAddresses"]["runner"])
+    return log_of(project, visitor), address
+
+
+def test_what_a_branch_plants_does_not_reach_the_protected_one(jobs, project):
+    begin(project, "main", VICTIM)
+    assert "Job succeeded" in log_of(project, begin(project, "feature", PLANT))
+    log = log_of(project, begin(project, "main", VICTIM))
+    assert "\nscript of this branch\n" in log
+    assert "hook of another branch" not in log
+    assert "poison" not in log
+
+
+def test_a_job_reaches_gitlab_and_its_name_server_and_neither_other_jobs_nor_the_machine(jobs, project, outputs):
+    log, other = visit(project, outputs)
+    assert f"\nclosed to jobs, {other}:8000\n" in log
+    assert log.count("\nclosed to jobs, ") == 3
+    assert "\nGitLab answers\n" in log
+    assert "\na name resolves\n" in log
+
+
+@pytest.mark.long
+def test_jobs_on_one_network_read_each_other_and_the_machine_answers_them(jobs, project, outputs):
+    open_to_all = {
+        "configuration/runner_config.py": [("FF_NETWORK_PER_BUILD = true", "FF_NETWORK_PER_BUILD = false")],
+        "programs/refuse-containers": [("--jump REJECT", "--jump ACCEPT")],
+    }
+    with changed_program(open_to_all) as program:
+        done = up(program=program)
+        assert done.status == 0, done.output
+        log, _ = visit(project, outputs)
+        must("runner", "iptables --flush INPUT")
+    assert "\nsecret of another job\n" in log
+    assert "\nclosed to jobs, " not in log
+    heal()
+
+
 LONG_JOB = f"""
 workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
 long: {{image: {{name: "{IMAGE}", entrypoint: [""]}}, script: [sleep 120]}}
