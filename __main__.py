@@ -12,6 +12,7 @@ from components.machines import create_machines
 from components.network import Addresses, Network
 from components.security import SecurityGroupRules, SecurityGroups
 from configuration.flows import Place, flows
+from configuration.job_limits import job_limits
 from settings import Settings, SettingsError
 
 config = pulumi.Config()
@@ -19,7 +20,7 @@ try:
     settings = Settings.load(
         config, pulumi.Config("aws"), is_secret=lambda key: pulumi.runtime.is_config_secret(config.full_key(key))
     )
-    check_existing(settings)
+    runner_size = check_existing(settings)
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 for warning in settings.warnings:
@@ -69,6 +70,7 @@ runner = GitLabRunner(
     settings,
     machine=machines[Place.RUNNER],
     runner_name=runner_name,
+    limits=job_limits(settings, runner_size),
     external_url=external_url,
     registry_host=registry_host,
     token=server.runner_token,

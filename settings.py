@@ -89,6 +89,8 @@ class Settings:
     initial_root_password: str | None = field(repr=False)
     runner_concurrency: int
     runner_tags: tuple[str, ...]
+    runner_job_memory: int
+    runner_job_cpus: int
     runner_default_image: str
     runner_shared_cache: bool
     runner_privileged: bool
@@ -179,6 +181,8 @@ class Settings:
             initial_root_password=keys.optional_secret("initialRootPassword", values.root_password),
             runner_concurrency=keys.number("runnerConcurrency", 1, MOST_JOBS, reason=ONE_NETWORK_PER_JOB),
             runner_tags=keys.sequence("runnerTags", values.runner_tag, empty_allowed=True),
+            runner_job_memory=keys.number("runnerJobMemory", 0, 24 * 1024 * 1024),
+            runner_job_cpus=keys.number("runnerJobCpus", 0, 448),
             runner_default_image=keys.text("runnerDefaultImage", values.image),
             runner_shared_cache=keys.boolean("runnerSharedCache"),
             runner_privileged=keys.boolean("runnerPrivileged"),

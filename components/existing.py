@@ -9,6 +9,7 @@ import pulumi_aws as aws
 from components.naming import named
 from configuration import red_hat
 from configuration.flows import Place, rule_limit_problems
+from configuration.job_limits import MachineSize, job_limit_problems
 from settings import MachineSettings, Settings, SettingsError
 
 ARCHITECTURE = "x86_64"
@@ -28,9 +29,10 @@ NOT_TERMINATED = ("pending", "running", "shutting-down", "stopping", "stopped")
 T = TypeVar("T")
 
 
-def check_existing(settings: Settings) -> None:
+def check_existing(settings: Settings) -> MachineSize:
     """Check that AWS accepts as many rules as the networks make and has the machines' types and image, and that the
-    volumes, the address and the hosted zone that the settings name exist, fit, and are not in other use.
+    volumes, the address and the hosted zone that the settings name exist, fit, and are not in other use. Returns the
+    size of the runner's machine.
 
     Raises SettingsError that lists everything that is wrong, each by its key.
     """
@@ -40,7 +42,11 @@ def check_existing(settings: Settings) -> None:
         Place.RUNNER: settings.runner,
     }
     problems = rule_limit_problems(settings)
-    problems += _instance_type_problems(machines, settings.availability_zone)
+    types = _offered_types(machines, settings.availability_zone)
+    problems += _instance_type_problems(machines, settings.availability_zone, types)
+    runner = types.get(settings.runner.instance_type)
+    size = MachineSize(memory=runner.memory_size, cpus=runner.default_vcpus) if runner else None
+    problems += job_limit_problems(settings, size) if size else []
     problems += _image_problem(settings.ami_id) if settings.ami_id else _image_owner_problem(settings.region)
     for role, machine in machines.items():
         problems += _volume_problem(role, machine, settings.availability_zone)
@@ -48,13 +54,14 @@ def check_existing(settings: Settings) -> None:
         problems += _address_problem(settings.balancer_address_id)
     if settings.domain and settings.hosted_zone_id:
         problems += _hosted_zone_problem(settings.hosted_zone_id, settings.domain)
-    if problems:
+    if problems or size is None:
         raise SettingsError(problems)
+    return size
 
 
-def _instance_type_problems(machines: dict[Place, MachineSettings], zone: str) -> list[str]:
-    names = {f"{role}InstanceType": machine.instance_type for role, machine in machines.items()}
-    types = sorted(set(names.values()))
+def _offered_types(machines: dict[Place, MachineSettings], zone: str) -> dict[str, aws.ec2.GetInstanceTypeResult]:
+    """What AWS says of the machines' types, by name, of those that the zone has."""
+    types = sorted({machine.instance_type for machine in machines.values()})
     offered = aws.ec2.get_instance_type_offerings(
         location_type="availability-zone",
         filters=[
@@ -63,12 +70,19 @@ def _instance_type_problems(machines: dict[Place, MachineSettings], zone: str) -
         ],
     ).instance_types
     # Only of types that exist: an unknown one would end the program with an error that names no key.
-    found = {name: aws.ec2.get_instance_type(instance_type=name) for name in sorted(set(offered or ()))}
+    return {name: aws.ec2.get_instance_type(instance_type=name) for name in sorted(set(offered or ()))}
+
+
+def _instance_type_problems(
+    machines: dict[Place, MachineSettings], zone: str, found: dict[str, aws.ec2.GetInstanceTypeResult]
+) -> list[str]:
+    names = {f"{role}InstanceType": machine.instance_type for role, machine in machines.items()}
+    wanted = " and no ".join(sorted(set(names.values())))
     list_them = f"{OFFERINGS} --filters Name=location,Values={zone}"
     if not found:
         return [
             (
-                f"availabilityZone: AWS offers no {' and no '.join(types)} in {zone!r}. Use another zone of the "
+                f"availabilityZone: AWS offers no {wanted} in {zone!r}. Use another zone of the "
                 "region, of those in: aws ec2 describe-availability-zones; or types that this one has, of those in: "
                 f"{list_them}"
             )

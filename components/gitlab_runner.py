@@ -7,6 +7,7 @@ import pulumi
 from components.remote_host import JOBS_LIMIT
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import DEFAULT_BRIDGE, render_docker_daemon
+from configuration.job_limits import JobLimits
 from configuration.package_repositories import docker_repository, runner_repository
 from configuration.remote_step import program
 from configuration.runner_config import render_runner_config
@@ -38,6 +39,7 @@ class GitLabRunner(pulumi.ComponentResource):
         *,
         machine: VirtualMachine,
         runner_name: str,
+        limits: JobLimits,
         external_url: pulumi.Input[str],
         registry_host: pulumi.Input[str],
         token: pulumi.Output[str],
@@ -82,7 +84,7 @@ class GitLabRunner(pulumi.ComponentResource):
             parent=self,
         )
         config = pulumi.Output.all(external_url=external_url, token=token).apply(
-            lambda known: render_runner_config(settings, name=runner_name, **known)
+            lambda known: render_runner_config(settings, name=runner_name, limits=limits, **known)
         )
         configured = host.run(
             "configure_runner",

@@ -2,6 +2,7 @@
 
 import json
 
+from configuration.job_limits import JobLimits
 from settings import Settings
 
 UNHEALTHY_INTERVAL = "30s"
@@ -13,7 +14,7 @@ SHARED_CACHE = "/cache"
 """Where the runner keeps what `cache:` of a pipeline names, in a volume for each project and slot."""
 
 
-def render_runner_config(settings: Settings, *, name: str, external_url: str, token: str) -> str:
+def render_runner_config(settings: Settings, *, name: str, limits: JobLimits, external_url: str, token: str) -> str:
     """One runner with the docker executor. `token` is a secret.
 
     A job finds nothing of another one. The volume of its checkout goes with it, unless it is of the strategy `fetch`
@@ -41,6 +42,9 @@ def render_runner_config(settings: Settings, *, name: str, external_url: str, to
             "  [runners.docker]",
             f"    image = {quoted(settings.runner_default_image)}",
             f"    privileged = {quoted(settings.runner_privileged)}",
+            # Of each container; those of services have keys of their own.
+            *[f"    {service}memory = {quoted(f'{limits.memory}m')}" for service in ("", "service_")],
+            *[f"    {service}cpus = {quoted(str(limits.cpus))}" for service in ("", "service_")],
             f"    disable_cache = {quoted(not settings.runner_shared_cache)}",
             f"    volumes = {quoted([SHARED_CACHE] if settings.runner_shared_cache else [])}",
             # Docker would start an image that another project's job has pulled for whoever knows its name.

@@ -39,6 +39,7 @@ LOOKUPS: Mapping[str, Mapping[str, Any]] = {
         "hypervisor": "nitro",
         "ebsNvmeSupport": "required",
         "memorySize": 16384,
+        "defaultVcpus": 4,
     },
     "aws:ebs/getVolume:getVolume": {
         "id": "vol-0123456789abcdef0",

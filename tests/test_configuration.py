@@ -14,6 +14,7 @@ from configuration.checks import CHECKS
 from configuration.docker_daemon import render_docker_daemon
 from configuration.flows import MACHINES, Place
 from configuration.gitlab_rb import render_gitlab_rb, ruby_string
+from configuration.job_limits import JobLimits, MachineSize, job_limits
 from configuration.package_repositories import docker_repository, gitlab_repository, runner_repository
 from configuration.registry_config import registry_image, render_registry_config
 from configuration.remote_step import first_contact_command, step_command, step_input
@@ -139,7 +140,9 @@ def test_the_registry_listens_where_it_is_published_and_trusts_gitlabs_tokens():
 def test_the_runner_has_the_docker_executor_and_is_not_privileged():
     settings = load(runnerConcurrency="3")
     config = tomllib.loads(
-        render_runner_config(settings, name='a "name"', external_url="http://203.0.113.20", token="glrt-t")
+        render_runner_config(
+            settings, name='a "name"', limits=LIMITS, external_url="http://203.0.113.20", token="glrt-t"
+        )
     )
     assert config["concurrent"] == 3
     [runner] = config["runners"]
@@ -149,8 +152,12 @@ def test_the_runner_has_the_docker_executor_and_is_not_privileged():
     assert runner["docker"]["privileged"] is False
 
 
+LIMITS = JobLimits(memory=1792, cpus=1)
+
+
 def rendered_runner(**changes: str) -> dict[str, Any]:
-    text = render_runner_config(load(**changes), name="n", external_url="http://203.0.113.20", token="glrt-t")
+    url = "http://203.0.113.20"
+    text = render_runner_config(load(**changes), name="n", limits=LIMITS, external_url=url, token="glrt-t")
     [runner] = tomllib.loads(text)["runners"]
     return dict(runner)
 
@@ -164,6 +171,29 @@ def test_a_job_finds_nothing_of_another_one():
     assert runner["feature_flags"] == {"FF_NETWORK_PER_BUILD": True}
 
 
+def test_no_container_of_a_job_takes_the_whole_machine():
+    docker = rendered_runner()["docker"]
+    assert docker["memory"] == docker["service_memory"] == "1792m"
+    assert docker["cpus"] == docker["service_cpus"] == "1"
+
+
+T3_LARGE = MachineSize(memory=8192, cpus=2)
+
+
+@pytest.mark.parametrize(
+    ("machine", "changes", "memory", "cpus"),
+    [
+        (T3_LARGE, {}, 1792, 1),
+        (T3_LARGE, {"runnerConcurrency": "1"}, 7168, 2),
+        (MachineSize(memory=65536, cpus=16), {}, 16128, 4),
+        (MachineSize(memory=2048, cpus=2), {"runnerConcurrency": "8"}, 512, 1),
+        (T3_LARGE, {"runnerJobMemory": "6000", "runnerJobCpus": "2"}, 6000, 2),
+    ],
+)
+def test_a_job_has_its_share_of_the_machine_or_what_the_settings_say(machine, changes, memory, cpus):
+    assert job_limits(load(**changes), machine) == JobLimits(memory=memory, cpus=cpus)
+
+
 def test_caches_are_kept_where_the_setting_asks_for_them_and_checkouts_are_not():
     runner = rendered_runner(runnerSharedCache="true")
     assert runner["docker"]["disable_cache"] is False
@@ -172,9 +202,7 @@ def test_caches_are_kept_where_the_setting_asks_for_them_and_checkouts_are_not()
 
 
 def test_a_runner_that_was_refused_asks_again_before_the_proof_gives_up():
-    config = tomllib.loads(render_runner_config(load(), name="n", external_url="http://203.0.113.20", token="glrt-t"))
-    [runner] = config["runners"]
-    assert runner["unhealthy_interval"] == "30s"
+    assert rendered_runner()["unhealthy_interval"] == "30s"
     assert next(check.limit for check in CHECKS if check.id == "taken") > 2 * 30
 
 

@@ -50,6 +50,19 @@ def test_a_zone_that_has_none_of_the_types_is_refused(refused):
     assert "aws ec2 describe-availability-zones" in problem
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("runnerJobMemory", "9000", "9000 is not from 128 to the 8192 MiB of 't3.large'. Correct it, leave it 0"),
+        ("runnerJobMemory", "64", "64 is not from 128 to the 8192 MiB of 't3.large'"),
+        ("runnerJobCpus", "4", "4, but 't3.large' has 2 vCPUs, and Docker starts no container with more. Set it to 2"),
+    ],
+)
+def test_a_limit_with_which_no_job_would_start_is_refused(refused, key, value, words):
+    [problem] = refused({key: value}, {"memorySize": 8192, "defaultVcpus": 2})
+    assert problem.startswith(f"{key}: {words}")
+
+
 ARM = {"supportedArchitectures": ["arm64"]}
 APPLE = {"supportedArchitectures": ["arm64_mac"], "hypervisor": None, "bareMetal": True}
 XEN = {"ebsNvmeSupport": "unsupported", "hypervisor": "xen"}

@@ -10,6 +10,7 @@ from typing import Any
 import gitlab
 import pytest
 
+from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab.tests.gitlab_runner import played_runner
 from lab.tests.gitlab_server import balancer, needed, server
@@ -76,7 +77,8 @@ def engine(tmp_path):
 def programs_own(server: Any, url: str, **settings: Any) -> str:
     """As `up` writes it, but for the addresses of GitLab and Docker."""
     settings = {"runnerConcurrency": "2", **settings}
-    text = render_runner_config(load(**settings), name="docker-1", external_url=url, token=server.secrets["runner"])
+    limits, token = JobLimits(memory=512, cpus=1), server.secrets["runner"]
+    text = render_runner_config(load(**settings), name="docker-1", limits=limits, external_url=url, token=token)
     text = text.replace("check_interval = 0", "check_interval = 1")
     text = text.replace('executor = "docker"', f'executor = "docker"\n  clone_url = "{url}"')
     return text.replace("[runners.docker]", f'[runners.docker]\n    host = "{HOST}"')
@@ -121,28 +123,36 @@ def test_a_shared_cache_is_shared_and_a_checkout_is_not(server, url, run):
     assert "poison" in seen
 
 
-def networks(engine: Any) -> list[str | None]:
-    """Of each job's own container; None is Docker's bridge for all."""
+def given(engine: Any, option: str, kind: str = "build") -> list[str | None]:
+    """An option of each container of that kind; None where it has none."""
     created = [json.loads(line) for line in (engine / "created").read_text().splitlines()]
-    builds = [options for options in created if options[options.index("--name") + 1].endswith("-build")]
-    return [options[options.index("--network") + 1] if "--network" in options else None for options in builds]
+    chosen = [options for options in created if options[options.index("--name") + 1].endswith(f"-{kind}")]
+    return [options[options.index(option) + 1] if option in options else None for options in chosen]
 
 
 def test_a_job_chooses_its_network_where_the_file_does_not(server, url, run, engine):
     with run(open_to_its_project(server, url)) as pipeline:
         pipeline("two")
-    assert networks(engine) == [None, None]
+    assert given(engine, "--network") == [None, None]
 
 
 def test_jobs_at_the_same_time_have_a_network_each_whatever_their_variables_say(server, url, run, engine):
     with run(programs_own(server, url)) as pipeline:
         assert {job.status for job in pipeline("two").values()} == {"success"}
-    used = networks(engine)
+    used = given(engine, "--network")
     assert None not in used
     assert len(set(used)) == len(used) == 2
     asked = (engine / "networks").read_text().splitlines()
     assert {line.split()[-1] for line in asked if line.startswith("network create")} == set(used)
     assert {line.split()[-1] for line in asked if line.startswith("network rm")} == set(used)
+
+
+def test_no_container_of_a_job_takes_the_whole_machine(server, url, run, engine):
+    with run(programs_own(server, url)) as pipeline:
+        pipeline("main")
+    for kind in ("build", "predefined"):
+        assert given(engine, "--memory", kind) == ["512m"]
+        assert given(engine, "--cpus", kind) == ["1"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""How much of the runner's machine one job may use, so that none starves the others or the machine."""
+
+from dataclasses import dataclass
+
+from settings import Settings
+
+SYSTEM_MEMORY = 1024
+"""MiB that the shares of jobs leave to the system, Docker and gitlab-runner."""
+SMALLEST_SHARE = 512
+"""MiB a job has in any case: a clone and a small compiler. Many jobs on a small machine may have more together than it
+has.
+"""
+SMALLEST_LIMIT = 128
+"""MiB below which no job gets as far as its script."""
+
+
+@dataclass(frozen=True)
+class MachineSize:
+    """What AWS says of an instance type: memory in MiB, and vCPUs."""
+
+    memory: int
+    cpus: int
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """The most that each container of a job has: memory in MiB, and vCPUs."""
+
+    memory: int
+    cpus: int
+
+
+def job_limits(settings: Settings, machine: MachineSize) -> JobLimits:
+    """What the settings say; where they say nothing, the job's share of the runner's machine."""
+    jobs = settings.runner_concurrency
+    share = max((machine.memory - SYSTEM_MEMORY) // jobs, SMALLEST_SHARE)
+    return JobLimits(
+        memory=settings.runner_job_memory or share,
+        cpus=settings.runner_job_cpus or max(machine.cpus // jobs, 1),
+    )
+
+
+def job_limit_problems(settings: Settings, machine: MachineSize) -> list[str]:
+    """Limits with which no job would start, each with key, value and what to do."""
+    problems = []
+    memory, cpus, name = settings.runner_job_memory, settings.runner_job_cpus, settings.runner.instance_type
+    if memory and not SMALLEST_LIMIT <= memory <= machine.memory:
+        problems.append(
+            f"runnerJobMemory: {memory} is not from {SMALLEST_LIMIT} to the {machine.memory} MiB of {name!r}. "
+            "Correct it, leave it 0 for a share of the machine, or set a larger runnerInstanceType."
+        )
+    if cpus > machine.cpus:
+        # Docker refuses the container: "range of CPUs is from 0.01 to ..." (daemon/daemon_unix.go of Moby).
+        problems.append(
+            f"runnerJobCpus: {cpus}, but {name!r} has {machine.cpus} vCPUs, and Docker starts no container with more. "
+            f"Set it to {machine.cpus} at most, or a larger runnerInstanceType."
+        )
+    return problems
