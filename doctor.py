@@ -165,6 +165,7 @@ class Examination:
     def __init__(self, inspection: Mapping[str, Any], machines: Machines, *, quick: bool) -> None:
         self._endpoints = Endpoints(**inspection["stack"])
         self._image = inspection["acceptanceImage"]
+        self._tags = inspection.get("acceptanceTags", ())  # stacks of earlier versions have none
         self._machines = machines
         self._within = machines.time_left() - CLEANUP
         # Short, since a machine that does not answer reads nothing: what is sent first has to fit into a pipe.
@@ -200,7 +201,7 @@ class Examination:
         return self._machines.run(place, "run_checks", [place], [self._program, task])
 
     def _prepare_pipeline(self) -> Process:
-        files, console = acceptance_project.files(self._image), script("acceptance_token.rb")
+        files, console = acceptance_project.files(self._image, self._tags), script("acceptance_token.rb")
         more = {"within": self._within, "files": files, "console": console}
         task = report.task(self._endpoints, checks.checks_by_pipeline(), more=more)
         return self._machines.start(Place.SERVER, "run_checks", ["pipeline"], [self._program, task])

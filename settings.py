@@ -94,6 +94,7 @@ class Settings:
     runner_default_image: str
     runner_shared_cache: bool
     runner_privileged: bool
+    runner_privileged_images: tuple[str, ...]
     acceptance_pipeline: bool
     acceptance_image: str
     smtp: SmtpSettings | None
@@ -186,6 +187,7 @@ class Settings:
             runner_default_image=keys.text("runnerDefaultImage", values.image),
             runner_shared_cache=keys.boolean("runnerSharedCache"),
             runner_privileged=keys.boolean("runnerPrivileged"),
+            runner_privileged_images=keys.sequence("runnerPrivilegedImages", values.image, empty_allowed=True),
             acceptance_pipeline=keys.boolean("acceptancePipeline"),
             acceptance_image=keys.text("acceptanceImage", values.image),
             extra_gitlab_rb=keys.optional_hidden("gitlabRb", values.gitlab_rb) or "",
@@ -238,7 +240,30 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         for network in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, settings.admin_cidrs))
         if network.prefixlen < values.LARGEST_ADMIN_NETWORK
     ]
+    problems += _privileged_problems(settings)
     problems += ssh_keys.pair_problems(settings.ssh_public_key, settings.ssh_private_key)
+    return problems
+
+
+def _privileged_problems(settings: Settings) -> list[str]:
+    """A privileged job can take over the runner's machine, and with it every job that runs there."""
+    if not settings.runner_privileged:
+        return (
+            ["runnerPrivilegedImages: set, but runnerPrivileged is false. Set it to true, or remove the images."]
+            if settings.runner_privileged_images
+            else []
+        )
+    problems = []
+    if not settings.runner_tags:
+        problems.append(
+            "runnerTags: missing, but runnerPrivileged is true. Jobs that do not ask for it must not run privileged: "
+            "name a tag, for example privileged."
+        )
+    if not settings.runner_privileged_images:
+        problems.append(
+            "runnerPrivilegedImages: missing, but runnerPrivileged is true. Name the images that shall be privileged, "
+            "as jobs write them, for example docker:28-dind."
+        )
     return problems
 
 

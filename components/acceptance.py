@@ -92,10 +92,8 @@ class Acceptance(pulumi.ComponentResource):
         return self._run_checks(place, place.value, [task], follows=follows, after=after)
 
     def _run_pipeline(self, settings: Settings, *, follows: Step) -> Step:
-        task = self._task(
-            checks.checks_by_pipeline(),
-            {"console": script("acceptance_token.rb"), "files": acceptance_project.files(settings.acceptance_image)},
-        )
+        files = acceptance_project.files(settings.acceptance_image, acceptance_project.runner_tags(settings))
+        task = self._task(checks.checks_by_pipeline(), {"console": script("acceptance_token.rb"), "files": files})
         start = follows.result.apply(lambda printed: json.dumps({"facts": report.facts(printed)}))
         return self._run_checks(Place.SERVER, "pipeline", [task, start], follows=follows, name="run_pipeline")
 
@@ -150,5 +148,6 @@ def _inspection(
             "privateKey": settings.ssh_private_key,
             "machines": {role.value: host.ssh_access for role, host in hosts.items()},
             "acceptanceImage": settings.acceptance_image if settings.acceptance_pipeline else None,
+            "acceptanceTags": acceptance_project.runner_tags(settings),
         }
     )

@@ -6,7 +6,7 @@ import pulumi
 
 from components.remote_host import JOBS_LIMIT
 from components.virtual_machine import VirtualMachine
-from configuration.docker_daemon import DEFAULT_BRIDGE, render_docker_daemon
+from configuration.docker_daemon import DEFAULT_BRIDGE, render_docker_daemon, render_docker_in_docker
 from configuration.job_limits import JobLimits
 from configuration.package_repositories import docker_repository, runner_repository
 from configuration.remote_step import program
@@ -48,11 +48,8 @@ class GitLabRunner(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:runner:GitLabRunner", name, None, opts)
         host = machine.host
-        daemon = pulumi.Output.from_input(registry_host).apply(
-            lambda known: render_docker_daemon(
-                insecure_registry=None if settings.serves_tls else known, network_per_job=True
-            )
-        )
+        insecure = pulumi.Output.from_input(registry_host).apply(lambda known: None if settings.serves_tls else known)
+        daemon = insecure.apply(lambda known: render_docker_daemon(insecure_registry=known, network_per_job=True))
         docker = host.run(
             "install_docker",
             arguments=[settings.docker_version],
@@ -89,7 +86,10 @@ class GitLabRunner(pulumi.ComponentResource):
         configured = host.run(
             "configure_runner",
             arguments=[runner_name, runner_system_id(runner_name), external_url],
-            payload=[pulumi.Output.secret(config)],
+            payload=[
+                pulumi.Output.secret(config),
+                insecure.apply(lambda known: render_docker_in_docker(insecure_registry=known)),
+            ],
             after=[installed.command, *after],
             parent=self,
         )

@@ -73,7 +73,12 @@ class GitLabServer(pulumi.ComponentResource):
         )
         prepared = host.run(
             "prepare_gitlab",
-            arguments=[runner_name, json.dumps(settings.runner_tags), acceptance_project.PROJECT_PATH],
+            arguments=[
+                runner_name,
+                json.dumps(settings.runner_tags),
+                acceptance_project.PROJECT_PATH,
+                "protected" if settings.runner_privileged else "any",
+            ],
             payload=[script("prepare_gitlab.rb")],
             after=[configured.command],
             secret_result=True,

@@ -1,6 +1,10 @@
 """The project whose pipeline ends every `up`: where it is in GitLab and what its repository holds."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from settings import Settings
 
 ACCEPTANCE = Path(__file__).resolve().parent.parent / "acceptance"
 PROJECT_PATH = "gitlab-stack/acceptance"
@@ -10,8 +14,18 @@ DEFAULT_IMAGE = "docker.io/curlimages/curl:8.12.1"
 """The image that acceptance/.gitlab-ci.yml names."""
 
 
-def files(image: str) -> dict[str, str]:
-    """The text of every file by its path in the repository; `image` is the one that the jobs run in."""
+def runner_tags(settings: Settings) -> tuple[str, ...]:
+    """What the jobs have to ask for; nothing unless the runner refuses jobs without a tag."""
+    return settings.runner_tags if settings.runner_privileged else ()
+
+
+def files(image: str, tags: Sequence[str] = ()) -> dict[str, str]:
+    """The text of every file by its path in the repository; `image` is the one that the jobs run in, `tags` are
+    those of their runner.
+    """
     texts = {path.name: path.read_text() for path in sorted(ACCEPTANCE.iterdir())}
     texts[".gitlab-ci.yml"] = texts[".gitlab-ci.yml"].replace(DEFAULT_IMAGE, image)
+    if tags:
+        asked = f"default:\n  tags: {json.dumps(tags)} # setting runnerTags\n"
+        texts[".gitlab-ci.yml"] = texts[".gitlab-ci.yml"].replace("default:\n", asked)
     return texts

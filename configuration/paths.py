@@ -35,6 +35,8 @@ ACCEPTANCE_LOCK = "/run/gitlab-stack-acceptance.lock"
 
 # The runner's machine.
 PRUNE_DOCKER = f"{INSTALLED_PROGRAMS}/prune-docker"
+DOCKER_IN_DOCKER = "/etc/gitlab-runner/docker-in-docker.json"
+"""daemon.json of a Docker that a privileged job runs as a service."""
 REFUSE_CONTAINERS = f"{INSTALLED_PROGRAMS}/refuse-containers"
 REFUSE_CONTAINERS_SERVICE = "/etc/systemd/system/refuse-containers.service"
 

@@ -1,9 +1,10 @@
 #!/bin/bash
 # configure_runner.sh NAME SYSTEM_ID URL: waits until GitLab answers at URL, writes config.toml and checks that GitLab knows the
-# runner. Standard input, base64: config.toml. SYSTEM_ID stays the same on a replaced machine, so that GitLab keeps one record.
+# runner. Standard input, base64, a line each: config.toml, daemon.json of a Docker in a job. SYSTEM_ID stays the same on a replaced machine, so that GitLab keeps one record.
 set -euo pipefail
 name=$1 system_id=$2 url=$3
 read -r config
+read -r docker_in_docker
 
 # First, because verify needs an answer, and the load balancer sends nothing to GitLab before its health checks have passed.
 for attempt in {1..60}; do
@@ -18,6 +19,9 @@ for attempt in {1..60}; do
 done
 
 install -d -m 0700 /etc/gitlab-runner
+# Before config.toml, which may name it: Docker would make a folder of a file that is missing.
+base64 -d <<<"$docker_in_docker" >/etc/gitlab-runner/docker-in-docker.json
+chmod 0644 /etc/gitlab-runner/docker-in-docker.json
 umask 077
 printf '%s' "$system_id" >/etc/gitlab-runner/.runner_system_id
 base64 -d <<<"$config" >/etc/gitlab-runner/config.toml.new

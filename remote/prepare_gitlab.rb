@@ -1,8 +1,9 @@
-# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list) and PROJECT (group/project): switches sign-up off in a
+# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list), PROJECT (group/project) and JOBS (`any`, or `protected`: only those
+# of protected branches and tags that name one of the runner's tags): switches sign-up off in a
 # new GitLab, creates the stack's one runner record and the project that the acceptance pushes to. Idempotent. Prints JSON.
 require 'json'
 
-runner_name, runner_tags, project_path = ARGV
+runner_name, runner_tags, project_path, jobs = ARGV
 group_path, project_name = project_path.split('/', 2)
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
@@ -20,8 +21,11 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     abort("GitLab created no runner: #{created.message}") if created.error?
     runner = created.payload.fetch(:runner)
   end
-  # Not `active`: pausing is up to the owner.
-  runner.update!(run_untagged: true, tag_list: JSON.parse(runner_tags))
+  # Otherwise the access level is up to the owner, as pausing is.
+  access = {}
+  access = { access_level: 'not_protected' } unless runner.run_untagged?
+  access = { access_level: 'ref_protected' } if jobs == 'protected'
+  runner.update!(run_untagged: jobs != 'protected', tag_list: JSON.parse(runner_tags), **access)
 
   unless group
     created = Groups::CreateService.new(

@@ -1,5 +1,5 @@
 #!/bin/bash
-# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT: runs prepare_gitlab.rb in GitLab. Standard input, base64: that program.
+# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT JOBS: runs prepare_gitlab.rb in GitLab. Standard input, base64: that program.
 # Prints JSON with the runner's token, the initial root password and the host key of git over SSH: a secret.
 set -euo pipefail
 read -r program

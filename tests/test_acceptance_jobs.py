@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from configuration import acceptance_project
 from tests.shell import SHELLCHECK
+from tests.test_settings import PRIVILEGED, load
 
 FILES = acceptance_project.files(acceptance_project.DEFAULT_IMAGE)
 
@@ -193,3 +195,13 @@ def test_the_pipeline_runs_only_when_the_program_starts_it():
     assert 'if: $CI_PIPELINE_SOURCE == "api"' in FILES[".gitlab-ci.yml"]
     assert "privileged" not in "".join(FILES.values())
     assert "docker.sock" not in "".join(FILES.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "tags"), [({}, []), ({"runnerTags": ["docker"]}, []), (PRIVILEGED, ["privileged"])]
+)
+def test_jobs_ask_for_the_runners_tags_where_it_takes_no_others(changes, tags):
+    asked = acceptance_project.runner_tags(load(**changes))
+    pipeline = yaml.safe_load(acceptance_project.files("curl:1", asked)[".gitlab-ci.yml"])
+    assert pipeline["default"].get("tags", []) == tags
+    assert pipeline["default"]["image"]["name"] == "curl:1"

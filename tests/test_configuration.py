@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from configuration.checks import CHECKS
-from configuration.docker_daemon import render_docker_daemon
+from configuration.docker_daemon import render_docker_daemon, render_docker_in_docker
 from configuration.flows import MACHINES, Place
 from configuration.gitlab_rb import render_gitlab_rb, ruby_string
 from configuration.job_limits import JobLimits, MachineSize, job_limits
@@ -22,7 +22,7 @@ from configuration.runner_config import render_runner_config
 from configuration.user_data import render_user_data
 from settings import MOST_JOBS
 from tests.shell import check_shell
-from tests.test_settings import CERTIFICATE, load
+from tests.test_settings import CERTIFICATE, PRIVILEGED, load
 from validation import values
 
 MAIL = {
@@ -155,7 +155,7 @@ def test_the_runner_has_the_docker_executor_and_is_not_privileged():
 LIMITS = JobLimits(memory=1792, cpus=1)
 
 
-def rendered_runner(**changes: str) -> dict[str, Any]:
+def rendered_runner(**changes: Any) -> dict[str, Any]:
     url = "http://203.0.113.20"
     text = render_runner_config(load(**changes), name="n", limits=LIMITS, external_url=url, token="glrt-t")
     [runner] = tomllib.loads(text)["runners"]
@@ -192,6 +192,20 @@ T3_LARGE = MachineSize(memory=8192, cpus=2)
 )
 def test_a_job_has_its_share_of_the_machine_or_what_the_settings_say(machine, changes, memory, cpus):
     assert job_limits(load(**changes), machine) == JobLimits(memory=memory, cpus=cpus)
+
+
+def test_only_named_images_are_privileged_and_a_docker_in_a_job_finds_its_daemon_json():
+    docker = rendered_runner(**PRIVILEGED)["docker"]
+    assert docker["privileged"] is docker["services_privileged"] is True
+    assert docker["allowed_privileged_images"] == docker["allowed_privileged_services"] == ["docker:28-dind"]
+    assert docker["volumes"] == ["/etc/gitlab-runner/docker-in-docker.json:/etc/docker/daemon.json:ro"]
+    assert not {"allowed_privileged_images", "services_privileged"} & set(rendered_runner()["docker"])
+
+
+def test_a_docker_in_a_job_asks_the_vpcs_name_server_and_knows_the_registry():
+    plain = json.loads(render_docker_in_docker(insecure_registry="h:5000"))
+    assert plain == {"dns": ["169.254.169.253"], "insecure-registries": ["h:5000"]}
+    assert json.loads(render_docker_in_docker(insecure_registry=None)) == {"dns": ["169.254.169.253"]}
 
 
 def test_caches_are_kept_where_the_setting_asks_for_them_and_checkouts_are_not():

@@ -69,6 +69,7 @@ class Stack:
             "privateKey": PRIVATE_KEY,
             "machines": {place: {"address": ADDRESSES[place], "hostKey": f"ssh-ed25519 {place}"} for place in MACHINES},
             "acceptanceImage": "curl:1",
+            "acceptanceTags": [],
         }
 
     def put(self, name: str, text: str) -> None:

@@ -442,7 +442,7 @@ def test_the_steps_of_the_checks_keep_the_resources_of_the_name_before(graph):
 
 def test_the_inspection_has_the_shape_that_a_doctor_of_another_version_reads(graph):
     inspection = graph.outputs["inspection"]
-    assert set(inspection) == {"stack", "user", "privateKey", "machines", "acceptanceImage"}
+    assert set(inspection) == {"stack", "user", "privateKey", "machines", "acceptanceImage", "acceptanceTags"}
     assert set(inspection["stack"]) == {
         *("external_url", "host", "balancer_address", "registry_private_address", "web_port", "registry_port"),
         *("git_ssh_host_key", "runner_name", "project"),

@@ -64,9 +64,12 @@ def test_a_new_configuration_ends_no_job(machine):
     machine.put("curl", "printf 200")
     machine.put("gitlab-runner", "echo 'Verifying runner... is valid'")
     words = ("name", "s_0123456789ab", "http://gitlab")
-    done = machine.run(script("configure_runner.sh"), *words, payload=("concurrent = 2",))
+    done = machine.run(script("configure_runner.sh"), *words, payload=("concurrent = 2", "{}"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (machine.folder / "etc/gitlab-runner/config.toml").read_text() == "concurrent = 2"
+    inner = machine.folder / "etc/gitlab-runner/docker-in-docker.json"
+    assert inner.read_text() == "{}"
+    assert inner.stat().st_mode & 0o777 == 0o644
     assert (machine.folder / "etc/gitlab-runner/.runner_system_id").read_text() == "s_0123456789ab"
     assert "systemctl start gitlab-runner" in machine.told
     assert not [call for call in machine.told if re.match("systemctl (stop|restart|kill)", call)]

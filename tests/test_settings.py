@@ -35,6 +35,8 @@ def load(secret_keys=SECRET_KEYS, **changes) -> Settings:
     return Settings.load(Config(values, "gitlab"), Config(values, "aws"), is_secret=lambda key: key in secret_keys)
 
 
+PRIVILEGED = {"runnerPrivileged": "true", "runnerTags": ["privileged"], "runnerPrivilegedImages": ["docker:28-dind"]}
+
 REFUSALS = [
     ("aws:region", {"aws__region": None}, "missing"),
     ("aws:region", {"aws__region": "frankfurt"}, "not an AWS region"),
@@ -119,6 +121,14 @@ REFUSALS = [
     ("runnerTags[0]", {"runnerTags": ["docker, linux"]}, "not a runner tag"),
     ("runnerDefaultImage", {"runnerDefaultImage": "Alpine latest"}, "not an image name"),
     ("runnerPrivileged", {"runnerPrivileged": "yes"}, "neither true nor false"),
+    ("runnerPrivilegedImages[0]", {**PRIVILEGED, "runnerPrivilegedImages": ["docker:*"]}, "not an image name"),
+    (
+        "runnerPrivilegedImages",
+        {**PRIVILEGED, "runnerPrivilegedImages": []},
+        "Name the images that shall be privileged",
+    ),
+    ("runnerPrivilegedImages", {"runnerPrivilegedImages": ["docker:28-dind"]}, "runnerPrivileged is false"),
+    ("runnerTags", {**PRIVILEGED, "runnerTags": []}, "must not run privileged: name a tag"),
     ("acceptancePipeline", {"acceptancePipeline": "no"}, "neither true nor false"),
     ("acceptanceImage", {"acceptanceImage": "curl:8.12.1; rm -rf /"}, "not an image name"),
     ("smtpUserName", {"smtpUserName": "git"}, "smtpAddress is missing"),

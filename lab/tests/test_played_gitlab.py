@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -467,13 +468,16 @@ def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_
     wait_until(server.is_ready)
 
 
-def test_what_the_owner_decides_outlives_the_programs_preparation(server):
-    program, arguments = (ROOT / "remote/prepare_gitlab.rb").read_text(), ("lab", '["docker"]', "lab/acceptance")
+def prepare(server: Any, jobs: str) -> Any:
+    """What the program's preparation prints; `jobs` are those that the runner takes."""
+    text, arguments = (ROOT / "remote/prepare_gitlab.rb").read_text(), ("lab", '["docker"]', "lab/acceptance", jobs)
+    done = server.run("gitlab-rails", "runner", text, *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
-    def prepared() -> Any:
-        done = server.run("gitlab-rails", "runner", program, *arguments)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+
+def test_what_the_owner_decides_outlives_the_programs_preparation(server):
+    prepared = partial(prepare, server, "any")
 
     def state() -> str:
         return server.console(
@@ -487,6 +491,25 @@ def test_what_the_owner_decides_outlives_the_programs_preparation(server):
     server.console("Ci::Runner.find_by(description: 'lab').update!(active: false)")
     assert prepared() == made
     assert state() == "[true, false]"
+
+
+def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(server):
+    def state() -> str:
+        return server.console(
+            "runner = Ci::Runner.find_by(description: 'lab'); puts [runner.run_untagged, runner.access_level].inspect"
+        )
+
+    made = prepare(server, "any")
+    assert state() == '[true, "not_protected"]'
+    assert prepare(server, "protected") == made
+    assert state() == '[false, "ref_protected"]'
+    assert prepare(server, "any") == made
+    assert state() == '[true, "not_protected"]'
+    # An owner may want protected jobs alone without that.
+    server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'ref_protected')")
+    prepare(server, "any")
+    assert state() == '[true, "ref_protected"]'
+    server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'not_protected')")
 
 
 # Reconfigure

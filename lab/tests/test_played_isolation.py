@@ -13,7 +13,7 @@ import pytest
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab.tests.gitlab_runner import played_runner
-from lab.tests.gitlab_server import balancer, needed, server
+from lab.tests.gitlab_server import balancer, needed, server, wait_until
 from lab.tests.test_played_jobs import HOST, ended, lines, open_to_its_project, running
 from tests.test_settings import load
 
@@ -170,3 +170,52 @@ def test_a_job_may_not_start_an_image_that_another_project_has_pulled(server, ur
         "not one of the allowed_pull_policies ([always])"
     )
     assert (f"ERROR: Job failed: {refusal}" in lines(ran)) == (status == "failed")
+
+
+PRIVILEGED = {"runnerPrivileged": "true", "runnerTags": ["privileged"], "runnerPrivilegedImages": ["alpine:3.20"]}
+TAKEN_BY_TAG = """
+untagged: {image: "alpine:3.20", script: [echo never]}
+named: {image: "alpine:3.20", tags: [privileged], script: [echo one]}
+other: {tags: [privileged], script: [echo two]}
+"""
+
+
+@pytest.fixture
+def protected_runner(server) -> Iterator[None]:
+    """The record as the program's preparation leaves it for a privileged runner."""
+    change = "Ci::Runner.find_by(description: 'r').update!"
+    server.console(f"{change}(run_untagged: false, access_level: 'ref_protected', tag_list: %w[privileged])")
+    yield
+    server.console(f"{change}(run_untagged: true, access_level: 'not_protected', tag_list: [])")
+
+
+def test_a_privileged_job_is_protected_tagged_and_of_a_named_image(
+    server, url, project, engine, tmp_path, played_runner, protected_runner
+):
+    """A job that names no image is not privileged either, whatever image the runner gives it."""
+    commit(project, "unprotected", {".gitlab-ci.yml": TAKEN_BY_TAG})
+    unprotected = project.pipelines.create({"ref": "unprotected"})
+    file = {"action": "update", "file_path": ".gitlab-ci.yml", "content": TAKEN_BY_TAG}
+    project.commits.create({"branch": "main", "commit_message": "x [skip ci]", "actions": [file]})
+    protected = project.pipelines.create({"ref": "main"})
+    with running(server, url, engine, tmp_path, played_runner, programs_own(server, url, **PRIVILEGED)):
+        ends = ("success", "failed")
+        wait_until(
+            lambda: {job.status for job in jobs(protected) if job.name != "untagged"} <= {*ends}, 120, pause=0.25
+        )
+    assert {job.name: job.status for job in jobs(protected)} == {
+        "untagged": "pending",
+        "named": "success",
+        "other": "success",
+    }
+    assert {job.status for job in jobs(unprotected)} == {"pending"}
+    created = [json.loads(line) for line in (engine / "created").read_text().splitlines()]
+    privileged = [options[options.index("--name") + 1] for options in created if "--privileged" in options]
+    assert len(privileged) == 1
+    assert privileged[0].endswith("-build")
+    for pipeline in (protected, unprotected):
+        pipeline.cancel()
+
+
+def jobs(pipeline: Any) -> list[Any]:
+    return list(pipeline.jobs.list(all=True))

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from configuration.job_limits import JobLimits
+from configuration.runner_config import render_runner_config
 from lab.tests.gitlab_runner import SOURCE, played_runner, program
+from tests.test_settings import PRIVILEGED, load
 
 __all__ = ["played_runner", "program"]
 TOKEN = "glrt-t1_0123456789abcdefghij"
@@ -237,7 +240,19 @@ def test_a_value_of_another_type_stops_everything(gitlab, run, root, limit):
     configure(root, gitlab.url, more=f"[runners.docker]\n{limit}\n")
     done = run("verify")
     assert done.returncode == 1
-    assert "decoding configuration file: toml: incompatible types" in done.stderr
+    assert "decoding configuration file: toml: " in done.stderr
+    assert f'(last key "runners.docker.{limit.split()[0]}"): incompatible types: TOML value has type ' in done.stderr
+
+
+@pytest.mark.parametrize("changes", [{}, {"runnerSharedCache": "true"}, PRIVILEGED])
+def test_the_programs_own_configuration_is_understood(gitlab, run, root, changes):
+    limits = JobLimits(memory=1792, cpus=1)
+    text = render_runner_config(load(**changes), name="docker-0", limits=limits, external_url=gitlab.url, token=TOKEN)
+    (root / "etc/gitlab-runner/config.toml").write_text(text)
+    done = run("verify")
+    assert done.returncode == 0, done.stderr
+    assert "Verifying runner... is valid" in done.stderr
+    assert "problem with your config" not in done.stderr
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> list[str]:

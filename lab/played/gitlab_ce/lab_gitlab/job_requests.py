@@ -51,6 +51,8 @@ def take(app: Application, runner: Record, manager: Record, features: Mapping[st
         project = projects.PROJECT.find(app, id=waiting["project_id"])
         if project is None or not project["shared_runners_enabled"]:
             continue
+        if runner["access_level"] == "ref_protected" and not _is_protected(app, project, waiting):
+            continue
         job = _claimed(app, project, waiting, runner=runner, manager=manager, features=features)
         if job is None:
             continue
@@ -61,6 +63,12 @@ def take(app: Application, runner: Record, manager: Record, features: Mapping[st
         pipeline = pipeline_processing.process(app, pipeline, project)
         return _payload(app, project, pipeline, job, runner)
     return None
+
+
+def _is_protected(app: Application, project: Record, job: Record) -> bool:
+    """Of the default branch: the lab's GitLab protects no other, and no tag."""
+    pipeline = PIPELINE.select(app, {"id": job["pipeline_id"]})[0]
+    return not pipeline["tag"] and pipeline["ref"] == project["default_branch"]
 
 
 def _claimed(

@@ -55,7 +55,7 @@ def _problem(table: Mapping[str, Any], known: Mapping[str, Any], where: str) -> 
             if found := _problem(value, expected, f"{where}{name}."):
                 return found
         elif isinstance(expected, Mapping) or not _fits(value, expected):
-            return f"toml: incompatible types: {where}{name} is of type {type(value).__name__}"
+            return f'toml: (last key "{where}{name}"): incompatible types: TOML value has type {type(value).__name__}'
     return None
 
 
