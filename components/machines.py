@@ -34,7 +34,7 @@ def image_id(settings: Settings) -> pulumi.Input[str]:
 def create_machines(
     settings: Settings, *, network: Network, addresses: Addresses, rules: pulumi.Resource
 ) -> dict[Place, VirtualMachine]:
-    """The machines by role. They start once the security group `rules` are there: first contact needs them."""
+    """The machines by role. They start once the security group `rules` are there: the steps need them."""
     image = image_id(settings)
     key_pair = aws.ec2.KeyPair("gitlab", public_key=settings.ssh_public_key, tags=tagged(settings, "gitlab"))
     return {

@@ -8,7 +8,14 @@ import pulumi_aws as aws
 from pulumi_command import remote
 
 from configuration.flows import Place
-from configuration.remote_step import first_contact_command, first_contact_input, script, step_command, step_input
+from configuration.remote_step import (
+    host_key_command,
+    prepare_command,
+    prepare_input,
+    script,
+    step_command,
+    step_input,
+)
 
 LOGIN_USER = "ec2-user"
 DIAL_ATTEMPTS = 60  # about four and a half minutes of refused connections, twenty of unanswered ones
@@ -22,11 +29,13 @@ MIGRATION_LIMIT = 6 * 60 * 60
 
 
 class RemoteHost:
-    """Runs the steps of one machine: after its first boot, one at a time, against the host key seen at first contact.
+    """Runs the steps of one machine: after its first boot, one at a time, against the host key it showed when it was
+    new. That key is asked for once per machine, by the one step that pins none, does nothing else and is told nothing;
+    it is kept for as long as the machine is the same (docs/adr/0003).
 
-    Every step is repeated when its text, arguments or payload change, and on a new machine; none is undone when the
-    machine goes. Secrets travel on standard input only, and while a step runs, only what it writes to file descriptor 4
-    is shown.
+    Every other step is repeated when its text, arguments or payload change, and on a new machine; none is undone when
+    the machine goes. Secrets travel on standard input only, and while a step runs, only what it writes to file
+    descriptor 4 is shown.
     """
 
     def __init__(
@@ -47,16 +56,15 @@ class RemoteHost:
         self._private_key = pulumi.Output.secret(private_key)
         self._refusal = _refusal(role, pulumi.Output.from_input(address), public_key)
         self._inputs: list[pulumi.Output[str]] = [instance.id, instance.instance_type]
-        self._host_key: pulumi.Output[str] | None = None
-        self._first_contact = self._command(
-            "first-contact",
-            first_contact_command(open_ports),
-            first_contact_input(),
+        self._host_key = self._kept_host_key(parent)
+        self._prepared = self._command(
+            "prepare-host",
+            prepare_command(open_ports),
+            prepare_input(),
             parent=parent,
             after=[],
             secret_result=False,
         )
-        self._host_key = pulumi.Output.unsecret(self._first_contact.stdout)
         self.ssh_access = {"address": address, "hostKey": self._host_key}
         """Where the machine answers and its host key; the login user and the private key complete it."""
 
@@ -92,7 +100,7 @@ class RemoteHost:
             ),
             pulumi.Output.all(*payload).apply(lambda parts: step_input(script(f"{step}.sh"), parts)),
             parent=parent,
-            after=[self._first_contact, *after],
+            after=[self._prepared, *after],
             triggers=triggers,
             secret_result=secret_result,
             shows_progress=shows_progress,
@@ -106,6 +114,34 @@ class RemoteHost:
         return pulumi.Output.all(*self._inputs).apply(
             lambda inputs: hashlib.sha256("\0".join(inputs).encode()).hexdigest()
         )
+
+    def _kept_host_key(self, parent: pulumi.Resource) -> pulumi.Output[str]:
+        """What the machine says its host key is, the first time it is asked; another machine is asked again.
+
+        The command is not run again for another text, address or key: all of its inputs but the triggers are ignored
+        once it has run. If the engine repeats it all the same (`--replace`), the stash keeps the first answer.
+        """
+        name = f"{self.role}-host-key"
+        asked = remote.Command(
+            name,
+            connection=self._connection(None),
+            create=host_key_command(),
+            triggers=[self._instance_id],
+            logging=remote.Logging.NONE,
+            add_previous_output_in_env=False,
+            opts=self._options(
+                parent,
+                ignore_changes=["addPreviousOutputInEnv", "connection", "create", "logging", "stdin"],
+                # Its former command printed the key as well, and did more.
+                aliases=[pulumi.Alias(name=f"{self.role}-first-contact")],
+            ),
+        )
+        kept = pulumi.Stash(
+            name,
+            input=pulumi.Output.unsecret(asked.stdout),
+            opts=pulumi.ResourceOptions(parent=parent, ignore_changes=["input"], replacement_trigger=self._instance_id),
+        )
+        return kept.output
 
     def _command(
         self,
@@ -123,30 +159,50 @@ class RemoteHost:
         self._inputs += [pulumi.Output.from_input(create), pulumi.Output.from_input(stdin)]
         return remote.Command(
             f"{self.role}-{name}",
-            connection=remote.ConnectionArgs(
-                host=self._address,
-                user=LOGIN_USER,
-                private_key=self._private_key,
-                host_key=self._host_key,
-                dial_error_limit=DIAL_ATTEMPTS,
-                per_dial_timeout=DIAL_TIMEOUT,
-            ),
+            connection=self._connection(self._host_key),
             create=create,
             stdin=stdin,
             triggers=[self._instance_id, *triggers],
             # run-step leaves standard error to file descriptor 4, until it says why the step has failed.
             logging=remote.Logging.STDERR if shows_progress else remote.Logging.NONE,
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(
-                parent=parent,
+            opts=self._options(
+                parent,
                 depends_on=list(after),
-                deleted_with=self._instance,
-                # Replaced first, a step whose machine is new would run there before the old one's is gone.
-                delete_before_replace=True,
-                hooks=pulumi.ResourceHookBinding(on_error=[self._refusal]),
                 additional_secret_outputs=["stdout", "stderr"] if secret_result else None,
                 aliases=[pulumi.Alias(name=f"{self.role}-{former_name}")] if former_name else None,
             ),
+        )
+
+    def _connection(self, host_key: pulumi.Output[str] | None) -> remote.ConnectionArgs:
+        return remote.ConnectionArgs(
+            host=self._address,
+            user=LOGIN_USER,
+            private_key=self._private_key,
+            host_key=host_key,
+            dial_error_limit=DIAL_ATTEMPTS,
+            per_dial_timeout=DIAL_TIMEOUT,
+        )
+
+    def _options(
+        self,
+        parent: pulumi.Resource,
+        *,
+        depends_on: list[pulumi.Resource] | None = None,
+        additional_secret_outputs: list[str] | None = None,
+        aliases: list[pulumi.Alias] | None = None,
+        ignore_changes: list[str] | None = None,
+    ) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(
+            parent=parent,
+            depends_on=depends_on,
+            additional_secret_outputs=additional_secret_outputs,
+            aliases=aliases,
+            ignore_changes=ignore_changes,
+            deleted_with=self._instance,
+            # Replaced first, a step whose machine is new would run there before the old one's is gone.
+            delete_before_replace=True,
+            hooks=pulumi.ResourceHookBinding(on_error=[self._refusal]),
         )
 
 

@@ -26,12 +26,17 @@ def program(name: str) -> str:
     return (PROGRAMS / name).read_text()
 
 
-def first_contact_command(ports: Sequence[int]) -> str:
+def host_key_command() -> str:
+    """Prints the machine's SSH host key, its type and itself; all that a machine is told before its key is known."""
+    return shlex.join(["cut", "-d", " ", "-f", "1,2", "/etc/ssh/ssh_host_ed25519_key.pub"])
+
+
+def prepare_command(ports: Sequence[int]) -> str:
     """Runs prepare_host.sh, given on standard input; it installs run-step, which all later steps need."""
     return shlex.join(["sudo", "bash", "-s", "--", *map(str, ports)])
 
 
-def first_contact_input() -> str:
+def prepare_input() -> str:
     """prepare_host.sh, then run-step as a base64 line, which the script's last command reads.
 
     Bash takes its script from a pipe byte by byte, and so leaves what follows a command to that command (POSIX, sh,

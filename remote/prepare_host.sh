@@ -1,6 +1,6 @@
 #!/bin/bash
-# prepare_host.sh [PORT...]: first contact. Waits for the first boot, installs run-step, which runs all later steps, and opens PORTs
-# where firewalld is active (the RHEL 8 image has none). Prints the machine's SSH host key, which later steps pin.
+# prepare_host.sh [PORT...]: waits for the first boot, installs run-step, which runs all later steps, and opens PORTs where
+# firewalld is active (the RHEL 8 image has none).
 # Standard input: this script, which bash reads a line at a time, then run-step in base64.
 set -euo pipefail
 
@@ -19,7 +19,6 @@ main() {
         for port in "$@"; do firewall-cmd --quiet --permanent --add-port="$port/tcp"; done
         firewall-cmd --quiet --reload
     fi
-    cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub
 }
 
 main "$@"

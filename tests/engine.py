@@ -25,7 +25,7 @@ PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
 STEP_RESULTS: dict[str, str] = json.loads((ROOT / "remote/examples.json").read_text())
 """What each step prints; one that is not here prints nothing that the program reads."""
 
-HOST_KEY = STEP_RESULTS["first-contact"]
+HOST_KEY = STEP_RESULTS["host-key"]
 CERTIFICATE = STEP_RESULTS["make-token-key"]
 _PREPARED = json.loads(STEP_RESULTS["prepare-gitlab"])
 RUNNER_TOKEN, ROOT_PASSWORD = _PREPARED["runnerToken"], _PREPARED["initialRootPassword"]
@@ -158,6 +158,8 @@ class Cloud(mocks.Mocks):
         if args.typ == "command:remote:Command":
             step = args.name.split("-", 1)[1]
             outputs |= {"stdout": STEP_RESULTS.get(step, f"{step} done"), "stderr": ""}
+        elif args.typ == "pulumi:index:Stash":
+            outputs |= {"output": args.inputs["input"]}
         elif args.typ == "aws:ec2/eip:Eip":
             outputs |= {"publicIp": _address("203.0.113", args.name), "allocationId": f"eipalloc-{args.name}"}
         elif args.typ == "aws:ec2/networkInterface:NetworkInterface":

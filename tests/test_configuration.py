@@ -17,7 +17,7 @@ from configuration.gitlab_rb import render_gitlab_rb, ruby_string
 from configuration.job_limits import JobLimits, MachineSize, job_limits
 from configuration.package_repositories import docker_repository, gitlab_repository, runner_repository
 from configuration.registry_config import registry_image, render_registry_config
-from configuration.remote_step import first_contact_command, step_command, step_input
+from configuration.remote_step import prepare_command, step_command, step_input
 from configuration.runner_config import render_runner_config
 from configuration.user_data import render_user_data
 from settings import MOST_JOBS
@@ -296,7 +296,7 @@ def test_scripts_in_user_data_are_sound_shell(role):
 
 def test_the_command_line_of_a_step_quotes_its_arguments():
     assert step_command("mount_data", 60, ["vol-1", "a b; reboot"]).endswith("mount_data vol-1 'a b; reboot'")
-    assert first_contact_command([80, 2222]) == "sudo bash -s -- 80 2222"
+    assert prepare_command([80, 2222]) == "sudo bash -s -- 80 2222"
 
 
 def test_a_step_reads_its_script_by_size_and_its_payload_line_by_line():

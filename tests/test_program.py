@@ -5,13 +5,14 @@ import base64
 import json
 import re
 import shlex
+from typing import Any
 
 import pulumi
 import pytest
 import yaml
 
-from components import acceptance
-from configuration import checks
+from components import acceptance, remote_host
+from configuration import checks, remote_step
 from configuration.checks import Endpoints
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, program, script
@@ -27,6 +28,7 @@ from tests.engine import (
     ROOT_PASSWORD,
     RUNNER_TOKEN,
     Graph,
+    Registered,
     run_program,
 )
 
@@ -37,6 +39,7 @@ INTERFACE = "aws:ec2/networkInterface:NetworkInterface"
 VOLUME = "aws:ebs/volume:Volume"
 ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
 COMMAND = "command:remote:Command"
+STASH = "pulumi:index:Stash"
 TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
 CHECK_STEPS = ("server-run-checks", "runner-run-checks", "registry-run-checks", "server-run-pipeline")
 LISTENER = "aws:lb/listener:Listener"
@@ -105,7 +108,7 @@ def test_machines_outlive_another_key_pair_and_are_made_with_the_one_of_the_sett
 
 @pytest.mark.parametrize("role", MACHINES)
 def test_a_machine_that_refuses_the_key_is_named_with_the_line_to_add(graph, role):
-    failed = pulumi.ErrorHookArgs("", "", f"{role}-first-contact", COMMAND)
+    failed = pulumi.ErrorHookArgs("", "", f"{role}-host-key", COMMAND)
     refused = "ssh: handshake failed: ssh: unable to authenticate, attempted methods [none publickey]"
     failed.errors = [f"after 60 failed attempts: {refused}, no supported methods remain"]
     explain = graph.error_hooks[f"{role}-key-refused"].callback
@@ -260,16 +263,71 @@ def test_addresses_are_wired_into_every_configuration_that_needs_them(graph):
     assert graph.outputs["registryHost"] == registry
 
 
-def test_every_step_reaches_its_own_machine_with_the_host_key_of_first_contact(graph):
+def test_every_step_reaches_its_own_machine_and_all_but_one_hold_it_to_its_host_key(graph):
     for command in graph.of_type(COMMAND):
         machine = command.name.split("-")[0]
         connection = command.inputs["connection"]
         assert connection["host"] == public_ip(graph, machine)
         assert connection["user"] == "ec2-user"
-        if command.name.endswith("-first-contact"):
+        if command.name == f"{machine}-host-key":
             assert "hostKey" not in connection
         else:
             assert connection["hostKey"] == HOST_KEY
+
+
+def what_changes(command: Registered) -> dict[str, Any]:
+    """The inputs of a command by which the engine tells whether it is to run again."""
+    ignored = set(command.request.ignoreChanges)
+    return {name: value for name, value in command.inputs.items() if name not in ignored}
+
+
+OTHER_SETTINGS: dict[str, dict[str, Any]] = {
+    "another key pair": dict(zip(("sshPublicKey", "sshPrivateKey"), openssh_pair(b"o"), strict=True)),
+    "another port": {"registryPort": "5050"},
+    "another network": {"networkCidr": "10.43.0.0/16", "adminCidrs": ["198.51.100.0/24"]},
+    "other machines": {f"{machine}InstanceType": "m6i.2xlarge" for machine in MACHINES},
+    "another image": {"amiId": "ami-0fedcba9876543210"},
+    "other tags": {"tags": {"Project": "another"}},
+}
+
+
+@pytest.mark.parametrize("settings", OTHER_SETTINGS.values(), ids=OTHER_SETTINGS)
+def test_no_setting_asks_a_machine_for_its_host_key_again(graph, settings):
+    changed = run_program(dev_config(**settings))
+    for machine in MACHINES:
+        before, after = (each.step(f"{machine}-host-key") for each in (graph, changed))
+        assert what_changes(before) == what_changes(after) == {"triggers": [f"{machine}-id"]}
+
+
+def test_no_text_of_this_program_asks_a_machine_for_its_host_key_again(graph, monkeypatch):
+    for name in ("script", "program"):
+        written = getattr(remote_step, name)
+        monkeypatch.setattr(remote_step, name, lambda file, written=written: written(file) + "# another version\n")
+    for name in ("host_key_command", "prepare_command"):
+        written = getattr(remote_step, name)
+        monkeypatch.setattr(remote_host, name, lambda *ports, written=written: written(*ports) + " ")
+    monkeypatch.setattr(remote_host, "DIAL_ATTEMPTS", 7)
+    changed = run_program(dev_config())
+    repeated = {
+        step.name for step in changed.of_type(COMMAND) if what_changes(step) != what_changes(graph.step(step.name))
+    }
+    every = {step.name for step in graph.of_type(COMMAND)}
+    assert repeated == every - {f"{machine}-host-key" for machine in MACHINES}
+
+
+def test_what_a_machine_says_its_host_key_is_counts_as_long_as_it_is_the_same_machine(graph):
+    for machine in MACHINES:
+        kept = graph.one(STASH, f"{machine}-host-key")
+        assert kept.inputs == {"input": HOST_KEY}
+        assert not kept.secret_inputs
+        assert list(kept.request.ignoreChanges) == ["input"]
+        assert kept.request.replacement_trigger.string_value == f"{machine}-id"
+
+
+def test_the_host_keys_of_a_stack_that_exists_are_taken_from_where_it_has_them(graph):
+    for machine in MACHINES:
+        [alias] = graph.step(f"{machine}-host-key").request.aliases
+        assert alias.spec.name == f"{machine}-first-contact"
 
 
 def test_every_step_is_repeated_on_a_new_machine_and_dies_with_it(graph):
@@ -303,7 +361,7 @@ def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph)
                 for key, value in resource.inputs.items():
                     decoded = (
                         b"\n".join(payload_bytes(each, resource.name))
-                        if key == "stdin" and "contact" not in resource.name
+                        if key == "stdin" and not resource.name.endswith("-prepare-host")
                         else b""
                     )
                     if secret in json.dumps(value) or secret.encode() in decoded:
@@ -342,7 +400,8 @@ def test_the_stack_tells_in_secret_what_is_needed_to_look_at_it_later(graph):
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
-        ("server-first-contact", "server-mount-data"),
+        ("server-host-key", "server-prepare-host"),
+        ("server-prepare-host", "server-mount-data"),
         ("server-mount-data", "server-make-token-key"),
         ("server-make-token-key", "server-install-gitlab"),
         ("server-install-gitlab", "server-configure-gitlab"),
@@ -548,6 +607,7 @@ def test_every_resource_that_can_have_tags_has_the_settings_tags_and_a_name_of_t
         ATTACHMENT,
         "aws:lb/targetGroupAttachment:TargetGroupAttachment",
         COMMAND,
+        STASH,
     }
     for resource in graph.resources:
         if resource.type.startswith("gitlab:") or resource.type in untaggable:

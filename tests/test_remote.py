@@ -20,8 +20,9 @@ from configuration.paths import volume_device
 from configuration.remote_step import PROGRAMS as PROGRAMS_FOLDER
 from configuration.remote_step import (
     REMOTE,
-    first_contact_command,
-    first_contact_input,
+    host_key_command,
+    prepare_command,
+    prepare_input,
     program,
     script,
     step_command,
@@ -478,13 +479,12 @@ def test_every_script_is_used_and_every_step_has_its_script():
 
 
 @pytest.fixture
-def first_contact(tmp_path):
-    """Runs first contact on a machine whose first boot has ended well, with its paths below a scratch folder."""
-    folders = ("usr/local/sbin", "var/lib/gitlab-stack", "etc/ssh")
+def prepare(tmp_path):
+    """Runs prepare_host.sh on a machine whose first boot has ended well, with its paths below a scratch folder."""
+    folders = ("usr/local/sbin", "var/lib/gitlab-stack")
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "var/lib/gitlab-stack/first-boot-done").touch()
-    (tmp_path / "etc/ssh/ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA root@machine\n")
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool, text in {"cloud-init": "echo noise", "firewall-cmd": "", "systemctl": ""}.items():
@@ -492,9 +492,9 @@ def first_contact(tmp_path):
         (tools / tool).chmod(0o755)
 
     def run(*, cut_off: int = 0) -> subprocess.CompletedProcess[str]:
-        command = shlex.split(first_contact_command([80, 2222]))
+        command = shlex.split(prepare_command([80, 2222]))
         assert command.pop(0) == "sudo"
-        text = first_contact_input()
+        text = prepare_input()
         for folder in folders:
             text = text.replace(f"/{folder}/", f"{tmp_path}/{folder}/")
         return subprocess.run(
@@ -509,9 +509,9 @@ def first_contact(tmp_path):
     return run
 
 
-def test_first_contact_installs_run_step_and_prints_the_host_key_alone(first_contact, tmp_path):
-    done = first_contact()
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ssh-ed25519 AAAA\n", "")
+def test_a_machine_is_prepared_without_a_word_and_gets_run_step(prepare, tmp_path):
+    done = prepare()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     installed = tmp_path / "usr/local/sbin/run-step"
     assert installed.read_text() == program("run-step")
     assert installed.stat().st_mode & 0o777 == 0o755
@@ -519,17 +519,25 @@ def test_first_contact_installs_run_step_and_prints_the_host_key_alone(first_con
 
 
 @pytest.mark.parametrize("missing", [1, 200, 3000])
-def test_a_first_contact_that_was_cut_off_installs_nothing(first_contact, tmp_path, missing):
-    assert first_contact(cut_off=missing).returncode != 0
+def test_a_preparation_that_was_cut_off_installs_nothing(prepare, tmp_path, missing):
+    assert prepare(cut_off=missing).returncode != 0
     assert not (tmp_path / "usr/local/sbin/run-step").exists()
+
+
+def test_what_an_unknown_machine_is_asked_prints_type_and_key_alone(tmp_path):
+    file = tmp_path / "key.pub"
+    file.write_text("ssh-ed25519 AAAA root@machine\n")
+    command = host_key_command().replace("/etc/ssh/ssh_host_ed25519_key.pub", str(file))
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ssh-ed25519 AAAA\n", "")
 
 
 def test_ports_are_opened_in_firewalld_only_where_it_is_active(graph):
     text = script("prepare_host.sh")
     assert text.index("systemctl is-active --quiet firewalld") < text.index("firewall-cmd")
-    assert graph.step("server-first-contact").inputs["create"] == "sudo bash -s -- 80 2222"
-    assert graph.step("registry-first-contact").inputs["create"] == "sudo bash -s -- 5000"
-    assert graph.step("runner-first-contact").inputs["create"] == "sudo bash -s --"
+    assert graph.step("server-prepare-host").inputs["create"] == "sudo bash -s -- 80 2222"
+    assert graph.step("registry-prepare-host").inputs["create"] == "sudo bash -s -- 5000"
+    assert graph.step("runner-prepare-host").inputs["create"] == "sudo bash -s --"
 
 
 def test_reconfigure_is_checked_and_readiness_awaited_on_the_workhorse_socket():

@@ -36,7 +36,7 @@ from tests.e2e.operations import (
     step,
     up,
 )
-from tests.e2e.programs import changed_program
+from tests.e2e.programs import Edits, changed_program
 
 pytestmark = pytest.mark.long
 
@@ -50,7 +50,16 @@ STEPS = (
     *("registry-find-image", "runner-grow-root", "runner-install-docker", "runner-refuse-containers"),
     *("runner-schedule-prune", "runner-install-runner", "runner-configure-runner", "runner-run-checks"),
 )
-"""Every remote step but the three first contacts."""
+"""Every remote step but those that come before the machines have run-step."""
+
+ANOTHER_VERSION: Edits = {
+    "configuration/remote_step.py": [('"1,2", "/etc/ssh', '"1-2", "/etc/ssh')],
+    "remote/prepare_host.sh": [("set -euo pipefail", "set -euo pipefail # another text")],
+    "components/remote_host.py": [("DIAL_ATTEMPTS = 60", "DIAL_ATTEMPTS = 3")],
+}
+"""Of the first steps, with other texts and connections; no version trusts whatever answers at the address of a machine
+that is known.
+"""
 
 LINGER = 20
 """Seconds a step waits before it starts when it was told to: time enough to meet it."""
@@ -163,20 +172,20 @@ def test_a24_without_the_lock_a_repeated_step_runs_beside_the_one_that_was_cut_o
 
 
 @pytest.mark.fault(
-    "the SSH connection is cut at first contact",
-    sees="the step `first-contact` fails",
+    "the SSH connection is cut while a machine is prepared",
+    sees="the step `prepare-host` fails",
     heals="`pulumi up`",
 )
-def test_a_cut_first_contact(watched, measured):
+def test_a_cut_preparation(watched, measured):
     slow = "mv /usr/bin/cloud-init /usr/bin/cloud-init.real && printf '#!/bin/bash\\nsleep 15\\n' >/usr/bin/cloud-init"
     must("runner", f"{slow} && chmod +x /usr/bin/cloud-init")
-    operation = start_up("--replace", step("runner-first-contact"))
+    operation = start_up("--replace", step("runner-prepare-host"))
     eventually(lambda: on("runner", "pgrep -f '[c]loud-init status --wait'").status == 0, interval=0.3)
     on("runner", "pkill -KILL -f '^sshd: ec2-user'")
     cut = operation.finish()
     must("runner", "mv /usr/bin/cloud-init.real /usr/bin/cloud-init")
     assert cut.status != 0
-    assert "runner-first-contact" in cut.output
+    assert "runner-prepare-host" in cut.output
     measured(heal())
 
 
@@ -454,6 +463,11 @@ def test_a14_another_host_key(image, measured):
     wrong = prove()
     assert wrong.status != 0
     assert "mismatch" in wrong.output
+    with changed_program(ANOTHER_VERSION) as program:
+        newer = up(program=program)
+    assert newer.status != 0
+    assert re.search("runner-prepare-host.*host key mismatch", newer.output, re.DOTALL)
+    assert not re.search(r"Command\s+\w+-host-key", newer.output), "a machine was asked for its host key again"
     must("runner", f"mv /root/kept {key} && ssh-keygen -y -f {key} >{key}.pub && {again}")
     measured(heal())
 
