@@ -10,25 +10,20 @@ Exit status: 0 all checks passed, 1 a check failed, 2 not every check could be m
 """
 
 import argparse
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from configuration import acceptance_project, checks, report
 from configuration.checks import CHECKS, NEEDS_A_TOKEN, Check, Endpoints
 from configuration.flows import MACHINES, Place
-from configuration.remote_step import PROGRAMS, payload_line, read_only_command, script, step_input
+from configuration.remote_step import PROGRAMS, payload_line, script
 from configuration.zipapp import build_zipapp
+from doctor_ssh import NO_CONNECTION, CheckError, Machines, Process, StepResult, send
 from programs.acceptance_checks.outcomes import printable
 
 PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
@@ -36,18 +31,10 @@ PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
 TIME_LIMIT = 180  # seconds for everything: GitLab's console takes up to 45, the pipeline's two jobs about as long
 QUICK_TIME_LIMIT = 20  # seconds for everything but the pipeline
 PATIENCE = 13  # seconds for one check: the load balancer makes its own every ten
-CONNECT_TIMEOUT = 8  # seconds
 CLEANUP = 5  # seconds that are left to the machines, to revoke a token and to report
 LOCKED = 75  # exit status of read_only_command when a step of an up runs
-NO_CONNECTION = 255  # exit status of ssh
 
 POSITION = {check.id: position for position, check in enumerate(CHECKS)}
-
-Process = subprocess.Popen[str]
-
-
-class CheckError(Exception):
-    """The checks could not be made; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -58,105 +45,6 @@ class Finding:
     state: str
     seconds: float | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one step has brought: JSON lines of programs/acceptance_checks, exit status, and standard error."""
-
-    lines: list[dict[str, Any]]
-    status: int
-    stderr: str
-
-    @property
-    def found(self) -> dict[str, dict[str, Any]]:
-        """The last line about each check that was decided."""
-        return {line["check"]: line for line in self.lines if "check" in line and line["state"] != "deferred"}
-
-    @property
-    def deferred(self) -> dict[str, str]:
-        """Checks that a later one decides, and why."""
-        return {line["check"]: line["detail"] for line in self.lines if line.get("state") == "deferred"}
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the registry's machine reports beside checks."""
-        return {key: value for line in self.lines for key, value in line.get("facts", {}).items()}
-
-    @property
-    def error(self) -> str:
-        """Why there is no result of a check."""
-        errors = [line["error"] for line in self.lines if "error" in line]
-        return (errors or self.stderr.splitlines()[-1:] or ["no answer in time"])[-1]
-
-
-class Machines:
-    """The stack's machines over SSH, each held to the host key of its first contact."""
-
-    def __init__(self, inspection: Mapping[str, Any], folder: Path, deadline: float) -> None:
-        self._machines = inspection["machines"]
-        self._user = inspection["user"]
-        self._deadline = deadline
-        self._key = folder / "key"
-        self._key.touch(mode=0o600)
-        self._key.write_text(inspection["privateKey"].rstrip("\n") + "\n")
-        self._known_hosts = folder / "known_hosts"
-        lines = [f"{machine['address']} {machine['hostKey']}\n" for machine in self._machines.values()]
-        self._known_hosts.write_text("".join(lines))
-
-    def address(self, place: Place) -> str:
-        """Where the machine answers."""
-        return str(self._machines[place]["address"])
-
-    def time_left(self) -> float:
-        """Seconds."""
-        return self._deadline - time.monotonic()
-
-    def run(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str | bytes] = ()) -> StepResult:
-        """Run a step that changes nothing, to its end."""
-        return self.finish(self.start(place, step, arguments, payload))
-
-    def start(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str | bytes]) -> Process:
-        """Start such a step; more can be sent to it."""
-        options = {
-            "BatchMode": "yes",
-            "ConnectTimeout": CONNECT_TIMEOUT,
-            "GlobalKnownHostsFile": "/dev/null",
-            "IdentitiesOnly": "yes",
-            "LogLevel": "ERROR",
-            "ServerAliveCountMax": 2,
-            "ServerAliveInterval": 5,
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": self._known_hosts,
-        }
-        command = ["ssh", "-F", "none", "-i", str(self._key)]
-        command += [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
-        remote = read_only_command(step, max(1, int(self.time_left())), arguments)
-        command += [f"{self._user}@{self.address(place)}", remote]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-        send(process, step_input(script(f"{step}.sh"), payload))
-        return process
-
-    def finish(self, process: Process) -> StepResult:
-        """Wait for a step's end, or until there is no time left."""
-        try:
-            out, stderr = process.communicate(timeout=max(0.1, self.time_left()))
-            status = process.returncode
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, _ = process.communicate()
-            status, stderr = COULD_NOT_CHECK, "no answer in time"
-        lines = [report.parsed(line) for line in out.splitlines() if line.startswith("{")]
-        return StepResult(lines, status, "\n".join(map(printable, stderr.strip().splitlines())))
-
-
-def send(process: Process, text: str) -> None:
-    """Send more to a step's standard input, unless it has ended."""
-    assert process.stdin
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(text)
-        process.stdin.flush()
 
 
 class Examination:
@@ -380,9 +268,7 @@ def main() -> int:
     deadline = started + (arguments.within or (QUICK_TIME_LIMIT if arguments.quick else TIME_LIMIT))
     try:
         inspection = read_outputs(sys.stdin.read())
-        with tempfile.TemporaryDirectory() as folder:
-            machines = Machines(inspection, Path(folder), deadline)
-            findings = Examination(inspection, machines, quick=arguments.quick).findings()
+        findings = Examination(inspection, Machines(inspection, deadline), quick=arguments.quick).findings()
     except CheckError as reason:
         print(f"doctor: {reason}", file=sys.stderr)
         return COULD_NOT_CHECK

@@ -1,7 +1,10 @@
 """The doctor: what it asks of the machines, what it concludes, and what it never says. An ssh plays the machines."""
 
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +31,7 @@ SSH = """\
 # Plays the machines: $folder/VIEW is what is printed, VIEW.status, VIEW.said and VIEW.seconds how it ends.
 folder={folder}
 printf '%s\\n' "$@" >>"$folder/arguments"
-cp "${{4}}" "$folder/key" && stat -c %a "${{4}}" >"$folder/mode"
+cp "${{4}}" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
 for word in "$@"; do case $word in UserKnownHostsFile=*) cp "${{word#*=}}" "$folder/known_hosts" ;; esac; done
 address=${{@: -2:1}} command=${{@: -1}}
 case $command in
@@ -36,7 +39,9 @@ case $command in
     *) view=${{command##* }} ;;
 esac
 [ ! -e "$folder/${{address#*@}}" ] || {{ cat "$folder/${{address#*@}}" >&2; exit 255; }}
+echo "$$" >"$folder/$view.sleeps"
 sleep "$(cat "$folder/$view.seconds" 2>/dev/null || echo 0)"
+rm "$folder/$view.sleeps"
 if [ "$view" = pipeline ]; then
     read -r size && head -c "$size" >/dev/null && read -r && read -r
     if ! read -r go; then echo '{{"error": "nothing was to be started"}}'; exit 2; fi
@@ -131,6 +136,71 @@ def examine(played) -> Callable[..., Examined]:
         return Examined(done, time.monotonic() - started)
 
     return run
+
+
+FILES_INSTEAD_OF_MEMORY = """
+import runpy, subprocess, sys, tempfile
+sys.platform = "darwin"
+runpy.run_path("doctor.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None])
+@pytest.mark.parametrize("options", [("doctor.py",), ("-c", FILES_INSTEAD_OF_MEMORY)], ids=["memory", "files"])
+def test_however_the_doctor_ends_it_leaves_no_key_behind_and_nothing_running(played, tmp_path, options, end):
+    if end is signal.SIGKILL and options != ("doctor.py",):
+        pytest.skip("nothing can be removed then")
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    for place in MACHINES if end else ():
+        played.put(f"{place}.seconds", "60")
+    doctor = subprocess.Popen(
+        [sys.executable, *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert doctor.stdin
+    doctor.stdin.write(json.dumps({"inspection": played.inspection}))
+    doctor.stdin.close()
+    if end:
+        while len(list(tmp_path.glob("*.sleeps"))) < len(MACHINES):
+            assert doctor.poll() is None, doctor.stdout
+            time.sleep(0.05)
+        doctor.send_signal(end)
+    assert doctor.wait(20) == (-end if end else 0)
+    assert played.read("key") == PRIVATE_KEY
+    assert list(folder.iterdir()) == []
+    if end is not signal.SIGKILL:
+        deadline = time.monotonic() + 10
+        while any(running(pid.read_text().strip()) for pid in tmp_path.glob("*.sleeps")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def running(pid: str) -> bool:
+    """Whether the process is there and is no zombie, which has no command line."""
+    command_line = Path("/proc", pid, "cmdline")
+    return command_line.exists() and command_line.read_bytes() != b""
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+def test_openssh_takes_the_key_from_where_it_is(tmp_path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a", "-f", tmp_path / "key"], check=True)
+    inspection = {"machines": {}, "user": "nobody", "privateKey": (tmp_path / "key").read_text()}
+    code = (
+        "import json, subprocess, sys; from doctor_ssh import Machines\n"
+        "key = Machines(json.load(sys.stdin), 0.0)._key\n"
+        "subprocess.run(['ssh-keygen', '-y', '-f', key], check=True)"
+    )
+    text = json.dumps(inspection)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ((tmp_path / "key.pub").read_text(), "")
 
 
 def test_a_stack_that_is_well_is_found_so_check_by_check(examine, played):

@@ -17,7 +17,7 @@ READERS = [
     *(path for path in (ROOT / "programs").rglob("*") if path.is_file() and path.suffix != ".pyc"),
     *(path for path in (ROOT / "configuration").glob("*.py") if path.name != "paths.py"),
     *(ROOT / "acceptance").glob("*.*"),
-    *(ROOT / name for name in ("README.md", "doctor.py", "settings.py", "__main__.py")),
+    *(ROOT / name for name in ("README.md", "doctor.py", "doctor_ssh.py", "settings.py", "__main__.py")),
     *(ROOT / "components").glob("*.py"),
 ]
 
