@@ -12,6 +12,7 @@ BASE ?= origin/main
 OUT ?=
 IN ?=
 REAL = --stack $(STACK) --non-interactive --color never --suppress-progress
+AGENT = $(if $(filter lab,$(STACK)),SSH_AUTH_SOCK=$(CURDIR)/.lab/run/ssh-agent.socket)
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
@@ -40,7 +41,7 @@ comment:  ## put the Markdown in IN on the pull or merge request that the enviro
 	@python3 .ci/comment.py $(IN)
 
 doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab is the lab's; DOCTOR=--quick leaves the pipeline out
-	@$(OUTPUTS) | $(PYTHON) doctor.py $(DOCTOR)
+	@$(OUTPUTS) | $(AGENT) $(PYTHON) doctor.py $(DOCTOR)
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
 	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-product test-lab

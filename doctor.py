@@ -2,9 +2,10 @@
 
     pulumi stack output --json --show-secrets --stack STACK | python doctor.py [--quick] [--json] [--within SECONDS]
 
-It needs the stack's outputs, an OpenSSH client and access to port 22 of the machines. It checks from all machines at
-the same time, with the checks that end every `pulumi up`, and never while one of its steps runs. It changes nothing
-except what the acceptance's pipeline does in its own project; `--quick` leaves the pipeline out.
+It needs the stack's outputs, an OpenSSH client, without sshPrivateKey in the settings the SSH agent, and access to port
+22 of the machines. It checks from all machines at the same time, with the checks that end every `pulumi up`, and never
+while one of its steps runs. It changes nothing except what the acceptance's pipeline does in its own project; `--quick`
+leaves the pipeline out.
 
 Exit status: 0 all checks passed, 1 a check failed, 2 not every check could be made, whatever the reason.
 """

@@ -1,4 +1,4 @@
-"""How the doctor reaches the machines of a stack: with OpenSSH, and no key in any file."""
+"""How the doctor reaches the machines of a stack: with OpenSSH, by the SSH agent or with a key that is in no file."""
 
 import atexit
 import contextlib
@@ -18,6 +18,7 @@ from configuration import report
 from configuration.flows import Place
 from configuration.remote_step import read_only_command, script, step_input
 from programs.acceptance_checks.outcomes import printable
+from validation import ssh_agent
 
 CONNECT_TIMEOUT = 8  # seconds
 NO_CONNECTION = 255  # exit status of ssh
@@ -71,7 +72,9 @@ class Machines:
         self._files: list[str] = []
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._end)
-        self._key = self._file(inspection["privateKey"])
+        self._key = self._file(
+            inspection["privateKey"] if "privateKey" in inspection else _held(inspection["publicKey"])
+        )
         hosts = [f"{machine['address']} {machine['hostKey']}" for machine in self._machines.values()]
         self._known_hosts = self._file("\n".join(hosts))
 
@@ -148,6 +151,15 @@ class Machines:
             Path(path).unlink(missing_ok=True)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+def _held(public_key: str) -> str:
+    """The public key of a pair of which the SSH agent has the private key; with it, ssh asks the agent for no other.
+    Raises CheckError when it has not.
+    """
+    if problem := ssh_agent.problem(public_key):
+        raise CheckError(problem)
+    return public_key
 
 
 def send(process: Process, text: str) -> None:

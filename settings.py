@@ -81,7 +81,7 @@ class Settings:
     registry: MachineSettings
     runner: MachineSettings
     ssh_public_key: str
-    ssh_private_key: str = field(repr=False)
+    ssh_private_key: str | None = field(repr=False)
     gitlab_version: str
     runner_version: str
     registry_version: str
@@ -164,7 +164,7 @@ class Settings:
             certificate_arn=keys.optional("certificateArn", values.certificate_arn),
             hosted_zone_id=keys.optional("hostedZoneId", values.hosted_zone_id),
             ssh_public_key=keys.text("sshPublicKey", ssh_keys.public_key),
-            ssh_private_key=keys.secret("sshPrivateKey", ssh_keys.private_key),
+            ssh_private_key=keys.optional_secret("sshPrivateKey", ssh_keys.private_key),
             tags=keys.mapping("tags", values.tag),
             smtp=_smtp(keys),
             registry_port=keys.number("registryPort", 1024, 65535),
@@ -241,7 +241,8 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         if network.prefixlen < values.LARGEST_ADMIN_NETWORK
     ]
     problems += _privileged_problems(settings)
-    problems += ssh_keys.pair_problems(settings.ssh_public_key, settings.ssh_private_key)
+    if settings.ssh_private_key:
+        problems += ssh_keys.pair_problems(settings.ssh_public_key, settings.ssh_private_key)
     return problems
 
 

@@ -145,7 +145,8 @@ def _inspection(
         {
             "stack": endpoints.apply(dataclasses.asdict),  # the key has an older name, which stacks have in their state
             "user": LOGIN_USER,
-            "privateKey": settings.ssh_private_key,
+            "publicKey": settings.ssh_public_key,
+            **({"privateKey": settings.ssh_private_key} if settings.ssh_private_key else {}),
             "machines": {role.value: host.ssh_access for role, host in hosts.items()},
             "acceptanceImage": settings.acceptance_image if settings.acceptance_pipeline else None,
             "acceptanceTags": acceptance_project.runner_tags(settings),

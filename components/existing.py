@@ -1,4 +1,4 @@
-"""Checks of the settings against what AWS has, before any resource is created."""
+"""Checks of the settings against what AWS has and the SSH agent holds, before any resource is created."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -11,6 +11,7 @@ from configuration import red_hat
 from configuration.flows import Place, rule_limit_problems
 from configuration.job_limits import MachineSize, job_limit_problems
 from settings import MachineSettings, Settings, SettingsError
+from validation import ssh_agent
 
 ARCHITECTURE = "x86_64"
 """Of the GitLab packages, of the machines' image, and of the containers of registry and jobs."""
@@ -31,8 +32,9 @@ T = TypeVar("T")
 
 def check_existing(settings: Settings) -> MachineSize:
     """Check that AWS accepts as many rules as the networks make and has the machines' types and image, and that the
-    volumes, the address and the hosted zone that the settings name exist, fit, and are not in other use. Returns the
-    size of the runner's machine.
+    volumes, the address and the hosted zone that the settings name exist, fit, and are not in other use. Without a
+    private key in the settings, that the SSH agent holds it, unless nothing but a preview is made. Returns the size of
+    the runner's machine.
 
     Raises SettingsError that lists everything that is wrong, each by its key.
     """
@@ -41,7 +43,8 @@ def check_existing(settings: Settings) -> MachineSize:
         Place.REGISTRY: settings.registry,
         Place.RUNNER: settings.runner,
     }
-    problems = rule_limit_problems(settings)
+    problems = _agent_problem(settings)
+    problems += rule_limit_problems(settings)
     types = _offered_types(machines, settings.availability_zone)
     problems += _instance_type_problems(machines, settings.availability_zone, types)
     runner = types.get(settings.runner.instance_type)
@@ -57,6 +60,13 @@ def check_existing(settings: Settings) -> MachineSize:
     if problems or size is None:
         raise SettingsError(problems)
     return size
+
+
+def _agent_problem(settings: Settings) -> list[str]:
+    if settings.ssh_private_key or pulumi.runtime.is_dry_run():
+        return []
+    problem = ssh_agent.problem(settings.ssh_public_key)
+    return [f"sshPublicKey: sshPrivateKey is not set, and {problem}"] if problem else []
 
 
 def _offered_types(machines: dict[Place, MachineSettings], zone: str) -> dict[str, aws.ec2.GetInstanceTypeResult]:

@@ -20,6 +20,7 @@ from configuration.remote_step import (
 LOGIN_USER = "ec2-user"
 DIAL_ATTEMPTS = 60  # about four and a half minutes of refused connections, twenty of unanswered ones
 DIAL_TIMEOUT = 15  # seconds
+BY_AGENT = "ssh-agent"
 KEY_REFUSED = "unable to authenticate"  # Go's golang.org/x/crypto/ssh, by pulumi-command
 STEP_LIMIT = 45 * 60  # seconds `up` waits for a step, and before that for another one that is at work
 JOBS_LIMIT = 2 * 60 * 60
@@ -45,7 +46,7 @@ class RemoteHost:
         address: pulumi.Input[str],
         instance: aws.ec2.Instance,
         public_key: str,
-        private_key: pulumi.Input[str],
+        private_key: str | None,
         open_ports: Sequence[int],
         parent: pulumi.Resource,
     ) -> None:
@@ -53,7 +54,7 @@ class RemoteHost:
         self._address = address
         self._instance = instance
         self._instance_id = instance.id
-        self._private_key = pulumi.Output.secret(private_key)
+        self._private_key = None if private_key is None else pulumi.Output.secret(private_key)
         self._refusal = _refusal(role, pulumi.Output.from_input(address), public_key)
         self._inputs: list[pulumi.Output[str]] = [instance.id, instance.instance_type]
         self._host_key = self._kept_host_key(parent)
@@ -119,14 +120,16 @@ class RemoteHost:
         """What the machine says its host key is, the first time it is asked; another machine is asked again.
 
         The command is not run again for another text, address or key: all of its inputs but the triggers are ignored
-        once it has run. If the engine repeats it all the same (`--replace`), the stash keeps the first answer.
+        once it has run. When it is made anew all the same, the stash keeps the first answer.
         """
         name = f"{self.role}-host-key"
         asked = remote.Command(
             name,
             connection=self._connection(None),
             create=host_key_command(),
-            triggers=[self._instance_id],
+            # A private key that was in the settings is in the ignored connection as well: without one the command is
+            # made anew, so that the key leaves the state.
+            triggers=[self._instance_id, *([] if self._private_key else [BY_AGENT])],
             logging=remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=self._options(
@@ -213,8 +216,8 @@ def _refusal(role: Place, address: pulumi.Output[str], public_key: str) -> pulum
         if KEY_REFUSED in failed.errors[0]:
             # What a hook raises is what the engine shows of the failed step.
             raise PermissionError(
-                f"the {role} machine at {await address.future()} does not take the key in sshPrivateKey. Add this line "
-                f"to /home/{LOGIN_USER}/.ssh/authorized_keys there, then run pulumi up again: {public_key.strip()}"
+                f"the {role} machine at {await address.future()} does not take the key pair of sshPublicKey. Add this "
+                f"line to /home/{LOGIN_USER}/.ssh/authorized_keys there, then run pulumi up again: {public_key.strip()}"
             )
         return False
 

@@ -100,6 +100,7 @@ def up(_: argparse.Namespace) -> None:
         vendors.start()
         _start_cloud()
         _match_stack_and_cloud()
+        stack.start_agent()
         with report.machines_watched():
             stack.up()
         say(report.summary(stack.outputs()))
@@ -191,7 +192,7 @@ def down(_: argparse.Namespace) -> None:
         say("taking the lab down …")
         started = time.monotonic()
         failures = []
-        for step in (stack.clear_stale, _stop_cloud, _stop_engine, stack.forget):
+        for step in (stack.clear_stale, stack.AGENT.stop, _stop_cloud, _stop_engine, stack.forget):
             try:
                 step()
             except Exception as error:  # noqa: BLE001, it is shown when every step was tried

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.workspace import LabError, run
 
-ENGINE_TOOLS = {"ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+ENGINE_TOOLS = dict.fromkeys(("ssh", "ssh-add", "ssh-agent", "ssh-keygen"), "openssh-client")
 """Executable → Debian package, for the engine and the API alone."""
 
 MACHINE_TOOLS = {

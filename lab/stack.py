@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from lab.engine import build
-from lab.workspace import LOGS, ROOT, STATE, LabError, inputs_hash
+from lab.workspace import LOGS, ROOT, RUN, STATE, Daemon, LabError, inputs_hash
 
 STACK = "lab"
 API = "http://127.0.0.1:5566"
@@ -25,6 +25,10 @@ PROJECT = ROOT / "Pulumi.yaml"
 KEYS = STATE / "keys"
 PRIVATE_KEY = KEYS / "id_ed25519"
 PASSPHRASE = KEYS / "passphrase"
+AGENT_SOCKET = RUN / "ssh-agent.socket"
+AGENT = Daemon("ssh-agent", ["ssh-agent", "-D", "-a", str(AGENT_SOCKET)])
+"""Holds the private key, which is in no setting of the stack: the engine's steps and the doctor log in by it."""
+
 BACKEND = STATE / "state"
 FOLDER = STATE / "stack"
 """A project of the same name: what the CLI writes for the stack lands here instead of in the clone's own files."""
@@ -56,6 +60,7 @@ def environment() -> dict[str, str]:
         "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
         "PULUMI_HOME": str(build.PULUMI_HOME),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "SSH_AUTH_SOCK": str(AGENT_SOCKET),
     }
     if build.official():
         return inherited | own
@@ -106,6 +111,11 @@ def outputs(*, show_secrets: bool = False) -> dict[str, Any]:
     return answer
 
 
+def state_in_clear() -> str:
+    """The stack's state as JSON, its secrets decrypted."""
+    return _ask("stack", "export", "--stack", STACK, "--show-secrets")
+
+
 def resources() -> list[str]:
     """URNs of the resources that the state lists, without the stack's own and the providers'."""
     if not _exists():
@@ -145,9 +155,21 @@ def prepare() -> None:
     _stack_file().write_text(yaml.safe_dump(settings, sort_keys=False))
     if not _exists():
         _ask("stack", "init", "--stack", STACK, "--secrets-provider", "passphrase")
-    private_key = PRIVATE_KEY.read_text()
-    _ask("config", "set", "--stack", STACK, "--secret", "--raw", "sshPrivateKey", stdin=private_key)
     stamp.write_text(made_from)
+
+
+def start_agent() -> None:
+    """Start the SSH agent and give it the stack's key. Idempotent. Raises LabError when it does not take it."""
+    prepare()
+    if not AGENT.running():
+        AGENT_SOCKET.unlink(missing_ok=True)  # a killed one leaves it, and then none starts
+        AGENT.start()
+    command = ["ssh-add", "-q", str(PRIVATE_KEY)]
+    done = subprocess.run(
+        command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise LabError(f"the lab's SSH agent does not take the lab's key: {done.stderr.strip()}")
 
 
 def clear_stale() -> None:
@@ -207,12 +229,10 @@ def _stack_options() -> list[str]:
     return ["--stack", STACK, "--config-file", str(_stack_file())]
 
 
-def _ask(*command: str, cwd: Path = FOLDER, stdin: str | None = None) -> str:
+def _ask(*command: str, cwd: Path = FOLDER) -> str:
     """Run a command that answers at once. Returns its standard output; raises LabError with its errors."""
     arguments = [str(build.ensure()), "--non-interactive", "--color", "never", *command]
-    done = subprocess.run(
-        arguments, cwd=cwd, env=environment(), input=stdin, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(arguments, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"pulumi {' '.join(command[:2])} has failed:\n{done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

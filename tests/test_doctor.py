@@ -187,6 +187,27 @@ def running(pid: str) -> bool:
     return command_line.exists() and command_line.read_bytes() != b""
 
 
+def test_without_a_private_key_in_the_stack_the_agent_is_asked_for_that_key_alone(examine, played):
+    del played.inspection["privateKey"]
+    played.inspection["publicKey"] = "ssh-ed25519 AAAA administrators"
+    (played.folder / "bin" / "ssh-add").write_text("#!/bin/bash\necho ssh-ed25519 AAAA somebody\n")
+    (played.folder / "bin" / "ssh-add").chmod(0o755)
+    assert examine().status == 0
+    assert played.read("key") == "ssh-ed25519 AAAA administrators\n"
+    assert "IdentitiesOnly=yes" in played.read("arguments").splitlines()
+
+
+def test_an_agent_that_does_not_hold_the_key_is_named_and_no_machine_asked(examine, played):
+    del played.inspection["privateKey"]
+    played.inspection["publicKey"] = "ssh-ed25519 AAAA administrators"
+    (played.folder / "bin" / "ssh-add").write_text("#!/bin/bash\necho The agent has no identities. && exit 1\n")
+    (played.folder / "bin" / "ssh-add").chmod(0o755)
+    found = examine()
+    assert (found.status, found.out) == (2, "")
+    assert found.said.startswith("doctor: the SSH agent does not hold 'ssh-ed25519 AAAA administrators'")
+    assert not (played.folder / "arguments").exists()
+
+
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 def test_openssh_takes_the_key_from_where_it_is(tmp_path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a", "-f", tmp_path / "key"], check=True)

@@ -5,8 +5,9 @@ import pulumi
 import pytest
 
 from configuration import red_hat
-from tests.conftest import dev_config
+from tests.conftest import dev_config, openssh_pair
 from tests.engine import run_program
+from validation import ssh_agent
 
 KEPT = {
     "serverDataVolumeId": "vol-0123456789abcdef1",
@@ -29,6 +30,22 @@ def refused(monkeypatch):
         return [line.removeprefix("- ") for line in str(refusal.value).splitlines()[1:]]
 
     return run
+
+
+def test_a_key_that_the_ssh_agent_does_not_hold_is_refused_before_the_first_resource(refused, monkeypatch):
+    monkeypatch.setattr(ssh_agent, "problem", lambda key: f"the SSH agent does not hold {key}. Add it with ssh-add.")
+    [problem] = refused({"sshPrivateKey": None}, {})
+    assert problem == (
+        f"sshPublicKey: sshPrivateKey is not set, and the SSH agent does not hold {openssh_pair()[0]}. "
+        "Add it with ssh-add."
+    )
+
+
+def test_neither_a_preview_nor_a_stack_with_a_private_key_asks_the_agent(monkeypatch):
+    monkeypatch.setattr(ssh_agent, "problem", lambda key: f"{key} was asked for")
+    run_program(dev_config())
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    run_program(dev_config(sshPrivateKey=None))
 
 
 ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large"}

@@ -31,6 +31,7 @@ from tests.engine import (
     Registered,
     run_program,
 )
+from validation import ssh_agent
 
 MACHINES = ("server", "registry", "runner")
 INSTANCE = "aws:ec2/instance:Instance"
@@ -115,7 +116,7 @@ def test_a_machine_that_refuses_the_key_is_named_with_the_line_to_add(graph, rol
     with pytest.raises(PermissionError) as refusal:
         asyncio.run(explain(failed))
     address = public_ip(graph, role)
-    assert f"the {role} machine at {address} does not take the key in sshPrivateKey" in str(refusal.value)
+    assert f"the {role} machine at {address} does not take the key pair of sshPublicKey" in str(refusal.value)
     assert "Add this line to /home/ec2-user/.ssh/authorized_keys there" in str(refusal.value)
     assert str(refusal.value).endswith(f": {openssh_pair()[0]}")
     failed.errors = ["Process exited with status 1"]
@@ -324,6 +325,56 @@ def test_what_a_machine_says_its_host_key_is_counts_as_long_as_it_is_the_same_ma
         assert kept.request.replacement_trigger.string_value == f"{machine}-id"
 
 
+@pytest.fixture
+def agent_graph(monkeypatch) -> Graph:
+    """The dev stack without a private key in its settings, run by somebody whose SSH agent holds it."""
+    asked: list[str] = []
+    monkeypatch.setattr(ssh_agent, "problem", asked.append)
+    graph = run_program(dev_config(sshPrivateKey=None))
+    assert asked == [openssh_pair()[0]]
+    return graph
+
+
+def test_without_a_private_key_in_the_settings_there_is_none_in_any_input_or_output(agent_graph):
+    everything = json.dumps([[resource.inputs for resource in agent_graph.resources], agent_graph.outputs])
+    assert "privateKey" not in everything
+    assert "PRIVATE KEY" not in everything
+    assert not [
+        command for command in agent_graph.of_type(COMMAND) if "agentSocketPath" in command.inputs["connection"]
+    ]
+    assert agent_graph.outputs["inspection"]["publicKey"] == openssh_pair()[0]
+
+
+def test_a_stack_that_gives_its_private_key_up_repeats_what_has_it_recorded_and_trusts_no_other_machine(
+    graph, agent_graph
+):
+    for machine in MACHINES:
+        before, after = (each.step(f"{machine}-host-key") for each in (graph, agent_graph))
+        assert what_changes(before) == {"triggers": [f"{machine}-id"]}
+        assert what_changes(after) == {"triggers": [f"{machine}-id", "ssh-agent"]}
+        kept = [each.one(STASH, f"{machine}-host-key").request for each in (graph, agent_graph)]
+        assert kept[0].replacement_trigger == kept[1].replacement_trigger
+        assert list(kept[1].ignoreChanges) == ["input"]
+
+
+def test_another_key_pair_in_the_agent_asks_no_machine_for_its_host_key_again(agent_graph):
+    changed = run_program(dev_config(sshPublicKey=openssh_pair(b"o")[0], sshPrivateKey=None))
+    for machine in MACHINES:
+        before, after = (each.step(f"{machine}-host-key") for each in (agent_graph, changed))
+        assert before.inputs == after.inputs
+
+
+@pytest.mark.parametrize("variable", [None, "/run/agent"])
+def test_how_a_step_logs_in_follows_the_settings_and_never_the_shell(graph, agent_graph, monkeypatch, variable):
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    if variable:
+        monkeypatch.setenv("SSH_AUTH_SOCK", variable)
+    for before, settings in ((graph, {}), (agent_graph, {"sshPrivateKey": None})):
+        again = run_program(dev_config(**settings))
+        for command in before.of_type(COMMAND):
+            assert again.step(command.name).inputs == command.inputs
+
+
 def test_the_host_keys_of_a_stack_that_exists_are_taken_from_where_it_has_them(graph):
     for machine in MACHINES:
         [alias] = graph.step(f"{machine}-host-key").request.aliases
@@ -390,7 +441,7 @@ def test_the_stack_tells_in_secret_what_is_needed_to_look_at_it_later(graph):
     assert inspection["machines"] == {
         machine: {"address": public_ip(graph, machine), "hostKey": HOST_KEY} for machine in MACHINES
     }
-    assert "PRIVATE KEY" in inspection["privateKey"]
+    assert [inspection["publicKey"], inspection["privateKey"]] == list(openssh_pair())
     stack = Endpoints(**inspection["stack"])
     assert stack.external_url == graph.outputs["externalUrl"]
     assert stack.registry_private_address == private_ip(graph, "registry")
@@ -501,7 +552,10 @@ def test_the_steps_of_the_checks_keep_the_resources_of_the_name_before(graph):
 
 def test_the_inspection_has_the_shape_that_a_doctor_of_another_version_reads(graph):
     inspection = graph.outputs["inspection"]
-    assert set(inspection) == {"stack", "user", "privateKey", "machines", "acceptanceImage", "acceptanceTags"}
+    assert set(inspection) == {
+        *("stack", "user", "publicKey", "privateKey", "machines"),
+        *("acceptanceImage", "acceptanceTags"),
+    }
     assert set(inspection["stack"]) == {
         *("external_url", "host", "balancer_address", "registry_private_address", "web_port", "registry_port"),
         *("git_ssh_host_key", "runner_name", "project"),

@@ -19,8 +19,8 @@ MIXED_UP = [
         "runner_concurrency=_smtp(keys)",
     ),
     (
-        'ssh_private_key=keys.secret("sshPrivateKey", ssh_keys.private_key)',
         'ssh_private_key=keys.optional_secret("sshPrivateKey", ssh_keys.private_key)',
+        'ssh_private_key=keys.number("registryPort", 1, 9)',
     ),
     ('ami_id=keys.optional("amiId", values.ami_id)', 'ami_id=keys.optional("networkCidr", values.network)'),
 ]

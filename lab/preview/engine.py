@@ -17,8 +17,9 @@ import yaml
 
 from lab import stack, versions
 from lab.engine import build
+from lab.preview import agent
 from lab.preview.made_up import ANSWERS_VARIABLE
-from lab.preview.stack_file import StackFile
+from lab.preview.stack_file import PLACEHOLDER_PUBLIC_KEY, PUBLIC_KEY, StackFile
 from lab.workspace import STATE, Daemon, LabError, tail
 
 FOLDER = STATE / "preview"
@@ -85,7 +86,10 @@ class Throwaway:
         self._pretending = ("command",) if creates else ("aws", "command")
         self._folder = FOLDER / "stack"
         self._api = api
+        self._project = project
         self._answers: Mapping[str, str] | None = None
+        self._public_key = PLACEHOLDER_PUBLIC_KEY
+        self._agent: Path | None = None
         shutil.rmtree(self._folder, ignore_errors=True)
         (self._folder / "state").mkdir(parents=True)
         (self._folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": project, "runtime": "python"}))
@@ -98,6 +102,7 @@ class Throwaway:
 
     def configure(self, given: StackFile) -> None:
         """Take this configuration, its placeholders as secrets."""
+        self._public_key = given.texts().get(f"{self._project}:{PUBLIC_KEY}", PLACEHOLDER_PUBLIC_KEY)
         plain = {key: value for key, value in given.values.items() if key not in given.secrets}
         self._file.write_text(yaml.safe_dump({"encryptionsalt": self._salt, "config": plain}, sort_keys=True))
         texts = given.texts()
@@ -113,9 +118,10 @@ class Throwaway:
         """Run an operation of the engine with these options. Raises LabError with what it said."""
         self._answers = answers
         try:
-            self.ask(*operation, *self._options(), cwd=program)
+            with agent.said_to_hold(self._public_key) as self._agent:
+                self.ask(*operation, *self._options(), cwd=program)
         finally:
-            self._answers = None
+            self._answers = self._agent = None
 
     def preview(self, program: Path) -> dict[str, Any]:
         """What `pulumi preview --json` says of the program, the state being what is there, and nothing of it protected:
@@ -168,6 +174,7 @@ class Throwaway:
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
         }
         del variables["PULUMI_CONFIG_PASSPHRASE_FILE"]
+        variables["SSH_AUTH_SOCK"] = str(self._agent or "")
         if self._answers is not None:
             variables["PULUMI_HOME"] = str(_plugins(self._pretending))
             variables[ANSWERS_VARIABLE] = json.dumps(self._answers)

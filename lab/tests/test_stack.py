@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 
-from lab import stack
+from lab import stack, workspace
 from lab.engine import build
 
 SALT = "v1:salt"
@@ -32,6 +32,7 @@ def clone(tmp_path, monkeypatch):
         "PASSPHRASE": lab / "keys" / "passphrase",
         "BACKEND": lab / "state",
         "FOLDER": lab / "stack",
+        "AGENT_SOCKET": lab / "agent",
         "LOGS": lab / "logs",
     }.items():
         monkeypatch.setattr(stack, name, path)
@@ -46,7 +47,7 @@ def asked(monkeypatch):
     """The commands given to a Pulumi that keeps its files where the real one does."""
     commands: list[tuple[str, ...]] = []
 
-    def ask(*command, cwd=stack.FOLDER, stdin=None):
+    def ask(*command, cwd=stack.FOLDER):
         commands.append(command)
         file = stack.FOLDER / "Pulumi.lab.yaml"
         settings = yaml.safe_load(file.read_text()) if file.exists() else {}
@@ -55,8 +56,6 @@ def asked(monkeypatch):
             state.parent.mkdir(parents=True)
             state.touch()
             settings["encryptionsalt"] = SALT
-        if command[:2] == ("config", "set"):
-            settings["config"]["trial:sshPrivateKey"] = {"secure": f"{settings['encryptionsalt']}:{hash(stdin)}"}
         if command[:2] == ("stack", "export"):
             urns = ["pulumi:pulumi:Stack", "pulumi:providers:aws", "aws:ec2/vpc:Vpc"]
             return str(
@@ -79,15 +78,42 @@ def test_a_stack_is_made_once_from_the_clones_settings_and_the_labs_key_pair(ask
     made = stack_file()
     assert made["config"]["aws:region"] == "us-east-1"
     assert made["config"]["trial:sshPublicKey"].startswith("ssh-ed25519 ")
-    assert set(made["config"]["trial:sshPrivateKey"]) == {"secure"}
+    assert "trial:sshPrivateKey" not in made["config"], "the steps log in by the lab's agent"
     for secret in (stack.PRIVATE_KEY, stack.PASSPHRASE):
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
-    assert [command[:2] for command in asked] == [("stack", "init"), ("config", "set")]
-    assert "OPENSSH" not in str(asked), "a private key is no argument"
+    assert [command[:2] for command in asked] == [("stack", "init")]
     assert "encryptionsalt" not in stack.SETTINGS.read_text()
 
     stack.prepare()
-    assert len(asked) == 2
+    assert len(asked) == 1
+
+
+@needs_ssh_keygen
+@pytest.mark.usefixtures("asked")
+def test_an_agent_of_the_lab_holds_its_key_is_what_the_engine_sees_and_can_be_killed(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSH_AUTH_SOCK", "the user's")
+    for name in ("RUN", "LOGS", "ROOT"):
+        monkeypatch.setattr(workspace, name, tmp_path)
+    daemon = workspace.Daemon("ssh-agent", ["ssh-agent", "-D", "-a", str(stack.AGENT_SOCKET)])
+    monkeypatch.setattr(stack, "AGENT", daemon)
+
+    def held() -> list[str]:
+        done = subprocess.run(["ssh-add", "-L"], env=stack.environment(), capture_output=True, text=True, check=False)
+        return done.stdout.splitlines()
+
+    try:
+        stack.start_agent()
+        stack.start_agent()
+        assert held() == [stack.PRIVATE_KEY.with_suffix(".pub").read_text().strip()]
+        assert daemon.pid
+        os.kill(daemon.pid, signal.SIGKILL)
+        while daemon.running():
+            time.sleep(0.01)
+        stack.start_agent()
+        assert len(held()) == 1
+    finally:
+        daemon.stop()
+    assert held() == []
 
 
 @needs_ssh_keygen

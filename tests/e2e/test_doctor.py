@@ -58,6 +58,7 @@ def examine(*options: str) -> Examined:
     done = subprocess.run(
         [sys.executable, "doctor.py", "--json", *options],
         cwd=ROOT,
+        env=stack.environment(),
         input=outputs.output,
         capture_output=True,
         text=True,
@@ -65,8 +66,7 @@ def examine(*options: str) -> Examined:
         check=False,
     )
     seconds = time.monotonic() - started
-    inspection = json.loads(outputs.output)["inspection"]
-    assert inspection["privateKey"].splitlines()[-2] not in done.stdout + done.stderr
+    assert stack.PRIVATE_KEY.read_text().splitlines()[-2] not in outputs.output + done.stdout + done.stderr
     return Examined(done.returncode, json.loads(done.stdout), seconds)
 
 

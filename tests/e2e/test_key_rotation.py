@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from lab import stack
 from lab.engine import build
 from lab.workspace import ROOT
-from tests.e2e.operations import ROLES, Finished, client, heal, instance_id, instances, machine, up
+from tests.e2e.operations import ROLES, Finished, client, heal, instance_id, instances, lab, machine, up
 from tests.e2e.programs import Edits, changed_program
 
 pytestmark = pytest.mark.long
@@ -107,15 +108,16 @@ def other(tmp_path) -> Path:
 def _the_labs_own_again(outputs, other) -> Iterator[None]:
     yield
     if other.exists() and opens(stack.PRIVATE_KEY) != list(ROLES):
-        add = _named(documented().split("pulumi config")[0].split("\n", 1)[1], other, stack.PRIVATE_KEY)
+        add = _named(documented().split("ssh-add")[0].split("\n", 1)[1], other, stack.PRIVATE_KEY)
         assert run(add).status == 0
+    run("pulumi config rm sshPrivateKey")  # of a test that has failed
     configure(stack.PRIVATE_KEY)
     heal()
 
 
 def configure(key: Path) -> None:
-    """Both settings, and nothing else."""
-    lines = [line for line in documented().splitlines() if line.startswith("pulumi config")]
+    """The setting and the agent, and nothing else."""
+    lines = [line for line in documented().splitlines() if line.startswith(("pulumi config", "ssh-add"))]
     assert len(lines) == 2
     done = run(_named("\n".join(lines), key, key))
     assert done.status == 0, done.output
@@ -149,11 +151,13 @@ def test_a_machine_that_was_forgotten_is_named_once_with_the_line_to_add(other):
         added = run(_added(role, public_key))
         assert added.status == 0, added.output
     configure(other)
+    forgotten = run(f"ssh-add -d {stack.PRIVATE_KEY}")  # an agent's keys are all tried
+    assert forgotten.status == 0, forgotten.output
     with changed_program(HURRIED) as program:
         refused = up(program=program)
     assert refused.status != 0
     told = re.findall(
-        r"the (\w+) machine at (\S+) does not take the key in sshPrivateKey\. Add this line to (\S+) there, "
+        r"the (\w+) machine at (\S+) does not take the key pair of sshPublicKey\. Add this line to (\S+) there, "
         r"then run pulumi up again: (.*)",
         refused.output,
     )
@@ -164,6 +168,53 @@ def test_a_machine_that_was_forgotten_is_named_once_with_the_line_to_add(other):
     assert added.status == 0, added.output
     heal()
     assert ids() == before
+
+
+def test_a_stack_may_hold_the_private_key_and_gives_it_up_without_trusting_any_machine_anew():
+    before, trusted = ids(), stack.outputs(show_secrets=True)["inspection"]["machines"]
+    secret = stack.PRIVATE_KEY.read_text().splitlines()[-2]
+    assert secret not in stack.state_in_clear()
+    by_key = run(f"pulumi config set --secret sshPrivateKey <{stack.PRIVATE_KEY}\nssh-add -q -D\npulumi up")
+    assert by_key.status == 0, by_key.output
+    held = stack.outputs(show_secrets=True)["inspection"]
+    assert held["privateKey"] == stack.PRIVATE_KEY.read_text()
+    assert held["machines"] == trusted
+    assert secret in stack.state_in_clear()
+    assert examine("--quick").status == 0
+
+    by_agent = run("pulumi config rm sshPrivateKey\npulumi up")
+    assert by_agent.status != 0
+    assert "sshPublicKey: sshPrivateKey is not set, and the SSH agent does not hold" in by_agent.output
+    assert "The agent has no identities" in by_agent.output
+    by_agent = run(f"ssh-add -q {stack.PRIVATE_KEY}\npulumi up")
+    assert by_agent.status == 0, by_agent.output
+    for role in ROLES:
+        assert re.search(rf"Command\s+{role}-host-key\s+replaced", by_agent.output), by_agent.output
+        assert not re.search(rf"Stash\s+{role}-host-key\s", by_agent.output), by_agent.output
+    assert secret not in stack.state_in_clear()
+    found = stack.outputs(show_secrets=True)["inspection"]
+    assert "privateKey" not in found
+    assert found["machines"] == trusted
+    assert ids() == before
+    assert examine("--quick").status == 0
+    stack.preview(expect_no_changes=True)
+
+
+def examine(*options: str) -> Finished:
+    """The doctor, with the stack's outputs and the lab's agent."""
+    outputs = lab("outputs", "--json", "--show-secrets")
+    assert outputs.status == 0, outputs.output
+    done = subprocess.run(
+        [sys.executable, "doctor.py", *options],
+        cwd=ROOT,
+        env=stack.environment(),
+        input=outputs.output,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, 0.0)
 
 
 def _added(role: str, line: str) -> str:

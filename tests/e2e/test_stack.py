@@ -45,6 +45,15 @@ def test_a_preview_with_refresh_finds_nothing_to_change(outputs):
     stack.preview(refresh=True, expect_no_changes=True)
 
 
+def test_no_private_key_of_the_administrators_is_in_state_or_outputs_not_even_encrypted(outputs):
+    state = stack.state_in_clear()
+    assert stack.PRIVATE_KEY.with_suffix(".pub").read_text().split()[1] in state, "the search would find nothing"
+    assert "privateKey" not in state
+    for line in stack.PRIVATE_KEY.read_text().splitlines()[1:-1]:
+        assert line not in state
+    assert "privateKey" not in outputs["inspection"]
+
+
 def test_the_addresses_in_the_outputs_are_the_machines_own(outputs):
     for role in ROLES:
         assert outputs["privateAddresses"][role] in must(role, "ip -4 -o address show eth0")

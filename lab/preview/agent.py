@@ -1,0 +1,40 @@
+"""An SSH agent that says it holds a key and signs nothing: for programs whose steps only pretend to log in."""
+
+import base64
+import contextlib
+import socketserver
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+FAILURE, REQUEST_IDENTITIES, IDENTITIES_ANSWER = 5, 11, 12
+"""Kinds of messages (draft-ietf-sshm-ssh-agent, "Message numbers")."""
+
+
+@contextlib.contextmanager
+def said_to_hold(public_key_line: str) -> Iterator[Path]:
+    """The socket of such an agent, as long as it is needed."""
+    _, key, *comment = public_key_line.split(maxsplit=2)
+    identity = _text(base64.b64decode(key)) + _text(" ".join(comment).encode())
+    answer = bytes([IDENTITIES_ANSWER]) + (1).to_bytes(4) + identity
+
+    class Answers(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while size := self.rfile.read(4):
+                asked = self.rfile.read(int.from_bytes(size))
+                self.wfile.write(_text(answer if asked[:1] == bytes([REQUEST_IDENTITIES]) else bytes([FAILURE])))
+
+    with tempfile.TemporaryDirectory() as folder:
+        socket = Path(folder, "agent")
+        with socketserver.ThreadingUnixStreamServer(str(socket), Answers) as server:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                yield socket
+            finally:
+                server.shutdown()
+
+
+def _text(content: bytes) -> bytes:
+    return len(content).to_bytes(4) + content

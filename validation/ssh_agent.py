@@ -1,0 +1,35 @@
+"""The SSH agent of whoever runs the program: whether it can log in with the administrators' key pair."""
+
+import subprocess
+
+MOST_KEYS = 6
+"""Keys that a machine lets one connection offer: MaxAuthTries of sshd_config(5). pulumi-command offers all that the
+agent has, in the agent's order (golang.org/x/crypto/ssh, publicKeyCallback).
+"""
+
+TIMEOUT = 10  # seconds
+
+REMEDY = "Add it with `ssh-add FILE`, FILE being the private key; without an agent, start one first: eval $(ssh-agent)"
+
+
+def problem(public_key_line: str) -> str | None:
+    """Why the agent that SSH_AUTH_SOCK names cannot log in with that key pair, and what to do; None when it can."""
+    try:
+        done = subprocess.run(["ssh-add", "-L"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except FileNotFoundError:
+        return "ssh-add, which lists the SSH agent's keys, is not installed. Install the OpenSSH client."
+    except subprocess.TimeoutExpired:
+        return f"the SSH agent has not said within {TIMEOUT} seconds which keys it holds. Start another one."
+    wanted = public_key_line.split()[:2]
+    # With status 1 it holds none, with 2 there is no agent; it says so.
+    held = [line.split()[:2] for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    if wanted not in held:
+        said = done.stderr.strip() or done.stdout.strip() if done.returncode else f"it holds {len(held)} other"
+        return f"the SSH agent does not hold {public_key_line!r} ({said}). {REMEDY}."
+    if held.index(wanted) >= MOST_KEYS:
+        return (
+            f"the SSH agent offers {held.index(wanted)} other keys before {public_key_line!r}, and a machine takes no "
+            f"more than {MOST_KEYS} of one connection. Use an agent with that key alone: "
+            "eval $(ssh-agent) && ssh-add FILE."
+        )
+    return None
