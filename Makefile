@@ -16,7 +16,7 @@ AGENT = $(if $(filter lab,$(STACK)),SSH_AUTH_SOCK=$(CURDIR)/.lab/run/ssh-agent.s
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: help up preview preview-diff aws-preview aws-drift comment doctor test test-product test-lab test-tools lint e2e e2e-faults \
+.PHONY: help up preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
     faults-table checks-table down clean requirements
 
 help:  ## list these targets
@@ -42,6 +42,9 @@ comment:  ## put the Markdown in IN on the pull or merge request that the enviro
 
 doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab is the lab's; DOCTOR=--quick leaves the pipeline out
 	@$(OUTPUTS) | $(AGENT) $(PYTHON) doctor.py $(DOCTOR)
+
+root-password: $(INSTALLED)  ## show the first password of GitLab's root user of STACK, until it is changed
+	@$(OUTPUTS) | $(AGENT) $(PYTHON) root_password.py
 
 test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
 	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-product test-lab

@@ -95,6 +95,7 @@ pulumi.export("registryHost", registry_host)
 pulumi.export("publicAddresses", {place.value: ip for place, ip in addresses.public.items()})
 pulumi.export("privateAddresses", {place.value: ip for place, ip in addresses.private.items()})
 pulumi.export("instanceIds", {role.value: machine.instance_id for role, machine in machines.items()})
-pulumi.export("initialRootPassword", server.initial_root_password)
+# Deprecated: the name goes with the next minor version.
+pulumi.export("initialRootPassword", "no longer an output; while it is valid: make root-password STACK=...")
 pulumi.export("acceptance", acceptance.result)
 pulumi.export("inspection", acceptance.inspection)

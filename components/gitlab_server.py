@@ -11,7 +11,8 @@ from configuration import acceptance_project
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.package_repositories import gitlab_repository
 from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS
-from configuration.remote_step import script
+from configuration.remote_step import program, script
+from configuration.systemd_units import FORGET_CALENDAR, forget_root_password_service, forget_root_password_timer
 from configuration.upgrade_stops import minimum_postgresql, stops_before
 from settings import Settings
 
@@ -21,8 +22,8 @@ class GitLabServer(pulumi.ComponentResource):
     project of the acceptance. The key that signs the registry's tokens comes first, so that the registry can be set up
     while GitLab still installs; it stays on this machine's data volume, and only its certificate leaves.
 
-    `ready` is the last step. `runner_token` and `initial_root_password` are secrets; `token_certificate` is in PEM form
-    and `git_ssh_host_key` in that of authorized_keys.
+    `ready` is the last step. `runner_token` is a secret; `token_certificate` is in PEM form and `git_ssh_host_key` in
+    that of authorized_keys.
     """
 
     def __init__(
@@ -85,10 +86,17 @@ class GitLabServer(pulumi.ComponentResource):
             limit=900,
             parent=self,
         )
+        scheduled = host.run(
+            "schedule_program",
+            name="schedule_forget_root_password",
+            arguments=["forget-root-password", "forget-root-password", FORGET_CALENDAR, "FORGET_CALENDAR"],
+            payload=[program("forget-root-password"), forget_root_password_service(), forget_root_password_timer()],
+            after=[prepared.command],
+            parent=self,
+        )
         answer = prepared.result.apply(json.loads)
-        self.ready = prepared.command
+        self.ready = scheduled.command
         self.token_certificate = token_key.result
         self.runner_token: pulumi.Output[str] = answer["runnerToken"]
-        self.initial_root_password: pulumi.Output[str] = answer["initialRootPassword"]
         self.git_ssh_host_key: pulumi.Output[str] = pulumi.Output.unsecret(answer["gitSshHostKey"])
         self.register_outputs({})

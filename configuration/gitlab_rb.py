@@ -81,8 +81,10 @@ def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str,
         "logging['svlogd_size'] = 20 * 1024 * 1024",
         "logging['logrotate_maxsize'] = '100M'",
         "",
-        "# Used once, when the database is seeded.",
-        f"gitlab_rails['initial_root_password'] = File.read({ruby_string(INITIAL_ROOT_PASSWORD)}).strip",
+        "# Used once, when the database is seeded. The file goes when root has another password; none is made up then.",
+        f"first_password = {ruby_string(INITIAL_ROOT_PASSWORD)}",
+        "gitlab_rails['initial_root_password'] = File.read(first_password).strip if File.exist?(first_password)",
+        "gitlab_rails['store_initial_root_password'] = false",
         "",
     ]
     lines += _mail(settings)

@@ -24,7 +24,14 @@ GITLAB_DATA = "/srv/gitlab"
 GITLAB_FOLDERS = ("/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab")
 """GitLab's own folders that are kept on the data volume."""
 INITIAL_ROOT_PASSWORD = "/etc/gitlab/seeded-root-password"
-"""The password of GitLab's first administrator, readable by root alone; written before GitLab is seeded with it."""
+"""The first password of GitLab's root user, readable by the machine's root alone; written before GitLab is seeded with
+it, deleted by FORGET_ROOT_PASSWORD when that user has another one.
+"""
+SEEDED = "/etc/gitlab/seeded-by-stack"
+"""Mark of a GitLab that this program has seeded or taken over; holds a hash of its first password."""
+UNPREPARED = "/etc/gitlab/unprepared"
+"""Exists from before the database is seeded until prepare_gitlab has succeeded once."""
+FORGET_ROOT_PASSWORD = f"{INSTALLED_PROGRAMS}/forget-root-password"
 TOKEN_KEY = "/etc/gitlab/registry-token.key"
 """Private key that signs the registry's tokens."""
 TOKEN_CERTIFICATE = "/etc/gitlab/registry-token.crt"

@@ -2,10 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from configuration.paths import COLLECT_GARBAGE, KEEP_DATA_MOUNTED, PRUNE_DOCKER, REFUSE_CONTAINERS, REGISTRY_DATA
+from configuration.paths import (
+    COLLECT_GARBAGE,
+    FORGET_ROOT_PASSWORD,
+    INITIAL_ROOT_PASSWORD,
+    KEEP_DATA_MOUNTED,
+    LOCK,
+    PRUNE_DOCKER,
+    REFUSE_CONTAINERS,
+    REGISTRY_DATA,
+)
 
 PRUNE_CALENDAR = "03:17"
 """When Docker is pruned: every night, but not at midnight, when nightly pipelines begin."""
+FORGET_CALENDAR = "05:23"
+"""When the first password of GitLab's root user is looked at: GitLab's console takes a minute of one processor."""
 FULL_DISK = 70
 """Per cent of Docker's disk in use above which images without a container are removed."""
 
@@ -33,6 +44,31 @@ def refuse_containers_service() -> str:
         Unit={"Description": "Refuse what containers send to this machine itself", "Before": "docker.service"},
         Service={"Type": "oneshot", "RemainAfterExit": "yes", "ExecStart": REFUSE_CONTAINERS},
         Install={"RequiredBy": "docker.service"},
+    )
+
+
+def forget_root_password_service() -> str:
+    """Runs forget-root-password once, while there is a password to forget and beside no step of this program."""
+    return _unit(
+        Unit={
+            "Description": "Forget the first password of GitLab's root user when it was changed",
+            "ConditionPathExists": INITIAL_ROOT_PASSWORD,
+        },
+        Service={
+            "Type": "oneshot",
+            # What is busy now is not so tomorrow.
+            "ExecStart": f"/usr/bin/flock --shared --nonblock --conflict-exit-code 0 {LOCK} {FORGET_ROOT_PASSWORD}",
+            "Nice": "19",
+        },
+    )
+
+
+def forget_root_password_timer() -> str:
+    """Starts forget-root-password.service every day."""
+    return _unit(
+        Unit={"Description": "Forget the first password of GitLab's root user when it was changed, every day"},
+        Timer={"OnCalendar": FORGET_CALENDAR, "RandomizedDelaySec": "30min", "Persistent": "true"},
+        Install={"WantedBy": "timers.target"},
     )
 
 

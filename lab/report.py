@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lab import parts, stack, versions
-from lab.workspace import PROGRESS_INTERVAL, ROOT, LabError, say
+from lab.workspace import PROGRESS_INTERVAL, LabError, say
 
 WATCH_INTERVAL = 2.0  # seconds
 
@@ -88,10 +88,9 @@ def real_and_played() -> str:
 
 def summary(outputs: dict[str, Any]) -> str:
     """What a person wants to know after `up`."""
-    password = f"{_python()} -m lab outputs initialRootPassword --show-secrets"
     lines = [
         ("GitLab", outputs["externalUrl"]),
-        ("Log in", f"as root; this shows the password: {password}"),
+        ("Log in", "as root; this shows the first password: make root-password STACK=lab"),
         ("Registry", outputs["registryHost"]),
     ]
     checks = [(f"✓ {check['check']}", f"{check['seconds']:.2f} s") for check in outputs["acceptance"]]
@@ -162,8 +161,3 @@ def _table(rows: Iterable[Sequence[object]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
     return "\n".join(f"  {line}" for line in lines)
-
-
-def _python() -> str:
-    """The running Python as a person in the clone would type it."""
-    return sys.executable.removeprefix(f"{ROOT}/")

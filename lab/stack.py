@@ -120,9 +120,14 @@ def resources() -> list[str]:
     """URNs of the resources that the state lists, without the stack's own and the providers'."""
     if not _exists():
         return []
-    deployment = json.loads(_ask("stack", "export", "--stack", STACK))["deployment"]
+    deployment = json.loads(export())["deployment"]
     urns = [resource["urn"] for resource in deployment.get("resources") or []]
     return [urn for urn in urns if not urn.split("::")[2].startswith("pulumi:")]
+
+
+def export(*, show_secrets: bool = False) -> str:
+    """The stack's state, in JSON, with its secrets in clear if that is asked for. Raises LabError."""
+    return _ask("stack", "export", "--stack", STACK, *(["--show-secrets"] if show_secrets else []))
 
 
 def forget() -> None:

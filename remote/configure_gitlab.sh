@@ -5,23 +5,34 @@
 set -euo pipefail
 read -r gitlab_rb
 read -r given || true
-password_file=/etc/gitlab/seeded-root-password
+password_file=/etc/gitlab/seeded-root-password seeded=/etc/gitlab/seeded-by-stack unprepared=/etc/gitlab/unprepared
 
 umask 077
 given=$(base64 -d <<<"$given")
-if [ ! -s "$password_file" ]; then
-    if [ -e /var/opt/gitlab/bootstrapped ]; then
-        echo "GitLab on the data volume was seeded by something else: $password_file is missing on the server."
-        echo "Write root's password there (mode 0600), then run pulumi up again."
-        exit 1
+if [ ! -e /var/opt/gitlab/bootstrapped ]; then
+    # This run seeds the database, or one before it did and failed later.
+    touch "$unprepared"
+    if [ ! -s "$password_file" ]; then
+        # In its own command: a failure must end the step, not leave an empty password.
+        password=${given:-$(openssl rand -hex 16)}
+        printf '%s\n' "$password" >"$password_file.new"
+        mv "$password_file.new" "$password_file"
     fi
-    # In its own command: a failure must end the step, not leave an empty password.
-    password=${given:-$(openssl rand -hex 16)}
-    printf '%s\n' "$password" >"$password_file.new"
-    mv "$password_file.new" "$password_file"
-elif [ -n "$given" ] && [ "$given" != "$(cat "$password_file")" ]; then
+elif [ ! -e "$seeded" ] && [ ! -s "$password_file" ]; then
+    echo "GitLab on the data volume was seeded by something else: $seeded is missing on the server."
+    echo "If it is the GitLab that this stack shall have, run there: sudo touch $seeded; then run pulumi up again."
+    exit 1
+fi
+if [ ! -e "$seeded" ]; then
+    # A hash: the password itself is deleted once root has another one.
+    openssl passwd -6 -stdin <"$password_file" >"$seeded.new"
+    mv "$seeded.new" "$seeded"
+fi
+salt=$(cut -d '$' -f 3 "$seeded")
+if [ -n "$given" ] && [ "$(openssl passwd -6 -salt "${salt:-none}" -stdin <<<"$given")" != "$(cat "$seeded")" ]; then
     echo "initialRootPassword was changed, but it is used only when GitLab is seeded, which has already happened."
-    echo "Change the password on the server: sudo gitlab-rake 'gitlab:password:reset[root]'; then restore the old setting."
+    echo "Change the password on the server: sudo gitlab-rake 'gitlab:password:reset[root]'; then restore the old setting,"
+    echo "or remove it."
     exit 1
 fi
 

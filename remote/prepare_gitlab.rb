@@ -1,15 +1,19 @@
-# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list), PROJECT (group/project) and JOBS (`any`, or `protected`: only those
-# of protected branches and tags that name one of the runner's tags): switches sign-up off in a
-# new GitLab, creates the stack's one runner record and the project that the acceptance pushes to. Idempotent. Prints JSON.
+# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list), PROJECT (group/project), JOBS (`any`, or `protected`: only those
+# of protected branches and tags that name one of the runner's tags) and whether GitLab is new: in a new one switches sign-up off and
+# has root choose another password; creates the stack's one runner record and the project that the acceptance pushes to. Idempotent.
+# Prints JSON.
 require 'json'
 
-runner_name, runner_tags, project_path, jobs = ARGV
+runner_name, runner_tags, project_path, jobs, is_new = ARGV
 group_path, project_name = project_path.split('/', 2)
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
-# No group: the database has just been seeded. Later the owner may open sign-up.
-group = Group.find_by_full_path(group_path)
-Gitlab::CurrentSettings.update!(signup_enabled: false) unless group
+# Once: later these are up to the owner.
+if is_new == 'true'
+  Gitlab::CurrentSettings.update!(signup_enabled: false)
+  # Until then the first password opens nothing but the page that asks for another one (GlobalPolicy, rule password_expired).
+  User.find_by_username('root')&.update!(password_expires_at: Time.current)
+end
 
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   runner = Ci::Runner.instance_type.find_by(description: runner_name)
@@ -27,6 +31,7 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   access = { access_level: 'ref_protected' } if jobs == 'protected'
   runner.update!(run_untagged: jobs != 'protected', tag_list: JSON.parse(runner_tags), **access)
 
+  group = Group.find_by_full_path(group_path)
   unless group
     created = Groups::CreateService.new(
       admin,

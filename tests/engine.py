@@ -28,7 +28,7 @@ STEP_RESULTS: dict[str, str] = json.loads((ROOT / "remote/examples.json").read_t
 HOST_KEY = STEP_RESULTS["host-key"]
 CERTIFICATE = STEP_RESULTS["make-token-key"]
 _PREPARED = json.loads(STEP_RESULTS["prepare-gitlab"])
-RUNNER_TOKEN, ROOT_PASSWORD = _PREPARED["runnerToken"], _PREPARED["initialRootPassword"]
+RUNNER_TOKEN = _PREPARED["runnerToken"]
 GIT_HOST_KEY = _PREPARED["gitSshHostKey"]
 IMAGE, DIGEST = json.loads(STEP_RESULTS["run-pipeline"])["detail"].split("@")
 

@@ -31,7 +31,7 @@ SSH = """\
 # Plays the machines: $folder/VIEW is what is printed, VIEW.status, VIEW.said and VIEW.seconds how it ends.
 folder={folder}
 printf '%s\\n' "$@" >>"$folder/arguments"
-cp "${{4}}" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
+cp "${{4}}" "$folder/$$" && mv "$folder/$$" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
 for word in "$@"; do case $word in UserKnownHostsFile=*) cp "${{word#*=}}" "$folder/known_hosts" ;; esac; done
 address=${{@: -2:1}} command=${{@: -1}}
 case $command in

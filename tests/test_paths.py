@@ -17,7 +17,10 @@ READERS = [
     *(path for path in (ROOT / "programs").rglob("*") if path.is_file() and path.suffix != ".pyc"),
     *(path for path in (ROOT / "configuration").glob("*.py") if path.name != "paths.py"),
     *(ROOT / "acceptance").glob("*.*"),
-    *(ROOT / name for name in ("README.md", "doctor.py", "doctor_ssh.py", "settings.py", "__main__.py")),
+    *(
+        ROOT / name
+        for name in ("README.md", "doctor.py", "doctor_ssh.py", "root_password.py", "settings.py", "__main__.py")
+    ),
     *(ROOT / "components").glob("*.py"),
 ]
 
@@ -25,7 +28,13 @@ OURS = {name: value for name, value in vars(paths).items() if name.isupper() and
 VENDORS = {
     # RHEL, systemd, OpenSSH, cloud-init
     *("/etc/environment", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key.pub", "/etc/systemd/system"),
-    *("/root/old-token-key", "/usr/libexec/platform-python", "/usr/local", "/var/log/cloud-init-output.log"),
+    *(
+        "/root/old-token-key",
+        "/usr/bin/flock",
+        "/usr/libexec/platform-python",
+        "/usr/local",
+        "/var/log/cloud-init-output.log",
+    ),
     # Docker, and the registry's image
     *("/etc/docker", "/etc/docker/daemon.json", "/etc/yum.repos.d/docker-ce.repo", "/var/lib/registry"),
     # gitlab-runner

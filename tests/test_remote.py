@@ -53,7 +53,8 @@ def test_holds_no_program(path):
 
 def test_the_programs_that_stay_on_the_machines_are_found():
     assert [path.name for path in PROGRAMS] == [
-        *("collect-garbage", "keep-data-mounted", "prune-docker", "refuse-containers", "run-step"),
+        *("collect-garbage", "forget-root-password", "keep-data-mounted", "prune-docker", "refuse-containers"),
+        "run-step",
     ]
 
 
@@ -250,7 +251,8 @@ def gitlab_machine(tmp_path):
     version.write_text("17.10.4\n")
 
     def run(name: str, *arguments: str, payload: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", script(name))
+        text = script(name) if name.endswith(".sh") else program(name)
+        text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", text)
         text = text.replace("/usr/libexec/platform-python", sys.executable)
         return run_with_tools(text, name, arguments, payload, tools=tools, result=f"{tmp_path}/result")
 
@@ -472,7 +474,7 @@ def test_every_script_is_used_and_every_step_has_its_script():
     used = set()
     for path in [*REMOTE.parent.glob("*.py"), *(REMOTE.parent / "components").glob("*.py"), Path(remote_step.__file__)]:
         text = path.read_text()
-        used |= set(re.findall(r'\.run\(\s*"(\w+)"', text)) | {
+        used |= set(re.findall(r'\.run\(\s*(?:Place\.\w+, )?"(\w+)"', text)) | {
             Path(name).stem for name in re.findall(r'"(\w+\.(?:sh|rb))"', text)
         }
     assert used == {path.stem for path in REMOTE.iterdir() if path.suffix != ".json"}
@@ -552,7 +554,7 @@ def test_the_runner_is_made_once_and_found_again_and_what_the_owner_decides_late
     assert text.index("find_by(description: runner_name)") < text.index("CreateRunnerService")
     assert "paused: false" in text
     assert "active:" not in text
-    assert "Gitlab::CurrentSettings.update!(signup_enabled: false) unless group\n" in text
+    assert text.index("if is_new == 'true'") < text.index("Gitlab::CurrentSettings.update!(signup_enabled: false)")
 
 
 def test_a_backup_finds_an_empty_folder_of_the_registry(gitlab_machine, tmp_path):
@@ -581,6 +583,66 @@ def test_the_initial_root_password_is_made_on_the_machine_and_kept_to_its_owner(
     assert (tmp_path / "etc/gitlab/gitlab.rb").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "etc/gitlab/configured-version").read_text() == "17.10.4\n"
     assert password.read_text().strip() not in configured.stdout + configured.stderr
+    seeded = tmp_path / "etc/gitlab/seeded-by-stack"
+    assert password.read_text().strip() not in seeded.read_text()
+    assert seeded.stat().st_mode & 0o777 == 0o600
+
+
+def test_once_root_has_another_password_the_first_is_neither_needed_nor_made_again(gitlab_machine, tmp_path):
+    assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 0
+    (tmp_path / "var/opt/gitlab/bootstrapped").touch()
+    (tmp_path / "etc/gitlab/seeded-root-password").unlink()
+    for given in ("", "first-Secret-4711"):
+        again = gitlab_machine("configure_gitlab.sh", payload=["", given])
+        assert again.returncode == 0, again.stdout
+        assert not (tmp_path / "etc/gitlab/seeded-root-password").exists()
+    refused = gitlab_machine("configure_gitlab.sh", payload=["", "other-Secret-4711"])
+    assert refused.returncode == 1
+    assert "initialRootPassword was changed" in refused.stdout
+
+
+def test_a_gitlab_of_an_earlier_version_keeps_its_password_and_what_its_owner_has_set(gitlab_machine, tmp_path):
+    (tmp_path / "var/opt/gitlab/bootstrapped").touch()
+    (tmp_path / "etc/gitlab/seeded-root-password").write_text("first-Secret-4711\n")
+    assert gitlab_machine("configure_gitlab.sh", payload=["", "other-Secret-4711"]).returncode == 1
+    assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 0
+    assert (tmp_path / "etc/gitlab/seeded-root-password").read_text() == "first-Secret-4711\n"
+    assert not (tmp_path / "etc/gitlab/unprepared").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "kept"),
+    [("valid", 0, True), ("invalid", 0, False), ("PG::ConnectionBad", 1, True), ("", 1, True)],
+)
+def test_the_first_password_is_forgotten_only_when_gitlab_says_that_it_is_no_longer_roots(
+    gitlab_machine, tmp_path, said, status, kept
+):
+    (tmp_path / "bin/gitlab-rails").write_text(f"#!/bin/bash\ncat >{tmp_path}/asked\necho warning\necho '{said}'\n")
+    (tmp_path / "bin/gitlab-rails").chmod(0o755)
+    password = tmp_path / "etc/gitlab/seeded-root-password"
+    password.write_text("first-Secret-4711\n")
+    done = gitlab_machine("forget-root-password", payload=[])
+    assert done.returncode == status, done.stderr
+    assert (tmp_path / "asked").read_text() == "first-Secret-4711\n"
+    assert password.exists() == kept
+    assert "first-Secret-4711" not in done.stdout + done.stderr
+
+
+def test_a_console_that_fails_forgets_no_password(gitlab_machine, tmp_path):
+    (tmp_path / "bin/gitlab-rails").write_text("#!/bin/bash\necho invalid\nexit 1\n")
+    (tmp_path / "bin/gitlab-rails").chmod(0o755)
+    (tmp_path / "etc/gitlab/seeded-root-password").write_text("first-Secret-4711\n")
+    assert gitlab_machine("forget-root-password", payload=[]).returncode == 1
+    assert (tmp_path / "etc/gitlab/seeded-root-password").exists()
+
+
+@pytest.mark.parametrize("password", [None, "plain", 'a "b" \\c', "käse {}}"])
+def test_the_first_password_is_shown_as_json_whatever_it_is(gitlab_machine, tmp_path, password):
+    if password:
+        (tmp_path / "etc/gitlab/seeded-root-password").write_text(f"{password}\n")
+    shown = gitlab_machine("show_root_password.sh", payload=[])
+    assert json.loads((tmp_path / "result").read_text()) == {"rootPassword": password}
+    assert (shown.stdout, shown.stderr) == ("", "")
 
 
 def test_a_password_that_cannot_be_generated_is_not_left_empty(gitlab_machine, tmp_path):
@@ -600,29 +662,33 @@ def test_a_given_initial_root_password_is_used_once_and_a_later_change_refused(g
     assert "Secret" not in refused.stdout + refused.stderr
 
 
-@pytest.mark.parametrize("password", ["plain", 'a "b" \\c', "käse {}}"])
-def test_what_the_server_hands_out_is_json_whatever_the_password_is(gitlab_machine, tmp_path, password):
-    (tmp_path / "bin/gitlab-rails").write_text('#!/bin/bash\necho "a warning"\necho \'{"runnerToken":"glrt-1"}\'\n')
+def test_only_a_new_gitlab_is_prepared_as_one_and_the_server_hands_out_no_password(gitlab_machine, tmp_path):
+    console = f"""#!/bin/bash
+echo "$@" >{tmp_path}/asked; echo "a warning"; echo '{{"runnerToken":"glrt-1"}}'
+"""
+    (tmp_path / "bin/gitlab-rails").write_text(console)
     (tmp_path / "bin/gitlab-rails").chmod(0o755)
-    (tmp_path / "etc/gitlab/seeded-root-password").write_text(f"{password}\n")
+    assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 0
     (tmp_path / "var/opt/gitlab/gitlab-sshd").mkdir()
     (tmp_path / "var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA root@gitlab\n")
-    done = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", payload=["program"])
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "result").read_text()) == {
-        "runnerToken": "glrt-1",
-        "gitSshHostKey": "ssh-ed25519 AAAA",
-        "initialRootPassword": password,
-    }
-    assert password not in done.stdout + done.stderr
+    for is_new in ("true", "false"):
+        done = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program"])
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "asked").read_text() == f"runner program runner [] group/project any {is_new}\n"
+        assert json.loads((tmp_path / "result").read_text()) == {
+            "runnerToken": "glrt-1",
+            "gitSshHostKey": "ssh-ed25519 AAAA",
+        }
 
 
 def test_a_console_that_fails_without_a_result_fails_the_step(gitlab_machine, tmp_path):
     (tmp_path / "bin/gitlab-rails").write_text("#!/bin/bash\necho 'a warning'\n")
     (tmp_path / "bin/gitlab-rails").chmod(0o755)
-    failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", payload=["program"])
+    (tmp_path / "etc/gitlab/unprepared").touch()
+    failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program"])
     assert failed.returncode == 1
     assert "GitLab's console printed no result" in failed.stdout
+    assert (tmp_path / "etc/gitlab/unprepared").exists(), "GitLab is as new as it was"
 
 
 def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitlab_machine, tmp_path):
@@ -630,6 +696,11 @@ def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitl
     refused = gitlab_machine("configure_gitlab.sh", payload=["", ""])
     assert refused.returncode == 1
     assert "seeded by something else" in refused.stdout
+    assert not (tmp_path / "etc/gitlab/seeded-root-password").exists()
+    (tmp_path / "etc/gitlab/seeded-by-stack").touch()
+    assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 0, "it is taken over as advised"
+    assert not (tmp_path / "etc/gitlab/unprepared").exists()
+    assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 1
 
 
 def test_the_registrys_files_are_compared_with_those_of_before_also_when_there_were_none(tmp_path):

@@ -290,7 +290,7 @@ def test_up_ends_with_address_login_and_proof(monkeypatch):
     lines = [" ".join(line.split()) for line in report.summary(outputs).splitlines()]
     assert lines == [
         "GitLab http://203.0.113.16",
-        "Log in as root; this shows the password: .venv/bin/python -m lab outputs initialRootPassword --show-secrets",
+        "Log in as root; this shows the first password: make root-password STACK=lab",
         "Registry 203.0.113.16:5000",
         "Acceptance",
         "✓ push 0.44 s",

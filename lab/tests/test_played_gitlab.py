@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import time
-from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +31,7 @@ from lab.tests.gitlab_server import (
     wait_until,
 )
 from lab.workspace import ROOT
+from tests.e2e import people
 
 __all__ = ["played_runner", "program", "server"]
 pytestmark = needed
@@ -468,16 +468,17 @@ def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_
     wait_until(server.is_ready)
 
 
-def prepare(server: Any, jobs: str) -> Any:
+def prepare(server: Any, jobs: str = "any", is_new: str = "false") -> Any:
     """What the program's preparation prints; `jobs` are those that the runner takes."""
-    text, arguments = (ROOT / "remote/prepare_gitlab.rb").read_text(), ("lab", '["docker"]', "lab/acceptance", jobs)
-    done = server.run("gitlab-rails", "runner", text, *arguments)
+    text = (ROOT / "remote/prepare_gitlab.rb").read_text()
+    done = server.run("gitlab-rails", "runner", text, "lab", '["docker"]', "lab/acceptance", jobs, is_new)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_what_the_owner_decides_outlives_the_programs_preparation(server):
-    prepared = partial(prepare, server, "any")
+    def prepared(is_new: str) -> Any:
+        return prepare(server, "any", is_new)
 
     def state() -> str:
         return server.console(
@@ -485,12 +486,53 @@ def test_what_the_owner_decides_outlives_the_programs_preparation(server):
         )
 
     server.console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
-    made = prepared()
+    made = prepared("true")
     assert state() == "[false, true]"
+    server.console("User.find_by_username('root').update!(password_expires_at: nil)")
     server.console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
     server.console("Ci::Runner.find_by(description: 'lab').update!(active: false)")
-    assert prepared() == made
+    assert prepared("false") == made
     assert state() == "[true, false]"
+    assert server.token("root", PASSWORD).status == 200, "no later run has the password expire"
+
+
+def test_the_first_password_of_root_opens_nothing_before_it_is_changed(server):
+    """And the console, by which the stack is prepared and checked, is as before."""
+    token = server.console("""
+    puts User.find_by_username('root').personal_access_tokens.create!(name: 'x', scopes: %w[api],
+      expires_at: 1.day.from_now).token
+    """)
+    assert server.token("root", PASSWORD).status == 200
+    assert server.get("/api/v4/user", PRIVATE_TOKEN=token).status == 200
+    for _ in range(2):
+        prepare(server, is_new="true")
+    try:
+        assert server.token("root", PASSWORD).status == 401
+        assert server.token("root", token).status == 401
+        refused = server.get("/api/v4/user", PRIVATE_TOKEN=token)
+        assert (refused.status, b"Your password expired" in refused.body) == (403, True)
+
+        question = next(
+            line.partition("'")[2].rstrip("'")
+            for line in (ROOT / "programs/forget-root-password").read_text().splitlines()
+            if line.startswith("question=")
+        )
+        for password, said in ((PASSWORD, "valid"), ("another-Secret-4711", "invalid")):
+            asked = server.run("gitlab-rails", "runner", question, stdin=f"{password}\n")
+            assert asked.stdout.strip() == said
+    finally:
+        server.console("User.find_by_username('root').update!(password_expires_at: nil)")
+
+
+def test_a_person_of_the_tests_is_made_once_and_can_log_in(server):
+    server.console("""
+    Group.find_by_full_path('gitlab-stack') || Groups::CreateService.new(User.first, { name: 'g', path: 'gitlab-stack',
+      visibility_level: 0, organization_id: 1 }).execute
+    """)
+    for _ in range(2):
+        assert server.run("gitlab-rails", "runner", "-", stdin=people.MAKE).returncode == 0
+    assert server.token(people.NAME, people.PASSWORD).status == 200
+    assert server.console(f"puts User.find_by_username('{people.NAME}').namespace.full_path") == people.NAME
 
 
 def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(server):

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import stack
+from tests.e2e import people
 from tests.e2e.operations import must
 
 PROJECT = "gitlab-stack/acceptance"
-"""Where root pushes the image that has to stay; the proof made it."""
+"""Where the image is pushed that has to stay; the proof made it."""
 
 RECORDS = """
 puts JSON.generate(
@@ -25,7 +26,7 @@ class Holdings:
     """Everything at one moment; two moments are compared by `==`."""
 
     addresses: dict[str, Any]
-    initial_root_password: str
+    first_password: str
     git_host_keys: list[str]
     records: dict[str, Any]
     server_secrets: str
@@ -35,14 +36,15 @@ class Holdings:
 
 def holdings() -> Holdings:
     """What the stack holds now."""
-    outputs = stack.outputs(show_secrets=True)
+    people.make()
+    outputs = stack.outputs()
     scan = subprocess.run(
         ["ssh-keyscan", "-T", "10", outputs["publicAddresses"]["balancer"]], capture_output=True, text=True, check=True
     )
     secrets = "cd /etc/gitlab && sha256sum gitlab-secrets.json registry-token.key registry-token.crt"
     return Holdings(
         addresses={kind: outputs[kind] for kind in ("publicAddresses", "privateAddresses", "externalUrl")},
-        initial_root_password=outputs["initialRootPassword"],
+        first_password=must("server", "cat /etc/gitlab/seeded-root-password /etc/gitlab/seeded-by-stack"),
         git_host_keys=sorted(line for line in scan.stdout.splitlines() if not line.startswith("#")),
         records=json.loads(must("server", "gitlab-rails runner -", stdin=RECORDS).splitlines()[-1]),
         server_secrets=must("server", secrets),
@@ -52,7 +54,7 @@ def holdings() -> Holdings:
 
 
 def push(name: str, size: int = 65536) -> str:
-    """Push an image of `size` random bytes from the runner's machine, as root; returns what it is pulled by."""
+    """Push an image of `size` random bytes from the runner's machine; returns what it is pulled by."""
     outputs = _log_in()
     image = f"{outputs['registryHost']}/{PROJECT}/{name}:kept"
     make = f"head -c {size} /dev/urandom >/var/tmp/{name} && tar -C /var/tmp -c {name} | docker import - {image}"
@@ -70,7 +72,6 @@ def pull(image: str) -> None:
 
 
 def _log_in() -> dict[str, Any]:
-    outputs = stack.outputs(show_secrets=True)
-    login = f"docker login --username root --password-stdin {outputs['registryHost']}"
-    must("runner", login, stdin=outputs["initialRootPassword"] + "\n")
+    outputs = stack.outputs()
+    people.log_in(outputs)
     return outputs

@@ -46,7 +46,7 @@ def test_no_token_lies_about_after_an_acceptance_that_failed_and_one_that_did_no
 
 def test_no_secret_lies_about_in_clear(outputs):
     secrets = {
-        "initial root password": outputs["initialRootPassword"],
+        "first password of root": must("server", "cat /etc/gitlab/seeded-root-password"),
         "private key of the administrators": stack.PRIVATE_KEY.read_text().splitlines()[-2],
         "runner token": must("runner", r"sed -n 's/^ *token = \"\(.*\)\"/\1/p' /etc/gitlab-runner/config.toml"),
         "private key of the tokens": must("server", "sed -n 2p /etc/gitlab/registry-token.key"),

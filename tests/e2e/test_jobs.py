@@ -12,6 +12,7 @@ import gitlab
 import pytest
 
 from lab import stack
+from tests.e2e import people
 from tests.e2e.operations import Finished, eventually, heal, must, up
 from tests.e2e.programs import changed_program
 
@@ -26,14 +27,15 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   made = Projects::CreateService.new(admin, {{ name: 'jobs', path: 'jobs', namespace_id: group.id,
     visibility_level: Gitlab::VisibilityLevel::PRIVATE }}).execute
   abort(made.errors.full_messages.join) unless made.persisted?
-  token = admin.personal_access_tokens.create!(name: '{PROJECT}', scopes: %w[api], expires_at: 1.day.from_now)
+  user = User.find_by_username('{people.NAME}')
+  token = user.personal_access_tokens.create!(name: '{PROJECT}', scopes: %w[api], expires_at: 1.day.from_now)
   puts token.token
 end
 """
 DELETE_PROJECT = f"""
 admin = User.admins.active.order(:id).first
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
-  admin.personal_access_tokens.find_by(name: '{PROJECT}').revoke!
+  User.find_by_username('{people.NAME}').personal_access_tokens.find_by(name: '{PROJECT}').revoke!
   Projects::DestroyService.new(Project.find_by_full_path('{PROJECT}'), admin).execute
 end
 """
@@ -121,6 +123,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def project(outputs) -> Iterator[Any]:
+    people.make()
     token = must("server", "gitlab-rails runner -", stdin=MAKE_PROJECT)
     api = gitlab.Gitlab(outputs["externalUrl"], private_token=token)
     yield api.projects.get(PROJECT)
@@ -131,11 +134,7 @@ def project(outputs) -> Iterator[Any]:
 def jobs(outputs, project) -> dict[str, Job]:
     """The jobs of one pipeline by name, once all have ended; one of them was canceled while it ran."""
     tools = f"{outputs['registryHost']}/{PROJECT}/tools:1"
-    must(
-        "runner",
-        f"docker login -u root --password-stdin {outputs['registryHost']}",
-        stdin=outputs["initialRootPassword"],
-    )
+    people.log_in(outputs)
     must("runner", f"docker pull -q {IMAGE} && docker tag {IMAGE} {tools} && docker push -q {tools}")
     must("runner", f"docker image rm {tools} && docker logout {outputs['registryHost']}")
     for addressee in ("nobody", "everybody"):

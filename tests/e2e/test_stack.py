@@ -1,10 +1,15 @@
 """A stack on the lab that has come up. The tests run in the order they are written."""
 
+import json
 import re
+import subprocess
+import sys
 import time
 
 from configuration.checks import CHECKS
 from lab import stack
+from lab.workspace import ROOT
+from tests.e2e import people
 from tests.e2e.operations import ROLES, client, lab, must, on
 
 MAKE_IMAGE = "head -c 65536 /dev/urandom > /var/tmp/by-hand && tar -C /var/tmp -c by-hand | docker import - {image}"
@@ -59,14 +64,35 @@ def test_the_addresses_in_the_outputs_are_the_machines_own(outputs):
         assert outputs["privateAddresses"][role] in must(role, "ip -4 -o address show eth0")
 
 
-def test_a_person_pushes_and_pulls_through_the_balancer_with_the_initial_root_password(outputs):
-    must("server", "gitlab-rails runner -", stdin=MAKE_PROJECT)
+def test_roots_first_password_is_read_over_ssh_is_in_no_state_and_opens_nothing_until_it_is_changed(outputs):
+    kept = must("server", "cat /etc/gitlab/seeded-root-password")
+    shown = subprocess.run(
+        [sys.executable, "root_password.py"],
+        cwd=ROOT,
+        input=json.dumps(outputs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.strip() == kept
+    exported = stack.export(show_secrets=True)
+    assert must("runner", r"sed -n 's/^ *token = \"\(.*\)\"/\1/p' /etc/gitlab-runner/config.toml") in exported
+    assert kept not in exported
+
     login = f"docker login --username root --password-stdin {outputs['registryHost']}"
+    assert on("runner", login, stdin=kept + "\n").status != 0
+    forget = "systemctl start forget-root-password && cat /etc/gitlab/seeded-root-password"
+    assert must("server", forget) == kept, "while it is root's it stays"
+
+
+def test_a_person_pushes_and_pulls_through_the_balancer_with_a_password(outputs):
+    must("server", "gitlab-rails runner -", stdin=MAKE_PROJECT)
+    login = f"docker login --username {people.NAME} --password-stdin {outputs['registryHost']}"
     refused = on("runner", login, stdin="not-the-password\n")
     assert refused.status != 0
     assert re.search("denied|unauthorized", refused.output, re.IGNORECASE)
 
-    must("runner", login, stdin=outputs["initialRootPassword"] + "\n")
+    people.log_in(outputs)
     must("runner", MAKE_IMAGE.format(image=image(outputs)))
     must("runner", f"docker push {image(outputs)}")
     must("runner", f"docker image rm {image(outputs)}")

@@ -114,12 +114,14 @@ def _with_job_token(app: Application, login: str, password: str) -> Actor | None
         caller = caller_of_job(app, password)
     except AccessDeniedError:
         return None
+    if users.password_expired(caller.user):
+        return None
     return Actor("build", ABILITIES_OF_JOB, user=caller.user, job=caller.job)
 
 
 def _with_access_token(app: Application, password: str) -> Actor | None:
     found = users.access_token(app, password) if password else None
-    if found is None:
+    if found is None or users.password_expired(found[1]):
         return None
     return Actor("personal_access_token", _abilities(found[0]["scopes"]), user=found[1])
 
@@ -136,7 +138,7 @@ def _with_password(app: Application, login: str, password: str) -> Actor | None:
     if not instance_settings.current(app)["password_authentication_enabled_for_git"]:
         return None
     user = users.user_with_password(app, login, password)
-    if user is None or user["otp_required_for_login"]:
+    if user is None or user["otp_required_for_login"] or users.password_expired(user):
         return None
     return Actor("gitlab_or_ldap", ALL, user=user)
 

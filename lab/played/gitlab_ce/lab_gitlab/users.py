@@ -29,6 +29,7 @@ class User(Model):
         "state": Column("text", "active"),
         "user_type": Column("text", "human"),
         "otp_required_for_login": Column("boolean", False),
+        "password_expires_at": Column("time"),
         "created_at": Column("time"),
     }
     virtual = ("password", "password_confirmation")
@@ -116,6 +117,14 @@ def user_with_password(app: Application, login: str, password: str) -> Record | 
     if user is None or user["state"] != "active" or not password:
         return None
     return user if crypto.password_matches(password, user["encrypted_password"]) else None
+
+
+def password_expired(user: Record) -> bool:
+    """Such a user gets nothing but the page that asks for a new password; a bot has none to expire (user.rb)."""
+    expires_at = user["password_expires_at"]
+    if expires_at is None or user["user_type"] != "human":
+        return False
+    return datetime.datetime.fromisoformat(expires_at.replace(" UTC", "Z")) <= datetime.datetime.now(datetime.UTC)
 
 
 def access_token(app: Application, token: str) -> tuple[Record, Record] | None:

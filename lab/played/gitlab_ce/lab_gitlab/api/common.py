@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
-from lab_gitlab import authentication, projects
+from lab_gitlab import authentication, projects, users
 from lab_gitlab.application import Application
 from lab_gitlab.authentication import AccessDeniedError, Caller
 from lab_gitlab.http_server import Request, Response, json_response
@@ -34,6 +34,9 @@ def message(status: int, text: Any) -> Response:
 
 
 FORBIDDEN = message(403, "403 Forbidden")
+PASSWORD_EXPIRED = message(
+    403, "403 Forbidden - Your password expired. Please access GitLab from a web browser to update your password."
+)
 UNAUTHORIZED = message(401, "401 Unauthorized")
 
 
@@ -99,6 +102,8 @@ def for_user(*scopes: str, admin: bool = False, job: bool = False) -> Callable[[
                 return _denied(str(error))
             if caller is None or (caller.job and not job):
                 return UNAUTHORIZED
+            if users.password_expired(caller.user):
+                return PASSWORD_EXPIRED
             reading = ("read_api",) if request.method in ("GET", "HEAD") else ()
             needed = ("api", *reading, *scopes)
             if not caller.job and not set(needed) & set(caller.scopes):

@@ -63,7 +63,7 @@ class PersonalAccessToken < ApplicationRecord
 end
 
 class User < ApplicationRecord
-  columns :username, :name, :email, :encrypted_password, :state, :user_type, times: %i[created_at], booleans: %i[admin otp_required_for_login]
+  columns :username, :name, :email, :encrypted_password, :state, :user_type, times: %i[password_expires_at created_at], booleans: %i[admin otp_required_for_login]
   virtual :password, :password_confirmation
   scope :active, :admins, :blocked, :human, :with_two_factor
   has_many :personal_access_tokens, 'PersonalAccessToken', :user_id
@@ -72,6 +72,17 @@ class User < ApplicationRecord
   def self.find_by_email(address) = find_by(email: address)
   def self.find_by_login(login) = find_by_username(login) || find_by_email(login)
   def namespace = Namespace.find_by(type: 'User', owner_id: id)
+  def assign_personal_namespace(organization) = @organization = organization
+  # Confirmation by mail is not played.
+  def skip_confirmation! = nil
+
+  def save(**)
+    return false unless super
+
+    Namespace.create!(path: username, name: name, organization_id: @organization.id, owner_id: id) if @organization && !namespace
+    true
+  end
+
   def active? = state == 'active'
   def blocked? = state == 'blocked'
   def block! = update!(state: 'blocked')

@@ -1,0 +1,52 @@
+"""Prints the first password of GitLab's root user, as long as the server has it: until it was changed.
+
+    pulumi stack output --json --show-secrets --stack STACK | python root_password.py
+
+It needs the stack's outputs, an OpenSSH client and access to port 22 of the server, whose host key is pinned. The
+password is in no output and no state.
+
+Exit status: 0 printed, 1 the server has it no more, 2 the server could not be asked.
+"""
+
+import sys
+import time
+
+from configuration.flows import Place
+from doctor import LOCKED, read_outputs
+from doctor_ssh import CheckError, Machines, StepResult
+
+PRINTED, GONE, COULD_NOT_ASK = 0, 1, 2
+TIME_LIMIT = 30  # seconds
+
+
+def main() -> int:
+    """Returns the exit status."""
+    try:
+        inspection = read_outputs(sys.stdin.read())
+    except CheckError as reason:
+        print(f"root-password: {reason}", file=sys.stderr)
+        return COULD_NOT_ASK
+    server = Machines(inspection, time.monotonic() + TIME_LIMIT)
+    return tell(server.run(Place.SERVER, "show_root_password", []))
+
+
+def tell(result: StepResult) -> int:
+    """Print what the server has said. Returns the exit status."""
+    if not result.lines:
+        why = "a step of pulumi up is at work there" if result.status == LOCKED else result.error
+        print(f"root-password: the server could not be asked: {why}", file=sys.stderr)
+        return COULD_NOT_ASK
+    password = result.lines[-1]["rootPassword"]
+    if password is None:
+        print(
+            "root-password: the server no longer has it, because root has another one since. If that is lost, on the "
+            "server: sudo gitlab-rake 'gitlab:password:reset[root]'",
+            file=sys.stderr,
+        )
+        return GONE
+    print(password)
+    return PRINTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
