@@ -56,6 +56,7 @@ server = GitLabServer(
     external_url=external_url,
     public_host=public_host,
     registry_private_ip=addresses.private[Place.REGISTRY],
+    runner_public_ip=addresses.public[Place.RUNNER],
     runner_name=runner_name,
 )
 registry = ContainerRegistry(

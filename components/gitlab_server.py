@@ -35,6 +35,7 @@ class GitLabServer(pulumi.ComponentResource):
         external_url: pulumi.Input[str],
         public_host: pulumi.Input[str],
         registry_private_ip: pulumi.Input[str],
+        runner_public_ip: pulumi.Input[str],
         runner_name: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -56,7 +57,10 @@ class GitLabServer(pulumi.ComponentResource):
             parent=self,
         )
         gitlab_rb = pulumi.Output.all(
-            external_url=external_url, public_host=public_host, registry_private_ip=registry_private_ip
+            external_url=external_url,
+            public_host=public_host,
+            registry_private_ip=registry_private_ip,
+            runner_public_ip=runner_public_ip,
         ).apply(lambda known: render_gitlab_rb(settings, **known))
         configured = host.run(
             "configure_gitlab",

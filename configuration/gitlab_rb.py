@@ -37,7 +37,9 @@ def ruby_string(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str, registry_private_ip: str) -> str:
+def render_gitlab_rb(
+    settings: Settings, *, external_url: str, public_host: str, registry_private_ip: str, runner_public_ip: str
+) -> str:
     """The whole file. A secret: it holds the mail password when there is one, never the root password or a key."""
     lines = [
         "# Written by the Pulumi program of this stack; a later `pulumi up` overwrites changes made here.",
@@ -49,6 +51,13 @@ def render_gitlab_rb(settings: Settings, *, external_url: str, public_host: str,
         "nginx['proxy_protocol'] = true",
         f"nginx['real_ip_trusted_addresses'] = [{ruby_string(str(settings.subnet))}]",
         "letsencrypt['enable'] = false",
+        "",
+        "# Thirty failed logins by git or Docker in three minutes shut an address out for an hour, as at gitlab.com.",
+        "# Not the runner's: all jobs share it, and two checks fail to log in from there. GitLab sees its public one.",
+        "gitlab_rails['rack_attack_git_basic_auth'] = {",
+        f"  'enabled' => true, 'ip_whitelist' => ['127.0.0.1', {ruby_string(runner_public_ip)}],",
+        "  'maxretry' => 30, 'findtime' => 180, 'bantime' => 3600",
+        "}",
         "",
         "# git over SSH: never the machine's own OpenSSH. Clients show their own addresses, without PROXY protocol.",
         "gitlab_sshd['enable'] = true",

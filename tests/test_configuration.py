@@ -37,7 +37,11 @@ def gitlab_rb(**changes) -> str:
     settings = load(**changes)
     host = settings.domain or "203.0.113.20"
     return render_gitlab_rb(
-        settings, external_url=f"{settings.scheme}://{host}", public_host=host, registry_private_ip="10.42.0.5"
+        settings,
+        external_url=f"{settings.scheme}://{host}",
+        public_host=host,
+        registry_private_ip="10.42.0.5",
+        runner_public_ip="203.0.113.23",
     )
 
 
@@ -68,6 +72,7 @@ def gitlab_rb(**changes) -> str:
         "postgresql['uid'] = 442",
         "redis['uid'] = 443",
         "prometheus['gid'] = 444",
+        "  'enabled' => true, 'ip_whitelist' => ['127.0.0.1', '203.0.113.23'],",
         "gitlab_rails['gitlab_email_enabled'] = false",
     ],
 )

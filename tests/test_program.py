@@ -420,6 +420,12 @@ def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph)
         assert "connection" in command.secret_inputs
 
 
+def test_the_runner_is_not_shut_out_for_failed_logins_by_the_address_that_gitlab_sees(graph, tls_graph):
+    for each in (graph, tls_graph):
+        text = payload_bytes(each, "server-configure-gitlab")[0].decode()
+        assert f"'ip_whitelist' => ['127.0.0.1', '{public_ip(each, 'runner')}']" in text
+
+
 def test_what_the_machines_answer_in_secret_is_marked_so(graph):
     assert {"stdout", "stderr"} <= set(graph.step("server-prepare-gitlab").request.additionalSecretOutputs)
 

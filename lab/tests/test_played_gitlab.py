@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from configuration.gitlab_rb import render_gitlab_rb
 from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import (
     CLIENT,
@@ -32,6 +33,7 @@ from lab.tests.gitlab_server import (
 )
 from lab.workspace import ROOT
 from tests.e2e import people
+from tests.test_settings import load
 
 __all__ = ["played_runner", "program", "server"]
 pytestmark = needed
@@ -552,6 +554,37 @@ def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(se
     prepare(server, "any")
     assert state() == '[true, "ref_protected"]'
     server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'not_protected')")
+
+
+def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):
+    """By the product's own lines, and by the two questions of the checks that fail on purpose."""
+    runner, other = "203.0.113.23", "198.51.100.9"
+    given = render_gitlab_rb(
+        load(), external_url="u", public_host="h", registry_private_ip="r", runner_public_ip=runner
+    )
+    start = given.index("gitlab_rails['rack_attack_git_basic_auth']")
+    assert server.configure(given[start : given.index("}", start) + 1]).returncode == 0
+    wait_until(server.is_ready)
+
+    def login(client: str, user: str, password: str) -> int:
+        credentials = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        return server.get("/jwt/auth?service=container_registry", client=client, Authorization=credentials).status
+
+    try:
+        assert {login(runner, "nobody", "not-a-password") for _ in range(40)} == {401}
+        assert login(runner, "root", PASSWORD) == 200
+        assert {login(other, "nobody", "not-a-password") for _ in range(29)} == {401}
+        assert login(other, "root", PASSWORD) == 200, "who logs in begins anew"
+        answers = [login(other, "nobody", "not-a-password") for _ in range(60)]
+        assert set(answers[:30]) == {401}
+        assert set(answers) == {401, 403}
+        assert login(other, "root", PASSWORD) == 403
+        assert login(other, "gitlab-ci-token", "of a job") == 401
+        assert server.get("/users/sign_in", client=other).status == 200
+        assert login("198.51.100.10", "root", PASSWORD) == 200
+    finally:
+        assert server.configure().returncode == 0
+        wait_until(server.is_ready)
 
 
 # Reconfigure

@@ -10,7 +10,7 @@ from configuration.checks import CHECKS
 from lab import stack
 from lab.workspace import ROOT
 from tests.e2e import people
-from tests.e2e.operations import ROLES, client, lab, must, on
+from tests.e2e.operations import ROLES, client, eventually, lab, must, on
 
 MAKE_IMAGE = "head -c 65536 /dev/urandom > /var/tmp/by-hand && tar -C /var/tmp -c by-hand | docker import - {image}"
 MAKE_PROJECT = """
@@ -97,6 +97,20 @@ def test_a_person_pushes_and_pulls_through_the_balancer_with_a_password(outputs)
     must("runner", f"docker push {image(outputs)}")
     must("runner", f"docker image rm {image(outputs)}")
     must("runner", f"docker pull {image(outputs)}")
+
+
+def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(outputs):
+    wrong = f"{outputs['externalUrl']}/jwt/auth?service=container_registry"
+    try_often = f"for i in {{1..60}}; do curl -so /dev/null -w '%{{http_code}}\\n' -u nobody:wrong '{wrong}'; done"
+    try:
+        assert set(must("runner", try_often).split()) == {"401"}
+        people.log_in(outputs)
+        here = subprocess.run(["bash", "-c", try_often], capture_output=True, text=True, check=True)
+        assert set(here.stdout.split()) == {"401", "403"}
+    finally:
+        must("server", "gitlab-ctl restart puma")
+        ready = "curl -fs --unix-socket /var/opt/gitlab/gitlab-workhorse/sockets/socket http://localhost/-/readiness"
+        eventually(lambda: on("server", ready).status == 0)
 
 
 def test_a_push_to_a_path_without_a_project_is_denied(outputs):

@@ -7,6 +7,7 @@ from typing import Any
 from lab_gitlab import paths
 from lab_gitlab.crypto import Cipher
 from lab_gitlab.database import Database
+from lab_gitlab.ip_rate_limiter import DEFAULTS, IpRateLimiter
 
 
 @dataclass
@@ -16,6 +17,7 @@ class Application:
     settings: dict[str, Any]
     cipher: Cipher
     database: Database = field(default_factory=Database)
+    rate_limiter: IpRateLimiter = field(default_factory=lambda: IpRateLimiter(DEFAULTS))
 
     @property
     def registry(self) -> dict[str, Any]:
@@ -27,7 +29,9 @@ class Application:
 def load() -> Application:
     """Read what reconfigure left for the application. The files are for the user git."""
     secrets = json.loads(paths.RAILS_SECRETS.read_text())
+    settings = json.loads(paths.RAILS_CONFIGURATION.read_text())
     return Application(
-        settings=json.loads(paths.RAILS_CONFIGURATION.read_text()),
+        settings=settings,
         cipher=Cipher(secrets["db_key_base"]),
+        rate_limiter=IpRateLimiter(settings["rack_attack"]["git_basic_auth"]),
     )

@@ -57,16 +57,30 @@ class AccessDeniedError(Exception):
     """Wrong or ended credentials, or a password where the second factor is on."""
 
 
+class IpBlockedError(Exception):
+    """The client's address has failed to log in too often."""
+
+
 def git_client(app: Application, request: Request) -> Actor:
-    """Who a Docker or git client is. Nobody without an Authorization header. Raises AccessDeniedError."""
+    """Who a Docker or git client is. Nobody without an Authorization header.
+
+    Raises AccessDeniedError, and IpBlockedError for an address that has failed too often; jobs are not counted.
+    """
     credentials = _basic(request)
     if credentials is None:
         return ANONYMOUS
     login, password = credentials
+    limited = login != JOB_USER
+    if limited and app.rate_limiter.banned(request.client):
+        raise IpBlockedError
     actor = _with_job_token(app, login, password) or _with_access_token(app, password)
     actor = actor or _with_deploy_token(app, login, password) or _with_password(app, login, password)
     if actor is None:
+        if limited:
+            app.rate_limiter.register_failure(request.client)
         raise AccessDeniedError
+    if limited:
+        app.rate_limiter.reset(request.client)
     return actor
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lab_gitlab import api, application, git_http, health, jwt_auth, pages, paths
 from lab_gitlab.application import Application
+from lab_gitlab.authentication import IpBlockedError
 from lab_gitlab.http_server import Request, Response, Server, json_response
 from lab_gitlab.records import now
 
@@ -21,6 +22,8 @@ def answer(app: Application, request: Request) -> Response:
             if found:
                 handler, path = found
                 return handler(app, request, **path)
+    except IpBlockedError:
+        return Response(403)
     except json.JSONDecodeError:
         return json_response(400, {"error": "The provided content-type 'application/json' is not valid JSON"})
     finally:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from lab_gitlab import accounts, files, paths
+from lab_gitlab import accounts, files, ip_rate_limiter, paths
 from lab_gitlab.accounts import Owner
 from lab_gitlab.configuration import Configuration
 
@@ -69,5 +69,6 @@ def _settings(configuration: Configuration) -> dict[str, Any]:
             "issuer": rails("registry_issuer"),
         },
         "backup": {"keep_time": int(rails("backup_keep_time", 0))},
+        "rack_attack": {"git_basic_auth": {**ip_rate_limiter.DEFAULTS, **(rails("rack_attack_git_basic_auth") or {})}},
         "monitoring": {"ip_whitelist": rails("monitoring_whitelist")},
     }
