@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from configuration import acceptance_project, checks, report
+from configuration import acceptance_project, checks, gitlab_settings, report
 from configuration.checks import CHECKS, NEEDS_A_TOKEN, Check, Endpoints
 from configuration.flows import MACHINES, Place
 from configuration.remote_step import PROGRAMS, payload_line, script
@@ -62,6 +62,8 @@ class Examination:
         self._without_pipeline = "" if self._image else "acceptancePipeline is false"
         if quick:
             self._without_pipeline = "needs the pipeline, which --quick leaves out"
+        self.settings: Mapping[str, object] = {}
+        """GitLab's own, as far as they are of interest; empty when its console was not asked."""
         self._found: dict[str, Mapping[str, Any]] = {}
         self._errors: dict[str, str] = {}
 
@@ -91,7 +93,7 @@ class Examination:
 
     def _prepare_pipeline(self) -> Process:
         files, console = acceptance_project.files(self._image, self._tags), script("acceptance_token.rb")
-        more = {"within": self._within, "files": files, "console": console}
+        more = {"within": self._within, "files": files, "console": console, "settings": gitlab_settings.NAMES}
         task = report.task(self._endpoints, checks.checks_by_pipeline(), more=more)
         return self._machines.start(Place.SERVER, "run_checks", ["pipeline"], [self._program, task])
 
@@ -100,6 +102,7 @@ class Examination:
         if all(POSITION[check] > POSITION["accepted"] for check in missing):
             send(pipeline, payload_line(json.dumps({"facts": facts, "pipeline": not missing})))
         result = self._machines.finish(pipeline)
+        self.settings = result.facts.get("settings", {})
         self._found |= result.found
         self._errors |= dict.fromkeys(NEEDS_A_TOKEN, result.error)
         if self._passed("pull"):
@@ -186,8 +189,8 @@ def first_failed(findings: Sequence[Finding]) -> Finding | None:
     return next((finding for finding in findings if finding.state == "broken"), None)
 
 
-def as_text(findings: Sequence[Finding], seconds: float) -> str:
-    """What a person reads: every check, then the first that failed and what to do."""
+def as_text(findings: Sequence[Finding], settings: Mapping[str, object], seconds: float) -> str:
+    """What a person reads: every check, GitLab's settings, then the first check that failed and what to do."""
     signs = {"ok": "✓", "broken": "✗", "unseen": "?", "off": "–"}  # noqa: RUF001, an en dash
     width = max(len(finding.check.title) for finding in findings)
     lines = []
@@ -195,7 +198,8 @@ def as_text(findings: Sequence[Finding], seconds: float) -> str:
         notes = {"ok": f"{finding.seconds or 0.0:6.2f} s", "broken": "failed"}
         note = notes.get(finding.state, finding.detail)
         lines.append(f"{signs[finding.state]} {finding.check.title:<{width}}  {note}")
-    return "\n".join([*lines, "", *_conclusion(findings), f"{seconds:.0f} s"])
+    told = ["", gitlab_settings.as_text(settings)] if settings else []
+    return "\n".join([*lines, *told, "", *_conclusion(findings), f"{seconds:.0f} s"])
 
 
 def _conclusion(findings: Sequence[Finding]) -> list[str]:
@@ -210,7 +214,7 @@ def _conclusion(findings: Sequence[Finding]) -> list[str]:
     return ["All checks passed."]
 
 
-def as_json(findings: Sequence[Finding], seconds: float) -> str:
+def as_json(findings: Sequence[Finding], settings: Mapping[str, object], seconds: float) -> str:
     """The same for programs."""
     verdict = {PASSED: "well", BROKEN: "broken", COULD_NOT_CHECK: "could not look"}[status_of(findings)]
     failed = first_failed(findings)
@@ -229,6 +233,7 @@ def as_json(findings: Sequence[Finding], seconds: float) -> str:
         "broken": failed and {**_id_of(failed.check), "message": failed.check.failure, "remedy": failed.check.remedy},
         "checks": listed,
         "hops": listed,
+        "settings": settings,
         "seconds": round(seconds, 1),
     }
     return json.dumps(document, indent=2)
@@ -269,7 +274,8 @@ def main() -> int:
     deadline = started + (arguments.within or (QUICK_TIME_LIMIT if arguments.quick else TIME_LIMIT))
     try:
         inspection = read_outputs(sys.stdin.read())
-        findings = Examination(inspection, Machines(inspection, deadline), quick=arguments.quick).findings()
+        examination = Examination(inspection, Machines(inspection, deadline), quick=arguments.quick)
+        findings = examination.findings()
     except CheckError as reason:
         print(f"doctor: {reason}", file=sys.stderr)
         return COULD_NOT_CHECK
@@ -279,7 +285,8 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001, Python's own exit status, 1, is that of a failed check
         print(f"doctor: could not check: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
         return COULD_NOT_CHECK
-    print((as_json if arguments.json else as_text)(findings, time.monotonic() - started))
+    shown = as_json if arguments.json else as_text
+    print(shown(findings, examination.settings, time.monotonic() - started))
     return status_of(findings)
 
 

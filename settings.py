@@ -98,6 +98,7 @@ class Settings:
     acceptance_pipeline: bool
     acceptance_image: str
     smtp: SmtpSettings | None
+    gitlab_settings: Mapping[str, object] = field(repr=False)
     extra_gitlab_rb: str = field(repr=False)
     deletion_protection: bool
     tags: Mapping[str, str]
@@ -190,6 +191,7 @@ class Settings:
             runner_privileged_images=keys.sequence("runnerPrivilegedImages", values.image, empty_allowed=True),
             acceptance_pipeline=keys.boolean("acceptancePipeline"),
             acceptance_image=keys.text("acceptanceImage", values.image),
+            gitlab_settings=keys.structure("gitlabSettings", values.gitlab_setting),
             extra_gitlab_rb=keys.optional_hidden("gitlabRb", values.gitlab_rb) or "",
             deletion_protection=keys.boolean("deletionProtection"),
         )

@@ -9,6 +9,7 @@ from components.remote_host import MIGRATION_LIMIT
 from components.virtual_machine import VirtualMachine
 from configuration import acceptance_project
 from configuration.gitlab_rb import render_gitlab_rb
+from configuration.gitlab_settings import in_a_new_gitlab
 from configuration.package_repositories import gitlab_repository
 from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS
 from configuration.remote_step import program, script
@@ -84,9 +85,13 @@ class GitLabServer(pulumi.ComponentResource):
                 acceptance_project.PROJECT_PATH,
                 "protected" if settings.runner_privileged else "any",
             ],
-            payload=[script("prepare_gitlab.rb")],
+            payload=[
+                script("prepare_gitlab.rb"),
+                pulumi.Output.secret(json.dumps(in_a_new_gitlab(settings.gitlab_settings), sort_keys=True)),
+            ],
             after=[configured.command],
             secret_result=True,
+            shows_progress=True,
             limit=900,
             parent=self,
         )

@@ -1,10 +1,10 @@
-# Runs in GitLab's console with issue or revoke, PROJECT and, to issue, RUNNER_NAME. The token belongs to the acceptance's own
+# Runs in GitLab's console with issue or revoke, PROJECT and, to issue, RUNNER_NAME and SETTINGS (JSON list of names). The token belongs to the acceptance's own
 # project, with the rights of an owner: it gives access to nothing else, needs no person's account, and can delete old pipelines.
-# Issuing also reports what GitLab knows of the runner, because each call of the console takes long. GitLab counts a token's
+# Issuing also reports what GitLab knows of the runner, and its settings, because each call of the console takes long. GitLab counts a token's
 # life in days; the caller revokes it earlier, and the next run here removes its user. Prints JSON.
 require 'json'
 
-action, project_path, runner_name = ARGV
+action, project_path, runner_name, settings = ARGV
 name = 'gitlab-stack-acceptance'
 project = Project.find_by_full_path(project_path) || abort("project #{project_path} does not exist; run pulumi up --replace '**::server-prepare-gitlab'")
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
@@ -24,9 +24,12 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     ).execute
     abort("GitLab created no token: #{created.message}") if created.error?
     runner = Ci::Runner.instance_type.find_by(description: runner_name)
+    current = Gitlab::CurrentSettings.current_application_settings
+    names = JSON.parse(settings).select { |name| current.respond_to?(name) }
     puts JSON.generate(
       token: created.payload.fetch(:access_token).token,
-      runner: runner && { active: runner.active }
+      runner: runner && { active: runner.active },
+      settings: names.to_h { |name| [name, current.public_send(name)] }
     )
   end
 end

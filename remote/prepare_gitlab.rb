@@ -1,7 +1,7 @@
 # Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list), PROJECT (group/project), JOBS (`any`, or `protected`: only those
-# of protected branches and tags that name one of the runner's tags) and whether GitLab is new: in a new one switches sign-up off and
-# has root choose another password; creates the stack's one runner record and the project that the acceptance pushes to. Idempotent.
-# Prints JSON.
+# of protected branches and tags that name one of the runner's tags) and whether GitLab is new: a new one is set to what standard input
+# says (JSON), and root has to choose another password; creates the stack's one runner record and the project that the acceptance
+# pushes to. Idempotent. Prints JSON, with the names of settings that this GitLab does not have.
 require 'json'
 
 runner_name, runner_tags, project_path, jobs, is_new = ARGV
@@ -9,8 +9,11 @@ group_path, project_name = project_path.split('/', 2)
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
 # Once: later these are up to the owner.
+unknown = []
 if is_new == 'true'
-  Gitlab::CurrentSettings.update!(signup_enabled: false)
+  current = ApplicationSetting.current_without_cache || ApplicationSetting.create_from_defaults
+  known, unknown = JSON.parse($stdin.read).partition { |name, _| current.respond_to?("#{name}=") }
+  current.update(known.to_h) || abort("GitLab refuses settings; see gitlabSettings: #{current.errors.full_messages.join(', ')}")
   # Until then the first password opens nothing but the page that asks for another one (GlobalPolicy, rule password_expired).
   User.find_by_username('root')&.update!(password_expires_at: Time.current)
 end
@@ -50,5 +53,5 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     abort("GitLab created no project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
   end
 
-  puts JSON.generate(runnerToken: runner.token)
+  puts JSON.generate(runnerToken: runner.token, unknownSettings: unknown.map(&:first))
 end

@@ -1,20 +1,27 @@
 #!/bin/bash
-# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT JOBS: runs prepare_gitlab.rb in GitLab. Standard input, base64: that program.
-# Prints JSON with the runner's token, a secret, and the host key of git over SSH.
+# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT JOBS: runs prepare_gitlab.rb in GitLab. Standard input, base64, a line each: that
+# program, and what a new GitLab is set to (JSON). Prints JSON with the runner's token, a secret, and the host key of git over SSH.
 set -euo pipefail
 unprepared=/etc/gitlab/unprepared
 read -r program
+read -r settings
 is_new=false
 [ ! -e "$unprepared" ] || is_new=true
-prepared=$(gitlab-rails runner "$(base64 -d <<<"$program")" "$@" "$is_new" | tail -n 1)
+prepared=$(base64 -d <<<"$settings" | gitlab-rails runner "$(base64 -d <<<"$program")" "$@" "$is_new" | tail -n 1)
 [ "${prepared:0:1}" = "{" ] || {
     echo "GitLab's console printed no result; the lines above say why"
     exit 1
 }
 rm -f "$unprepared"
+unknown=$(/usr/libexec/platform-python -c '
+import json, sys
+print(", ".join(json.load(sys.stdin).get("unknownSettings", [])))
+' <<<"$prepared")
+[ -z "$unknown" ] || echo "This GitLab has no setting of the name, so it was left out: $unknown" >&4
 /usr/libexec/platform-python -c '
 import json, sys
 result = json.load(sys.stdin)
+result.pop("unknownSettings", None)
 result["gitSshHostKey"] = " ".join(open(sys.argv[1], encoding="utf-8").read().split()[:2])
 print(json.dumps(result))
 ' /var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub <<<"$prepared" >&3

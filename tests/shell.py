@@ -24,10 +24,10 @@ def run_with_tools(
     text: str, name: str, arguments: Sequence[str], payload: Sequence[str | bytes], *, tools: Path, result: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a step's text as run-step does, with the commands in `tools` before all others; `result` is where its file
-    descriptor 3 leads.
+    descriptor 3 leads, and 4 to standard error.
     """
     return subprocess.run(
-        ["bash", "-c", f"exec 3>{result}\n{text}", name, *arguments],
+        ["bash", "-c", f"exec 3>{result} 4>&2\n{text}", name, *arguments],
         input=step_input("", payload).removeprefix("0\n"),
         text=True,
         capture_output=True,

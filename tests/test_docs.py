@@ -1,11 +1,13 @@
 """The documentation names files and tests that exist, and the settings as they are."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from configuration import gitlab_settings
 from tests.engine import PROJECT
 from tools import docs_tables, registry_listings
 
@@ -68,6 +70,17 @@ def test_what_the_registry_stores_is_told_in_the_tools_own_words():
         assert listing.lasting == asked.lasting, remedy
     commands = {listing.command.split()[1] for listing in told if listing.command.startswith("registry-tree ")}
     assert commands == {"ls", "show", "history", "du", "reclaim", "verify"}
+
+
+def test_the_table_of_what_a_new_gitlab_is_set_to_names_every_setting_and_its_page():
+    table = (ROOT / "docs/operations.md").read_text().split("## Secure by default", 1)[1].split("\n## ", 1)[0]
+    rows = [row for row in table.splitlines() if row.startswith("| `")]
+    for setting in gitlab_settings.IN_A_NEW_GITLAB:
+        name = re.sub(r"^throttle_protected_paths(?=_(requests|period))", "...", setting.name)
+        [row] = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        value = json.dumps(setting.value)
+        assert f"`{value}`" in row.split("|")[2]
+        assert setting.page in row.split("|")[3]
 
 
 def test_the_table_of_settings_names_every_key_and_no_other():

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import doctor
-from configuration import checks
+from configuration import checks, gitlab_settings
 from configuration.flows import MACHINES, Place
 from tests.check_runs import ENDPOINTS
 from tests.conftest import openssh_pair
@@ -388,6 +388,19 @@ def test_what_was_not_checked_in_time_is_never_well(examine, played):
     found = examine("--json")
     assert found.status == 2
     assert found.detail("pull") == "not checked: there was no time left"
+
+
+def test_the_settings_of_gitlab_are_told_as_they_are_now_and_fail_no_check(examine, played):
+    known = {name: False for name in gitlab_settings.NAMES if name != "admin_mode"}
+    played.put("pipeline", json.dumps({"facts": {"settings": known}}) + "\n" + played.read("pipeline"))
+    found = examine()
+    assert found.status == 0
+    assert re.search(
+        r"^  signup_enabled: false +Admin > Settings > General > Sign-up restrictions$", found.out, re.MULTILINE
+    )
+    assert "  admin_mode: unknown to this GitLab " in found.out
+    assert examine("--json").told["settings"] == known
+    assert "Settings of GitLab" not in examine("--quick").out
 
 
 def test_machines_are_checked_from_at_the_same_time(examine, played):

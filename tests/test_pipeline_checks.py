@@ -138,7 +138,9 @@ class PlayedPipeline:
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
         self.commands.append(command)
         if command[0] == "gitlab-rails":
-            answer = json.dumps({"token": TOKEN, "runner": self.runner}) if self.console_answers else "it is broken"
+            settings = {"admin_mode": True} if command[-1] == '["admin_mode"]' else {}
+            told = json.dumps({"token": TOKEN, "runner": self.runner, "settings": settings})
+            answer = told if self.console_answers else "it is broken"
             return subprocess.CompletedProcess(command, 0, f"a warning\n{answer}\n".encode(), b"")
         return subprocess.CompletedProcess(command, 0, b"", b"")
 
@@ -174,6 +176,12 @@ def test_a_pipeline_that_is_well_passes_with_the_seconds_of_each_check(pipeline)
     assert output["push"]["detail"] == PUSHED
     printed = "\n".join(map(json.dumps, output.lines))
     assert report.pushed_image(printed).name == "gitlab-stack/acceptance/acceptance:7"
+
+
+def test_settings_of_gitlab_are_reported_to_whoever_asks_for_them(pipeline):
+    told = [line["facts"] for line in pipeline.perform({}, settings=["admin_mode"]).lines if "facts" in line]
+    assert told == [{"settings": {"admin_mode": True}}]
+    assert not [line for line in pipeline.perform({}).lines if "facts" in line]
 
 
 def test_the_last_three_pipelines_and_images_are_kept_and_what_others_pushed_with_them(pipeline):

@@ -391,7 +391,7 @@ def test_every_step_is_repeated_on_a_new_machine_and_dies_with_it(graph):
 def test_no_step_shows_what_it_does_or_feeds_earlier_output_back(graph):
     for command in graph.of_type(COMMAND):
         assert command.inputs["addPreviousOutputInEnv"] is False
-        if command.name not in CHECK_STEPS:
+        if command.name not in (*CHECK_STEPS, "server-prepare-gitlab"):
             assert command.inputs["logging"] == "none"
 
 
@@ -418,6 +418,20 @@ def test_secrets_travel_on_standard_input_only_and_stay_secret(graph, tls_graph)
                         assert "stdin" in resource.secret_inputs, f"{secret} is not secret in {resource.name}"
     for command in graph.of_type(COMMAND):
         assert "connection" in command.secret_inputs
+
+
+def test_a_new_gitlab_is_set_up_as_the_program_and_then_the_owner_say_in_secret():
+    graph = run_program(
+        dev_config(gitlabSettings={"admin_mode": False, "akismet_api_key": "of-akismet", "signup_enabled": None})
+    )
+    prepare = graph.step("server-prepare-gitlab")
+    settings = json.loads(payload_bytes(graph, "server-prepare-gitlab")[1])
+    assert settings["require_admin_two_factor_authentication"] is True
+    assert settings["admin_mode"] is False
+    assert settings["akismet_api_key"] == "of-akismet"
+    assert "signup_enabled" not in settings, "GitLab's own"
+    assert "stdin" in prepare.secret_inputs
+    assert prepare.inputs["logging"] == "stderr", "names that this GitLab does not have are shown"
 
 
 def test_the_runner_is_not_shut_out_for_failed_logins_by_the_address_that_gitlab_sees(graph, tls_graph):

@@ -554,7 +554,7 @@ def test_the_runner_is_made_once_and_found_again_and_what_the_owner_decides_late
     assert text.index("find_by(description: runner_name)") < text.index("CreateRunnerService")
     assert "paused: false" in text
     assert "active:" not in text
-    assert text.index("if is_new == 'true'") < text.index("Gitlab::CurrentSettings.update!(signup_enabled: false)")
+    assert text.index("if is_new == 'true'") < text.index("current.update(known.to_h)")
 
 
 def test_a_backup_finds_an_empty_folder_of_the_registry(gitlab_machine, tmp_path):
@@ -664,7 +664,8 @@ def test_a_given_initial_root_password_is_used_once_and_a_later_change_refused(g
 
 def test_only_a_new_gitlab_is_prepared_as_one_and_the_server_hands_out_no_password(gitlab_machine, tmp_path):
     console = f"""#!/bin/bash
-echo "$@" >{tmp_path}/asked; echo "a warning"; echo '{{"runnerToken":"glrt-1"}}'
+{{ echo "$@"; cat; }} >{tmp_path}/asked; echo "a warning"
+echo '{{"runnerToken":"glrt-1","unknownSettings":["one","two"]}}'
 """
     (tmp_path / "bin/gitlab-rails").write_text(console)
     (tmp_path / "bin/gitlab-rails").chmod(0o755)
@@ -672,9 +673,12 @@ echo "$@" >{tmp_path}/asked; echo "a warning"; echo '{{"runnerToken":"glrt-1"}}'
     (tmp_path / "var/opt/gitlab/gitlab-sshd").mkdir()
     (tmp_path / "var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA root@gitlab\n")
     for is_new in ("true", "false"):
-        done = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program"])
+        done = gitlab_machine(
+            "prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program", "{settings}"]
+        )
         assert done.returncode == 0, done.stderr
-        assert (tmp_path / "asked").read_text() == f"runner program runner [] group/project any {is_new}\n"
+        assert (tmp_path / "asked").read_text() == f"runner program runner [] group/project any {is_new}\n{{settings}}"
+        assert "This GitLab has no setting of the name, so it was left out: one, two\n" in done.stderr
         assert json.loads((tmp_path / "result").read_text()) == {
             "runnerToken": "glrt-1",
             "gitSshHostKey": "ssh-ed25519 AAAA",
@@ -685,7 +689,7 @@ def test_a_console_that_fails_without_a_result_fails_the_step(gitlab_machine, tm
     (tmp_path / "bin/gitlab-rails").write_text("#!/bin/bash\necho 'a warning'\n")
     (tmp_path / "bin/gitlab-rails").chmod(0o755)
     (tmp_path / "etc/gitlab/unprepared").touch()
-    failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program"])
+    failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program", "{}"])
     assert failed.returncode == 1
     assert "GitLab's console printed no result" in failed.stdout
     assert (tmp_path / "etc/gitlab/unprepared").exists(), "GitLab is as new as it was"

@@ -135,6 +135,8 @@ REFUSALS = [
     ("emailFrom", {"smtpAddress": "mail.example.com", "emailFrom": "nobody"}, "not a mail address"),
     ("gitlabRb", {"gitlabRb": "external_url 'http://elsewhere'"}, "sets external_url"),
     ("deletionProtection", {"deletionProtection": "maybe"}, "neither true nor false"),
+    ("gitlabSettings", {"gitlabSettings": ["admin_mode"]}, "is not a map"),
+    ("gitlabSettings.adminMode", {"gitlabSettings": {"adminMode": True}}, "for example admin_mode"),
     ("tags", {"tags": ["a"]}, "not a map of strings"),
     ("tags.aws:team", {"tags": {"aws:team": "x"}}, "AWS refuses"),
     ("tags.Name", {"tags": {"Name": "x"}}, "sets Name itself"),
@@ -245,7 +247,8 @@ def test_a_secret_in_plain_text_is_refused_with_the_command_that_encrypts_it(key
 
 
 def test_settings_do_not_show_their_secrets():
-    shown = repr(load(initialRootPassword="first-Secret-4711", gitlabRb="# extra-secret"))
+    given = {"akismet_api_key": "extra-secret"}
+    shown = repr(load(initialRootPassword="first-Secret-4711", gitlabRb="# extra-secret", gitlabSettings=given))
     assert "PRIVATE KEY" not in shown
     assert "first-Secret-4711" not in shown
     assert "extra-secret" not in shown

@@ -121,6 +121,23 @@ class Reader:
                 self.problems.append(f"{key}.{name}: {value!r} {problem}.")
         return values
 
+    def structure(self, key: str, check: Callable[[str], None]) -> Mapping[str, object]:
+        """A map with values of any kind, which may be left out and may hold secrets: no value is ever shown. `check`
+        raises ValueError for a name that is wrong.
+        """
+        values = self._structure(key)
+        if values is None:
+            return {}
+        if not isinstance(values, dict):
+            self.problems.append(f"{key}: (hidden) is not a map.")
+            return {}
+        for name in values:
+            try:
+                check(name)
+            except ValueError as problem:
+                self.problems.append(f"{key}.{name}: {name!r} {problem}.")
+        return values
+
     def _structure(self, key: str) -> object:
         """The value of a key that holds JSON; its text when that is none, for the message that says what it is not."""
         text = self._config.get(key)

@@ -152,6 +152,12 @@ def gitlab_rb(value: str) -> str:
     return value
 
 
+def gitlab_setting(name: str) -> None:
+    """Raises ValueError unless this may be the name of one of GitLab's own settings."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError("is not a name such as GitLab's settings have, for example admin_mode (GitLab, Settings API)")
+
+
 def tag(name: str, value: str) -> None:
     """Raises ValueError unless this is a tag that EC2 and Elastic Load Balancing accept (the latter's API Reference,
     Tag: it takes fewer characters), and not the one that the program sets.

@@ -16,7 +16,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from configuration import gitlab_settings
 from configuration.gitlab_rb import render_gitlab_rb
+from configuration.gitlab_settings import in_a_new_gitlab
 from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import (
     CLIENT,
@@ -24,6 +26,7 @@ from lab.tests.gitlab_server import (
     PROJECT,
     REGISTRIES,
     Answer,
+    Server,
     balancer,
     needed,
     proxy_header,
@@ -470,17 +473,98 @@ def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_
     wait_until(server.is_ready)
 
 
-def prepare(server: Any, jobs: str = "any", is_new: str = "false") -> Any:
-    """What the program's preparation prints; `jobs` are those that the runner takes."""
-    text = (ROOT / "remote/prepare_gitlab.rb").read_text()
-    done = server.run("gitlab-rails", "runner", text, "lab", '["docker"]', "lab/acceptance", jobs, is_new)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+AS_IT_WAS = """
+Gitlab::CurrentSettings.update!(signup_enabled: true, admin_mode: false, restricted_visibility_levels: [])
+User.find_by_username('root').update!(password_expires_at: nil)
+"""
+
+
+def prepare(
+    server: Server,
+    is_new: str,
+    *,
+    tags: str = "[]",
+    jobs: str = "any",
+    given: dict[str, object] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs what the step prepare_gitlab runs."""
+    program, settings = (ROOT / "remote/prepare_gitlab.rb").read_text(), json.dumps(in_a_new_gitlab(given or {}))
+    arguments = ("runner", program, "lab", tags, "lab/acceptance", jobs, is_new)
+    return server.run("gitlab-rails", *arguments, stdin=settings)
+
+
+def settings_of(server: Server, *names: str) -> dict[str, object]:
+    current = "c = Gitlab::CurrentSettings.current_application_settings"
+    found: dict[str, object] = json.loads(
+        server.console(
+            f"{current}\nputs JSON.generate(%w[{' '.join(names)}].to_h {{ |name| [name, c.public_send(name)] }})"
+        )
+    )
+    return found
+
+
+def test_a_new_gitlab_gets_every_setting_of_the_program_and_another_one_none(server):
+    before = settings_of(server, *gitlab_settings.NAMES)
+    assert prepare(server, "false").returncode == 0
+    assert settings_of(server, *gitlab_settings.NAMES) == before
+    try:
+        made = prepare(
+            server, "true", given={"gravatar_enabled": True, "home_page_url": "http://x", "admin_mode": None}
+        )
+        assert made.returncode == 0, made.stderr
+        assert json.loads(made.stdout.splitlines()[-1])["unknownSettings"] == []
+        wanted = {setting.name: setting.value for setting in gitlab_settings.IN_A_NEW_GITLAB}
+        assert settings_of(server, *gitlab_settings.NAMES) == {**wanted, "gravatar_enabled": True, "admin_mode": False}
+        assert settings_of(server, "home_page_url") == {"home_page_url": "http://x"}
+    finally:
+        server.console(AS_IT_WAS)
+        server.console("Gitlab::CurrentSettings.update!(home_page_url: nil)")
+
+
+def test_a_setting_that_this_gitlab_does_not_have_is_named_and_a_value_that_it_refuses_ends_it(server):
+    try:
+        made = prepare(server, "true", given={"of_another_version": True})
+        assert json.loads(made.stdout.splitlines()[-1])["unknownSettings"] == ["of_another_version"]
+        assert settings_of(server, "signup_enabled") == {"signup_enabled": False}
+        refused = prepare(server, "true", given={"two_factor_grace_period": -1})
+        assert refused.returncode == 1
+        assert "gitlabSettings: Two factor grace period must be greater than or equal to 0" in refused.stderr
+    finally:
+        server.console(AS_IT_WAS)
+
+
+def test_with_admin_mode_an_administrators_token_needs_its_scope_and_the_console_the_bypass(server):
+    tokens = server.console("""
+    [%w[api], %w[api admin_mode]].each do |scopes|
+      puts User.find_by_username('root').personal_access_tokens.create!(name: 'x', scopes: scopes,
+        expires_at: 1.day.from_now).token
+    end
+    """).split()
+    runners = [server.get("/api/v4/runners/all", PRIVATE_TOKEN=token).status for token in tokens]
+    assert runners == [200, 200]
+    create = "Ci::Runners::CreateRunnerService.new(user: User.first, params: { runner_type: 'instance_type' }).execute"
+    public = "Groups::CreateService.new(User.first, { name: 'p', path: 'p', visibility_level: 20, organization_id: 1 })"
+    try:
+        assert prepare(server, "true").returncode == 0
+        server.console("User.find_by_username('root').update!(password_expires_at: nil)")
+        assert prepare(server, "false").returncode == 0, "the program bypasses it"
+        assert [server.get("/api/v4/runners/all", PRIVATE_TOKEN=token).status for token in tokens] == [403, 200]
+        assert server.console(f"puts {create}.error?") == "true"
+        assert "public has been restricted by your GitLab administrator" in server.console(
+            f"puts {public}.execute.payload[:group].errors.full_messages"
+        )
+        bypassed = f"Gitlab::Auth::CurrentUserMode.bypass_session!(User.first.id) {{ puts {public}.execute.error? }}"
+        assert server.console(bypassed) == "false"
+    finally:
+        server.console(AS_IT_WAS)
+        server.console("Group.find_by_full_path('p')&.destroy")
 
 
 def test_what_the_owner_decides_outlives_the_programs_preparation(server):
     def prepared(is_new: str) -> Any:
-        return prepare(server, "any", is_new)
+        done = prepare(server, is_new, tags='["docker"]')
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
 
     def state() -> str:
         return server.console(
@@ -490,8 +574,7 @@ def test_what_the_owner_decides_outlives_the_programs_preparation(server):
     server.console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
     made = prepared("true")
     assert state() == "[false, true]"
-    server.console("User.find_by_username('root').update!(password_expires_at: nil)")
-    server.console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
+    server.console(AS_IT_WAS)
     server.console("Ci::Runner.find_by(description: 'lab').update!(active: false)")
     assert prepared("false") == made
     assert state() == "[true, false]"
@@ -507,7 +590,7 @@ def test_the_first_password_of_root_opens_nothing_before_it_is_changed(server):
     assert server.token("root", PASSWORD).status == 200
     assert server.get("/api/v4/user", PRIVATE_TOKEN=token).status == 200
     for _ in range(2):
-        prepare(server, is_new="true")
+        assert prepare(server, "true").returncode == 0
     try:
         assert server.token("root", PASSWORD).status == 401
         assert server.token("root", token).status == 401
@@ -523,7 +606,7 @@ def test_the_first_password_of_root_opens_nothing_before_it_is_changed(server):
             asked = server.run("gitlab-rails", "runner", question, stdin=f"{password}\n")
             assert asked.stdout.strip() == said
     finally:
-        server.console("User.find_by_username('root').update!(password_expires_at: nil)")
+        server.console(AS_IT_WAS)
 
 
 def test_a_person_of_the_tests_is_made_once_and_can_log_in(server):
@@ -543,15 +626,20 @@ def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(se
             "runner = Ci::Runner.find_by(description: 'lab'); puts [runner.run_untagged, runner.access_level].inspect"
         )
 
-    made = prepare(server, "any")
+    def prepared(jobs: str) -> Any:
+        done = prepare(server, "false", tags='["docker"]', jobs=jobs)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    made = prepared("any")
     assert state() == '[true, "not_protected"]'
-    assert prepare(server, "protected") == made
+    assert prepared("protected") == made
     assert state() == '[false, "ref_protected"]'
-    assert prepare(server, "any") == made
+    assert prepared("any") == made
     assert state() == '[true, "not_protected"]'
     # An owner may want protected jobs alone without that.
     server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'ref_protected')")
-    prepare(server, "any")
+    prepared("any")
     assert state() == '[true, "ref_protected"]'
     server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'not_protected')")
 

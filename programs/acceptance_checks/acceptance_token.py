@@ -30,12 +30,14 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def issue_token(run: CheckRun, console: str) -> Dict[str, Any]:
-    """A `token` for the acceptance's project, and what GitLab knows of the `runner`. Raises CheckError.
+    """A `token` for the acceptance's project, what GitLab knows of the `runner`, and those of its `settings` that the
+    task asks for. Raises CheckError.
 
     `console` is the program for GitLab's console, remote/acceptance_token.rb.
     """
     endpoints = run.endpoints
     command = ["gitlab-rails", "runner", console, "issue", endpoints["project"], endpoints["runner_name"]]
+    command.append(json.dumps(run.task.get("settings", [])))
     limit = min(CONSOLE_LIMIT, run.end - time.monotonic())
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=limit, check=False)

@@ -63,6 +63,8 @@ def run_pipeline(run: CheckRun, table: Mapping[str, Check]) -> None:
         issued = issue_token(run, console)
         project = Project(run.endpoints["project"], issued["token"])
         try:
+            if issued.get("settings"):
+                run.report.add(facts={"settings": issued["settings"]})
             start = read_message()
             if start is None:
                 raise CheckError("nothing was to be started")

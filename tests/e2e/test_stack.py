@@ -7,6 +7,7 @@ import sys
 import time
 
 from configuration.checks import CHECKS
+from configuration.gitlab_settings import IN_A_NEW_GITLAB
 from lab import stack
 from lab.workspace import ROOT
 from tests.e2e import people
@@ -83,6 +84,18 @@ def test_roots_first_password_is_read_over_ssh_is_in_no_state_and_opens_nothing_
     assert on("runner", login, stdin=kept + "\n").status != 0
     forget = "systemctl start forget-root-password && cat /etc/gitlab/seeded-root-password"
     assert must("server", forget) == kept, "while it is root's it stays"
+
+
+def test_a_new_gitlab_has_the_programs_settings_and_the_doctor_shows_them(outputs):
+    doctor = subprocess.run(
+        [sys.executable, "doctor.py", "--json"],
+        cwd=ROOT,
+        input=json.dumps(outputs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(doctor.stdout)["settings"] == {setting.name: setting.value for setting in IN_A_NEW_GITLAB}
 
 
 def test_a_person_pushes_and_pulls_through_the_balancer_with_a_password(outputs):

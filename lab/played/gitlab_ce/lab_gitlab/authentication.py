@@ -98,7 +98,9 @@ def api_caller(app: Application, request: Request) -> Caller | None:
     found = users.access_token(app, token)
     if found is None:
         raise AccessDeniedError(users.why_not(app, token))
-    return Caller(found[1], found[0]["scopes"], token=found[0])
+    scopes = found[0]["scopes"]
+    user = instance_settings.as_seen(app, found[1], in_admin_mode="admin_mode" in scopes)
+    return Caller(user, scopes, token=found[0])
 
 
 def caller_of_job(app: Application, token: str) -> Caller:
@@ -107,7 +109,7 @@ def caller_of_job(app: Application, token: str) -> Caller:
     user = users.USER.find(app, id=job["user_id"]) if job else None
     if job is None or user is None or user["state"] != "active":
         raise AccessDeniedError
-    return Caller(user, job=job)
+    return Caller(instance_settings.as_seen(app, user, in_admin_mode=False), job=job)
 
 
 def _basic(request: Request) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import ci_records, crypto, members, registry_client, repositories
+from lab_gitlab import ci_records, crypto, instance_settings, members, registry_client, repositories
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record, RecordInvalidError, shown
 
@@ -271,13 +271,23 @@ def remember_image(app: Application, project: Record, image: str) -> None:
 # Services, as the console calls them
 
 
+def require_visibility(app: Application, user: Record, params: Mapping[str, Any]) -> None:
+    """Only administrators may use a level that is restricted. Raises RecordInvalidError."""
+    level = params.get("visibility_level", PRIVATE)
+    if level in instance_settings.current(app)["restricted_visibility_levels"] and not user["admin"]:
+        name = VISIBILITY[level]
+        raise RecordInvalidError([("visibility_level", f"{name} has been restricted by your GitLab administrator")])
+
+
 def create_group(app: Application, user: Record, params: Mapping[str, Any]) -> Record:
     """Raises RecordInvalidError."""
+    require_visibility(app, user, params)
     return GROUP.create(app, owner_id=user["id"], **params)
 
 
 def create_project(app: Application, user: Record, params: Mapping[str, Any]) -> Record:
     """Without a namespace the project is the user's own. Raises RecordInvalidError."""
+    require_visibility(app, user, params)
     own = NAMESPACE.find(app, type="User", owner_id=user["id"])
     given = {"namespace_id": own["id"] if own else None} | dict(params)
     project = PROJECT.create(app, creator_id=user["id"], **given)

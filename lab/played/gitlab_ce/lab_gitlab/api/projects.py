@@ -51,6 +51,7 @@ def update_project(app: Application, request: Request, caller: Caller, project: 
     given = _settings(request)
     if not given:
         raise invalid(f"{', '.join(SETTINGS)} are missing, at least one parameter must be provided")
+    projects.require_visibility(app, caller.user, given)
     return json_response(200, projects.present(app, projects.PROJECT.update(app, found, **given)))
 
 

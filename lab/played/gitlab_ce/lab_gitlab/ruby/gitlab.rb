@@ -368,8 +368,16 @@ module Gitlab
 
   module Auth
     class CurrentUserMode
-      # Admin mode is off on a new server: administrators are administrators.
-      def self.bypass_session!(_user_id) = block_given? ? yield : nil
+      def self.bypass_session!(user_id)
+        Console.call('bypass_session', user_id: user_id)
+        return unless block_given?
+
+        begin
+          yield
+        ensure
+          Console.call('bypass_session', user_id: nil)
+        end
+      end
     end
   end
 
