@@ -156,7 +156,7 @@ def test_the_runner_has_the_docker_executor_and_is_not_privileged():
     [runner] = config["runners"]
     assert runner["name"] == 'a "name"'
     assert runner["executor"] == "docker"
-    assert runner["docker"]["image"] == "alpine:3.20"
+    assert runner["docker"]["image"] == "alpine:3.23"
     assert runner["docker"]["privileged"] is False
 
 

@@ -61,7 +61,7 @@ certificate_arn = matching(
 instance_type = matching(r"[a-z][a-z0-9-]*\d[a-z0-9-]*\.[a-z0-9-]+", "is not an instance type such as m6i.xlarge")
 version = matching(r"\d+\.\d+\.\d+", "is not a version such as 17.10.4")
 runner_tag = matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "is not a runner tag (letters, digits, . _ : -)")
-image = matching(r"[a-z0-9]+([._/:-][a-zA-Z0-9]+)*(@sha256:[0-9a-f]{64})?", "is not an image name such as alpine:3.20")
+image = matching(r"[a-z0-9]+([._/:-][a-zA-Z0-9]+)*(@sha256:[0-9a-f]{64})?", "is not an image name such as alpine:3.23")
 calendar = matching(
     CALENDAR, "is not a time such as daily, Sun 03:00 or *-*-01 04:30 Europe/Berlin (systemd calendar expression)"
 )

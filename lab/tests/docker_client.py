@@ -18,7 +18,7 @@ from pathlib import Path
 ENGINE = Path(os.environ.get("FAKE_DOCKER", "/nowhere"))
 TARGETS = re.compile(r"(?<![\w.])/(?:builds|cache)\b")
 DOWN = "Cannot connect to the Docker daemon at {}. Is the docker daemon running?"
-OFFERED = ("alpine:3.20",)
+OFFERED = ("alpine:3.23",)
 
 
 def fail(words: str) -> None:

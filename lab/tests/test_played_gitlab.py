@@ -319,7 +319,7 @@ def test_a_runner_registers_verifies_asks_for_jobs_and_unregisters(server, progr
     (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     with balancer(server) as url:
         given = ["--url", url, "--token", server.secrets["runner"]]
-        run("register", "--non-interactive", *given, "--executor", "docker", "--docker-image", "alpine:3.20")
+        run("register", "--non-interactive", *given, "--executor", "docker", "--docker-image", "alpine:3.23")
         assert "Verifying runner... is valid" in run("verify")
         with subprocess.Popen([*program, "run"], env=environment, stderr=subprocess.PIPE, text=True) as service:
             try:

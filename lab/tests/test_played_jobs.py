@@ -87,7 +87,7 @@ check_interval = 1
   token = "{server.secrets["runner"]}"
   executor = "docker"
   [runners.docker]
-    image = "alpine:3.20"
+    image = "alpine:3.23"
     host = "{HOST}"
     volumes = ["/cache"]
 """
@@ -144,8 +144,8 @@ def test_two_jobs_clone_run_and_hand_over(project, runner, engine):
     assert {name: job.status for name, job in jobs.items()} == {"one": "success", "two": "success"}
     seen = lines(jobs["one"])
     assert seen[0] == "Running with gitlab-runner 17.10.1 (ef334dcc)"
-    assert "Using Docker executor with image alpine:3.20 ..." in seen
-    assert "Using docker image sha256:0123 for alpine:3.20 with digest alpine@sha256:4567 ..." in seen
+    assert "Using Docker executor with image alpine:3.23 ..." in seen
+    assert "Using docker image sha256:0123 for alpine:3.23 with digest alpine@sha256:4567 ..." in seen
     assert "hello acceptance [MASKED] glpat-[MASKED]" in seen
     assert "$ for number in 1 2; do # collapsed multi-line command" in seen
     assert "was success" in seen
@@ -158,7 +158,7 @@ def test_two_jobs_clone_run_and_hand_over(project, runner, engine):
     assert {"text", "of one", ".gitlab-ci.yml"} <= set(lines(jobs["two"]))
     assert "download_artifacts" in sections(jobs["two"])
     assert jobs["one"].artifact("out/file") == b"text\n"
-    assert (engine / "pulled").read_text().split() == ["alpine:3.20", "alpine:3.20"]
+    assert (engine / "pulled").read_text().split() == ["alpine:3.23", "alpine:3.23"]
 
 
 @pytest.mark.parametrize(

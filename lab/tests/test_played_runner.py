@@ -171,7 +171,7 @@ def test_list_goes_to_standard_error(gitlab, run, root):
 
 def test_register_appends_what_the_runner_reads(gitlab, run, root):
     for _ in range(2):
-        assert register(gitlab, run, "--executor", "docker", "--docker-image", "alpine:3.20").returncode == 0
+        assert register(gitlab, run, "--executor", "docker", "--docker-image", "alpine:3.23").returncode == 0
     file = root / "etc/gitlab-runner/config.toml"
     assert file.read_text().count("[[runners]]") == 2
     assert file.stat().st_mode & 0o777 == 0o600
@@ -183,7 +183,7 @@ def test_register_appends_what_the_runner_reads(gitlab, run, root):
     "option", ["--paused", "--run-untagged", "--locked=false", "--tag-list=a", "--maximum-timeout=600"]
 )
 def test_register_leaves_to_the_server_what_the_server_decides(gitlab, run, root, option):
-    done = register(gitlab, run, "--executor", "docker", "--docker-image", "alpine:3.20", option)
+    done = register(gitlab, run, "--executor", "docker", "--docker-image", "alpine:3.23", option)
     assert done.returncode == 1
     assert "is reserved" in done.stderr
     assert gitlab.asked == []

@@ -48,7 +48,7 @@ def offered() -> list[Image]:
             SOURCES / "registry_image",
             {"bin/registry": server, "bin/busybox": busybox},
         ),
-        Image("library/alpine", ("3.20",), SOURCES / "alpine_image", {"bin/busybox": busybox}),
+        Image("library/alpine", ("3.23",), SOURCES / "alpine_image", {"bin/busybox": busybox}),
         Image(
             "curlimages/curl",
             ("8.12.1",),

@@ -217,7 +217,7 @@ def test_the_log_shows_no_token(jobs):
 
 def test_a_job_that_names_no_image_runs_in_the_runners_default(jobs):
     assert jobs["names no image"].status == "success"
-    assert "Using Docker executor with image alpine:3.20 ..." in jobs["names no image"].log
+    assert "Using Docker executor with image alpine:3.23 ..." in jobs["names no image"].log
     assert said(jobs["names no image"], "runner gitlab-lab")
 
 
