@@ -86,6 +86,7 @@ class Settings:
     runner_version: str
     registry_version: str
     docker_version: str
+    containerd_version: str
     initial_root_password: str | None = field(repr=False)
     runner_concurrency: int
     runner_tags: tuple[str, ...]
@@ -180,6 +181,7 @@ class Settings:
             runner_version=keys.text("runnerVersion", values.version),
             registry_version=keys.text("registryVersion", values.version),
             docker_version=keys.text("dockerVersion", values.docker_version),
+            containerd_version=keys.text("containerdVersion", values.containerd_version),
             initial_root_password=keys.optional_secret("initialRootPassword", values.root_password),
             runner_concurrency=keys.number("runnerConcurrency", 1, MOST_JOBS, reason=ONE_NETWORK_PER_JOB),
             runner_tags=keys.sequence("runnerTags", values.runner_tag, empty_allowed=True),

@@ -32,7 +32,7 @@ class ContainerRegistry(pulumi.ComponentResource):
         mounted = machine.mount_data(REGISTRY_DATA, service="docker", parent=self)
         installed = machine.host.run(
             "install_docker",
-            arguments=[settings.docker_version],
+            arguments=[settings.docker_version, settings.containerd_version],
             payload=[docker_repository(), render_docker_daemon()],
             after=[mounted.command],
             parent=self,

@@ -52,7 +52,7 @@ class GitLabRunner(pulumi.ComponentResource):
         daemon = insecure.apply(lambda known: render_docker_daemon(insecure_registry=known, network_per_job=True))
         docker = host.run(
             "install_docker",
-            arguments=[settings.docker_version],
+            arguments=[settings.docker_version, settings.containerd_version],
             payload=[docker_repository(), daemon],
             after=[machine.root_grown.command],
             parent=self,

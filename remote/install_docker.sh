@@ -1,8 +1,9 @@
 #!/bin/bash
-# install_docker.sh VERSION: installs Docker Engine and its daemon.json. Standard input, base64, a line each: the repository
-# file, daemon.json.
+# install_docker.sh VERSION CONTAINERD: installs Docker Engine and its daemon.json, and containerd.io CONTAINERD, unless a later patch
+# of the same minor version is there, to which install-security-updates goes. Standard input, base64, a line each: the repository file,
+# daemon.json.
 set -euo pipefail
-version=$1
+version=$1 containerd=$2
 read -r repository
 read -r daemon
 base64 -d <<<"$repository" >/etc/yum.repos.d/docker-ce.repo
@@ -12,7 +13,11 @@ changed=0
 cmp -s /etc/docker/daemon.json.new /etc/docker/daemon.json || changed=1
 mv /etc/docker/daemon.json.new /etc/docker/daemon.json
 
-dnf -y --enablerepo=docker-ce-stable install "docker-ce-$version-1.el8" "docker-ce-cli-$version-1.el8" containerd.io
+present=$(rpm -q --queryformat '%{VERSION}' containerd.io) || present=$containerd
+newest=$(printf '%s\n' "$containerd" "$present" | sort -V | tail -n 1)
+if [ "${present%.*}" = "${containerd%.*}" ]; then containerd=$newest; fi
+# Of a version there may be more than one release, each with another runc.
+dnf -y --enablerepo=docker-ce-stable install "docker-ce-$version-1.el8" "docker-ce-cli-$version-1.el8" "containerd.io-$containerd-*.el8"
 systemctl enable --now docker
 if [ "$changed" = 1 ]; then systemctl reload docker; fi
 docker version --format 'Docker {{.Server.Version}}' >&3

@@ -237,6 +237,35 @@ def test_dockers_start_needs_the_ports_to_be_shut_and_no_step_restarts_it_for_th
     assert not [call for call in machine.told if "restart" in call]
 
 
+@pytest.mark.parametrize(
+    ("present", "wanted", "installed_version"),
+    [
+        (None, "2.3.4", "2.3.4"),
+        ("2.3.4", "2.3.4", "2.3.4"),
+        ("2.3.10", "2.3.4", "2.3.10"),
+        ("2.3.3", "2.3.10", "2.3.10"),
+        ("1.7.29", "2.3.4", "2.3.4"),
+        ("2.4.1", "2.3.4", "2.3.4"),
+    ],
+    ids=["a new machine", "the same", "a later patch stays", "an earlier patch", "an earlier minor", "a later minor"],
+)
+def test_containerd_is_of_the_version_of_the_settings_or_a_later_patch_of_it(
+    machine, present, wanted, installed_version
+):
+    machine.put("rpm", f"printf {present}" if present else "echo 'package containerd.io is not installed'; exit 1")
+    machine.put("docker", "")
+    done = machine.run(script("install_docker.sh"), "28.5.2", wanted, payload=("[repository]", "{}"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    [install] = [call for call in machine.told if call.startswith("dnf ")]
+    assert install.endswith(f" docker-ce-28.5.2-1.el8 docker-ce-cli-28.5.2-1.el8 containerd.io-{installed_version}-*.el8")
+
+
+def test_both_machines_with_docker_get_the_containerd_of_the_settings(graph: Graph):
+    for place in ("runner", "registry"):
+        command = graph.step(f"{place}-install-docker").inputs["create"]
+        assert shlex.split(command)[-2:] == ["28.5.2", "2.3.4"]
+
+
 # What jobs leave ------------------------------------------------------------------------------------------------------
 
 DOCKER = """\

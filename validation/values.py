@@ -90,6 +90,19 @@ def docker_version(value: str) -> str:
     return checked
 
 
+def containerd_version(value: str) -> str:
+    """A version of the package containerd.io whose runc keeps containers in. Raises ValueError for an older one, and for
+    2.0, which was never mended: CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 (containerd pull request 12475, and
+    its backports to 1.7 and 2.1).
+    """
+    checked = version(value)
+    major, minor, patch = map(int, checked.split("."))
+    mended = {(1, 7): 29, (2, 1): 5}
+    if (major, minor) < (1, 7) or (major, minor) == (2, 0) or patch < mended.get((major, minor), 0):
+        raise ValueError("has a runc that lets containers out. Use 1.7.29, 2.1.5, 2.2.0 or later of these")
+    return checked
+
+
 def cidr(value: str) -> str:
     """An IPv4 network in its usual form: a single address gets /32. Raises ValueError for anything else."""
     try:

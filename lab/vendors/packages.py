@@ -58,7 +58,10 @@ PACKAGES = (
     Package("gitlab-runner-helper-images", RUNNER, RUNNER_KEY),
     Package("docker-ce", DOCKER, DOCKER_KEY),
     Package("docker-ce-cli", DOCKER, DOCKER_KEY),
-    Package("containerd.io", DOCKER, DOCKER_KEY),
+    Package("containerd.io", DOCKER, DOCKER_KEY, {"containerd_version": "2.3.4"}),
+    # What security updates go to, and what they leave.
+    Package("containerd.io", DOCKER, DOCKER_KEY, {"containerd_version": "2.3.5"}),
+    Package("containerd.io", DOCKER, DOCKER_KEY, {"containerd_version": "2.4.0"}),
 )
 
 
