@@ -26,6 +26,7 @@ from configuration.remote_step import PROGRAMS, payload_line, script
 from configuration.zipapp import build_zipapp
 from doctor_ssh import NO_CONNECTION, CheckError, Machines, Process, StepResult, send
 from programs.acceptance_checks.outcomes import printable
+from validation import supported_versions
 
 PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
 
@@ -189,7 +190,9 @@ def first_failed(findings: Sequence[Finding]) -> Finding | None:
     return next((finding for finding in findings if finding.state == "broken"), None)
 
 
-def as_text(findings: Sequence[Finding], settings: Mapping[str, object], seconds: float) -> str:
+def as_text(
+    findings: Sequence[Finding], settings: Mapping[str, object], warnings: Sequence[str], seconds: float
+) -> str:
     """What a person reads: every check, GitLab's settings, then the first check that failed and what to do."""
     signs = {"ok": "✓", "broken": "✗", "unseen": "?", "off": "–"}  # noqa: RUF001, an en dash
     width = max(len(finding.check.title) for finding in findings)
@@ -199,7 +202,8 @@ def as_text(findings: Sequence[Finding], settings: Mapping[str, object], seconds
         note = notes.get(finding.state, finding.detail)
         lines.append(f"{signs[finding.state]} {finding.check.title:<{width}}  {note}")
     told = ["", gitlab_settings.as_text(settings)] if settings else []
-    return "\n".join([*lines, *told, "", *_conclusion(findings), f"{seconds:.0f} s"])
+    warned = [f"Warning: {warning}" for warning in warnings]
+    return "\n".join([*lines, *told, "", *_conclusion(findings), *warned, f"{seconds:.0f} s"])
 
 
 def _conclusion(findings: Sequence[Finding]) -> list[str]:
@@ -214,7 +218,9 @@ def _conclusion(findings: Sequence[Finding]) -> list[str]:
     return ["All checks passed."]
 
 
-def as_json(findings: Sequence[Finding], settings: Mapping[str, object], seconds: float) -> str:
+def as_json(
+    findings: Sequence[Finding], settings: Mapping[str, object], warnings: Sequence[str], seconds: float
+) -> str:
     """The same for programs."""
     verdict = {PASSED: "well", BROKEN: "broken", COULD_NOT_CHECK: "could not look"}[status_of(findings)]
     failed = first_failed(findings)
@@ -234,6 +240,7 @@ def as_json(findings: Sequence[Finding], settings: Mapping[str, object], seconds
         "checks": listed,
         "hops": listed,
         "settings": settings,
+        "warnings": list(warnings),
         "seconds": round(seconds, 1),
     }
     return json.dumps(document, indent=2)
@@ -276,6 +283,7 @@ def main() -> int:
         inspection = read_outputs(sys.stdin.read())
         examination = Examination(inspection, Machines(inspection, deadline), quick=arguments.quick)
         findings = examination.findings()
+        warnings = supported_versions.warnings(inspection["gitlabVersion"]) if "gitlabVersion" in inspection else []
     except CheckError as reason:
         print(f"doctor: {reason}", file=sys.stderr)
         return COULD_NOT_CHECK
@@ -286,7 +294,7 @@ def main() -> int:
         print(f"doctor: could not check: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
         return COULD_NOT_CHECK
     shown = as_json if arguments.json else as_text
-    print(shown(findings, examination.settings, time.monotonic() - started))
+    print(shown(findings, examination.settings, warnings, time.monotonic() - started))
     return status_of(findings)
 
 

@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from validation import ssh_keys, values
+from validation import ssh_keys, supported_versions, values
 from validation.reader import ConfigSource, Reader
 
 WORLD = ipaddress.IPv4Network("0.0.0.0/0")
@@ -83,6 +83,7 @@ class Settings:
     ssh_public_key: str
     ssh_private_key: str | None = field(repr=False)
     gitlab_version: str
+    accept_unsupported_gitlab: bool
     runner_version: str
     registry_version: str
     docker_version: str
@@ -136,16 +137,17 @@ class Settings:
 
     @property
     def warnings(self) -> list[str]:
-        """What will not work in most accounts and cannot be looked up: each with key, value and what to do."""
-        if self.smtp is None or self.smtp.port != BLOCKED_SMTP_PORT:
-            return []
-        return [
-            (
+        """What is accepted and yet bad, or will not work in most accounts and cannot be looked up: each with key, value
+        and what to do.
+        """
+        warnings = supported_versions.warnings(self.gitlab_version)
+        if self.smtp is not None and self.smtp.port == BLOCKED_SMTP_PORT:
+            warnings.append(
                 f"smtpPort: AWS blocks port {BLOCKED_SMTP_PORT} on the way to public addresses, and mail would time "
                 "out. Use 587 (Amazon SES takes 2587 too), or have the block lifted before: "
                 "EC2 User Guide, 'Restriction on email sent using port 25'."
             )
-        ]
+        return warnings
 
     @classmethod
     def load(cls, config: ConfigSource, aws: ConfigSource, is_secret: Callable[[str], bool]) -> "Settings":
@@ -178,6 +180,7 @@ class Settings:
             registry=_machine(keys, "registry", has_data=True),
             runner=_machine(keys, "runner", has_data=False),
             gitlab_version=keys.text("gitlabVersion", values.version),
+            accept_unsupported_gitlab=keys.boolean("acceptUnsupportedGitlab"),
             runner_version=keys.text("runnerVersion", values.version),
             registry_version=keys.text("registryVersion", values.version),
             docker_version=keys.text("dockerVersion", values.docker_version),
@@ -222,11 +225,7 @@ def _problems_between_keys(settings: Settings) -> list[str]:
                 f"certificateArn: the certificate is in {certificate_region!r}, the load balancer in "
                 f"{settings.region!r}. Use a certificate of the load balancer's region."
             )
-    elif settings.open_to_the_world:
-        problems.append(
-            f"clientCidrs: {', '.join(settings.client_cidrs)} without certificateArn would carry passwords and job "
-            "tokens of the whole world in clear. Name the networks of your users, or set domain and certificateArn."
-        )
+    problems += _problems_of_the_world(settings)
     if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
         problems.append(
             "registryGarbageCollectionUntagged: set, but registryGarbageCollection is missing. Say when to collect."
@@ -270,6 +269,29 @@ def _privileged_problems(settings: Settings) -> list[str]:
             "as jobs write them, for example docker:28-dind."
         )
     return problems
+
+
+def _problems_of_the_world(settings: Settings) -> list[str]:
+    if not settings.open_to_the_world:
+        return []
+    clients = f"clientCidrs: {', '.join(settings.client_cidrs)}"
+    if not settings.certificate_arn:
+        return [
+            (
+                f"{clients} without certificateArn would carry passwords and job tokens of the whole world in clear. "
+                "Name the networks of your users, or set domain and certificateArn."
+            )
+        ]
+    ended = supported_versions.fixes_ended(settings.gitlab_version)
+    if ended and not settings.accept_unsupported_gitlab:
+        return [
+            (
+                f"{clients} would let the world use gitlabVersion {settings.gitlab_version!r}, which gets no security "
+                f"fixes since {ended}. Name the networks of your users, upgrade along the required stops "
+                "(docs/operations.md, Upgrade), or set acceptUnsupportedGitlab to true."
+            )
+        ]
+    return []
 
 
 def _machine(keys: Reader, role: str, *, has_data: bool) -> MachineSettings:

@@ -150,5 +150,6 @@ def _inspection(
             "machines": {role.value: host.ssh_access for role, host in hosts.items()},
             "acceptanceImage": settings.acceptance_image if settings.acceptance_pipeline else None,
             "acceptanceTags": acceptance_project.runner_tags(settings),
+            "gitlabVersion": settings.gitlab_version,
         }
     )

@@ -58,6 +58,7 @@ def tls_config():
         certificateArn="arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012",
         hostedZoneId="Z0123456789ABC",
         clientCidrs=["0.0.0.0/0"],
+        acceptUnsupportedGitlab=True,
         initialRootPassword="first-Secret-4711",
         smtpAddress="mail.example.com",
         smtpUserName="git",

@@ -232,6 +232,15 @@ def test_a_stack_that_is_well_is_found_so_check_by_check(examine, played):
     assert json.loads(played.read("go")) == {"facts": {"issuer": "known"}, "pipeline": True}
 
 
+def test_a_gitlab_without_security_fixes_is_told_and_is_no_failure(examine, played):
+    assert "Warning" not in examine().out
+    played.inspection["gitlabVersion"] = "17.10.4"
+    found = examine()
+    assert found.status == 0
+    assert "\nWarning: gitlabVersion: GitLab 17.10.4 gets no security fixes since 2025-06-19." in found.out
+    assert len(examine("--json").told["warnings"]) == 1
+
+
 def test_the_former_keys_of_the_json_are_there_beside_the_new_ones(examine):
     told = examine("--json").told
     assert told["hops"] == told["checks"]

@@ -257,7 +257,9 @@ def test_containerd_is_of_the_version_of_the_settings_or_a_later_patch_of_it(
     done = machine.run(script("install_docker.sh"), "28.5.2", wanted, payload=("[repository]", "{}"))
     assert done.returncode == 0, done.stdout + done.stderr
     [install] = [call for call in machine.told if call.startswith("dnf ")]
-    assert install.endswith(f" docker-ce-28.5.2-1.el8 docker-ce-cli-28.5.2-1.el8 containerd.io-{installed_version}-*.el8")
+    assert install.endswith(
+        f" docker-ce-28.5.2-1.el8 docker-ce-cli-28.5.2-1.el8 containerd.io-{installed_version}-*.el8"
+    )
 
 
 def test_both_machines_with_docker_get_the_containerd_of_the_settings(graph: Graph):

@@ -12,10 +12,13 @@ import pytest
 from settings import Settings, SettingsError
 from tests.conftest import dev_config, openssh_pair
 from tests.engine import PROJECT, ROOT, SECRET_KEYS, run_program
+from validation.supported_versions import MAINTAINED
 
 OTHER_PUBLIC_KEY, OTHER_PRIVATE_KEY = openssh_pair(b"o")
 ENCRYPTED_PRIVATE_KEY = openssh_pair(cipher=b"aes256-ctr")[1]
 CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+
+NEWEST = f"{MAINTAINED[-1]}.0"
 
 
 class Config:
@@ -107,6 +110,7 @@ REFUSALS = [
     ("sshPrivateKey", {"sshPrivateKey": "hunter2"}, "not a private key"),
     ("sshPrivateKey", {"sshPrivateKey": ENCRYPTED_PRIVATE_KEY}, "passphrase"),
     ("gitlabVersion", {"gitlabVersion": "17.10"}, "not a version"),
+    ("acceptUnsupportedGitlab", {"acceptUnsupportedGitlab": "yes"}, "neither true nor false"),
     ("runnerVersion", {"runnerVersion": "latest"}, "not a version"),
     ("registryVersion", {"registryVersion": "v4.15.2-gitlab"}, "not a version"),
     ("dockerVersion", {"dockerVersion": "29.1.3"}, "refuses the runner's Docker API"),
@@ -176,7 +180,10 @@ def test_networks_that_are_large_but_not_the_world_are_taken():
     )
     assert not settings.open_to_the_world
     tls = {"certificateArn": CERTIFICATE, "domain": "git.example.com"}
-    assert load(clientCidrs=["0.0.0.0/1", "128.0.0.0/1"], **tls).open_to_the_world
+    world = {"clientCidrs": ["0.0.0.0/1", "128.0.0.0/1"], **tls}
+    with pytest.raises(SettingsError, match=r"- clientCidrs: 0\.0\.0\.0/1, 128\.0\.0\.0/1 would let the world use"):
+        load(**world)
+    assert load(**world, acceptUnsupportedGitlab="true").open_to_the_world
 
 
 def test_two_wrong_values_of_a_list_are_no_duplicates_of_each_other():
@@ -329,12 +336,34 @@ def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypa
     mail = {"smtpAddress": "mail.example.com", "smtpUserName": "g", "smtpPassword": "p", "emailFrom": "g@example.com"}
     shown: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", shown.append)
-    run_program(dev_config(**mail))
+    run_program(dev_config(**mail, gitlabVersion=NEWEST))
     assert shown == []
-    assert run_program(dev_config(**mail, smtpPort=25)).outputs
+    assert run_program(dev_config(**mail, gitlabVersion=NEWEST, smtpPort=25)).outputs
     [warning] = shown
     assert warning.startswith("smtpPort: AWS blocks port 25")
     assert "Use 587" in warning
+
+
+def test_a_gitlab_without_security_fixes_is_warned_of_in_every_up_and_goes_on(monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", shown.append)
+    assert run_program(dev_config()).outputs
+    [warning] = shown
+    assert warning.startswith("gitlabVersion: GitLab 17.10.4 gets no security fixes since 2025-06-19.")
+    assert "docs/operations.md, Upgrade" in warning
+
+
+def test_the_world_is_let_in_to_a_gitlab_without_security_fixes_only_by_a_setting_that_says_so():
+    open_to_all = {"clientCidrs": ["0.0.0.0/0"], "certificateArn": CERTIFICATE, "domain": "git.example.com"}
+    with pytest.raises(SettingsError) as refusal:
+        load(**open_to_all)
+    [line] = str(refusal.value).splitlines()[1:]
+    assert line.startswith("- clientCidrs: 0.0.0.0/0 would let the world use gitlabVersion '17.10.4'")
+    assert "set acceptUnsupportedGitlab to true" in line
+    assert load(**open_to_all, acceptUnsupportedGitlab="true").accept_unsupported_gitlab
+    assert load(**open_to_all, gitlabVersion=NEWEST).client_cidrs == ("0.0.0.0/0",)
+    with pytest.raises(SettingsError, match="without certificateArn"):
+        load(clientCidrs=["0.0.0.0/0"], acceptUnsupportedGitlab="true")
 
 
 def test_the_engine_has_to_be_as_new_as_the_sdk_and_the_readme_says_both_versions():

@@ -91,9 +91,8 @@ def docker_version(value: str) -> str:
 
 
 def containerd_version(value: str) -> str:
-    """A version of the package containerd.io whose runc keeps containers in. Raises ValueError for an older one, and for
-    2.0, which was never mended: CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 (containerd pull request 12475, and
-    its backports to 1.7 and 2.1).
+    """A version of the package containerd.io whose runc keeps containers in. Raises ValueError for any other; 2.0 was
+    never mended: CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (containerd pull request 12475).
     """
     checked = version(value)
     major, minor, patch = map(int, checked.split("."))
