@@ -76,6 +76,7 @@ class Settings:
     registry_garbage_collection: str
     registry_garbage_collection_untagged: bool
     balancer_address_id: str | None
+    security_updates: str
     ami_id: str | None
     server: MachineSettings
     registry: MachineSettings
@@ -175,6 +176,7 @@ class Settings:
             registry_garbage_collection=keys.optional("registryGarbageCollection", values.calendar) or "",
             registry_garbage_collection_untagged=keys.boolean("registryGarbageCollectionUntagged"),
             balancer_address_id=keys.optional("balancerAddressId", values.address_id),
+            security_updates=keys.optional("securityUpdates", values.calendar) or "",
             ami_id=keys.optional("amiId", values.ami_id),
             server=_machine(keys, "server", has_data=True),
             registry=_machine(keys, "registry", has_data=True),

@@ -69,7 +69,8 @@ class Acceptance(pulumi.ComponentResource):
             self._own_text(),
         ]
 
-        from_server = self._check_from(Place.SERVER, after=[server.ready, load_balancer, *after])
+        scheduled = [machine.updates_scheduled.command for machine in machines.values()]
+        from_server = self._check_from(Place.SERVER, after=[server.ready, load_balancer, *scheduled, *after])
         from_runner = self._check_from(Place.RUNNER, follows=from_server)
         steps = [from_server, from_runner]
         if settings.acceptance_pipeline:
@@ -151,5 +152,6 @@ def _inspection(
             "acceptanceImage": settings.acceptance_image if settings.acceptance_pipeline else None,
             "acceptanceTags": acceptance_project.runner_tags(settings),
             "gitlabVersion": settings.gitlab_version,
+            "securityUpdates": settings.security_updates,
         }
     )

@@ -14,7 +14,11 @@ from components.remote_host import RemoteHost, Step
 from configuration.flows import Place
 from configuration.paths import volume_device
 from configuration.remote_step import program
-from configuration.systemd_units import keep_data_mounted_service
+from configuration.systemd_units import (
+    keep_data_mounted_service,
+    security_updates_service,
+    security_updates_timer,
+)
 from configuration.user_data import render_user_data
 from settings import MachineSettings, Settings
 
@@ -73,6 +77,7 @@ class VirtualMachine(pulumi.ComponentResource):
             parent=self,
         )
         self.root_grown = self._grow("/", machine.root_volume_size, f"{role}-root", name="grow_root", parent=self)
+        self.updates_scheduled = self._schedule_updates(settings.security_updates)
         self.register_outputs({"instanceId": instance.id})
 
     def mount_data(self, mountpoint: str, *targets: str, service: str, parent: pulumi.Resource) -> Step:
@@ -101,6 +106,20 @@ class VirtualMachine(pulumi.ComponentResource):
             name="grow_data",
             after=[mounted.command],
             parent=parent,
+        )
+
+    def _schedule_updates(self, calendar: str) -> Step:
+        return self.host.run(
+            "schedule_program",
+            name="schedule_updates",
+            arguments=["install-security-updates", "install-security-updates", calendar, "securityUpdates"],
+            payload=[
+                program("install-security-updates"),
+                security_updates_service(self.role),
+                security_updates_timer(calendar),
+            ],
+            after=[self.root_grown.command],
+            parent=self,
         )
 
     def _launch(

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from configuration.flows import Place
 from configuration.paths import (
     COLLECT_GARBAGE,
     FORGET_ROOT_PASSWORD,
     INITIAL_ROOT_PASSWORD,
+    INSTALL_SECURITY_UPDATES,
     KEEP_DATA_MOUNTED,
     LOCK,
     PRUNE_DOCKER,
@@ -19,6 +21,33 @@ FORGET_CALENDAR = "05:23"
 """When the first password of GitLab's root user is looked at: GitLab's console takes a minute of one processor."""
 FULL_DISK = 70
 """Per cent of Docker's disk in use above which images without a container are removed."""
+UPDATE_DELAY = {Place.SERVER: 0, Place.REGISTRY: 30 * 60, Place.RUNNER: 60 * 60}
+"""Seconds from the time of the setting until each machine installs its updates: one after the other, so that no two of
+them reboot together. A calendar has no offset, and systemd of RHEL 8 (239) no FixedRandomDelay.
+"""
+
+
+def security_updates_service(place: Place) -> str:
+    """Runs install-security-updates once, when it is this machine's turn."""
+    return _unit(
+        Unit={"Description": "Install security updates", "After": "network-online.target"},
+        Service={
+            "Type": "oneshot",
+            "ExecStartPre": f"/usr/bin/sleep {UPDATE_DELAY[place]}",
+            "ExecStart": INSTALL_SECURITY_UPDATES,
+        },
+    )
+
+
+def security_updates_timer(calendar: str) -> str:
+    """Starts install-security-updates.service at `calendar`, as of systemd.time(7), and after a boot when a time was
+    missed.
+    """
+    return _unit(
+        Unit={"Description": "Install security updates, now and then"},
+        Timer={"OnCalendar": calendar, "Persistent": "true"},
+        Install={"WantedBy": "timers.target"},
+    )
 
 
 def docker_prune_service() -> str:

@@ -31,6 +31,7 @@ VENDORS = {
     *(
         "/root/old-token-key",
         "/usr/bin/flock",
+        "/usr/bin/sleep",
         "/usr/libexec/platform-python",
         "/usr/local",
         "/var/log/cloud-init-output.log",

@@ -572,7 +572,7 @@ def test_the_inspection_has_the_shape_that_a_doctor_of_another_version_reads(gra
     inspection = graph.outputs["inspection"]
     assert set(inspection) == {
         *("stack", "user", "publicKey", "privateKey", "machines"),
-        *("acceptanceImage", "acceptanceTags", "gitlabVersion"),
+        *("acceptanceImage", "acceptanceTags", "gitlabVersion", "securityUpdates"),
     }
     assert set(inspection["stack"]) == {
         *("external_url", "host", "balancer_address", "registry_private_address", "web_port", "registry_port"),

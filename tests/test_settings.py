@@ -98,6 +98,7 @@ REFUSALS = [
         "'vol-0123456789abcdef0' is serverDataVolumeId as well. Each machine has a volume of its own",
     ),
     ("balancerAddressId", {"balancerAddressId": "203.0.113.9"}, "not the allocation id"),
+    ("securityUpdates", {"securityUpdates": "on Sundays"}, "such as daily, Sun 03:00"),
     ("amiId", {"amiId": "RHEL-8.10"}, "not the id of an image"),
     ("serverInstanceType", {"serverInstanceType": "large"}, "not an instance type"),
     ("runnerRootVolumeSize", {"runnerRootVolumeSize": "10"}, "from 30 to"),
