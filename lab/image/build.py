@@ -19,6 +19,9 @@ CONTEXT = ("Dockerfile", "files", "finish.sh")
 PACKAGES = SOURCE / "packages"
 AVAILABLE = Path("usr/share/lab/baseos")  # where redhat-rhui.repo says that Red Hat's repository is
 
+UPDATED = ("kernel", "redhat-release")
+"""Packages of the image of which Red Hat's repository has a later release: the first with a security advisory."""
+
 
 def image() -> str:
     """The tag that the image of this clone's files has, whether it is built or not."""
@@ -45,7 +48,9 @@ def ensure() -> str:
             rpm.build(spec, context / "packages")
         for spec in PACKAGES.glob("available/*.spec"):
             rpm.build(spec, context / "files" / AVAILABLE)
-        rpm.index(context / "files" / AVAILABLE)
+        for name in UPDATED:
+            rpm.build(PACKAGES / "installed" / f"{name}.spec", context / "files" / AVAILABLE, {"updated": "1"})
+        rpm.index(context / "files" / AVAILABLE, PACKAGES / "available" / "updateinfo.xml")
         # Whatever the umask is: a folder that COPY finds in the image takes the mode of the one here.
         call("chmod", "--recursive", "u=rwX,go=rX", folder)
         workspace.run(

@@ -51,6 +51,8 @@ done
 ln -sf ../libexec/lab/record /usr/bin/chcon
 ln -sf ../libexec/lab/getenforce /usr/sbin/getenforce
 ln -sf ../libexec/lab/udevadm /usr/sbin/udevadm
+mv /usr/bin/uname /usr/libexec/lab/uname-of-host
+ln -s ../libexec/lab/uname /usr/bin/uname
 rm -f /usr/bin/udevadm
 
 # cloud-init knows EC2 by DMI, which it does not read in a container, and asks for a token (IMDSv2) only on EC2.

@@ -1,6 +1,7 @@
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -82,6 +83,21 @@ def test_every_requirement_of_a_package_is_met():
         provided |= words(lines, "Provides")
         required |= words(lines, "Requires")
     assert required - provided == set()
+
+
+def test_an_advisory_names_packages_as_they_are_built():
+    """dnf passes over an advisory of a package that is not there, without a word."""
+    updates = ElementTree.parse(build.PACKAGES / "available" / "updateinfo.xml").getroot()
+    named: dict[str, set[str]] = {}
+    for update in updates:
+        for package in update.iter("package"):
+            spec = text(f"packages/installed/{package.attrib['name'].removesuffix('-core')}.spec")
+            [version] = re.findall(r"^Version: (\S+)$", spec, re.MULTILINE)
+            [later] = re.findall(r"^Release: %\{\?updated:([^}]+)\}%\{!\?updated:[^}]+\}(\S+)$", spec, re.MULTILINE)
+            assert (package.attrib["version"], package.attrib["release"]) == (version, "".join(later))
+            named.setdefault(update.attrib["type"], set()).add(package.attrib["name"])
+    assert named == {"security": {"kernel", "kernel-core"}, "bugfix": {"redhat-release"}}
+    assert {name.removesuffix("-core") for names in named.values() for name in names} == set(build.UPDATED)
 
 
 def words(spec: str, tag: str) -> set[str]:

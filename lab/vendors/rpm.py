@@ -30,6 +30,8 @@ def build(spec: Path, output: Path, macros: Mapping[str, str] | None = None) -> 
         return [Path(shutil.move(file, output)) for file in sorted(Path(folder, "RPMS").glob("*/*.rpm"))]
 
 
-def index(repository: Path) -> None:
-    """Write the repository's metadata."""
+def index(repository: Path, advisories: Path | None = None) -> None:
+    """Write the repository's metadata; dnf takes from `advisories`, an updateinfo.xml, what is a security update."""
     call("createrepo_c", "--quiet", str(repository))
+    if advisories:
+        call("modifyrepo_c", "--mdtype=updateinfo", str(advisories), str(repository / "repodata"))
