@@ -57,7 +57,7 @@ class Examination:
         self._image = inspection["acceptanceImage"]
         self._tags = inspection.get("acceptanceTags", ())  # stacks of earlier versions have none
         self._machines = machines
-        self._within = machines.time_left() - CLEANUP
+        self._more = {"within": machines.time_left() - CLEANUP, "security_updates": inspection.get("securityUpdates")}
         # Short, since a machine that does not answer reads nothing: what is sent first has to fit into a pipe.
         self._program = build_zipapp(PROGRAMS / "acceptance_checks", compressed=True)
         self._without_pipeline = "" if self._image else "acceptancePipeline is false"
@@ -88,18 +88,17 @@ class Examination:
         return judge(self._found, self._errors, unreachable, without_pipeline=self._without_pipeline)
 
     def _check_from(self, place: Place) -> StepResult:
-        selected = checks.checks_from(place)
-        task = report.task(self._endpoints, selected, patience=PATIENCE, more={"within": self._within})
+        task = report.task(self._endpoints, checks.checks_from(place), patience=PATIENCE, more=self._more)
         return self._machines.run(place, "run_checks", [place], [self._program, task])
 
     def _prepare_pipeline(self) -> Process:
         files, console = acceptance_project.files(self._image, self._tags), script("acceptance_token.rb")
-        more = {"within": self._within, "files": files, "console": console, "settings": gitlab_settings.NAMES}
+        more = {**self._more, "files": files, "console": console, "settings": gitlab_settings.NAMES}
         task = report.task(self._endpoints, checks.checks_by_pipeline(), more=more)
         return self._machines.start(Place.SERVER, "run_checks", ["pipeline"], [self._program, task])
 
     def _run_pipeline(self, pipeline: Process, facts: Mapping[str, Any]) -> None:
-        missing = [check.id for check in CHECKS if check.id not in NEEDS_A_TOKEN and not self._passed(check.id)]
+        missing = [check for check in checks.BEFORE_THE_PIPELINE if not self._passed(check)]
         if all(POSITION[check] > POSITION["accepted"] for check in missing):
             send(pipeline, payload_line(json.dumps({"facts": facts, "pipeline": not missing})))
         result = self._machines.finish(pipeline)
@@ -198,9 +197,10 @@ def as_text(
     width = max(len(finding.check.title) for finding in findings)
     lines = []
     for finding in findings:
-        notes = {"ok": f"{finding.seconds or 0.0:6.2f} s", "broken": "failed"}
+        seen = finding.detail if finding.check.only_warns else ""
+        notes = {"ok": f"{finding.seconds or 0.0:6.2f} s  {seen}", "broken": "failed"}
         note = notes.get(finding.state, finding.detail)
-        lines.append(f"{signs[finding.state]} {finding.check.title:<{width}}  {note}")
+        lines.append(f"{signs[finding.state]} {finding.check.title:<{width}}  {note}".rstrip())
     told = ["", gitlab_settings.as_text(settings)] if settings else []
     warned = [f"Warning: {warning}" for warning in warnings]
     return "\n".join([*lines, *told, "", *_conclusion(findings), *warned, f"{seconds:.0f} s"])

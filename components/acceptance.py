@@ -62,6 +62,7 @@ class Acceptance(pulumi.ComponentResource):
                 **known,
             )
         )
+        self._security_updates = settings.security_updates
         self._program = build_zipapp(PROGRAMS / "acceptance_checks")
         self._triggers: list[pulumi.Input[str]] = [
             *(host.fingerprint for host in self._hosts.values()),
@@ -89,7 +90,7 @@ class Acceptance(pulumi.ComponentResource):
         return hashlib.sha256(self._program + "\0".join(scripts).encode()).hexdigest()
 
     def _check_from(self, place: Place, *, follows: Step | None = None, after: Sequence[pulumi.Resource] = ()) -> Step:
-        task = self._task(checks.checks_from(place))
+        task = self._task(checks.checks_from(place), {"security_updates": self._security_updates})
         return self._run_checks(place, place.value, [task], follows=follows, after=after)
 
     def _run_pipeline(self, settings: Settings, *, follows: Step) -> Step:

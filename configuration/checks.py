@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from configuration.acceptance_project import PROJECT_PATH
 from configuration.flows import Place
+from configuration.paths import INSTALL_SECURITY_UPDATES, SECURITY_UPDATES_LOG
 
 NEW_BALANCER = 300
 """Seconds until a new load balancer of AWS serves its first request, health checks included."""
@@ -16,7 +17,8 @@ NEW_BALANCER = 300
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One check: the machine it is made from, how many seconds `up` waits for it to pass, and what a person reads when
-    it fails.
+    it fails. One that `only_warns` is about what grows old by itself: `up` shows that it failed, and goes on; to the
+    doctor it is a failure. When it passes, the doctor says what was seen.
     """
 
     id: str
@@ -25,6 +27,21 @@ class Check:
     limit: int
     failure: str
     remedy: str
+    only_warns: bool = False
+
+
+def _updates(place: Place, machine: str) -> Check:
+    return Check(
+        id=f"{place}-updates",
+        title=f"updates of {machine}",
+        place=place,
+        limit=0,
+        failure=f"Security updates of {machine} are not installed at their time, or not in use.",
+        remedy=f"On {machine}: cat {SECURITY_UPDATES_LOG}; systemctl list-timers install-security-updates; "
+        f"again, with a reboot if one is needed: sudo systemd-run {INSTALL_SECURITY_UPDATES}. "
+        f"For a timer that is gone: pulumi up --replace '**::{place}-schedule-updates'",
+        only_warns=True,
+    )
 
 
 CHECKS = (
@@ -193,6 +210,9 @@ CHECKS = (
         failure="The pushed image is incomplete on the registry's data volume.",
         remedy="On the registry's machine: findmnt /srv/registry; then pulumi up --replace '**::registry-run-registry'",
     ),
+    _updates(Place.SERVER, "the server"),
+    _updates(Place.REGISTRY, "the registry's machine"),
+    _updates(Place.RUNNER, "the runner's machine"),
 )
 
 NEEDS_A_JOB = ("taken", "clone", "job-token", "push", "pull", "volume")
@@ -200,6 +220,9 @@ NEEDS_A_JOB = ("taken", "clone", "job-token", "push", "pull", "volume")
 
 NEEDS_A_TOKEN = ("accepted", *NEEDS_A_JOB)
 """Checks made with a token that GitLab issues for them; `online` is made once more with it."""
+
+BEFORE_THE_PIPELINE = tuple(check.id for check in CHECKS if check.id not in NEEDS_A_TOKEN and not check.only_warns)
+"""Checks without which the doctor starts no pipeline."""
 
 CHECK_OF_SILENT_MACHINE = {Place.SERVER: "target", Place.REGISTRY: "registry", Place.RUNNER: "process"}
 """The check that fails when a machine does not answer at all."""

@@ -60,7 +60,10 @@ def facts(report: str) -> dict[str, Any]:
 def results(reports: Sequence[str]) -> list[dict[str, Any]]:
     """Title and seconds of every check that passed, in the order of the list; the stack output `acceptance`."""
     seconds: Mapping[str, float] = {
-        finding["check"]: finding["seconds"] for report in reports for finding in findings(report)
+        finding["check"]: finding["seconds"]
+        for report in reports
+        for finding in findings(report)
+        if finding["state"] == "ok"
     }
     return [
         # `hop` is the former name of `check`, deprecated: it goes with the next minor version.

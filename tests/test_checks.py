@@ -16,7 +16,7 @@ from configuration import checks, report
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, payload_line, script
 from configuration.zipapp import build_zipapp
-from programs.acceptance_checks import messages, outcomes, server_checks
+from programs.acceptance_checks import messages, outcomes, server_checks, update_checks
 from programs.acceptance_checks.outcomes import FailedCheckError, Measured, Result
 from programs.acceptance_checks.table import CHECKS
 from tests.check_runs import ENDPOINTS, Output, check_from, run_group
@@ -30,8 +30,9 @@ def test_every_check_has_its_limit_its_message_and_its_remedy():
         assert check.remedy
 
 
-def test_the_list_begins_with_the_name_and_ends_on_the_disk():
-    order = [check.id for check in checks.CHECKS]
+def test_the_list_begins_with_the_name_and_ends_on_the_disk_before_what_only_warns():
+    assert [check.only_warns for check in checks.CHECKS] == sorted(check.only_warns for check in checks.CHECKS)
+    order = [check.id for check in checks.CHECKS if not check.only_warns]
     assert order[0] == "name"
     assert order[-1] == "volume"
     named = ["name", "balancer", "target", "nginx", "readiness", "sign-in", "issuer", "registry", "accepted", "process"]
@@ -54,20 +55,21 @@ def test_the_program_has_a_function_for_every_check_of_the_list():
         "server": ids(checks.checks_from(Place.SERVER)),
         "runner": ids(checks.checks_from(Place.RUNNER)),
         "pipeline": ids(checks.checks_by_pipeline()),
+        "registry": ids(checks.checks_from(Place.REGISTRY)),
     }
-    assert checks.checks_from(Place.REGISTRY) == ()
 
 
-def test_no_function_is_behind_two_checks():
+def test_no_function_is_behind_two_checks_but_that_of_updates_on_each_machine():
     functions = [function for table in CHECKS.values() for function in table.values()]
-    assert len(set(functions)) == len(functions)
+    assert functions.count(update_checks.updates_installed) == 3
+    assert len(set(functions)) == len(functions) - 2
 
 
 @pytest.mark.parametrize("wrong", ["missing", "misnamed"])
 def test_a_program_without_a_check_of_the_list_never_passes(monkeypatch, wrong):
-    table = {"target": lambda _: None, "nginx": lambda _: None, "readiness": lambda _: None}
+    table = dict.fromkeys(ids(checks.checks_from(Place.SERVER)), lambda _: None)
     monkeypatch.setitem(CHECKS, "server", table)
-    assert check_from(Place.SERVER).well == ["target", "nginx", "readiness"]
+    assert check_from(Place.SERVER).well == ["target", "nginx", "readiness", "server-updates"]
     monkeypatch.setitem(CHECKS, "server", {"target": table["target"], "readiness": table["readiness"]})
     if wrong == "misnamed":
         monkeypatch.setitem(CHECKS["server"], "ngnix", table["nginx"])
@@ -76,7 +78,9 @@ def test_a_program_without_a_check_of_the_list_never_passes(monkeypatch, wrong):
 
 
 def test_checks_are_made_in_the_order_of_the_task(monkeypatch):
-    monkeypatch.setitem(CHECKS, "server", dict.fromkeys(("readiness", "nginx", "target"), lambda _: None))
+    monkeypatch.setitem(
+        CHECKS, "server", dict.fromkeys(("server-updates", "readiness", "nginx", "target"), lambda _: None)
+    )
     assert check_from(Place.SERVER).well == ids(checks.checks_from(Place.SERVER))
 
 
@@ -103,7 +107,7 @@ def shown_to_people(monkeypatch, *results: str) -> tuple[Output, list[str]]:
 
 
 def test_a_failing_up_shows_lines_for_people_and_no_json(monkeypatch):
-    failed, progress = shown_to_people(monkeypatch, "passes", "fails", "passes")
+    failed, progress = shown_to_people(monkeypatch, "passes", "fails", "passes", "passes")
     assert (failed.status, failed.lines) == (1, [])
     assert progress == ["✓ target healthy  0.73 s"]
     assert failed.said.splitlines() == [
@@ -153,10 +157,32 @@ def test_an_up_that_could_not_check_shows_no_json(monkeypatch):
 
 
 def test_an_up_whose_checks_pass_shows_them_and_returns_the_same_report(monkeypatch):
-    passed, progress = shown_to_people(monkeypatch, "passes", "passes", "passes")
-    assert len(progress) == 3
+    passed, progress = shown_to_people(monkeypatch, "passes", "passes", "passes", "passes")
+    assert len(progress) == 4
     assert [line["check"] for line in passed.lines[:-1]] == ids(checks.checks_from(Place.SERVER))
     assert "checked_at" in passed.lines[-1]
+
+
+def test_an_up_shows_a_check_that_only_warns_goes_on_and_does_not_call_it_passed(monkeypatch):
+    warned, progress = shown_to_people(monkeypatch, "passes", "passes", "passes", "fails")
+    assert (warned.status, warned.said) == (0, "")
+    check = checks.BY_ID["server-updates"]
+    assert progress[-1] == f"! {check.title}: {check.failure} it fails on purpose What to do: {check.remedy}"
+    passed = report.results(["\n".join(map(json.dumps, warned.lines))])
+    assert [each["check"] for each in passed] == ["target healthy", "nginx", "readiness with database, Redis, Gitaly"]
+
+
+def test_what_follows_a_check_that_only_warns_is_still_checked(monkeypatch):
+    def fails(_: Any) -> Result:
+        raise FailedCheckError("old")
+
+    monkeypatch.setitem(CHECKS, "server", {"server-updates": fails, "target": lambda _: None})
+    task = report.task(ENDPOINTS, [checks.BY_ID["server-updates"], checks.BY_ID["target"]])
+    seen = run_group("server", task)
+    assert [(line["check"], line["state"]) for line in seen.lines[:-1]] == [
+        ("server-updates", "broken"),
+        ("target", "ok"),
+    ]
 
 
 def test_the_doctor_gets_the_findings_of_a_failing_run(monkeypatch):

@@ -64,7 +64,8 @@ class Stack:
         self.folder = folder
         self.put("server", "".join(line(check.id) for check in checks.checks_from(Place.SERVER)))
         self.put("runner", "".join(line(check.id) for check in checks.checks_from(Place.RUNNER)))
-        self.put("registry", json.dumps({"facts": {"issuer": "known"}}) + "\n")
+        facts = json.dumps({"facts": {"issuer": "known"}}) + "\n"
+        self.put("registry", facts + "".join(line(check.id) for check in checks.checks_from(Place.REGISTRY)))
         seen = [check.id for check in checks.checks_by_pipeline() if check.id != "online"]
         self.put("pipeline", "".join(line(check, detail=PUSHED if check == "push" else "") for check in seen))
         self.put("volume", line("volume"))
@@ -230,6 +231,19 @@ def test_a_stack_that_is_well_is_found_so_check_by_check(examine, played):
     assert re.findall(r"^✓ (.+?)  +0\.50 s$", found.out, re.MULTILINE) == [check.title for check in checks.CHECKS]
     assert "All checks passed." in found.out
     assert json.loads(played.read("go")) == {"facts": {"issuer": "known"}, "pipeline": True}
+
+
+def test_how_old_updates_are_is_said_and_old_ones_are_a_failure_that_stops_no_other_check(examine, played):
+    passing = played.read("server")
+    played.put("server", passing.replace(line("server-updates"), line("server-updates", detail="3 days old")))
+    assert re.search(r"^✓ updates of the server +0\.50 s  3 days old$", examine().out, re.MULTILINE)
+    played.put("server", passing.replace(line("server-updates"), line("server-updates", "broken", "The timer is off.")))
+    found = examine("--json")
+    assert found.status == 1
+    assert found.told["broken"]["check"] == "server-updates"
+    assert found.states("broken") == ["server-updates"]
+    assert found.states("unseen") == []
+    assert json.loads(played.read("go"))["pipeline"]
 
 
 def test_a_gitlab_without_security_fixes_is_told_and_is_no_failure(examine, played):

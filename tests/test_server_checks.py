@@ -34,7 +34,7 @@ def server(gitlab, tmp_path, monkeypatch) -> PlayedGitLab:
 
 def test_a_server_that_is_well_is_seen_so(server):
     seen = check_from(Place.SERVER)
-    assert (seen.status, seen.well) == (0, ["target", "nginx", "readiness"])
+    assert (seen.status, seen.well) == (0, ["target", "nginx", "readiness", "server-updates"])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_check_is_waited_for_as_long_as_it_may_take_and_told_about(server, tmp
     (tmp_path / "access.log").write_text("")
     threading.Timer(0.4, lambda: (tmp_path / "access.log").write_text(health_check(200))).start()
     seen = check_from(Place.SERVER, patience=20)
-    assert seen.well == ["target", "nginx", "readiness"]
+    assert seen.well == ["target", "nginx", "readiness", "server-updates"]
     assert seen["target"]["seconds"] >= 0.3
     assert len(shown) == 1
     assert re.fullmatch(r"waiting for target healthy, 0 s of 20: No health check .*", shown[0])

@@ -27,9 +27,9 @@ def run_group(group: str, run: CheckRun) -> None:
     """Run what belongs to the group. Raises CheckError; ends the program at a check that fails."""
     if group == "pipeline":
         run_pipeline(run, CHECKS["pipeline"])
-    elif group == "registry":
-        run.report.add(facts=registry_facts())
     else:
+        if group == "registry":
+            run.report.add(facts=registry_facts())
         run.perform_all(CHECKS[group], run.endpoints)
 
 

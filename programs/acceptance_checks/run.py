@@ -18,7 +18,7 @@ class CheckRun:
     def __init__(self, task: Mapping[str, Any], report: Report) -> None:
         self.task = task
         self.report = report
-        self.endpoints: Mapping[str, Any] = task["endpoints"]
+        self.endpoints: Mapping[str, Any] = dict(task["endpoints"], security_updates=task.get("security_updates"))
         self.checks: Dict[str, Mapping[str, Any]] = {check["id"]: check for check in task["checks"]}
         self.end = time.monotonic() + task.get("within", float("inf"))
         self._next_progress = 0.0
@@ -30,9 +30,9 @@ class CheckRun:
             self.perform(name, table[name], context, may_defer=False)
 
     def perform(self, name: str, check: Check, context: object, may_defer: bool = True) -> bool:
-        """Repeat a check until it passes or its limit is over; a check that fails ends the program.
+        """Repeat a check until it passes or its limit is over; one that fails ends the program, unless it only warns.
 
-        Returns whether it passed: false when it was deferred. Raises CheckError when the run's time is up.
+        Returns whether it is decided: false when it was deferred. Raises CheckError when the run's time is up.
         """
         started = time.monotonic()
         self._next_progress = started + FIRST_PROGRESS_AFTER
@@ -40,6 +40,8 @@ class CheckRun:
             result = attempt(check, context, may_defer)
             if not isinstance(result, FailedCheckError):
                 return self._record(name, result, time.monotonic() - started)
+            if self.checks[name].get("only_warns"):
+                return self._warn(name, str(result))
             self._wait_or_fail(name, result, time.monotonic() - started)
 
     def fail(self, name: str, observed: str, waited: float = 0.0) -> NoReturn:
@@ -50,6 +52,13 @@ class CheckRun:
         print(f"{check['failure']} {observed}", file=sys.stderr)
         print(f"What to do: {check['remedy']}", file=sys.stderr)
         sys.exit(BROKEN)
+
+    def _warn(self, name: str, observed: str) -> bool:
+        check = self.checks[name]
+        self.report.add(check=name, state="broken", seconds=0.0, detail=observed)
+        if self.report.at_end:
+            messages.progress(f"! {check['title']}: {check['failure']} {observed} What to do: {check['remedy']}")
+        return True
 
     def _wait_or_fail(self, name: str, error: FailedCheckError, waited: float) -> None:
         title, limit = self.checks[name]["title"], self.checks[name]["limit"]

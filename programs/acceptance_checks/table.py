@@ -2,7 +2,7 @@
 
 from typing import Dict
 
-from . import pipeline_checks, runner_checks, server_checks
+from . import pipeline_checks, runner_checks, server_checks, update_checks
 from .outcomes import Check
 
 CHECKS: Dict[str, Dict[str, Check]] = {
@@ -10,6 +10,7 @@ CHECKS: Dict[str, Dict[str, Check]] = {
         "target": server_checks.target_healthy,
         "nginx": server_checks.nginx_answers,
         "readiness": server_checks.gitlab_ready,
+        "server-updates": update_checks.updates_installed,
     },
     "runner": {
         "name": runner_checks.name_resolves,
@@ -22,7 +23,9 @@ CHECKS: Dict[str, Dict[str, Check]] = {
         "process": runner_checks.runner_runs,
         "docker": runner_checks.docker_knows_registry,
         "online": runner_checks.runner_token_valid,
+        "runner-updates": update_checks.updates_installed,
     },
+    "registry": {"registry-updates": update_checks.updates_installed},
     "pipeline": {
         "accepted": pipeline_checks.token_accepted,
         "online": pipeline_checks.runner_active,
