@@ -77,7 +77,7 @@ class Acceptance(pulumi.ComponentResource):
         if settings.acceptance_pipeline:
             at_registry = self._check_from(Place.REGISTRY, follows=from_runner)
             pipeline = self._run_pipeline(settings, follows=at_registry)
-            steps += [pipeline, self._find_image(pipeline)]
+            steps += [at_registry, pipeline, self._find_image(pipeline)]
         self.result = pulumi.Output.all(*(step.result for step in steps)).apply(report.results)
         """Every check that passed, with its seconds."""
         self.inspection = _inspection(settings, self._endpoints, self._hosts)

@@ -53,8 +53,8 @@ def test_holds_no_program(path):
 
 def test_the_programs_that_stay_on_the_machines_are_found():
     assert [path.name for path in PROGRAMS] == [
-        *("collect-garbage", "forget-root-password", "keep-data-mounted", "prune-docker", "refuse-containers"),
-        "run-step",
+        *("collect-garbage", "forget-root-password", "install-security-updates", "keep-data-mounted"),
+        *("prune-docker", "refuse-containers", "run-step"),
     ]
 
 

@@ -16,7 +16,6 @@ from configuration.remote_step import program
 from configuration.systemd_units import UPDATE_DELAY
 from tests.conftest import dev_config
 from tests.engine import run_program
-from tests.shell import check_shell
 from tests.test_program import payload
 
 TEXT = program("install-security-updates")
@@ -99,10 +98,6 @@ CONTAINERD = [
     f"{DOCKER} --downloadonly upgrade containerd.io-2.3.5-1.el8",
     f"{DOCKER} upgrade containerd.io-2.3.5-1.el8",
 ]
-
-
-def test_the_program_is_sound_shell():
-    check_shell(TEXT)
 
 
 def test_security_updates_and_a_patch_of_containerd_are_installed_and_nothing_that_is_pinned(machine):

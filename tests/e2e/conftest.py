@@ -19,6 +19,7 @@ ORDER = (
     "test_jobs",
     "test_permissions",
     "test_registry",
+    "test_updates",
     "test_traps",
     "test_machines",
     "test_key_rotation",

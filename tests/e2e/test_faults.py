@@ -41,6 +41,7 @@ from tests.e2e.programs import Edits, changed_program
 pytestmark = pytest.mark.long
 
 STEPS = (
+    *("server-schedule-updates", "registry-schedule-updates", "runner-schedule-updates"),
     *("server-grow-root", "server-mount-data", "server-grow-data", "server-make-token-key"),
     *("server-install-gitlab", "server-configure-gitlab"),
     *("server-prepare-gitlab", "server-run-checks", "server-run-pipeline"),

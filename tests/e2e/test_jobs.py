@@ -13,8 +13,9 @@ import pytest
 
 from lab import stack
 from tests.e2e import people
-from tests.e2e.operations import Finished, eventually, heal, must, up
+from tests.e2e.operations import Finished, eventually, heal, must, on, up
 from tests.e2e.programs import changed_program
+from tests.e2e.test_doctor import examine
 
 PROJECT = "gitlab-stack/jobs"
 LIMIT = 300.0
@@ -370,6 +371,38 @@ def test_a_new_configuration_of_the_runner_ends_no_job(jobs, project):
     status, log = during_a_long_job(project, up)
     assert status == "success", log
     eventually(lambda: "concurrent = 4" in must("runner", "cat /etc/gitlab-runner/config.toml"))
+
+
+def update(program: str = "/usr/local/sbin/install-security-updates") -> Finished:
+    """Begin to install updates, as the timer does in its time."""
+    return on("runner", f"systemd-run --quiet --unit updates-now bash {program}")
+
+
+@pytest.mark.long
+def test_the_runners_machine_reboots_for_updates_when_its_jobs_are_done(jobs, project):
+    def booted() -> str:
+        done = on("runner", "systemctl is-active --quiet gitlab-runner && ps -o lstart= 1")
+        return done.output.strip() if done.status == 0 else ""
+
+    pinned = "rpm -q docker-ce docker-ce-cli gitlab-runner gitlab-runner-helper-images redhat-release"
+    before, packages = booted(), must("runner", pinned)
+    assert must("runner", "uname -r") == "4.18.0-553.el8_10.x86_64"
+    status, log = during_a_long_job(project, update)
+    assert status == "success", log
+    eventually(lambda: booted() not in ("", before))
+    assert must("runner", "uname -r") == "4.18.0-553.51.1.el8_10.x86_64"
+    assert must("runner", "rpm -q containerd.io") == "containerd.io-2.3.5-1.el8.x86_64"
+    assert must("runner", pinned) == packages
+    [runner] = [check for check in examine("--quick").told["checks"] if check["check"] == "runner-updates"]
+    assert (runner["state"], runner["detail"]) == ("ok", "0 days old, kernel running = installed")
+
+    # A program that does not wait for jobs cuts them; it reboots because another kernel seems to run.
+    careless = "sed 's/^ *finish_jobs$/:/' /usr/local/sbin/install-security-updates >/run/careless"
+    must("runner", f"{careless} && echo 4.18.0-553.el8_10.x86_64 >/run/lab/kernel")
+    before = booted()
+    status, _ = during_a_long_job(project, lambda: update("/run/careless"))
+    assert status == "failed"
+    eventually(lambda: booted() not in ("", before))
 
 
 @pytest.mark.long

@@ -1,0 +1,49 @@
+"""Security updates of the server and of the registry's machine; test_jobs.py has those of the runner's machine."""
+
+import pytest
+
+from tests.e2e import kept
+from tests.e2e.operations import eventually, heal, must, on, prove
+from tests.e2e.test_doctor import examine
+
+TIMER = "install-security-updates.timer"
+
+
+def test_every_machine_has_its_time(outputs):
+    for role in ("server", "registry", "runner"):
+        assert must(role, f"systemctl is-active {TIMER}") == "active"
+        assert must(role, f"systemctl is-enabled {TIMER}") == "enabled"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("role", ["server", "registry"])
+def test_a_machine_that_reboots_for_a_kernel_serves_again_by_itself(outputs, role):
+    def booted() -> str:
+        done = on(role, "ps -o lstart= 1")
+        return done.output.strip() if done.status == 0 else ""
+
+    image, before = kept.push(f"before-the-updates-of-the-{role}"), booted()
+    kernel = must(role, "uname -r")
+    must(role, "systemd-run --quiet --unit updates-now /usr/local/sbin/install-security-updates")
+    eventually(lambda: booted() not in ("", before))
+    assert must(role, "uname -r") != kernel
+    assert must(role, "rpm -q redhat-release") == "redhat-release-8.10-0.3.el8.x86_64", "it is no security update"
+    if role == "server":
+        assert must(role, "rpm -q gitlab-ce") == "gitlab-ce-17.10.4-ce.0.el8.x86_64"
+    eventually(lambda: examine("--quick").status == 0)
+    kept.pull(image)
+
+
+@pytest.mark.long
+def test_a_timer_that_is_off_is_told_and_fails_no_up(outputs):
+    must("registry", f"systemctl stop {TIMER}")
+    found = examine("--quick")
+    assert (found.status, found.broken) == (1, "registry-updates")
+    assert f"The timer {TIMER} is inactive." in found.detail
+    proven = prove()
+    assert proven.status == 0, proven.output
+    assert "! updates of the registry's machine: " in proven.output
+    # What the message says.
+    must("registry", f"systemctl start {TIMER}")
+    assert examine("--quick").status == 0
+    assert heal() > 0
