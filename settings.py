@@ -199,7 +199,7 @@ class Settings:
             acceptance_pipeline=keys.boolean("acceptancePipeline"),
             acceptance_image=keys.text("acceptanceImage", values.image),
             gitlab_settings=keys.structure("gitlabSettings", values.gitlab_setting),
-            extra_gitlab_rb=keys.optional_hidden("gitlabRb", values.gitlab_rb) or "",
+            extra_gitlab_rb=keys.optional_hidden("gitlabRb", values.gitlab_rb, values.secret_lines) or "",
             deletion_protection=keys.boolean("deletionProtection"),
         )
         # Values of which one is wrong cannot be compared with each other.

@@ -22,6 +22,11 @@ class SystemAccount:
     number: int
 
 
+EXTRA_LINES = "# From the setting gitlabRb."
+"""The line before the owner's own, the last of the file. remote/configure_gitlab.sh looks for it, to say where in the
+setting a mistake is.
+"""
+
 # Outside the range dnf draws from (999 downwards) and above RHEL's reserved numbers (below 201).
 SYSTEM_ACCOUNTS = (
     SystemAccount("user", 440),
@@ -98,7 +103,7 @@ def render_gitlab_rb(
     ]
     lines += _mail(settings)
     if settings.extra_gitlab_rb:
-        lines += ["# From the setting gitlabRb.", settings.extra_gitlab_rb.rstrip("\n"), ""]
+        lines += [EXTRA_LINES, settings.extra_gitlab_rb.rstrip("\n"), ""]
     return "\n".join(lines)
 
 

@@ -37,6 +37,17 @@ if [ -n "$given" ] && [ "$(openssl passwd -6 -salt "${salt:-none}" -stdin <<<"$g
 fi
 
 base64 -d <<<"$gitlab_rb" >/etc/gitlab/gitlab.rb.new
+# Here, because reconfigure would print the wrong line, which may hold a secret.
+if ! errors=$(/opt/gitlab/embedded/bin/ruby --disable=gems -W0 -c /etc/gitlab/gitlab.rb.new 2>&1); then
+    rm /etc/gitlab/gitlab.rb.new
+    line=$(grep -aoEm 1 'gitlab\.rb\.new:[0-9]+' <<<"$errors" | head -n 1 | cut -d : -f 2) || line=0
+    before=$(base64 -d <<<"$gitlab_rb" | grep -anxFm 1 '# From the setting gitlabRb.' | cut -d : -f 1) || before=$line
+    where="gitlab.rb, line $line"
+    if [ "$line" -gt "$before" ]; then where="gitlabRb, line $((line - before))"; fi
+    echo "$where: this is no Ruby, or something begins before it and does not end. GitLab was not reconfigured."
+    echo "The line is not shown, because it may hold a secret. To see it where the setting is: ruby -c FILE"
+    exit 1
+fi
 mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
 umask 022
 gitlab-ctl reconfigure

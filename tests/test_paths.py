@@ -45,6 +45,7 @@ VENDORS = {
     *("/etc/gitlab", "/etc/gitlab/gitlab.rb", "/etc/gitlab/gitlab.rb.template", "/etc/gitlab/gitlab-secrets.json"),
     *("/etc/yum.repos.d/gitlab_gitlab-ce.repo", "/opt/gitlab/etc/gitlab.rb.template", "/usr/bin/gitlab-rails"),
     *(
+        "/opt/gitlab/embedded/bin/ruby",
         "/opt/gitlab/embedded/service/gitlab-rails/VERSION",
         "/var/log/gitlab",
         "/var/log/gitlab/nginx/gitlab_access.log",

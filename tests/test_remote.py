@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from configuration.remote_step import (
 )
 from configuration.upgrade_stops import minimum_postgresql, stops_before
 from tests.shell import check_shell, run_with_tools
+from tests.test_configuration import gitlab_rb
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
 PROGRAMS = [path for path in sorted(PROGRAMS_FOLDER.iterdir()) if not path.suffix and path.is_file()]
@@ -249,6 +251,9 @@ def gitlab_machine(tmp_path):
     version = tmp_path / "opt/gitlab/embedded/service/gitlab-rails/VERSION"
     version.parent.mkdir(parents=True)
     version.write_text("17.10.4\n")
+    ruby = tmp_path / "opt/gitlab/embedded/bin/ruby"
+    ruby.parent.mkdir()
+    ruby.symlink_to(shutil.which("ruby") or "/bin/true")
 
     def run(name: str, *arguments: str, payload: Sequence[str]) -> subprocess.CompletedProcess[str]:
         text = script(name) if name.endswith(".sh") else program(name)
@@ -650,6 +655,41 @@ def test_a_password_that_cannot_be_generated_is_not_left_empty(gitlab_machine, t
     (tmp_path / "bin/openssl").chmod(0o755)
     assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 1
     assert not (tmp_path / "etc/gitlab/seeded-root-password").exists()
+
+
+@pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby: make test-tools")
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        ("puma['worker_processes'] = 2\nldap['x'] = { 'password' => 'hunter2'-Secret' } }\n", 2),
+        ("a = [1,\n  2\nb = 'hunter2\n\n", 3),
+        ("\n\nif hunter2\n", None),
+    ],
+)
+def test_a_mistake_in_the_owners_lines_is_told_by_its_number_and_nothing_of_it_is_shown(
+    gitlab_machine, tmp_path, extra, line
+):
+    """Else reconfigure prints the line, and the engine the end of the step's log."""
+    before = tmp_path / "etc/gitlab/gitlab.rb"
+    before.write_text("external_url 'before'\n")
+    calls = tmp_path / "calls"
+    (tmp_path / "bin/gitlab-ctl").write_text(f"#!/bin/bash\necho $* >>{calls}\n")
+    refused = gitlab_machine("configure_gitlab.sh", payload=[gitlab_rb(gitlabRb=extra), ""])
+    assert refused.returncode == 1
+    shown = refused.stdout + refused.stderr
+    assert re.search(rf"^gitlabRb, line {line or '[0-9]+'}: ", shown, re.MULTILINE), shown
+    assert not re.search("hunter2|Secret|ldap|password", shown)
+    assert before.read_text() == "external_url 'before'\n"
+    assert not before.with_name("gitlab.rb.new").exists()
+    assert not calls.exists()
+
+
+@pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby: make test-tools")
+def test_a_mistake_outside_the_owners_lines_is_not_told_to_be_in_them(gitlab_machine):
+    refused = gitlab_machine("configure_gitlab.sh", payload=["external_url 'x'\n)\n", ""])
+    assert refused.returncode == 1
+    assert "gitlab.rb, line 2: " in refused.stdout
+    assert "gitlabRb" not in refused.stdout
 
 
 def test_a_given_initial_root_password_is_used_once_and_a_later_change_refused(gitlab_machine, tmp_path):

@@ -259,6 +259,47 @@ def test_a_secret_in_plain_text_is_refused_with_the_command_that_encrypts_it(key
         )
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gitlab_rails['incoming_email_password'] = \"hunter2\"",
+        "'main' => { 'host' => 'ldap', 'password' => 'hunter2' } }",
+        "  password: 'hunter2'",
+        "'app_secret' => 'hunter2',",
+        "args: { client_secret: %q(hunter2) }",
+        "gitlab_rails['consolidated_form']['aws_secret_access_key'] = 'hunter2'",
+        "prometheus['remote_write'] = [{ 'bearer_token': 'hunter2' }]",
+        "x = '-----BEGIN RSA PRIVATE KEY-----",
+    ],
+)
+def test_lines_for_gitlab_rb_that_hold_a_secret_in_plain_text_are_refused_by_their_number(line):
+    text = f"puma['worker_processes'] = 2\n\n{line}\n"
+    plain = set(SECRET_KEYS) - {"gitlabRb"}
+    with pytest.raises(SettingsError) as refusal:
+        load(secret_keys=plain, gitlabRb=text)
+    [said] = str(refusal.value).splitlines()[1:]
+    assert said.startswith("- gitlabRb: stored in plain text")
+    assert "in line 3." in said
+    assert said.endswith("pulumi config set --secret gitlabRb < FILE")
+    assert "hunter2" not in said
+    assert load(gitlabRb=text).extra_gitlab_rb == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "puma['worker_processes'] = 2",
+        "nginx['ssl_certificate_key'] = '/etc/gitlab/ssl/git.key'",
+        "gitlab_rails['smtp_password'] = File.read('/etc/gitlab/mail').strip",
+        "gitlab_rails['smtp_password'] = ''",
+        "gitlab_rails['gitlab_shell_ssh_key_limit'] = 4",
+        "gitlab_rails['monitoring_whitelist'] = ['127.0.0.0/8']",
+    ],
+)
+def test_lines_for_gitlab_rb_without_a_secret_may_stand_in_plain_text(line):
+    assert load(secret_keys=set(SECRET_KEYS) - {"gitlabRb"}, gitlabRb=line).extra_gitlab_rb == line
+
+
 def test_settings_do_not_show_their_secrets():
     given = {"akismet_api_key": "extra-secret"}
     shown = repr(load(initialRootPassword="first-Secret-4711", gitlabRb="# extra-secret", gitlabSettings=given))

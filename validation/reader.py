@@ -61,9 +61,20 @@ class Reader:
         """A key that may be left out, else has to be encrypted; its value is never shown."""
         return self.secret(key, check) if self.has(key) else None
 
-    def optional_hidden(self, key: str, check: Check[T]) -> T | None:
-        """A key that may be left out and may hold secrets: never shown, accepted in plain text as well."""
-        return self._checked(key, self._config.get(key), check, shown="(hidden)") if self.has(key) else None
+    def optional_hidden(self, key: str, check: Check[T], secret_lines: Callable[[str], list[int]]) -> T | None:
+        """A key that may be left out and may hold secrets: never shown, and accepted in plain text as well when none of
+        its lines looks secret. `secret_lines` gives the numbers of those that do.
+        """
+        value = self._config.get(key)
+        if not value:
+            return None
+        if not self._is_secret(key) and (lines := secret_lines(value)):
+            numbers = ", ".join(map(str, lines))
+            self.problems.append(
+                f"{key}: stored in plain text, with what looks like a secret in line {numbers}. "
+                f"Store it again with: pulumi config set --secret {key} < FILE"
+            )
+        return self._checked(key, value, check, shown="(hidden)")
 
     def number(self, key: str, lowest: int, highest: int, *, reason: str | None = None) -> int:
         """A whole number from `lowest` to `highest`, both included; `reason` says why there are no more."""

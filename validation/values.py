@@ -7,6 +7,11 @@ import re
 import string
 from collections.abc import Callable
 
+_SECRET_NAME = r"""(?i:[\w-]*(?:password|passwd|secret|token|key)[\w-]*)["']?\]?\s*(?:=>|=|:)\s*"""
+_SECRET_VALUE = r"""(?:"(?!")|'(?!')|%[qQ]?[^\w\s]|<<)(?!/(?:etc|opt|srv|var)/)"""
+SECRET_LINE = re.compile(f"{_SECRET_NAME}{_SECRET_VALUE}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+"""A line of Ruby that gives a quoted value, but for a path, to what is named like a secret; or a private key itself."""
+
 WEAK_PASSWORD_PARTS = ("gitlab", "devops", "administrator", "admin", "root", "example")
 """GitLab refuses passwords that contain these or a part of the administrator's name: lib/security/weak_passwords.rb."""
 
@@ -168,6 +173,11 @@ def gitlab_setting(name: str) -> None:
     """Raises ValueError unless this may be the name of one of GitLab's own settings."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError("is not a name such as GitLab's settings have, for example admin_mode (GitLab, Settings API)")
+
+
+def secret_lines(value: str) -> list[int]:
+    """Numbers, from 1, of the lines that look as if they held a secret (SECRET_LINE)."""
+    return [number for number, line in enumerate(value.splitlines(), start=1) if SECRET_LINE.search(line)]
 
 
 def tag(name: str, value: str) -> None:

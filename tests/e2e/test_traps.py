@@ -458,3 +458,17 @@ def test_a35_a_registry_that_is_asked_for_its_images_health_has_none():
         "run_registry failed",
         'map has no entry for key "Health"',
     )
+
+
+def test_a_mistake_in_gitlab_rb_is_told_by_its_line_and_what_it_says_nowhere(outputs):
+    stack.configure("gitlabRb", "puma['per_worker_max_memory_mb'] = 1200\nx['y'] = 'hunter2'-Hunter3'")
+    try:
+        mistaken = up(NOTHING_ELSE_CHANGED)
+    finally:
+        stack.configure("gitlabRb", None)
+    assert mistaken.status != 0
+    assert "gitlabRb, line 2: " in mistaken.output
+    said = mistaken.output + must("server", "cat /var/log/gitlab-stack/configure_gitlab.log; ls /etc/gitlab")
+    assert "unter" not in said
+    assert "gitlab.rb.new" not in said
+    heal()
