@@ -29,8 +29,10 @@ fi
 
 docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image"
 # --mount, because --volume would create a missing folder, and images would go to the root disk.
+# Read-only: the image writes nothing outside /tmp and its volume (CNG gitlab-container-registry, scripts/process-wrapper).
 container=(
-    --name registry --restart always --publish "$port:$port" --env GITLAB_CONTAINER_REGISTRY_LISTEN_PORT="$port"
+    --name registry --restart always --cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp
+    --publish "$port:$port" --env GITLAB_CONTAINER_REGISTRY_LISTEN_PORT="$port"
     --env-file /srv/registry/http-secret.env --volume /etc/docker/registry:/etc/docker/registry:ro
     --mount "type=bind,source=/srv/registry/images,target=/var/lib/registry" "$image"
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configuration.remote_step import script
+from configuration.remote_step import program, script
 from tests.shell import run_with_tools
 
 IMAGE = "registry.example.com/registry:v2"
@@ -59,6 +59,22 @@ def test_the_registry_is_asked_itself_whatever_its_image_says_of_its_health(mach
     done = machine.run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.endswith(f"{IMAGE} answers on port 5000\n")
+
+
+SHUT = ["--cap-drop ALL", "--security-opt no-new-privileges", "--read-only", "--tmpfs /tmp"]
+
+
+def test_whoever_takes_over_the_registry_has_a_process_without_rights_on_a_disk_that_is_read_only(machine):
+    assert machine.run().returncode == 0
+    [run] = [call for call in machine.told if call.startswith("run ")]
+    for option in SHUT:
+        assert option in run.partition(IMAGE)[0]
+
+
+def test_so_has_what_serves_while_garbage_is_collected():
+    [run] = re.findall(r"docker run .*?\"\$image\"", program("collect-garbage"), re.DOTALL)
+    for option in SHUT:
+        assert option in run
 
 
 def test_a_registry_that_does_not_stay_up_is_given_up_soon_with_what_it_said(machine):

@@ -106,6 +106,15 @@ def test_garbage_is_collected_while_others_push_refused_cleanly_and_then_accepte
     kept.pull(before)
 
 
+def test_the_registrys_process_has_no_rights_and_writes_nothing_but_its_volume(outputs):
+    asked = "{{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.ReadonlyRootfs}}"
+    assert must("registry", f"docker inspect --format '{asked}' registry") == "[ALL] [no-new-privileges] true"
+    status = must("registry", "cat /proc/$(docker inspect --format '{{.State.Pid}}' registry)/status")
+    assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
+    assert on("registry", "docker exec --user 0 registry sh -c 'echo x >/bin/registry'").status != 0
+    must("registry", "docker exec registry sh -c 'echo x >/tmp/x && rm /tmp/x'")
+
+
 @pytest.mark.fault(
     "a garbage collection is killed",
     sees="`interrupted while freeing` in `journalctl -u collect-garbage`; pushes are accepted again",
