@@ -1,17 +1,18 @@
 """Checks of the settings against what AWS has and the SSH agent holds, before any resource is created."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import pulumi
 import pulumi_aws as aws
 
-from components.naming import named
+from components.naming import named, stack_tag
 from configuration import red_hat
 from configuration.flows import Place, rule_limit_problems
 from configuration.job_limits import MachineSize, job_limit_problems
 from settings import MachineSettings, Settings, SettingsError
 from validation import ssh_agent
+from validation.values import STACK_TAG
 
 ARCHITECTURE = "x86_64"
 """Of the GitLab packages, of the machines' image, and of the containers of registry and jobs."""
@@ -173,7 +174,18 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
             f"{role}DataVolumeSize: {size} GiB, but {volume_id!r} has {volume.size}, and volumes do not shrink. "
             f"Set it to {volume.size}."
         )
+    problems += _mark_problem(key, volume_id, volume.tags)
     return problems + _volume_in_use(key, volume_id, named(role))
+
+
+def _mark_problem(key: str, resource_id: str, tags: Mapping[str, str] | None) -> list[str]:
+    """What is adopted is marked as this stack's by somebody who may do so: the stack's operators may not."""
+    owner = (tags or {}).get(STACK_TAG)
+    if owner == stack_tag():
+        return []
+    mark = f"aws ec2 create-tags --resources {resource_id} --tags Key={STACK_TAG},Value={stack_tag()}"
+    found = f"is marked as {owner}'s" if owner else "is not marked as this stack's"
+    return [f"{key}: {resource_id!r} {found} (tag {STACK_TAG}). If it is to be this stack's, mark it so: {mark}"]
 
 
 def _volume_in_use(key: str, volume_id: str, own_machine: str) -> list[str]:
@@ -204,8 +216,9 @@ def _address_problem(allocation_id: str) -> list[str]:
     address = _look_up(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
     if address is None:
         return _not_found(key, allocation_id, "Leave it empty for a new address.")
+    problems = _mark_problem(key, allocation_id, address.tags)
     if not address.association_id:
-        return []
+        return problems
     # Once it is adopted it is associated with an interface that the load balancer has created, without the program's
     # tags: it is this stack's when it is in this stack's network.
     interface = aws.ec2.get_network_interface(id=address.network_interface_id)
@@ -216,13 +229,14 @@ def _address_problem(allocation_id: str) -> list[str]:
         ]
     ).ids
     if own_network and interface.interface_type == LOAD_BALANCER_INTERFACE:
-        return []
+        return problems
     return [
+        *problems,
         (
             f"{key}: {allocation_id!r} ({address.public_ip}) is associated with {interface.id} "
             f"({interface.description!r}), and that is not this stack's load balancer. Destroy the stack that uses it, "
             "or disassociate it, first; or leave the key empty for a new address."
-        )
+        ),
     ]
 
 

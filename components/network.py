@@ -6,7 +6,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.adoption import kept
-from components.naming import tagged
+from components.naming import TaggedLate, tagged
 from configuration.flows import MACHINES, Place
 from settings import Settings
 
@@ -27,7 +27,9 @@ class Network(pulumi.ComponentResource):
             opts=own,
         )
         # Without rules, so that a resource without a group of its own is unreachable (Security Hub EC2.2).
-        aws.ec2.DefaultSecurityGroup(name, vpc_id=vpc.id, tags=tags, opts=own)
+        aws.ec2.DefaultSecurityGroup(
+            name, vpc_id=vpc.id, tags=tagged(settings, name, TaggedLate.DEFAULT_GROUP), opts=own
+        )
         self.subnet = aws.ec2.Subnet(
             name,
             vpc_id=vpc.id,

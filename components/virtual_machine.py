@@ -8,7 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.adoption import kept
-from components.naming import tagged
+from components.naming import TaggedLate, tagged
 from components.network import Addresses, Network
 from components.remote_host import RemoteHost, Step
 from configuration.flows import Place
@@ -153,7 +153,7 @@ class VirtualMachine(pulumi.ComponentResource):
                 volume_size=machine.root_volume_size,
                 encrypted=True,
                 delete_on_termination=True,
-                tags=tagged(settings, f"{self.role}-root"),
+                tags=tagged(settings, f"{self.role}-root", TaggedLate.ROOT_VOLUME),
             ),
             tags=tagged(settings, self.role.value),
             opts=pulumi.ResourceOptions(

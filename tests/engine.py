@@ -32,6 +32,9 @@ RUNNER_TOKEN = _PREPARED["runnerToken"]
 GIT_HOST_KEY = _PREPARED["gitSshHostKey"]
 IMAGE, DIGEST = json.loads(STEP_RESULTS["run-pipeline"])["detail"].split("@")
 
+MARKED = {"gitlab-stack": f"{PROJECT['name']}/test"}
+"""The tag by which what there is in AWS is the stack's of the tests."""
+
 LOOKUPS: Mapping[str, Mapping[str, Any]] = {
     "aws:ec2/getAmi:getAmi": {"id": "ami-0123456789abcdef0", "architecture": "x86_64"},
     "aws:ec2/getInstanceType:getInstanceType": {
@@ -47,8 +50,13 @@ LOOKUPS: Mapping[str, Mapping[str, Any]] = {
         "encrypted": True,
         "size": 100,
         "volumeType": "gp3",
+        "tags": MARKED,
     },
-    "aws:ec2/getElasticIp:getElasticIp": {"publicIp": "203.0.113.9", "networkInterfaceId": "eni-0123456789abcdef0"},
+    "aws:ec2/getElasticIp:getElasticIp": {
+        "publicIp": "203.0.113.9",
+        "networkInterfaceId": "eni-0123456789abcdef0",
+        "tags": MARKED,
+    },
     "aws:ec2/getNetworkInterface:getNetworkInterface": {
         "description": "ELB net/gitlab-1234567/0123456789abcdef",
         "interfaceType": "network_load_balancer",

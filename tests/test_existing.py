@@ -142,6 +142,21 @@ def test_a_volume_that_another_machine_has_is_refused(refused):
     assert problems[1].startswith("registryDataVolumeId: 'vol-0123456789abcdef2' is attached to i-0123456789abcdef0")
 
 
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [({}, "is not marked as this stack's"), ({"gitlab-stack": "gitlab/prod"}, "is marked as gitlab/prod's")],
+)
+def test_what_is_not_marked_as_this_stacks_is_refused_with_the_command_that_marks_it(refused, tags, found):
+    problems = refused(KEPT, {"tags": tags})
+    assert problems == [
+        (
+            f"{key}: {each!r} {found} (tag gitlab-stack). If it is to be this stack's, mark it so: "
+            f"aws ec2 create-tags --resources {each} --tags Key=gitlab-stack,Value=gitlab/test"
+        )
+        for key, each in KEPT.items()
+    ]
+
+
 def test_a_volume_that_this_stack_has_adopted_is_its_own():
     """The second `up` of a stack finds the volume in its own machine."""
     settings = {"serverDataVolumeId": KEPT["serverDataVolumeId"]}

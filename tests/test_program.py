@@ -689,6 +689,25 @@ def test_every_resource_that_can_have_tags_has_the_settings_tags_and_a_name_of_t
         assert len(resource.inputs["tags"]) <= 50
 
 
+def test_whatever_can_have_tags_is_marked_as_the_stacks_and_what_aws_makes_untagged_apart_from_the_rest(graph):
+    """Policies allow more for what was born with the tag than for what anybody could have given it."""
+    marks = [
+        (resource.type, each["gitlab-stack"])
+        for resource in graph.resources
+        for each in (resource.inputs.get("tags"), resource.inputs.get("rootBlockDevice", {}).get("tags"))
+        if each
+    ]
+    late = {mark for mark in marks if mark[1] != "gitlab/test"}
+    assert len(marks) > len(late)
+    assert late == {
+        ("aws:ec2/defaultSecurityGroup:DefaultSecurityGroup", "gitlab/test/default-group"),
+        (INSTANCE, "gitlab/test/root-volume"),
+    }
+    assert [mark for mark in marks if mark == (INSTANCE, "gitlab/test/root-volume")] == 3 * [
+        (INSTANCE, "gitlab/test/root-volume")
+    ]
+
+
 def test_no_argument_is_used_that_only_one_generation_of_the_aws_provider_knows(graph, tls_graph):
     for each in (graph, tls_graph):
         for resource in each.resources:

@@ -150,6 +150,8 @@ REFUSALS = [
     ("tags", {"tags": ["a"]}, "not a map of strings"),
     ("tags.aws:team", {"tags": {"aws:team": "x"}}, "AWS refuses"),
     ("tags.Name", {"tags": {"Name": "x"}}, "sets Name itself"),
+    ("tags.gitlab-stack", {"tags": {"gitlab-stack": "x"}}, "sets gitlab-stack itself"),
+    ("tags.GitLab-Stack", {"tags": {"GitLab-Stack": "x"}}, "sets gitlab-stack itself"),
     ("tags.Team", {"tags": {"Team": "x" * 257}}, "AWS refuses"),
 ]
 

@@ -18,6 +18,9 @@ WEAK_PASSWORD_PARTS = ("gitlab", "devops", "administrator", "admin", "root", "ex
 PRIVATE_NETWORKS = tuple(ipaddress.IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 """RFC 1918."""
 
+STACK_TAG = "gitlab-stack"
+"""Key of the tag by which policies of AWS tell what is whose."""
+
 DOCKER_NETWORK = ipaddress.IPv4Network("172.17.0.0/16")
 """Docker's default bridge on the registry's and the runner's machine (Docker docs, "Bridge network driver")."""
 
@@ -182,7 +185,7 @@ def secret_lines(value: str) -> list[int]:
 
 def tag(name: str, value: str) -> None:
     """Raises ValueError unless this is a tag that EC2 and Elastic Load Balancing accept (the latter's API Reference,
-    Tag: it takes fewer characters), and not the one that the program sets.
+    Tag: it takes fewer characters), and none of those that the program sets.
     """
     if not re.fullmatch(r"[\w\s.:/=+@-]{1,128}", name) or name.lower().startswith("aws:"):
         raise ValueError("has a key AWS refuses (1 to 128 letters, digits, spaces and . : / = + - @; not aws:)")
@@ -190,3 +193,6 @@ def tag(name: str, value: str) -> None:
         raise ValueError("is a value AWS refuses (up to 256 letters, digits, spaces and . : / = + - @)")
     if name == "Name":
         raise ValueError("would give every resource one name; the program sets Name itself")
+    # Policies do not tell upper case from lower in the key of a tag (IAM User Guide, "Condition").
+    if name.lower() == STACK_TAG:
+        raise ValueError(f"would let another stack's operators at this one; the program sets {STACK_TAG} itself")

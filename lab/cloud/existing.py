@@ -13,6 +13,7 @@ def put(existing: Mapping[str, Any]) -> None:
     """Put images, volumes, addresses and hosted zones into moto's memory under the ids given, in each of `regions`.
 
     `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`; `hosted_zones` `id` and `name`.
+    Volumes and addresses have `tags`.
     """
     for region in existing["regions"]:
         backend = ec2_backends[DEFAULT_ACCOUNT_ID][region]
@@ -22,8 +23,11 @@ def put(existing: Mapping[str, Any]) -> None:
         for given in existing["volumes"]:
             if given["zone"].startswith(region):
                 _put_volume(backend, given["id"], given["size"], given["zone"])
+                backend.create_tags([given["id"]], existing["tags"])
         for allocation_id in existing["addresses"]:
-            backend.allocate_address("vpc").allocation_id = allocation_id
+            address = backend.allocate_address("vpc")
+            address.id = address.allocation_id = allocation_id
+            backend.create_tags([allocation_id], existing["tags"])
         for given in existing["hosted_zones"]:
             _put_hosted_zone(get_partition(region), given["id"], given["name"])
 

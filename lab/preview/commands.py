@@ -1,6 +1,7 @@
 """`preview` and `preview-diff` of the lab's command line."""
 
 from pathlib import Path
+from typing import Any
 
 from lab.preview import engine
 from lab.preview.difference import Plan, markdown
@@ -14,7 +15,7 @@ def preview(stack: str, state: Path | None) -> None:
     the stack costs a month. Raises LabError when the stack file cannot be read or the program does not run.
     """
     version = Version("this clone", ROOT, stack)
-    with engine.api(existing(version.configuration(""))) as api:
+    with engine.api(_existing(version)) as api:
         configuration = version.configuration(api)
         facts = version.facts(configuration)
         throwaway = engine.Throwaway(stack, version.project()["name"], api)
@@ -32,7 +33,7 @@ def preview(stack: str, state: Path | None) -> None:
 def save_state(stack: str, file: Path) -> None:
     """Write the state that a stack of this clone's program would have, without making it."""
     version = Version("this clone", ROOT, stack)
-    with engine.api(existing(version.configuration(""))) as api:
+    with engine.api(_existing(version)) as api:
         throwaway, _ = _brought_up(version, api)
         throwaway.save(file)
     say(f"{file}: the state of a stack {stack}, in which ids and addresses are made up")
@@ -47,7 +48,7 @@ def preview_diff(stack: str, base_commit: str, head_folder: Path = ROOT) -> str:
     head_version.stack_file()  # before anything is started for it
     with checked_out(base_commit) as folder:
         base_version = Version(f"`{base_commit}`", folder, stack)
-        with engine.api(existing(base_version.configuration(""), head_version.configuration(""))) as api:
+        with engine.api(_existing(base_version, head_version)) as api:
             _, head = _brought_up(head_version, api)
             throwaway, base = _brought_up(base_version, api)
             configuration = head_version.configuration(api)
@@ -58,6 +59,13 @@ def preview_diff(stack: str, base_commit: str, head_folder: Path = ROOT) -> str:
             except LabError as error:
                 raise LabError(f"{head.label} cannot be previewed on a stack of {base.label}:\n{error}") from None
     return markdown(stack, base, head, steps, configuration.secrets)
+
+
+def _existing(*versions: Version) -> dict[str, Any]:
+    """What the settings of these versions name, as this stack's."""
+    version = versions[-1]
+    owner = {"gitlab-stack": f"{version.project()['name']}/{version.stack}"}
+    return {**existing(*(each.configuration("") for each in versions)), "tags": owner}
 
 
 def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:

@@ -19,6 +19,7 @@ def ec2():
                 "addresses": ["eipalloc-0123456789abcdef0"],
                 "volumes": [{"id": "vol-0123456789abcdef0", "size": 200, "zone": f"{REGION}a"}],
                 "hosted_zones": [{"id": "Z0123456789ABC", "name": "git.example.com"}],
+                "tags": {"gitlab-stack": "gitlab/dev"},
             }
         )
         yield boto3.client("ec2", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
@@ -43,6 +44,13 @@ def test_a_volume_is_there_encrypted_and_in_its_zone(ec2):
 def test_an_address_is_there(ec2):
     [address] = ec2.describe_addresses(AllocationIds=["eipalloc-0123456789abcdef0"])["Addresses"]
     assert address["PublicIp"]
+
+
+def test_volumes_and_addresses_are_marked_as_the_stacks(ec2):
+    mark = [{"Key": "gitlab-stack", "Value": "gitlab/dev"}]
+    [volume] = ec2.describe_volumes(VolumeIds=["vol-0123456789abcdef0"])["Volumes"]
+    [address] = ec2.describe_addresses(AllocationIds=["eipalloc-0123456789abcdef0"])["Addresses"]
+    assert volume["Tags"] == address["Tags"] == mark
 
 
 @pytest.mark.usefixtures("ec2")

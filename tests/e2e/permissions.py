@@ -37,6 +37,7 @@ EXISTING = {
     "volumes": [{"id": VOLUME, "size": 100, "zone": f"{REGION}a"}],
     "addresses": [ADDRESS],
     "hosted_zones": [],
+    "tags": {"gitlab-stack": "gitlab/dev"},
 }
 """What is in AWS before the stack is."""
 
