@@ -18,7 +18,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from lab.cloud import HOST, PORT, actions, existing, patches
+from lab.cloud import HOST, PORT, actions, existing, patches, permissions
 from lab.cloud.constraints import constrained
 from lab.cloud.faults import ROUTE, Faults
 from lab.cloud.idempotency import idempotent
@@ -60,9 +60,9 @@ def main() -> None:
 
 def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     """moto's API for all services, and the lab's own routes before it."""
-    faults, called = Faults(), actions.Actions()
+    faults, called, permitted = Faults(), actions.Actions(), permissions.Permissions()
     moto = DomainDispatcherApplication(create_backend_app)
-    aws = faults.before(called.before(constrained(idempotent(moto))))
+    aws = faults.before(called.before(permitted.before(constrained(idempotent(moto)))))
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
@@ -77,6 +77,8 @@ def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartRespon
                 return faults.route(environ, start_response)
             case _, path if path == actions.ROUTE:
                 return called.route(environ, start_response)
+            case _, path if path == permissions.ROUTE:
+                return permitted.route(environ, start_response)
         time.sleep(LATENCY)
         return aws(environ, start_response)
 

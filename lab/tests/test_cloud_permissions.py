@@ -1,0 +1,406 @@
+"""Policies as AWS judges them: the rules one by one, what a call asks for, and what the API then says."""
+
+import threading
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from moto import mock_aws
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import make_server
+
+from lab.cloud import __main__ as cloud
+from lab.cloud import calls, patches, permissions
+from lab.cloud.permissions import reference, requests
+from lab.cloud.permissions.policies import Asked, allowed
+from lab.cloud.reconciler import Reconciler
+
+REGION, ACCOUNT = "eu-central-1", "123456789012"
+INSTANCE = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-1"
+patches.apply()
+
+
+def statement(effect="Allow", action="ec2:StopInstances", resource="*", **condition):
+    made = {"Effect": effect, "Action": action, "Resource": resource}
+    return {**made, "Condition": condition} if condition else made
+
+
+def judged(*statements, action="ec2:StopInstances", resource=INSTANCE, **keys):
+    return allowed([{"Statement": [each]} for each in statements], Asked(action, resource, keys))
+
+
+# --- statements ------------------------------------------------------------------------------------------
+
+
+def test_what_no_statement_allows_is_refused():
+    assert judged(statement())
+    assert not judged()
+    assert not judged(statement(), action="ec2:StartInstances")
+    assert not judged(statement(resource=INSTANCE), resource="arn:aws:ec2:eu-central-1:123456789012:instance/i-12")
+
+
+def test_one_denial_outweighs_everything_that_allows():
+    assert not judged(statement(), statement("Deny"))
+    assert judged(statement(), statement("Deny", action="ec2:StartInstances"))
+
+
+def test_actions_and_resources_have_wildcards_and_only_actions_are_of_any_case():
+    assert judged(statement(action="EC2:stop*"))
+    assert judged(statement(resource="arn:aws:ec2:*:*:instance/?-1"))
+    assert not judged(statement(resource="arn:aws:ec2:*:*:volume/*"))
+    assert not judged(statement(resource=INSTANCE.upper()))
+    # A dot is a dot.
+    assert not judged(statement(resource="a.c"), resource="abc")
+
+
+def test_an_action_that_knows_no_resource_is_not_allowed_on_some():
+    assert judged(statement(action="ec2:DescribeVpcs"), action="ec2:DescribeVpcs", resource="*")
+    some = statement(action="ec2:DescribeVpcs", resource=f"arn:aws:ec2:{REGION}:{ACCOUNT}:*/*")
+    assert not judged(some, action="ec2:DescribeVpcs", resource="*")
+
+
+def test_all_conditions_of_a_statement_have_to_hold_and_one_value_of_each():
+    both = statement(StringEquals={"aws:RequestedRegion": "a", "aws:ResourceTag/t": ["x", "y"]})
+    assert judged(both, **{"aws:RequestedRegion": ["a"], "aws:ResourceTag/t": ["y"]})
+    assert not judged(both, **{"aws:RequestedRegion": ["b"], "aws:ResourceTag/t": ["y"]})
+    assert not judged(both, **{"aws:RequestedRegion": ["a"]})
+
+
+TAG = "aws:ResourceTag/t"
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected", "keys", "holds"),
+    [
+        ("StringEquals", "x", {TAG: ["x"]}, True),
+        ("StringEquals", "x", {TAG: ["X"]}, False),
+        ("StringEquals", "x*", {TAG: ["xy"]}, False),
+        ("StringEquals", "x", {}, False),
+        ("StringEqualsIfExists", "x", {}, True),
+        ("StringEqualsIfExists", "x", {TAG: ["y"]}, False),
+        ("StringNotEquals", "x", {TAG: ["y"]}, True),
+        ("StringNotEquals", "x", {TAG: ["x"]}, False),
+        ("StringNotEquals", "x", {}, True),
+        ("StringLike", "x*", {TAG: ["xy"]}, True),
+        ("StringLike", "x*", {TAG: ["yx"]}, False),
+        ("Null", "true", {}, True),
+        ("Null", "true", {TAG: ["x"]}, False),
+        ("Null", "false", {TAG: [""]}, True),
+        ("Null", "false", {}, False),
+        ("ForAllValues:StringEquals", ["x", "y"], {TAG: ["x", "y"]}, True),
+        ("ForAllValues:StringEquals", ["x", "y"], {TAG: ["x", "z"]}, False),
+        ("ForAllValues:StringEquals", "x", {}, True),
+        ("ForAllValues:StringNotEquals", "x", {TAG: ["y", "z"]}, True),
+        ("ForAllValues:StringNotEquals", "x", {TAG: ["y", "x"]}, False),
+        ("ForAnyValue:StringEquals", "x", {TAG: ["y", "x"]}, True),
+        ("ForAnyValue:StringEquals", "x", {TAG: ["y"]}, False),
+        ("ForAnyValue:StringEquals", "x", {}, False),
+        ("ForAnyValue:StringNotEquals", "x", {}, False),
+    ],
+)
+def test_a_condition(operator, expected, keys, holds):
+    assert judged(statement(**{operator: {TAG: expected}}), **keys) == holds
+
+
+def test_keys_are_of_any_case_and_a_tag_that_is_there_in_two_cases_equals_nothing():
+    condition = statement(StringEquals={TAG: "x"})
+    assert judged(condition, **{"aws:resourcetag/T": ["x"]})
+    assert not judged(condition, **{"aws:ResourceTag/t": ["x"], "aws:ResourceTag/T": ["y"]})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        statement(NumericEquals={TAG: "1"}),
+        statement(**{"ForSomeValues:StringEquals": {TAG: "1"}}),
+        {"Effect": "Allow", "NotAction": "ec2:StopInstances", "Action": "*", "Resource": "*"},
+        statement("Permit"),
+    ],
+)
+def test_what_is_not_understood_is_an_error_and_no_permission(wrong):
+    with pytest.raises(ValueError, match=r"not understood|Allow or Deny"):
+        judged(wrong, **{TAG: ["1"]})
+
+
+# --- what a call asks for --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ec2():
+    with mock_aws():
+        yield boto3.client("ec2", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+
+
+def call(permission, *parameters):
+    service, _, action = permission.partition(":")
+    return calls.Call(service, action, calls._parameters(parameters), REGION, "lab")
+
+
+def asked(permission, *parameters):
+    """By action and what follows the account in the ARN: the tags that are known."""
+    return {
+        (each.action.partition(":")[2], each.resource.split(":", 5)[-1]): {
+            key: list(values) for key, values in each.keys.items() if key != "aws:RequestedRegion"
+        }
+        for each in requests.asked(call(permission, *parameters))
+    }
+
+
+def tagged(kind, key="t", value="x"):
+    return [
+        ("TagSpecification.1.ResourceType", kind),
+        ("TagSpecification.1.Tag.1.Key", key),
+        ("TagSpecification.1.Tag.1.Value", value),
+    ]
+
+
+def test_an_action_that_knows_no_resources_asks_for_none_and_names_its_region():
+    [each] = requests.asked(call("ec2:DescribeVolumes", ("VolumeId.1", "vol-0123456789abcdef0")))
+    assert (each.resource, each.keys) == ("*", {"aws:RequestedRegion": [REGION]})
+
+
+def test_what_is_not_in_the_reference_is_asked_for_all_the_same():
+    assert asked("ec2:CreateSnapshot", ("VolumeId", "vol-0123456789abcdef0")) == {("CreateSnapshot", "*"): {}}
+
+
+def test_what_is_changed_has_the_tags_that_it_has(ec2):
+    [vpc] = [ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]]
+    ec2.create_tags(Resources=[vpc], Tags=[{"Key": "t", "Value": "x"}])
+    assert asked("ec2:DeleteVpc", ("VpcId", vpc)) == {("DeleteVpc", f"vpc/{vpc}"): {"aws:ResourceTag/t": ["x"]}}
+    assert asked("ec2:DeleteVpc", ("VpcId", "vpc-0123456789abcdef0")) == {
+        ("DeleteVpc", "vpc/vpc-0123456789abcdef0"): {}
+    }
+
+
+def test_every_resource_of_a_call_is_judged(ec2):
+    vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
+    ec2.create_tags(Resources=[vpc], Tags=[{"Key": "t", "Value": "x"}])
+    assert asked("ec2:CreateSubnet", ("VpcId", vpc), *tagged("subnet", value="y")) == {
+        ("CreateSubnet", f"vpc/{vpc}"): {"aws:ResourceTag/t": ["x"]},
+        ("CreateSubnet", "subnet/*"): {"aws:RequestTag/t": ["y"], "aws:TagKeys": ["t"]},
+        ("CreateTags", "subnet/*"): {
+            "aws:RequestTag/t": ["y"],
+            "aws:TagKeys": ["t"],
+            "ec2:CreateAction": ["CreateSubnet"],
+        },
+    }
+
+
+def test_what_is_made_without_tags_is_judged_and_tags_for_something_else_are_not_its_own():
+    nothing: dict[tuple[str, str], dict[str, list[str]]] = {("CreateVolume", "volume/*"): {"aws:TagKeys": []}}
+    assert asked("ec2:CreateVolume") == nothing
+    assert asked("ec2:CreateVolume", *tagged("snapshot")) == nothing
+
+
+def test_a_machine_is_launched_from_an_image_on_an_interface_in_a_subnet_with_groups_and_a_key_and_a_volume(ec2):
+    vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24")["Subnet"]["SubnetId"]
+    interface = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]
+    ec2.create_tags(Resources=[interface["NetworkInterfaceId"], subnet], Tags=[{"Key": "t", "Value": "x"}])
+    image = ec2.describe_images(Owners=["309956199498"])["Images"][0]["ImageId"]
+    ec2.create_key_pair(
+        KeyName="admins", TagSpecifications=[{"ResourceType": "key-pair", "Tags": [{"Key": "t", "Value": "k"}]}]
+    )
+    found = asked(
+        "ec2:RunInstances",
+        ("ImageId", image),
+        ("KeyName", "admins"),
+        ("NetworkInterface.1.NetworkInterfaceId", interface["NetworkInterfaceId"]),
+        *tagged("instance"),
+    )
+    made = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"]}
+    assert found == {
+        ("RunInstances", f"image/{image}"): {"ec2:Owner": ["309956199498"]},
+        # AWS knows no tag of an interface here.
+        ("RunInstances", f"network-interface/{interface['NetworkInterfaceId']}"): {"aws:TagKeys": []},
+        ("RunInstances", f"subnet/{subnet}"): {"aws:ResourceTag/t": ["x"]},
+        ("RunInstances", f"security-group/{interface['Groups'][0]['GroupId']}"): {},
+        ("RunInstances", "key-pair/admins"): {"aws:ResourceTag/t": ["k"]},
+        ("RunInstances", "instance/*"): made,
+        ("RunInstances", "volume/*"): {"aws:TagKeys": []},
+        ("CreateTags", "instance/*"): {**made, "ec2:CreateAction": ["RunInstances"]},
+    }
+
+
+def test_an_association_stands_for_what_it_joins(ec2):
+    vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24")["Subnet"]["SubnetId"]
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    routed = ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)["AssociationId"]
+    assert set(asked("ec2:DisassociateRouteTable", ("AssociationId", routed))) == {
+        ("DisassociateRouteTable", f"route-table/{table}"),
+        ("DisassociateRouteTable", f"subnet/{subnet}"),
+    }
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    interface = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    joined = ec2.associate_address(AllocationId=address, NetworkInterfaceId=interface)["AssociationId"]
+    assert set(asked("ec2:DisassociateAddress", ("AssociationId", joined))) == {
+        ("DisassociateAddress", f"elastic-ip/{address}"),
+        ("DisassociateAddress", f"network-interface/{interface}"),
+    }
+
+
+def test_a_rules_peer_is_not_judged_but_the_group_that_gets_the_rule_is():
+    found = asked(
+        "ec2:AuthorizeSecurityGroupIngress",
+        ("GroupId", "sg-0123456789abcdef0"),
+        ("IpPermissions.1.Groups.1.GroupId", "sg-0123456789abcdef1"),
+    )
+    assert set(found) == {
+        ("AuthorizeSecurityGroupIngress", "security-group/sg-0123456789abcdef0"),
+        ("AuthorizeSecurityGroupIngress", "security-group-rule/*"),
+    }
+
+
+def test_what_a_call_leaves_out_is_judged_as_something_without_tags():
+    assert asked("ec2:ReleaseAddress", ("PublicIp", "192.0.2.1")) == {("ReleaseAddress", "elastic-ip/*"): {}}
+
+
+def test_a_key_pair_is_called_by_its_name_or_its_id(ec2):
+    mark = [{"ResourceType": "key-pair", "Tags": [{"Key": "t", "Value": "x"}]}]
+    made = ec2.create_key_pair(KeyName="admins", TagSpecifications=mark)["KeyPairId"]
+    known = {"aws:ResourceTag/t": ["x"]}
+    assert asked("ec2:DeleteKeyPair", ("KeyName", "admins")) == {("DeleteKeyPair", "key-pair/admins"): known}
+    assert asked("ec2:DeleteKeyPair", ("KeyPairId", made)) == {("DeleteKeyPair", f"key-pair/{made}"): known}
+    tagged_ = asked("ec2:DeleteTags", ("ResourceId.1", made), ("Tag.1.Key", "u"))
+    assert tagged_[("DeleteTags", f"key-pair/{made}")]["aws:ResourceTag/t"] == ["x"]
+
+
+def test_tags_that_are_set_and_taken_are_known_beside_those_there_are(ec2):
+    vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
+    ec2.create_tags(Resources=[vpc], Tags=[{"Key": "t", "Value": "x"}])
+    sent = [("ResourceId.1", vpc), ("Tag.1.Key", "t"), ("Tag.1.Value", "y")]
+    known = {"aws:RequestTag/t": ["y"], "aws:ResourceTag/t": ["x"], "aws:TagKeys": ["t"]}
+    assert asked("ec2:CreateTags", *sent) == {("CreateTags", f"vpc/{vpc}"): known}
+    assert asked("ec2:DeleteTags", *sent) == {("DeleteTags", f"vpc/{vpc}"): known}
+
+
+def test_load_balancing_names_by_arn_and_a_listener_is_made_of_a_load_balancer():
+    balancer = f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:loadbalancer/net/front/1"
+    group = f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/web/1"
+    tags = [("Tags.member.1.Key", "t"), ("Tags.member.1.Value", "x")]
+    given = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"]}
+    with mock_aws():
+        made = asked(
+            "elasticloadbalancing:CreateListener",
+            ("LoadBalancerArn", balancer),
+            ("DefaultActions.member.1.TargetGroupArn", group),
+            *tags,
+        )
+        named = asked("elasticloadbalancing:CreateTargetGroup", ("Name", "web"), *tags)
+        plain = asked("elasticloadbalancing:DeleteTargetGroup", ("TargetGroupArn", group))
+    assert made == {
+        ("CreateListener", "loadbalancer/net/front/1"): given,
+        ("AddTags", "listener/net/*"): {**given, "elasticloadbalancing:CreateAction": ["CreateListener"]},
+    }
+    assert named == {
+        ("CreateTargetGroup", "targetgroup/web/*"): given,
+        ("AddTags", "targetgroup/web/*"): {**given, "elasticloadbalancing:CreateAction": ["CreateTargetGroup"]},
+    }
+    assert plain == {("DeleteTargetGroup", "targetgroup/web/1"): {}}
+
+
+def test_records_are_judged_by_name_and_type_in_lower_case_without_the_dot_at_the_end():
+    record = "ChangeBatch.Changes.Change"
+    [each] = requests.asked(
+        call(
+            "route53:ChangeResourceRecordSets",
+            ("Id", "Z1"),
+            (f"{record}.Action", "UPSERT"),
+            (f"{record}.ResourceRecordSet.Name", "Git.Example.com."),
+            (f"{record}.ResourceRecordSet.Type", "A"),
+        )
+    )
+    assert each.resource == "arn:aws:route53:::hostedzone/Z1"
+    assert each.keys["route53:ChangeResourceRecordSetsNormalizedRecordNames"] == ["git.example.com"]
+    assert each.keys["route53:ChangeResourceRecordSetsRecordTypes"] == ["A"]
+
+
+def test_of_the_reference_is_kept_what_is_looked_at():
+    definition = {
+        "ec2": {
+            "privileges": {
+                "StopInstances": {
+                    "access_level": "Write",
+                    "resource_types": {
+                        "instance": {
+                            "required": True,
+                            "condition_keys": ["aws:ResourceTag/${TagKey}", "ec2:ResourceTag/${TagKey}", "ec2:Tenancy"],
+                        },
+                        "": {"required": False, "condition_keys": ["ec2:Region"]},
+                    },
+                },
+                **{
+                    name: {
+                        "access_level": "Tagging",
+                        "resource_types": {
+                            type_: {"required": False, "condition_keys": []} for type_ in ("instance", "fleet")
+                        },
+                    }
+                    for name in ("CreateTags", "DeleteTags")
+                },
+            }
+        }
+    }
+    names = ["ec2:StopInstances", "ec2:CreateTags", "ec2:DeleteTags"]
+    found = reference.extract(definition, names)
+    assert found["ec2:StopInstances"] == {
+        "level": "Write",
+        "types": {"instance": ["aws:ResourceTag"]},
+        "required": ["instance"],
+        "keys": [],
+    }
+    assert found["ec2:CreateTags"]["types"] == {"instance": []}
+
+
+# --- over HTTP -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def api():
+    app = cloud.application(Reconciler(str, api_only=True))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as context, mock_aws():
+        context.setattr(cloud, "LATENCY", 0.0)
+        yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def client(api, service, key="lab"):
+    return boto3.client(
+        service, REGION, endpoint_url=api, aws_access_key_id=key, aws_secret_access_key="lab", config=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "arguments", "code"),
+    [
+        ("ec2", "create_vpc", {"CidrBlock": "10.42.0.0/16"}, "UnauthorizedOperation"),
+        ("elbv2", "describe_load_balancers", {}, "AccessDenied"),
+        ("route53", "list_hosted_zones", {}, "AccessDenied"),
+    ],
+)
+def test_a_refusal_is_in_the_services_own_words(api, service, operation, arguments, code):
+    permissions.enforce("lab", [], api=api)
+    with pytest.raises(ClientError) as refused:
+        getattr(client(api, service), operation)(**arguments)
+    answer = refused.value.response
+    assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == (code, 403)
+    assert "is not authorized to perform" in answer["Error"]["Message"]
+
+
+def test_policies_are_those_of_one_caller_and_what_they_refuse_is_not_done(api):
+    permissions.enforce("lab", [{"Statement": [statement(action="ec2:Describe*")]}], api=api)
+    held, other = client(api, "ec2"), client(api, "ec2", key="somebody-else")
+    count = len(held.describe_vpcs()["Vpcs"])
+    with pytest.raises(ClientError):
+        held.create_vpc(CidrBlock="10.42.0.0/16")
+    assert len(held.describe_vpcs()["Vpcs"]) == count
+    other.create_vpc(CidrBlock="10.42.0.0/16")
+    permissions.lift(api=api)
+    held.create_vpc(CidrBlock="10.43.0.0/16")
+    assert len(held.describe_vpcs()["Vpcs"]) == count + 2

@@ -1,0 +1,544 @@
+"""What the holder of the policies for `up` can do, and what not: judged as AWS does (lab/cloud/permissions).
+
+Whoever stops a machine, gives it other user data and starts it again is root there, with whatever role it has: so a
+policy that names no resource gives away the region.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from moto import mock_aws
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import make_server
+
+from lab.cloud import __main__ as cloud
+from lab.cloud import patches, permissions
+from lab.cloud.permissions.policies import Asked, allowed
+from lab.cloud.permissions.reference import actions
+from lab.cloud.reconciler import Reconciler
+from tests.policies import FIRST_UP, NAMES, PREVIEW, UP, filled
+
+REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
+patches.apply()
+
+# --- every action on every type of resource --------------------------------------------------------------
+
+UNTAGGED = {
+    ("ec2:RunInstances", "image"): "images are others': judged by their owner",
+    ("ec2:RunInstances", "network-interface"): "AWS knows no tag of an interface that a machine is launched on",
+    ("ec2:RunInstances", "volume"): "the provider tags root volumes by a second call",
+    ("route53:ChangeResourceRecordSets", "hostedzone"): "tags of zones are not known: judged by name and type",
+}
+"""Changing actions that no tag decides on, and why. IAM's one action makes one role, which the policy names."""
+
+FIRST_TAGS = {
+    ("ec2:CreateTags", "volume"): "root-volume",
+    ("ec2:CreateTags", "security-group"): "default-group",
+}
+"""What may be marked as the stack's though nothing says that it is, as long as nothing says that it is not."""
+
+CHANGING = {name: action for name, action in actions().items() if not action.reads}
+JUDGED = [(name, type_) for name, action in CHANGING.items() for type_ in action.types]
+
+
+def asked(name: str, type_: str, keys: Mapping[str, str]) -> Asked:
+    account = "" if type_ in ("image", "snapshot") else NAMES["ACCOUNT"]
+    resource = f"arn:aws:{name.partition(':')[0]}:{REGION}:{account}:{type_}/x/1"
+    known = {"aws:RequestedRegion": REGION, **keys}
+    return Asked(name, resource, {key: [value] for key, value in known.items()})
+
+
+def tags(kind: str, value: str | None) -> dict[str, str]:
+    return {f"aws:{kind}/gitlab-stack": value} if value else {}
+
+
+def makes(name: str, type_: str) -> bool:
+    made = {
+        "elasticloadbalancing:CreateLoadBalancer": "loadbalancer/net",
+        "elasticloadbalancing:CreateTargetGroup": "targetgroup",
+    }
+    return made.get(name) == type_ or (name.startswith("ec2:") and CHANGING[name].makes(type_))
+
+
+def test_the_reference_has_every_changing_action_of_the_policies():
+    named = {
+        action for policy in filled(FIRST_UP) for statement in policy["Statement"] for action in statement["Action"]
+    }
+    assert {name for name in named if not name.startswith("iam:")} <= set(actions())
+    assert len(JUDGED) > 100
+
+
+OF_TAGS = {
+    (name, type_)
+    for name, type_ in JUDGED
+    if name in ("ec2:CreateTags", "ec2:DeleteTags") and type_ not in ("image", "snapshot")
+}
+GROUP = "security-group"
+OF_LATE = {
+    "root-volume": OF_TAGS | {("ec2:ModifyVolume", "volume")},
+    "default-group": OF_TAGS | {("ec2:RevokeSecurityGroupEgress", GROUP), ("ec2:RevokeSecurityGroupIngress", GROUP)},
+}
+"""What may be done with what anybody's could have been given the first mark of: nothing that opens it or takes it."""
+
+
+def changes(owner: str | None) -> set[tuple[str, str]]:
+    """What may be changed that is marked so, and made with that mark, whatever the request says of what there is, and
+    whether or not AWS looks at that.
+    """
+    policies = filled(FIRST_UP)
+    found = set()
+    for name, type_ in JUDGED:
+        said = [tags("RequestTag", owner)]
+        if not makes(name, type_):
+            said = [{**tags("ResourceTag", owner), **tags("RequestTag", each)} for each in (None, STACK, OTHER)]
+        if any(allowed(policies, asked(name, type_, keys)) for keys in said):
+            found.add((name, type_))
+    return found
+
+
+@pytest.mark.parametrize("owner", [None, OTHER, f"{STACK}/else", "gitlab/dev2", "GITLAB/DEV"])
+def test_nothing_is_changed_or_made_that_is_not_marked_as_the_stacks(owner):
+    assert changes(owner) <= set(UNTAGGED)
+
+
+@pytest.mark.parametrize("late", OF_LATE)
+def test_little_is_done_with_what_could_have_been_marked_by_anybody(late):
+    assert changes(f"{STACK}/{late}") - set(UNTAGGED) == OF_LATE[late]
+
+
+def test_what_no_tag_decides_on_is_just_that():
+    """Each exception is one that the policies make."""
+    image = asked("ec2:RunInstances", "image", {"ec2:Owner": NAMES["IMAGE-OWNER"]})
+    zone = Asked("route53:ChangeResourceRecordSets", f"arn:aws:route53:::hostedzone/{NAMES['ZONE']}", {})
+    assert allowed(filled(UP), image)
+    assert allowed(filled(UP), zone)
+    others = {("ec2:RunInstances", "image"), ("route53:ChangeResourceRecordSets", "hostedzone")}
+    assert changes(None) == set(UNTAGGED) - others
+
+
+def test_what_is_the_stacks_is_changed_and_made_with_its_mark():
+    needed = {(name, type_) for name, type_ in JUDGED if type_ in CHANGING[name].required or makes(name, type_)} - set(
+        UNTAGGED
+    )
+    assert needed <= changes(STACK)
+
+
+def test_an_image_of_somebody_else_is_not_launched():
+    assert not allowed(filled(UP), asked("ec2:RunInstances", "image", {"ec2:Owner": NAMES["ACCOUNT"]}))
+
+
+MARK_LATE = [(name, type_, mark) for (name, type_), mark in FIRST_TAGS.items()]
+
+
+@pytest.mark.parametrize(("name", "type_", "mark"), MARK_LATE)
+def test_what_aws_makes_untagged_gets_its_own_mark_once_and_no_other(name, type_, mark):
+    first = tags("RequestTag", f"{STACK}/{mark}")
+    assert allowed(filled(FIRST_UP), asked(name, type_, first))
+    assert not allowed(filled(FIRST_UP), asked(name, type_, tags("RequestTag", STACK)))
+    assert not allowed(filled(FIRST_UP), asked(name, type_, {**first, **tags("ResourceTag", OTHER)}))
+    others = {each for other, each in JUDGED if other == name} - {type_}
+    assert not [each for each in others if allowed(filled(FIRST_UP), asked(name, each, first))]
+
+
+def test_a_group_gets_its_first_mark_in_the_first_up_only():
+    first = tags("RequestTag", f"{STACK}/default-group")
+    assert not allowed(filled(UP), asked("ec2:CreateTags", "security-group", first))
+
+
+@pytest.mark.parametrize("name", ["ec2:CreateTags", "ec2:DeleteTags"])
+@pytest.mark.parametrize("owner", [STACK, f"{STACK}/root-volume", f"{STACK}/default-group"])
+def test_tags_of_what_is_the_stacks_change_but_for_the_mark(name, owner):
+    keys = {"aws:RequestedRegion": [REGION], "aws:ResourceTag/gitlab-stack": [owner]}
+    arn = f"arn:aws:ec2:{REGION}:{NAMES['ACCOUNT']}:volume/vol-1"
+    assert allowed(filled(UP), Asked(name, arn, {**keys, "aws:TagKeys": ["Name", "Team"]}))
+    marked = {**keys, "aws:TagKeys": ["Name", "gitlab-stack"], "aws:RequestTag/gitlab-stack": [STACK]}
+    assert not allowed(filled(FIRST_UP), Asked(name, arn, marked))
+
+
+# --- a stack, another one, and what is nobody's -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A network with a machine behind a load balancer, all of one owner, and that owner's mark."""
+
+    tags: list[dict[str, str]]
+    vpc: str
+    subnet: str
+    group: str
+    routes: str
+    gateway: str
+    interface: str
+    spare: str
+    address: str
+    key: str
+    machine: str
+    volume: str
+    attached: str
+    image: str
+    balancer: str
+    listener: str
+    targets: str
+
+
+def specification(kind: str, mark: list[dict[str, str]]) -> list[dict[str, Any]]:
+    return [{"ResourceType": kind, "Tags": mark}] if mark else []
+
+
+def build(api: str, owner: str | None) -> Place:
+    ec2, elb = client(api, "ec2", "root"), client(api, "elbv2", "root")
+    name = (owner or "nobodys").replace("/", "-")
+    mark = [{"Key": "gitlab-stack", "Value": owner}] if owner else []
+    vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24", AvailabilityZone=f"{REGION}a")["Subnet"]["SubnetId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    routes = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    group = ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
+    interface, spare = (
+        ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"]["NetworkInterfaceId"]
+        for _ in range(2)
+    )
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    key = ec2.create_key_pair(KeyName=name, TagSpecifications=specification("key-pair", mark))["KeyName"]
+    image = ec2.describe_images(Owners=[NAMES["IMAGE-OWNER"]])["Images"][0]["ImageId"]
+    machine = ec2.run_instances(
+        ImageId=image,
+        InstanceType="t3.small",
+        KeyName=key,
+        MinCount=1,
+        MaxCount=1,
+        NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": interface}],
+        UserData="#!/bin/sh",
+    )["Instances"][0]["InstanceId"]
+    volume, attached = (
+        ec2.create_volume(Size=1, AvailabilityZone=f"{REGION}a", VolumeType="gp3")["VolumeId"] for _ in range(2)
+    )
+    marked = {"Tags": mark} if mark else {}
+    balancer = elb.create_load_balancer(Name=name, Type="network", Subnets=[subnet], **marked)
+    balancer_arn = balancer["LoadBalancers"][0]["LoadBalancerArn"]
+    targets = elb.create_target_group(Name=name, Protocol="TCP", Port=80, VpcId=vpc, **marked)
+    targets_arn = targets["TargetGroups"][0]["TargetGroupArn"]
+    listener = elb.create_listener(
+        LoadBalancerArn=balancer_arn,
+        Protocol="TCP",
+        Port=80,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": targets_arn}],
+        **marked,
+    )["Listeners"][0]["ListenerArn"]
+    ids = [vpc, subnet, gateway, routes, group, interface, spare, address, machine, volume, attached]
+    if mark:
+        ec2.create_tags(Resources=ids, Tags=mark)
+    return Place(
+        tags=mark,
+        vpc=vpc,
+        subnet=subnet,
+        group=group,
+        routes=routes,
+        gateway=gateway,
+        interface=interface,
+        spare=spare,
+        address=address,
+        key=key,
+        machine=machine,
+        volume=volume,
+        attached=attached,
+        image=image,
+        balancer=balancer_arn,
+        listener=listener,
+        targets=targets_arn,
+    )
+
+
+OPEN = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+SHELL = "#cloud-boothook"
+
+
+def _launch(own: Place, **there: Any) -> dict[str, Any]:
+    specifications = specification("instance", own.tags)
+    basics = {"ImageId": own.image, "InstanceType": "t3.small", "MinCount": 1, "MaxCount": 1}
+    return {**basics, "TagSpecifications": specifications, **there}
+
+
+def _opened(own: Place, it: Place) -> dict[str, Any]:
+    given = specification("security-group-rule", own.tags)
+    return {"GroupId": it.group, "IpPermissions": OPEN, "TagSpecifications": given}
+
+
+Deed = tuple[str, str, Any]
+"""A service, an operation of its, and its arguments for one's own place and the one that it is done to."""
+
+DEEDS: dict[str, Deed] = {
+    "stop": ("ec2", "stop_instances", lambda own, it: {"InstanceIds": [it.machine]}),
+    "user data": (
+        "ec2",
+        "modify_instance_attribute",
+        lambda own, it: {"InstanceId": it.machine, "UserData": {"Value": SHELL}},
+    ),
+    "start": ("ec2", "start_instances", lambda own, it: {"InstanceIds": [it.machine]}),
+    "read user data": (
+        "ec2",
+        "describe_instance_attribute",
+        lambda own, it: {"InstanceId": it.machine, "Attribute": "userData"},
+    ),
+    "metadata": (
+        "ec2",
+        "modify_instance_metadata_options",
+        lambda own, it: {"InstanceId": it.machine, "HttpTokens": "optional"},
+    ),
+    "open": ("ec2", "authorize_security_group_ingress", _opened),
+    "close": (
+        "ec2",
+        "revoke_security_group_egress",
+        lambda own, it: {"GroupId": it.group, "IpPermissions": [{"IpProtocol": "-1"}]},
+    ),
+    "groups": (
+        "ec2",
+        "modify_network_interface_attribute",
+        lambda own, it: {"NetworkInterfaceId": it.interface, "Groups": [own.group]},
+    ),
+    "take its volume": (
+        "ec2",
+        "attach_volume",
+        lambda own, it: {"VolumeId": it.volume, "InstanceId": own.machine, "Device": "/dev/sdg"},
+    ),
+    "give it a volume": (
+        "ec2",
+        "attach_volume",
+        lambda own, it: {"VolumeId": own.attached, "InstanceId": it.machine, "Device": "/dev/sdh"},
+    ),
+    "detach": ("ec2", "detach_volume", lambda own, it: {"VolumeId": it.volume, "InstanceId": it.machine}),
+    "grow": ("ec2", "modify_volume", lambda own, it: {"VolumeId": it.volume, "Size": 2}),
+    "delete a volume": ("ec2", "delete_volume", lambda own, it: {"VolumeId": it.volume}),
+    "take its address": (
+        "ec2",
+        "associate_address",
+        lambda own, it: {"AllocationId": it.address, "NetworkInterfaceId": own.spare},
+    ),
+    "give it an address": (
+        "ec2",
+        "associate_address",
+        lambda own, it: {"AllocationId": own.address, "NetworkInterfaceId": it.spare},
+    ),
+    "release": ("ec2", "release_address", lambda own, it: {"AllocationId": it.address}),
+    "route": (
+        "ec2",
+        "create_route",
+        lambda own, it: {"RouteTableId": it.routes, "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": own.gateway},
+    ),
+    "route its subnet": (
+        "ec2",
+        "associate_route_table",
+        lambda own, it: {"RouteTableId": own.routes, "SubnetId": it.subnet},
+    ),
+    "cut off": ("ec2", "detach_internet_gateway", lambda own, it: {"InternetGatewayId": it.gateway, "VpcId": it.vpc}),
+    "an interface in it": (
+        "ec2",
+        "create_network_interface",
+        lambda own, it: {"SubnetId": it.subnet, "TagSpecifications": specification("network-interface", own.tags)},
+    ),
+    "a subnet in it": (
+        "ec2",
+        "create_subnet",
+        lambda own, it: {
+            "VpcId": it.vpc,
+            "CidrBlock": "10.42.9.0/24",
+            "TagSpecifications": specification("subnet", own.tags),
+        },
+    ),
+    "a machine in it": (
+        "ec2",
+        "run_instances",
+        lambda own, it: _launch(own, SubnetId=it.subnet, SecurityGroupIds=[own.group]),
+    ),
+    "a machine with its key": (
+        "ec2",
+        "run_instances",
+        lambda own, it: _launch(
+            own, KeyName=it.key, NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": own.spare}]
+        ),
+    ),
+    "its key pair": ("ec2", "delete_key_pair", lambda own, it: {"KeyName": it.key}),
+    "terminate": ("ec2", "terminate_instances", lambda own, it: {"InstanceIds": [it.machine]}),
+    "a listener": (
+        "elbv2",
+        "create_listener",
+        lambda own, it: {
+            "LoadBalancerArn": it.balancer,
+            "Protocol": "TCP",
+            "Port": 81,
+            "DefaultActions": [{"Type": "forward", "TargetGroupArn": own.targets}],
+            "Tags": own.tags,
+        },
+    ),
+    "its traffic": (
+        "elbv2",
+        "modify_listener",
+        lambda own, it: {
+            "ListenerArn": it.listener,
+            "DefaultActions": [{"Type": "forward", "TargetGroupArn": own.targets}],
+        },
+    ),
+    "a target": (
+        "elbv2",
+        "register_targets",
+        lambda own, it: {"TargetGroupArn": it.targets, "Targets": [{"Id": own.machine}]},
+    ),
+    "balancer attributes": (
+        "elbv2",
+        "modify_load_balancer_attributes",
+        lambda own, it: {
+            "LoadBalancerArn": it.balancer,
+            "Attributes": [{"Key": "deletion_protection.enabled", "Value": "false"}],
+        },
+    ),
+    "a listener's end": ("elbv2", "delete_listener", lambda own, it: {"ListenerArn": it.listener}),
+    "a balancer's end": ("elbv2", "delete_load_balancer", lambda own, it: {"LoadBalancerArn": it.balancer}),
+    "a target group's end": ("elbv2", "delete_target_group", lambda own, it: {"TargetGroupArn": it.targets}),
+}
+
+CLAIMS: dict[str, Deed] = {
+    "mark": ("ec2", "create_tags", lambda own, it: {"Resources": [it.machine], "Tags": own.tags}),
+    "mark a volume": ("ec2", "create_tags", lambda own, it: {"Resources": [it.volume], "Tags": own.tags}),
+    "mark a group": ("ec2", "create_tags", lambda own, it: {"Resources": [it.group], "Tags": own.tags}),
+    "mark a balancer": ("elbv2", "add_tags", lambda own, it: {"ResourceArns": [it.balancer], "Tags": own.tags}),
+}
+"""Ways to make a stranger's thing one's own."""
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[str]:
+    app = cloud.application(Reconciler(str, api_only=True))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(cloud, "LATENCY", 0.0)
+        yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+CLIENTS: dict[tuple[str, str, str], Any] = {}
+
+
+def client(api: str, service: str, key: str) -> Any:
+    if (api, service, key) not in CLIENTS:
+        CLIENTS[api, service, key] = boto3.client(
+            service, REGION, endpoint_url=api, aws_access_key_id=key, aws_secret_access_key="lab"
+        )
+    return CLIENTS[api, service, key]
+
+
+@pytest.fixture
+def places(api) -> Iterator[tuple[Place, Place]]:
+    with mock_aws():
+        yield build(api, STACK), build(api, OTHER)
+    permissions.lift(api=api)
+
+
+@pytest.fixture
+def nobodys(api) -> Iterator[tuple[Place, Place]]:
+    with mock_aws():
+        yield build(api, STACK), build(api, None)
+    permissions.lift(api=api)
+
+
+def refused(api: str, deed: Deed, own: Place, it: Place) -> bool:
+    """Whether the deed is refused for want of a permission, and for nothing else."""
+    service, operation, arguments = deed
+    try:
+        getattr(client(api, service, "operator"), operation)(**arguments(own, it))
+    except ClientError as error:
+        return error.response["Error"]["Code"] in ("UnauthorizedOperation", "AccessDenied")
+    return False
+
+
+def former() -> list[dict[str, Any]]:
+    """The same actions on whatever there is, as the policy was before."""
+    statements = [statement for policy in filled(FIRST_UP) for statement in policy["Statement"]]
+    named = sorted({action for statement in statements for action in statement["Action"]})
+    return [{"Statement": [{"Effect": "Allow", "Action": named, "Resource": "*"}]}]
+
+
+@pytest.mark.parametrize("kind", ["places", "nobodys"])
+def test_nothing_is_done_to_what_is_another_stacks_or_nobodys(api, kind, request):
+    own, it = request.getfixturevalue(kind)
+    permissions.enforce("operator", filled(FIRST_UP), api=api)
+    everything = {**DEEDS, **CLAIMS}
+    assert [name for name, deed in everything.items() if not refused(api, deed, own, it)] == []
+
+
+def test_without_conditions_all_of_it_is_done(api, places):
+    """So nothing above is refused for another reason."""
+    own, it = places
+    permissions.enforce("operator", former(), api=api)
+    everything = {**DEEDS, **CLAIMS}
+    assert [name for name, deed in everything.items() if refused(api, deed, own, it)] == []
+
+
+def test_all_of_it_is_done_to_what_is_the_stacks(api, places):
+    own, _ = places
+    permissions.enforce("operator", filled(UP), api=api)
+    assert [name for name, deed in DEEDS.items() if refused(api, deed, own, own)] == []
+
+
+def test_a_preview_reads_what_is_the_stacks_and_changes_nothing(api, places):
+    own, it = places
+    permissions.enforce("operator", filled(PREVIEW), api=api)
+    assert refused(api, DEEDS["read user data"], own, it)
+    assert [name for name, deed in DEEDS.items() if not refused(api, deed, own, own)] == ["read user data"]
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "arguments"),
+    [
+        ("ec2", "create_vpc", {"CidrBlock": "10.9.0.0/16"}),
+        ("ec2", "allocate_address", {"Domain": "vpc"}),
+        ("ec2", "create_internet_gateway", {}),
+        ("ec2", "create_volume", {"Size": 1, "AvailabilityZone": f"{REGION}a", "VolumeType": "gp3"}),
+    ],
+)
+@pytest.mark.parametrize("owner", [None, OTHER, STACK])
+def test_what_is_made_is_made_with_the_stacks_mark(api, service, operation, arguments, owner):
+    kinds = {
+        "create_vpc": "vpc",
+        "allocate_address": "elastic-ip",
+        "create_internet_gateway": "internet-gateway",
+        "create_volume": "volume",
+    }
+    mark = [{"Key": "gitlab-stack", "Value": owner}] if owner else []
+    with mock_aws():
+        permissions.enforce("operator", filled(UP), api=api)
+        given = {"TagSpecifications": specification(kinds[operation], mark)} if mark else {}
+        deed = (service, operation, lambda *_: {**arguments, **given})
+        assert refused(api, deed, None, None) == (owner != STACK)  # type: ignore[arg-type]
+    permissions.lift(api=api)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "refused_"),
+    [
+        ("git.example.com", "A", False),
+        ("GIT.example.com.", "A", False),
+        ("example.com", "A", True),
+        ("www.git.example.com", "A", True),
+        ("git.example.com", "MX", True),
+        ("git.example.com", "NS", True),
+    ],
+)
+def test_of_the_hosted_zone_one_record_is_changed(api, name, kind, refused_):
+    with mock_aws():
+        zone = client(api, "route53", "root").create_hosted_zone(Name="example.com.", CallerReference="1")
+        zone_id = zone["HostedZone"]["Id"].rpartition("/")[2]
+        permissions.enforce("operator", filled(UP, ZONE=zone_id), api=api)
+        record = {"Name": name, "Type": kind, "TTL": 300, "ResourceRecords": [{"Value": "192.0.2.1"}]}
+        batch = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
+        arguments = {"HostedZoneId": zone_id, "ChangeBatch": batch}
+        deed: Deed = ("route53", "change_resource_record_sets", lambda *_: arguments)
+        assert refused(api, deed, None, None) == refused_  # type: ignore[arg-type]
+    permissions.lift(api=api)
