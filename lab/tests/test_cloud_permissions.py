@@ -242,6 +242,19 @@ def test_an_association_stands_for_what_it_joins(ec2):
     }
 
 
+@pytest.mark.parametrize(
+    ("action", "name", "link"),
+    [
+        ("DetachNetworkInterface", "AttachmentId", "eni-attach-0123456789abcdef0"),
+        ("DisassociateAddress", "AssociationId", "eipassoc-0123456789abcdef0"),
+        ("DisassociateRouteTable", "AssociationId", "rtbassoc-0123456789abcdef0"),
+    ],
+)
+def test_of_an_association_that_has_ended_there_is_nothing_to_judge(ec2, action, name, link):
+    assert ec2
+    assert asked(f"ec2:{action}", (name, link)) == {}
+
+
 def test_a_rules_peer_is_not_judged_but_the_group_that_gets_the_rule_is():
     found = asked(
         "ec2:AuthorizeSecurityGroupIngress",

@@ -41,6 +41,9 @@ PREFIXES = {
 OF_NO_ACCOUNT = ("image", "snapshot")
 """Types whose ARN names no account."""
 
+LINKS = ("eipassoc", "eni-attach", "rtbassoc")
+"""What the ids begin with that stand for two resources joined."""
+
 NOT_JUDGED = re.compile(r"IpPermissions\..*|.*\.ReferencedGroupId")
 """Where a group stands that a rule names as its peer. AWS judges the group that has the rule."""
 
@@ -70,6 +73,8 @@ def asked(call: Call) -> list[Asked]:
     action = reference.actions().get(call.permission)
     if action is None or not action.types:
         return [Asked(call.permission, "*", _of_the_call(call))]
+    if _names_what_has_ended(call):
+        return []
     made = _made(call, action)
     found = [_on(call, call.permission, action, each) for each in _judged(call, action, made)]
     if made and (tagging := TAGGED_WITH.get(call.service)):
@@ -193,6 +198,17 @@ def _of_ec2(call: Call) -> Iterator[Resource]:
     if name := call.value("KeyName"):
         pair = backend.key_pairs.get(name)
         yield Resource("key-pair", name, dict(backend.tags.get(pair.id, {})) if pair else {})
+
+
+def _names_what_has_ended(call: Call) -> bool:
+    """Whether it names an association or attachment that there is not: there is nothing to judge or to change, and AWS
+    answers that it did not find it. So ends a machine while its interface is being detached.
+    """
+    if call.service != EC2:
+        return False
+    backend = ec2_backends[DEFAULT_ACCOUNT_ID][call.region]
+    links = [each.value for each in call.parameters if each.value.rpartition("-")[0] in LINKS]
+    return any(not _meant(backend, call, each) for each in links)
 
 
 def _meant(backend: Any, call: Call, identifier: str) -> list[str]:
