@@ -17,10 +17,10 @@ OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack outp
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: help up preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
-    faults-table checks-table down clean requirements
+    faults-table checks-table reachability-table down clean requirements
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
@@ -78,6 +78,9 @@ checks-table: $(INSTALLED)  ## write the list of checks into docs/operations.md
 
 faults-table: $(INSTALLED)  ## write what was measured into docs/operations.md
 	$(PYTHON) -m tools.docs_tables faults
+
+reachability-table: $(INSTALLED)  ## write who reaches what into SECURITY.md
+	$(PYTHON) -m tools.docs_tables reachability
 
 down:  ## tear the lab down; what was built stays
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi

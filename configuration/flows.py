@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
-from settings import WORLD, Settings
+from settings import WORLD, SmtpSettings
 
 GIT_SSH_PORT = 22
 """The load balancer's port for git over SSH."""
@@ -19,6 +20,30 @@ GITLAB_HTTP_PORT = 80
 
 RULE_LIMIT = 60
 """Rules of one security group in one direction, unless AWS has granted more (Amazon VPC quotas)."""
+
+
+class TrafficSettings(Protocol):
+    """The settings that decide what is open; `Settings` has them all."""
+
+    @property
+    def web_port(self) -> int:
+        """Of the load balancer, for GitLab's web interface."""
+
+    @property
+    def registry_port(self) -> int:
+        """Of the registry, everywhere."""
+
+    @property
+    def smtp(self) -> SmtpSettings | None:
+        """The server that GitLab sends its mail through."""
+
+    @property
+    def client_cidrs(self) -> tuple[str, ...]:
+        """IPv4 networks that may use GitLab and the registry."""
+
+    @property
+    def admin_cidrs(self) -> tuple[str, ...]:
+        """IPv4 networks that may reach the machines by SSH."""
 
 
 class Place(StrEnum):
@@ -80,12 +105,12 @@ class Rule:
     why: str
 
 
-def flows(settings: Settings) -> tuple[Flow, ...]:
+def flows(settings: TrafficSettings) -> tuple[Flow, ...]:
     """All traffic of the stack. Anything else is closed."""
     return tuple(_flows(settings))
 
 
-def _flows(settings: Settings) -> Iterator[Flow]:
+def _flows(settings: TrafficSettings) -> Iterator[Flow]:
     web, registry = settings.web_port, settings.registry_port
 
     yield Flow(Place.CLIENTS, Place.LOAD_BALANCER, web, "web and git over HTTP")
@@ -131,7 +156,7 @@ def rules(flow: Flow) -> tuple[Rule, ...]:
     return tuple(made)
 
 
-def networks(settings: Settings) -> Mapping[Place, tuple[str, ...]]:
+def networks(settings: TrafficSettings) -> Mapping[Place, tuple[str, ...]]:
     """The address ranges of the places that have no security group. AWS needs one rule for each range."""
     return {
         Place.CLIENTS: settings.client_cidrs,
@@ -140,7 +165,7 @@ def networks(settings: Settings) -> Mapping[Place, tuple[str, ...]]:
     }
 
 
-def rule_limit_problems(settings: Settings) -> list[str]:
+def rule_limit_problems(settings: TrafficSettings) -> list[str]:
     """The settings that need more rules than a security group can have: each by key, with number, limit and remedy."""
     ranges = networks(settings)
     peers: dict[tuple[Place, Direction], list[Place]] = defaultdict(list)

@@ -61,6 +61,10 @@ def test_the_table_of_checks_is_that_of_the_list():
     assert docs_tables.CHECKS.shown() == docs_tables.CHECKS.text()
 
 
+def test_the_table_of_who_reaches_what_is_that_of_the_flows():
+    assert docs_tables.REACHABILITY.shown() == docs_tables.REACHABILITY.text()
+
+
 def test_what_the_registry_stores_is_told_in_the_tools_own_words():
     if not registry_listings.server():
         pytest.skip("docker-registry is not here: make test-tools")

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from configuration import checks
+from configuration import checks, reachability
 from lab.workspace import ROOT, STATE
+from settings import SmtpSettings
 
 OPERATIONS = ROOT / "docs" / "operations.md"
+SECURITY = ROOT / "SECURITY.md"
 END_TO_END = ROOT / "tests/e2e"
 
 MEASURED = STATE / "measured.json"
@@ -93,9 +95,24 @@ def _seconds(cases: dict[str, int]) -> str:
     return ", ".join(f"{case} {value}".strip() for case, value in sorted(cases.items())) or EN_DASH
 
 
+EXAMPLE = reachability.Example(
+    web_port=443,
+    smtp=SmtpSettings(address="mail.example.com", port=587, user_name="", password="", sender=""),
+    client_cidrs=("192.0.2.0/24",),
+    admin_cidrs=("203.0.113.0/24",),
+)
+"""A stack with a certificate and mail, whose clients and administrators are in networks of their own."""
+
+
+def reachability_table() -> str:
+    """Who reaches what of the stack `EXAMPLE`."""
+    return reachability.table(EXAMPLE)
+
+
 CHECKS = Table("checks", OPERATIONS, checks.table)
 FAULTS = Table("faults", OPERATIONS, faults_table)
-TABLES = {table.name: table for table in (CHECKS, FAULTS)}
+REACHABILITY = Table("reachability", SECURITY, reachability_table)
+TABLES = {table.name: table for table in (CHECKS, FAULTS, REACHABILITY)}
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """Run by test_cloud_packets.py in network and mount namespaces of its own: the lab's network with real packets.
 
-Reads interfaces, rules, load balancer and probes from standard input and makes the network as the cloud does. Every
-interface but the load balancer's listens on `PORT` and tells whoever connects as whom it sees him. Prints one answer a
-probe: that address, or null when nobody answered in time. A probe without an interface is the operator's.
+Reads interfaces, rules, load balancer, ports and probes from standard input and makes the network as the cloud does.
+Every interface but the load balancer's listens on the ports and tells whoever connects as whom it sees him. Prints one
+answer a probe: that address, or null when nobody answered in time. A probe without an interface is the operator's.
 """
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ from lab.shell import call
 
 PORT = 80
 PATIENCE = 1.0  # seconds; everything is on one machine
+AT_ONCE = 128  # probes: one that nobody answers only waits
 BALANCER_PATIENCE = 10.0  # seconds until a target is healthy
 CLONE_NEWNET = 0x40000000
 
@@ -48,14 +50,16 @@ def main() -> None:
             continue
         call("ip", "netns", "add", interface.key)
         host_network.plug_in(interface, NAMESPACES / interface.key)
-        threading.Thread(target=_serve, args=(_inside(interface, _listen),), daemon=True).start()
-    with _running(balancer), ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda probe: _probe(keys.get(probe[0]), probe[1]), wanted["probes"])
+        for port in wanted["ports"]:
+            listening = _inside(interface, functools.partial(_listen, port))
+            threading.Thread(target=_serve, args=(listening,), daemon=True).start()
+    with _running(balancer), ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = pool.map(lambda probe: _probe(keys.get(probe[0]), *probe[1:]), wanted["probes"])
         json.dump(list(answers), sys.stdout)
 
 
 def _balancer(keys: dict[str, Interface], interface: str, target: str, preserves: bool, number: int) -> Balancer:
-    """One that leads from `PORT` to `PORT` of the target."""
+    """One that leads from `PORT` to the same of the target."""
     targets = (Target(target, PORT, "a", keys[target].address),)
     group = TargetGroup("arn", "group", targets, preserve_client_ip=preserves, check_interval=1, healthy_after=1)
     return Balancer("front", "a", keys[interface], (Listener(PORT, "TCP", group),), number)
@@ -77,8 +81,8 @@ def _running(balancer: Balancer | None) -> Iterator[None]:
             made.remove(balancer.name)
 
 
-def _probe(source: Interface | None, address: str) -> str | None:
-    return _inside(source, lambda: _ask(address)) if source else _ask(address)
+def _probe(source: Interface | None, address: str, port: int) -> str | None:
+    return _inside(source, lambda: _ask(address, port)) if source else _ask(address, port)
 
 
 def _inside(interface: Interface, work: Callable[[], T]) -> T:
@@ -98,8 +102,8 @@ def _inside(interface: Interface, work: Callable[[], T]) -> T:
     return done[0]
 
 
-def _listen() -> socket.socket:
-    return socket.create_server(("0.0.0.0", PORT))
+def _listen(port: int) -> socket.socket:
+    return socket.create_server(("0.0.0.0", port))
 
 
 def _serve(listening: socket.socket) -> None:
@@ -109,9 +113,9 @@ def _serve(listening: socket.socket) -> None:
         connection.close()
 
 
-def _ask(address: str) -> str | None:
+def _ask(address: str, port: int) -> str | None:
     try:
-        with socket.create_connection((address, PORT), timeout=PATIENCE) as connection:
+        with socket.create_connection((address, port), timeout=PATIENCE) as connection:
             return connection.recv(64).decode() or None
     except (TimeoutError, ConnectionError):
         return None

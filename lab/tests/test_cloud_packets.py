@@ -1,6 +1,7 @@
 """The network with real packets: who reaches whom, and as whom he is seen there."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import sys
 
 import pytest
 
+from configuration import reachability
+from configuration.flows import GROUPS, Direction, Peer, Place, flows, networks, rules
 from lab.cloud.network import OPERATOR, Interface, Network, Preserving, Rule
 from lab.cloud.packet_filter import render
 from lab.workspace import ROOT
@@ -28,7 +31,7 @@ def interface(number, group, subnet="10.42.0", public=None):
         f"{subnet}.{number}",
         f"{subnet}.0/24",
         "10.42.0.0/16",
-        f"02:00:00:00:00:0{number}",
+        f"02:00:00:00:00:{number:02}",
         (group,) if group else None,
         public,
         public is not None,
@@ -51,12 +54,18 @@ def rule(group, direction, peer):
 
 def reach(*probes, rules, balancer=None):
     """What each probe (from an interface, or None for the operator, to an address) is answered."""
-    interfaces = [dataclasses.asdict(i) for i in (FRONT, SERVER, RUNNER, AWAY, HIDDEN)]
+    at_80 = [(source, address, 80) for source, address in probes]
+    return answers(at_80, (FRONT, SERVER, RUNNER, AWAY, HIDDEN), rules, balancer=balancer)
+
+
+def answers(probes, interfaces, rules, *, ports=(80,), balancer=None):
+    """What each probe (from an interface, or None for the operator, to an address and port) is answered."""
     scenario = {
-        "interfaces": interfaces,
+        "interfaces": [dataclasses.asdict(interface) for interface in interfaces],
         "rules": [dataclasses.asdict(rule) for rule in rules],
         "balancer": balancer,
-        "probes": [(source.id if source else None, address) for source, address in probes],
+        "ports": ports,
+        "probes": [(source.id if source else None, address, port) for source, address, port in probes],
     }
     done = subprocess.run(
         [*NAMESPACES, sys.executable, "-m", "lab.tests.packets"],
@@ -177,3 +186,74 @@ def test_nobody_speaks_in_the_name_of_a_balancers_client():
     sender = [line.strip() for line in text.split("chain sender {")[1].split("}")[0].splitlines()]
     assert [line for line in sender if "240." in line] == [f'iifname "{FRONT.device}" ip saddr 240.0.0.0/15 return']
     assert sender[-1] == "drop"
+
+
+# The product's own rules: each pair of places tried, against what its documentation says
+
+
+def host(number, group):
+    """An interface in use at one of the program's places."""
+    return interface(number, group, public=f"198.51.100.{20 + number}")
+
+
+def outside(number):
+    """A computer somewhere in the internet: in a network of its own, without a security group."""
+    return dataclasses.replace(
+        interface(number, None, subnet=f"10.{number}.0", public=f"198.51.100.{20 + number}"),
+        vpc=f"10.{number}.0.0/16",
+    )
+
+
+PLACES = {
+    **{place: host(number, f"sg-{place}") for number, place in enumerate(GROUPS, start=4)},
+    **{place: outside(number) for number, place in enumerate([p for p in Place if p not in GROUPS], start=10)},
+}
+
+
+def settings(web_port, *, open_to_the_world):
+    clients = "0.0.0.0/0" if open_to_the_world else f"{PLACES[Place.CLIENTS].public}/32"
+    return reachability.Example(
+        web_port=web_port, client_cidrs=(clients,), admin_cidrs=(f"{PLACES[Place.ADMINISTRATORS].public}/32",)
+    )
+
+
+def registered(settings):
+    """The rules as components/security.py registers them."""
+    for flow in flows(settings):
+        for each in rules(flow):
+            peers = {
+                Peer.GROUP: (f"sg-{each.other}",),
+                Peer.PUBLIC_ADDRESS: (f"{PLACES[each.other].public}/32",),
+                Peer.NETWORKS: networks(settings).get(each.other, ()),
+            }[each.peer]
+            for peer in peers:
+                egress = each.direction is Direction.EGRESS
+                name = f"{each.group}-{each.direction}-{peer.replace('/', '-')}-{each.port}"
+                yield Rule(name, f"sg-{each.group}", egress, "tcp", peer, each.port, each.port)
+
+
+@pytest.mark.parametrize(
+    "wished",
+    [
+        pytest.param(settings(80, open_to_the_world=False), id="without a certificate"),
+        pytest.param(settings(443, open_to_the_world=False), id="with a certificate"),
+        pytest.param(settings(443, open_to_the_world=True), id="open to the world"),
+    ],
+)
+def test_packets_reach_what_the_documented_matrix_says_and_nothing_else(wished):
+    tried = (22, 80, 443, 2222, 5000, 8443)
+    assert set(reachability.ports(wished)) <= set(tried)
+    pairs = [pair for pair in itertools.permutations(PLACES, 2) if set(pair) & set(GROUPS)]
+    probes = [
+        (source, target, address, port)
+        for source, target in pairs
+        for address in (PLACES[target].address, PLACES[target].public)
+        for port in tried
+    ]
+    asked = [(PLACES[source], address, port) for source, _, address, port in probes]
+    answered = answers(asked, PLACES.values(), registered(wished), ports=tried)
+    reached: dict[tuple[Place, Place], set[int]] = {pair: set() for pair in pairs}
+    for (source, target, _, port), answer in zip(probes, answered, strict=True):
+        if answer:
+            reached[source, target].add(port)
+    assert reached == {pair: set(reachability.reached(wished, *pair)) for pair in pairs}

@@ -17,6 +17,7 @@ ORDER = (
     "test_pull_requests",
     "test_stack",
     "test_jobs",
+    "test_reachability",
     "test_permissions",
     "test_registry",
     "test_updates",

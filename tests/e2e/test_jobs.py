@@ -8,38 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import gitlab
 import pytest
 
 from lab import stack
-from tests.e2e import people
+from tests.e2e import projects
 from tests.e2e.operations import Finished, eventually, heal, must, on, up
 from tests.e2e.programs import changed_program
 from tests.e2e.test_doctor import examine
 
-PROJECT = "gitlab-stack/jobs"
+PROJECT = f"{projects.GROUP}/jobs"
 LIMIT = 300.0
 """Seconds for all jobs together. A runner learns up to a minute late that a job is canceled."""
-
-MAKE_PROJECT = f"""
-admin = User.admins.active.order(:id).first
-Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
-  group = Group.find_by_full_path('gitlab-stack')
-  made = Projects::CreateService.new(admin, {{ name: 'jobs', path: 'jobs', namespace_id: group.id,
-    visibility_level: Gitlab::VisibilityLevel::PRIVATE }}).execute
-  abort(made.errors.full_messages.join) unless made.persisted?
-  user = User.find_by_username('{people.NAME}')
-  token = user.personal_access_tokens.create!(name: '{PROJECT}', scopes: %w[api], expires_at: 1.day.from_now)
-  puts token.token
-end
-"""
-DELETE_PROJECT = f"""
-admin = User.admins.active.order(:id).first
-Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
-  User.find_by_username('{people.NAME}').personal_access_tokens.find_by(name: '{PROJECT}').revoke!
-  Projects::DestroyService.new(Project.find_by_full_path('{PROJECT}'), admin).execute
-end
-"""
 
 IMAGE = "docker.io/curlimages/curl:8.12.1"
 
@@ -124,11 +103,8 @@ class Job:
 
 @pytest.fixture(scope="module")
 def project(outputs) -> Iterator[Any]:
-    people.make()
-    token = must("server", "gitlab-rails runner -", stdin=MAKE_PROJECT)
-    api = gitlab.Gitlab(outputs["externalUrl"], private_token=token)
-    yield api.projects.get(PROJECT)
-    must("server", "gitlab-rails runner -", stdin=DELETE_PROJECT)
+    with projects.made(outputs, "jobs") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
