@@ -65,6 +65,23 @@ def test_the_table_of_who_reaches_what_is_that_of_the_flows():
     assert docs_tables.REACHABILITY.shown() == docs_tables.REACHABILITY.text()
 
 
+def threats() -> list[list[str]]:
+    section = (ROOT / "SECURITY.md").read_text().split("\n## Threats and controls\n")[1].split("\n## ")[0]
+    return [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+
+
+THREATS = threats()
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=[row[0] for row in THREATS])
+def test_every_threat_has_its_control_and_tests_that_exist(threat):
+    _, control, tests = threat
+    assert control
+    named = re.findall(r"`(\w+)`", tests)
+    assert named
+    assert set(named) <= known_tests() | known_tests("tests/e2e") | known_tests("lab/tests")
+
+
 def test_what_the_registry_stores_is_told_in_the_tools_own_words():
     if not registry_listings.server():
         pytest.skip("docker-registry is not here: make test-tools")

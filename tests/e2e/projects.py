@@ -35,7 +35,7 @@ end
 
 @contextlib.contextmanager
 def made(outputs: dict[str, Any], name: str) -> Iterator[Any]:
-    """A project of this name, as python-gitlab has it, in the name of the user of tests.e2e.people; it goes away again."""
+    """A project of this name, as python-gitlab has it, for the user of tests.e2e.people; it goes away again."""
     names = {"group": GROUP, "name": name, "user": people.NAME}
     people.make()
     token = must("server", "gitlab-rails runner -", stdin=MAKE.format(**names))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab import stack
-from tests.e2e import projects
+from tests.e2e import people, projects
 from tests.e2e.operations import Finished, eventually, heal, must, on, up
 from tests.e2e.programs import changed_program
 from tests.e2e.test_doctor import examine
