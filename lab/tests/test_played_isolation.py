@@ -159,23 +159,23 @@ def test_no_container_of_a_job_takes_the_whole_machine(server, url, run, engine)
     ("policies", "status"), [("if-not-present", "failed"), ("never", "failed"), ("always", "success")]
 )
 def test_a_job_may_not_start_an_image_that_another_project_has_pulled(server, url, run, project, policies, status):
-    job = f"job: {{image: {{name: 'alpine:3.20', pull_policy: {policies}}}, script: ['true']}}"
+    job = f"job: {{image: {{name: 'alpine:3.23', pull_policy: {policies}}}, script: ['true']}}"
     branch = f"policy-{policies}"
     commit(project, branch, {".gitlab-ci.yml": job})
     with run(programs_own(server, url)) as pipeline:
         ran = pipeline(branch)["job"]
     assert ran.status == status
     refusal = (
-        f'invalid pull policy for image "alpine:3.20": pull_policy ([{policies}]) defined in GitLab pipeline config is '
+        f'invalid pull policy for image "alpine:3.23": pull_policy ([{policies}]) defined in GitLab pipeline config is '
         "not one of the allowed_pull_policies ([always])"
     )
     assert (f"ERROR: Job failed: {refusal}" in lines(ran)) == (status == "failed")
 
 
-PRIVILEGED = {"runnerPrivileged": "true", "runnerTags": ["privileged"], "runnerPrivilegedImages": ["alpine:3.20"]}
+PRIVILEGED = {"runnerPrivileged": "true", "runnerTags": ["privileged"], "runnerPrivilegedImages": ["alpine:3.23"]}
 TAKEN_BY_TAG = """
-untagged: {image: "alpine:3.20", script: [echo never]}
-named: {image: "alpine:3.20", tags: [privileged], script: [echo one]}
+untagged: {image: "alpine:3.23", script: [echo never]}
+named: {image: "alpine:3.23", tags: [privileged], script: [echo one]}
 other: {tags: [privileged], script: [echo two]}
 """
 
