@@ -100,6 +100,7 @@ def test_a2_a_public_address_never_matches_private_traffic():
 
 @pytest.mark.long
 def test_a25_a_flow_that_is_removed_is_open_for_the_proof_of_the_same_up_and_shut_for_the_next():
+    heal()  # the flow has to be there before
     first = refused_once_it_is_real(
         {
             "configuration/flows.py": [
