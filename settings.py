@@ -89,6 +89,9 @@ class Settings:
     registry_version: str
     docker_version: str
     containerd_version: str
+    gitlab_package_keys: tuple[str, ...]
+    runner_package_keys: tuple[str, ...]
+    docker_package_keys: tuple[str, ...]
     initial_root_password: str | None = field(repr=False)
     runner_concurrency: int
     runner_tags: tuple[str, ...]
@@ -187,6 +190,9 @@ class Settings:
             registry_version=keys.text("registryVersion", values.version),
             docker_version=keys.text("dockerVersion", values.docker_version),
             containerd_version=keys.text("containerdVersion", values.containerd_version),
+            gitlab_package_keys=keys.sequence("gitlabPackageKeys", values.fingerprint),
+            runner_package_keys=keys.sequence("runnerPackageKeys", values.fingerprint),
+            docker_package_keys=keys.sequence("dockerPackageKeys", values.fingerprint),
             initial_root_password=keys.optional_secret("initialRootPassword", values.root_password),
             runner_concurrency=keys.number("runnerConcurrency", 1, MOST_JOBS, reason=ONE_NETWORK_PER_JOB),
             runner_tags=keys.sequence("runnerTags", values.runner_tag, empty_allowed=True),

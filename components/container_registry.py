@@ -2,9 +2,10 @@
 
 import pulumi
 
+from components.package_repository import add_repository
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import render_docker_daemon
-from configuration.package_repositories import docker_repository
+from configuration.package_repositories import DOCKER
 from configuration.paths import REGISTRY_DATA
 from configuration.registry_config import registry_image, render_registry_config
 from configuration.remote_step import PROGRAMS, program
@@ -30,11 +31,19 @@ class ContainerRegistry(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:registry:ContainerRegistry", name, None, opts)
         mounted = machine.mount_data(REGISTRY_DATA, service="docker", parent=self)
+        repository = add_repository(
+            machine.host,
+            DOCKER,
+            settings.docker_package_keys,
+            version=settings.docker_version,
+            after=[mounted.command],
+            parent=self,
+        )
         installed = machine.host.run(
             "install_docker",
             arguments=[settings.docker_version, settings.containerd_version],
-            payload=[docker_repository(), render_docker_daemon()],
-            after=[mounted.command],
+            payload=[render_docker_daemon()],
+            after=[repository.command],
             parent=self,
         )
         config = pulumi.Output.all(external_url=external_url).apply(

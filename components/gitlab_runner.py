@@ -4,11 +4,12 @@ import hashlib
 
 import pulumi
 
+from components.package_repository import add_repository
 from components.remote_host import JOBS_LIMIT
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import DEFAULT_BRIDGE, render_docker_daemon, render_docker_in_docker
 from configuration.job_limits import JobLimits
-from configuration.package_repositories import docker_repository, runner_repository
+from configuration.package_repositories import DOCKER, RUNNER
 from configuration.remote_step import program
 from configuration.runner_config import render_runner_config
 from configuration.systemd_units import (
@@ -50,11 +51,19 @@ class GitLabRunner(pulumi.ComponentResource):
         host = machine.host
         insecure = pulumi.Output.from_input(registry_host).apply(lambda known: None if settings.serves_tls else known)
         daemon = insecure.apply(lambda known: render_docker_daemon(insecure_registry=known, network_per_job=True))
+        docker_repository = add_repository(
+            host,
+            DOCKER,
+            settings.docker_package_keys,
+            version=settings.docker_version,
+            after=[machine.root_grown.command],
+            parent=self,
+        )
         docker = host.run(
             "install_docker",
             arguments=[settings.docker_version, settings.containerd_version],
-            payload=[docker_repository(), daemon],
-            after=[machine.root_grown.command],
+            payload=[daemon],
+            after=[docker_repository.command],
             parent=self,
         )
         refused = host.run(
@@ -72,11 +81,18 @@ class GitLabRunner(pulumi.ComponentResource):
             after=[refused.command],
             parent=self,
         )
+        runner_repository = add_repository(
+            host,
+            RUNNER,
+            settings.runner_package_keys,
+            version=settings.runner_version,
+            after=[pruned.command],
+            parent=self,
+        )
         installed = host.run(
             "install_runner",
             arguments=[settings.runner_version, str(DEFAULT_BRIDGE)],
-            payload=[runner_repository()],
-            after=[pruned.command],
+            after=[runner_repository.command],
             limit=JOBS_LIMIT,
             parent=self,
         )

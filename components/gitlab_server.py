@@ -5,12 +5,13 @@ import json
 
 import pulumi
 
+from components.package_repository import add_repository
 from components.remote_host import MIGRATION_LIMIT
 from components.virtual_machine import VirtualMachine
 from configuration import acceptance_project
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.gitlab_settings import in_a_new_gitlab
-from configuration.package_repositories import gitlab_repository
+from configuration.package_repositories import GITLAB
 from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS
 from configuration.remote_step import program, script
 from configuration.systemd_units import FORGET_CALENDAR, forget_root_password_service, forget_root_password_timer
@@ -44,6 +45,15 @@ class GitLabServer(pulumi.ComponentResource):
         host = machine.host
         mounted = machine.mount_data(GITLAB_DATA, *GITLAB_FOLDERS, service="gitlab-runsvdir", parent=self)
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
+        repository = add_repository(
+            host,
+            GITLAB,
+            settings.gitlab_package_keys,
+            version=settings.gitlab_version,
+            # One step at a time: waiting behind the key, it cannot keep the registry waiting.
+            after=[token_key.command],
+            parent=self,
+        )
         installed = host.run(
             "install_gitlab",
             arguments=[
@@ -51,9 +61,7 @@ class GitLabServer(pulumi.ComponentResource):
                 str(minimum_postgresql(settings.gitlab_version)),
                 *stops_before(settings.gitlab_version),
             ],
-            payload=[gitlab_repository()],
-            # One step at a time: waiting behind the key, it cannot keep the registry waiting.
-            after=[token_key.command],
+            after=[repository.command],
             limit=MIGRATION_LIMIT,
             parent=self,
         )

@@ -41,6 +41,7 @@ MACHINE_TOOLS = {
 TEST_TOOLS = {
     "docker-registry": "docker-registry",
     "git": "git",
+    "gpg": "gnupg",
     "growpart": "cloud-guest-utils",
     "mkfs.xfs": "xfsprogs",
     "nginx": "nginx-light",
@@ -50,8 +51,8 @@ TEST_TOOLS = {
     "skopeo": "skopeo",
     "ssh-keygen": "openssh-client",
 }
-"""Executable → Debian package, for the unit tests of registry-tree, of disks and of the played GitLab; without them
-those are skipped.
+"""Executable → Debian package, for the unit tests of registry-tree, of disks, of package keys and of the played GitLab;
+without them those are skipped.
 """
 
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")

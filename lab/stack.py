@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lab.engine import build
+from lab.vendors import packages
 from lab.workspace import LOGS, ROOT, RUN, STATE, Daemon, LabError, inputs_hash
 
 STACK = "lab"
@@ -137,7 +138,10 @@ def forget() -> None:
 
 
 def prepare() -> None:
-    """Make what an operation needs: passphrase, key pair, backend, stack, stack file. Idempotent, quick when done."""
+    """Make what an operation needs: passphrase, key pair, backend, stack, stack file. Idempotent, quick when done.
+
+    The stack file has what only this clone knows: its key pair, and the vendors' keys, which it makes itself.
+    """
     KEYS.mkdir(parents=True, exist_ok=True)
     KEYS.chmod(0o700)
     _ensure_passphrase()
@@ -146,13 +150,15 @@ def prepare() -> None:
     if not (_exists() and "encryptionsalt" in _read(_stack_file())):
         forget()
         BACKEND.mkdir(parents=True)
-    made_from = inputs_hash(PROJECT, SETTINGS, PRIVATE_KEY)
+    vendors_keys = packages.settings()
+    made_from = inputs_hash(PROJECT, SETTINGS, PRIVATE_KEY, packages.FINGERPRINTS)
     stamp = FOLDER / "made-from"
     if stamp.exists() and stamp.read_text() == made_from:
         return
     salt = _read(_stack_file()).get("encryptionsalt")
     settings = _read(SETTINGS)
     settings["config"][f"{_project()}:sshPublicKey"] = PRIVATE_KEY.with_suffix(".pub").read_text().strip()
+    settings["config"] |= {f"{_project()}:{key}": value for key, value in vendors_keys.items()}
     if salt is not None:
         settings["encryptionsalt"] = salt
     FOLDER.mkdir(exist_ok=True)

@@ -1,12 +1,9 @@
 #!/bin/bash
 # install_docker.sh VERSION CONTAINERD: installs Docker Engine and its daemon.json, and containerd.io CONTAINERD, unless a later patch
-# of the same minor version is there, to which install-security-updates goes. Standard input, base64, a line each: the repository file,
-# daemon.json.
+# of the same minor version is there, to which install-security-updates goes. Standard input, base64: daemon.json.
 set -euo pipefail
 version=$1 containerd=$2
-read -r repository
 read -r daemon
-base64 -d <<<"$repository" >/etc/yum.repos.d/docker-ce.repo
 install -d -m 0755 /etc/docker
 base64 -d <<<"$daemon" >/etc/docker/daemon.json.new
 changed=0

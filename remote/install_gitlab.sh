@@ -1,11 +1,9 @@
 #!/bin/bash
 # install_gitlab.sh VERSION POSTGRESQL [STOP...]: installs or upgrades the GitLab CE package. VERSION needs PostgreSQL POSTGRESQL at
-# least; an upgrade to it must not skip a STOP, oldest first. Standard input, base64: the repository file.
+# least; an upgrade to it must not skip a STOP, oldest first.
 set -euo pipefail
 version=$1 needed=$2
 shift 2
-read -r repository
-base64 -d <<<"$repository" >/etc/yum.repos.d/gitlab_gitlab-ce.repo
 
 if [ -e /var/opt/gitlab/bootstrapped ] && [ ! -s /etc/gitlab/gitlab-secrets.json ]; then
     echo "The data volume holds a GitLab, but /etc/gitlab/gitlab-secrets.json is missing: new secrets would make its CI"

@@ -1,10 +1,8 @@
 #!/bin/bash
 # install_runner.sh VERSION BRIDGE: installs gitlab-runner and its helper images, and has Docker use the networks of its daemon.json,
-# of which BRIDGE is the default bridge's. What needs a restart waits for the jobs. Standard input, base64: the repository file.
+# of which BRIDGE is the default bridge's. What needs a restart waits for the jobs.
 set -euo pipefail
 version=$1 bridge=$2
-read -r repository
-base64 -d <<<"$repository" >/etc/yum.repos.d/runner_gitlab-runner.repo
 # The runner's package requires its helper images in exactly its own version.
 install=(dnf -y --enablerepo=runner_gitlab-runner install "gitlab-runner-$version-1" "gitlab-runner-helper-images-$version-1")
 

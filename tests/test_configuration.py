@@ -15,7 +15,7 @@ from configuration.docker_daemon import render_docker_daemon, render_docker_in_d
 from configuration.flows import MACHINES, Place
 from configuration.gitlab_rb import render_gitlab_rb, ruby_string
 from configuration.job_limits import JobLimits, MachineSize, job_limits
-from configuration.package_repositories import docker_repository, gitlab_repository, runner_repository
+from configuration.package_repositories import DOCKER, GITLAB, RUNNER
 from configuration.registry_config import registry_image, render_registry_config
 from configuration.remote_step import prepare_command, step_command, step_input
 from configuration.runner_config import render_runner_config
@@ -250,14 +250,14 @@ def test_the_registrys_docker_keeps_its_networks():
 @pytest.mark.parametrize(
     ("text", "name", "base_url", "signed_metadata"),
     [
-        (gitlab_repository(), "gitlab_gitlab-ce", "https://packages.gitlab.com/gitlab/gitlab-ce/el/8/$basearch", "1"),
+        (GITLAB.render(), "gitlab_gitlab-ce", "https://packages.gitlab.com/gitlab/gitlab-ce/el/8/$basearch", "1"),
         (
-            runner_repository(),
+            RUNNER.render(),
             "runner_gitlab-runner",
             "https://packages.gitlab.com/runner/gitlab-runner/el/8/$basearch",
             "1",
         ),
-        (docker_repository(), "docker-ce-stable", "https://download.docker.com/linux/rhel/8/$basearch/stable", "0"),
+        (DOCKER.render(), "docker-ce-stable", "https://download.docker.com/linux/rhel/8/$basearch/stable", "0"),
     ],
 )
 def test_repositories_are_signed_and_off_between_steps(text, name, base_url, signed_metadata):
@@ -269,13 +269,19 @@ def test_repositories_are_signed_and_off_between_steps(text, name, base_url, sig
     assert section["gpgcheck"] == "1"
     assert section["repo_gpgcheck"] == signed_metadata
     assert section["sslverify"] == "1"
-    assert all(key.startswith("https://") for key in section["gpgkey"].split())
-    assert "packages.gitlab.com/gpg.key" not in text
+    assert section["gpgkey"] == f"file:///etc/pki/rpm-gpg/RPM-GPG-KEY-{name}", "compared before, not fetched by dnf"
+
+
+@pytest.mark.parametrize("repository", [GITLAB, RUNNER, DOCKER], ids=lambda repository: repository.product)
+def test_signing_keys_come_by_https_and_from_addresses_that_are_still_there(repository):
+    assert all(address.startswith("https://") for address in repository.key_addresses)
+    assert "https://packages.gitlab.com/gpg.key" not in repository.key_addresses
 
 
 def test_gitlabs_repository_knows_the_package_key_of_before_and_after_its_change():
-    assert "3D645A26AB9FBD22" in gitlab_repository()
-    assert "CB947AD886C8E8FD" in gitlab_repository()
+    offered = " ".join(GITLAB.key_addresses)
+    assert "3D645A26AB9FBD22" in offered
+    assert "CB947AD886C8E8FD" in offered
 
 
 @pytest.mark.parametrize("role", MACHINES)

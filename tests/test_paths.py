@@ -28,6 +28,7 @@ OURS = {name: value for name, value in vars(paths).items() if name.isupper() and
 VENDORS = {
     # RHEL, systemd, OpenSSH, cloud-init
     *("/etc/environment", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key.pub", "/etc/systemd/system"),
+    *("/etc/yum.repos.d", "/etc/pki/rpm-gpg", "/etc/pki/rpm-gpg/RPM-GPG-KEY-", "/var/cache/dnf"),
     *(
         "/root/old-token-key",
         "/usr/bin/flock",
@@ -37,13 +38,17 @@ VENDORS = {
         "/var/log/cloud-init-output.log",
     ),
     # Docker, and the registry's image
-    *("/etc/docker", "/etc/docker/daemon.json", "/etc/yum.repos.d/docker-ce.repo", "/var/lib/registry"),
+    *("/etc/docker", "/etc/docker/daemon.json", "/var/lib/registry"),
     # gitlab-runner
     *("/etc/gitlab-runner", "/etc/gitlab-runner/.runner_system_id", "/etc/gitlab-runner/config.toml"),
-    *("/etc/yum.repos.d/runner_gitlab-runner.repo", "/etc/yum.repos.d/gitlab.repo"),
     # GitLab
     *("/etc/gitlab", "/etc/gitlab/gitlab.rb", "/etc/gitlab/gitlab.rb.template", "/etc/gitlab/gitlab-secrets.json"),
-    *("/etc/yum.repos.d/gitlab_gitlab-ce.repo", "/opt/gitlab/etc/gitlab.rb.template", "/usr/bin/gitlab-rails"),
+    *(
+        "/etc/yum.repos.d/gitlab.repo",
+        "/etc/pki/rpm-gpg/RPM-GPG-KEY-gitlab_gitlab-ce",
+        "/opt/gitlab/etc/gitlab.rb.template",
+        "/usr/bin/gitlab-rails",
+    ),
     *(
         "/opt/gitlab/embedded/bin/ruby",
         "/opt/gitlab/embedded/service/gitlab-rails/VERSION",

@@ -236,7 +236,7 @@ def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_cl
     assert tls_graph.outputs["externalUrl"] == "https://git.example.com"
     assert "external_url 'https://git.example.com'" in payload(tls_graph, "server-configure-gitlab")[0]
     assert "realm: https://git.example.com/jwt/auth" in payload(tls_graph, "registry-run-registry")[0]
-    assert "insecure-registries" not in payload(tls_graph, "runner-install-docker")[1]
+    assert "insecure-registries" not in payload(tls_graph, "runner-install-docker")[0]
 
 
 def test_a_domain_in_a_hosted_zone_gets_the_balancers_address(graph, tls_graph):
@@ -254,7 +254,7 @@ def test_addresses_are_wired_into_every_configuration_that_needs_them(graph):
     assert f"gitlab_rails['registry_api_url'] = 'http://{private_ip(graph, 'registry')}:5000'" in gitlab_rb
     assert yaml.safe_load(payload(graph, "registry-run-registry")[0])["auth"]["token"]["realm"] == f"{url}/jwt/auth"
     assert payload(graph, "registry-run-registry")[1] == CERTIFICATE
-    assert json.loads(payload(graph, "runner-install-docker")[1])["insecure-registries"] == [registry]
+    assert json.loads(payload(graph, "runner-install-docker")[0])["insecure-registries"] == [registry]
     runner_config = payload(graph, "runner-configure-runner")[0]
     assert f'url = "{url}"' in runner_config
     assert f'token = "{RUNNER_TOKEN}"' in runner_config

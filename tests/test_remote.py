@@ -255,7 +255,7 @@ def gitlab_machine(tmp_path):
     ruby.parent.mkdir()
     ruby.symlink_to(shutil.which("ruby") or "/bin/true")
 
-    def run(name: str, *arguments: str, payload: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *arguments: str, payload: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         text = script(name) if name.endswith(".sh") else program(name)
         text = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{tmp_path}/\1/", text)
         text = text.replace("/usr/libexec/platform-python", sys.executable)
@@ -292,7 +292,7 @@ def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
 ):
     if configured:
         (tmp_path / "etc/gitlab/configured-version").write_text(configured + "\n")
-    done = gitlab_machine("install_gitlab.sh", *install_arguments(wanted), payload=["[repository]"])
+    done = gitlab_machine("install_gitlab.sh", *install_arguments(wanted))
     assert (done.returncode == 0) == allowed, done.stdout + done.stderr
     assert (tmp_path / "installed").exists() == allowed
     if not allowed:
@@ -301,7 +301,7 @@ def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
 
 def test_a_refused_upgrade_names_the_next_stop(gitlab_machine, tmp_path):
     (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
-    refused = gitlab_machine("install_gitlab.sh", *install_arguments("18.5.1"), payload=["[repository]"])
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("18.5.1"))
     assert "set gitlabVersion to the last patch of 17.11 first" in refused.stdout
 
 
@@ -309,15 +309,15 @@ def test_an_upgrade_waits_until_the_background_migrations_of_the_last_one_are_fi
     (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
     psql = tmp_path / "bin/gitlab-psql"
     psql.write_text('#!/bin/bash\n[[ "$*" = *"NOT IN (3, 6)"* ]] && printf "BackfillOne\nBackfillTwo\n"\n')
-    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"), payload=["[repository]"])
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"))
     assert refused.returncode == 1
     assert "Background migrations of GitLab 17.10.4 are not finished" in refused.stdout
     assert "Admin > Monitoring > Background migrations" in refused.stdout
     assert "Unfinished: BackfillOne BackfillTwo" in refused.stdout
     assert not (tmp_path / "installed").exists()
-    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"]).returncode == 0
+    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4")).returncode == 0
     (tmp_path / "installed").write_text("gitlab-ce-17.11.7-ce.0.el8\n")
-    begun = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"), payload=["[repository]"])
+    begun = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"))
     assert begun.returncode == 0, "its own migrations must not keep a begun upgrade from going on"
 
 
@@ -328,12 +328,12 @@ def test_an_upgrade_is_refused_when_the_database_cannot_be_asked(gitlab_machine,
         (tmp_path / "bin/gitlab-psql").write_text(psql)
     else:
         (tmp_path / "bin/gitlab-psql").unlink()
-    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"), payload=["[repository]"])
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"))
     assert refused.returncode == 1
     assert "its database does not answer" in refused.stdout
     assert "set gitlabVersion to 17.10.4" in refused.stdout
     assert not (tmp_path / "installed").exists()
-    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"]).returncode == 0
+    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4")).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_an_upgrade_is_refused_when_the_data_are_of_an_older_postgresql_than_it_
     data = tmp_path / "var/opt/gitlab/postgresql/data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text(f"{postgresql}\n")
-    done = gitlab_machine("install_gitlab.sh", *install_arguments(wanted), payload=["[repository]"])
+    done = gitlab_machine("install_gitlab.sh", *install_arguments(wanted))
     assert (done.returncode == 0) == allowed, done.stdout + done.stderr
     assert (tmp_path / "installed").exists() == allowed
     if not allowed:
@@ -364,11 +364,11 @@ def test_an_upgrade_is_refused_when_the_data_are_of_an_older_postgresql_than_it_
 
 def test_a_volume_with_a_gitlab_but_without_its_secrets_stops_the_installation(gitlab_machine, tmp_path):
     (tmp_path / "var/opt/gitlab/bootstrapped").touch()
-    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"])
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"))
     assert refused.returncode == 1
     assert "gitlab-secrets.json is missing" in refused.stdout
     (tmp_path / "etc/gitlab/gitlab-secrets.json").write_text("{}")
-    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"), payload=["[repository]"]).returncode == 0
+    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4")).returncode == 0
 
 
 def test_a_volume_is_formatted_only_when_it_is_blank():

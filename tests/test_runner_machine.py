@@ -106,7 +106,7 @@ def test_another_version_is_installed_when_the_jobs_of_the_first_are_done(machin
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     machine.put("dnf", f"case $* in *--downloadonly) ;; *) [ -e {done_mark} ] ;; esac")
     with service(machine, f"sleep 1; touch {done_mark}"):
-        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, payload=("[repository]",))
+        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
 
@@ -115,9 +115,7 @@ def test_jobs_are_waited_for_half_an_hour_at_most(machine):
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     with service(machine, "sleep 30"):
         started = time.monotonic()
-        done = machine.run(
-            script("install_runner.sh").replace("30m", "1s"), "17.10.2", BRIDGE, payload=("[repository]",)
-        )
+        done = machine.run(script("install_runner.sh").replace("30m", "1s"), "17.10.2", BRIDGE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "are ended" in done.stdout
     assert time.monotonic() - started < 10
@@ -127,7 +125,7 @@ def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
     machine.put("rpm", "exit 1")
     machine.put("dnf", "case $* in *--downloadonly) ;; *) exit 1 ;; esac")
     with service(machine, ":"):
-        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, payload=("[repository]",))
+        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE)
     assert done.returncode == 1
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
 
@@ -135,12 +133,12 @@ def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
 def test_a_package_that_cannot_be_downloaded_ends_no_job(machine):
     machine.put("rpm", "exit 1")
     machine.put("dnf", "exit 1")
-    assert machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, payload=("[repository]",)).returncode == 1
+    assert machine.run(script("install_runner.sh"), "17.10.2", BRIDGE).returncode == 1
     assert installed(machine) == ["download"]
 
 
 def test_a_version_that_is_there_leaves_the_service_alone(machine):
-    assert machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, payload=("[repository]",)).returncode == 0
+    assert machine.run(script("install_runner.sh"), "17.10.1", BRIDGE).returncode == 0
     assert installed(machine) == ["install"]
 
 
@@ -149,7 +147,7 @@ def test_docker_gets_its_networks_when_the_jobs_are_done(machine):
     done_mark = machine.folder / "job-done"
     machine.put("docker", "echo 172.17.0.0/16")
     with service(machine, f"sleep 1; touch {done_mark}"):
-        done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, payload=("[repository]",))
+        done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE)
         assert done_mark.exists()
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["download", "finish", "stop", "restart", "install", "start"]
@@ -159,7 +157,7 @@ def test_docker_gets_its_networks_when_the_jobs_are_done(machine):
 def test_a_docker_that_does_not_run_is_started_with_its_networks(machine):
     machine.put("docker", "exit 1")
     machine.put("systemctl", "[ $1 != is-active ]")
-    done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, payload=("[repository]",))
+    done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["restart", "install"]
 
@@ -254,7 +252,7 @@ def test_containerd_is_of_the_version_of_the_settings_or_a_later_patch_of_it(
 ):
     machine.put("rpm", f"printf {present}" if present else "echo 'package containerd.io is not installed'; exit 1")
     machine.put("docker", "")
-    done = machine.run(script("install_docker.sh"), "28.5.2", wanted, payload=("[repository]", "{}"))
+    done = machine.run(script("install_docker.sh"), "28.5.2", wanted, payload=("{}",))
     assert done.returncode == 0, done.stdout + done.stderr
     [install] = [call for call in machine.told if call.startswith("dnf ")]
     assert install.endswith(

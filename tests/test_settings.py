@@ -120,6 +120,18 @@ REFUSALS = [
     ("containerdVersion", {"containerdVersion": "1.7.28"}, "lets containers out"),
     ("containerdVersion", {"containerdVersion": "2.0.7"}, "lets containers out"),
     ("containerdVersion", {"containerdVersion": "2.1.4"}, "lets containers out"),
+    ("gitlabPackageKeys", {"gitlabPackageKeys": []}, "empty. Name at least one"),
+    (
+        "runnerPackageKeys[0]",
+        {"runnerPackageKeys": ["6C57C29C6BA75A4E"]},
+        "not the whole fingerprint of an OpenPGP key",
+    ),
+    ("dockerPackageKeys[0]", {"dockerPackageKeys": ["$(reboot)"]}, "(40 hex digits)"),
+    (
+        "dockerPackageKeys",
+        {"dockerPackageKeys": ["060A61C51B558A7F742B77AAC52FEB6B621E9F35", "060a61c51b558a7f742b77aac52feb6b621e9f35"]},
+        "contains duplicates",
+    ),
     ("initialRootPassword", {"initialRootPassword": "short"}, "shorter than 12"),
     ("initialRootPassword", {"initialRootPassword": "MyGitLabIsFine1"}, "contains 'gitlab'"),
     ("initialRootPassword", {"initialRootPassword": "abababababab"}, "repeats itself"),

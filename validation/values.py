@@ -89,6 +89,16 @@ def domain(value: str) -> str:
     return host_name(value)
 
 
+def fingerprint(value: str) -> str:
+    """The fingerprint of an OpenPGP key: 40 hex digits, upper case. Blanks between them, as vendors write it, go away.
+    Raises ValueError for anything else: the shorter ids of keys can be forged (evil32.com).
+    """
+    digits = "".join(value.split()).upper()
+    if not re.fullmatch(r"[0-9A-F]{40}", digits):
+        raise ValueError("is not the whole fingerprint of an OpenPGP key (40 hex digits)")
+    return digits
+
+
 def docker_version(value: str) -> str:
     """A version of Docker Engine that the runner's helper can talk to. Raises ValueError for any other."""
     checked = version(value)

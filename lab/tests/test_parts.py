@@ -133,6 +133,7 @@ def built(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(packages, "_ensure_engine_packages", lambda: None)
     monkeypatch.setattr(packages, "_key_ring", contextlib.nullcontext)
+    monkeypatch.setattr(packages, "_ensure_keys", lambda: Path(packages.__file__))
     for name in ("_sign", "_index", "_publish"):
         monkeypatch.setattr(packages, name, lambda *given: None)
     monkeypatch.setattr(rpm, "build", make)

@@ -13,6 +13,7 @@ import yaml
 
 from lab import stack, workspace
 from lab.engine import build
+from lab.vendors import packages
 
 SALT = "v1:salt"
 
@@ -37,6 +38,10 @@ def clone(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setattr(stack, name, path)
     monkeypatch.setattr(build, "PULUMI_HOME", lab / "pulumi")
+    lab.mkdir()
+    monkeypatch.setattr(packages, "FINGERPRINTS", lab / "fingerprints.json")
+    packages.FINGERPRINTS.write_text("{}")
+    monkeypatch.setattr(packages, "settings", lambda: {"runnerPackageKeys": ["AB" * 20]})
     stack.PROJECT.write_text("name: trial\nruntime: python\n")
     stack.SETTINGS.write_text("config:\n  aws:region: us-east-1\n")
     return tmp_path
@@ -79,6 +84,7 @@ def test_a_stack_is_made_once_from_the_clones_settings_and_the_labs_key_pair(ask
     assert made["config"]["aws:region"] == "us-east-1"
     assert made["config"]["trial:sshPublicKey"].startswith("ssh-ed25519 ")
     assert "trial:sshPrivateKey" not in made["config"], "the steps log in by the lab's agent"
+    assert made["config"]["trial:runnerPackageKeys"] == ["AB" * 20]
     for secret in (stack.PRIVATE_KEY, stack.PASSPHRASE):
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert [command[:2] for command in asked] == [("stack", "init")]
@@ -124,6 +130,15 @@ def test_changed_settings_reach_the_stack_and_its_salt_stays(asked):
     assert stack_file()["config"]["aws:region"] == "eu-central-1"
     assert stack_file()["encryptionsalt"] == SALT
     assert [command[:2] for command in asked].count(("stack", "init")) == 1
+
+
+@needs_ssh_keygen
+def test_other_keys_of_the_vendors_reach_the_stack(asked, monkeypatch):
+    stack.prepare()
+    packages.FINGERPRINTS.write_text('{"new": "keys"}')
+    monkeypatch.setattr(packages, "settings", lambda: {"runnerPackageKeys": ["CD" * 20]})
+    stack.prepare()
+    assert stack_file()["config"]["trial:runnerPackageKeys"] == ["CD" * 20]
 
 
 @needs_ssh_keygen

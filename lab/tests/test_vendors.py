@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from configuration.package_repositories import DOCKER, GITLAB, RUNNER
 from lab.tests import gitlab_runner, gitlab_server
 from lab.vendors import authority, front, images, packages, registry, rpm
 from lab.workspace import LabError
@@ -66,6 +67,36 @@ def test_gitlabs_packages_and_their_list_have_different_keys():
     for package in packages.PACKAGES:
         if package.repository != packages.DOCKER:
             assert package.key != packages.METADATA_KEYS[package.repository]
+
+
+@pytest.fixture
+def key_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if shutil.which("gpg") is None:
+        pytest.skip("gpg is not here: make test-tools")
+    for name in ("KEYRING", "FINGERPRINTS"):
+        monkeypatch.setattr(packages, name, tmp_path / getattr(packages, name).name)
+    return packages
+
+
+def test_a_stack_of_the_lab_is_told_the_keys_that_its_vendors_offer(key_ring, tmp_path: Path):
+    told = key_ring.settings()
+    offered: dict[str, set[str]] = {}
+    for setting, repository in (
+        ("gitlabPackageKeys", GITLAB),
+        ("runnerPackageKeys", RUNNER),
+        ("dockerPackageKeys", DOCKER),
+    ):
+        offered[setting] = set()
+        for address in repository.key_addresses:
+            file = tmp_path / address.removeprefix("https://")
+            key_ring._publish(address.removeprefix("https://"), file)
+            listed = subprocess.run(
+                ["gpg", "--with-colons", "--show-keys", file], check=True, capture_output=True, text=True
+            )
+            offered[setting] |= {line.split(":")[9] for line in listed.stdout.splitlines() if line.startswith("fpr:")}
+    assert {setting: set(keys) for setting, keys in told.items()} == offered
+    assert [len(keys) for keys in told.values()] == [3, 2, 1]
+    assert key_ring.settings() == told, "made once"
 
 
 def test_one_version_of_gitlab_is_offered_to_upgrade_to():

@@ -6,6 +6,7 @@ As with the vendors, the key that signs a package of GitLab's is not the one tha
 changed in spring 2025.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,8 @@ PLAYED = ROOT / "lab" / "played"
 FOLDER = STATE / "vendors"
 WEB_ROOT = FOLDER / "www"  # has a folder for each host name
 KEYRING = FOLDER / "gnupg"
+FINGERPRINTS = FOLDER / "fingerprints.json"
+"""Fingerprints of the keys in KEYRING by their addresses: beside it, so that it need not be asked."""
 ENGINE = CACHE / "docker-engine-bookworm"  # Debian's packages of it
 ENGINE_PACKAGES = ("docker.io", "containerd", "runc", "tini")
 
@@ -37,6 +40,9 @@ RUNNER_KEY = "packages.gitlab.com/gpgkey/runner/49F16C5CC3A0F81F.pub.gpg"
 DOCKER_KEY = "download.docker.com/linux/rhel/gpg"
 
 METADATA_KEYS = {GITLAB: GITLAB_METADATA_KEY, RUNNER: GITLAB_METADATA_KEY, DOCKER: DOCKER_KEY}
+
+SETTINGS = {GITLAB: "gitlabPackageKeys", RUNNER: "runnerPackageKeys", DOCKER: "dockerPackageKeys"}
+"""Which setting of a stack has the fingerprints of a repository's keys."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ def ensure() -> None:
         Path(images.__file__),
         rpm.MACROS,
         *sorted(spec.parent for spec in specs.values()),
+        _ensure_keys(),
     ]
     wanted = inputs_hash(*inputs, *([] if runner is None else [runner]))
     marker = WEB_ROOT / "inputs"
@@ -98,13 +105,22 @@ def ensure() -> None:
             _sign(package.key, rpm.build(specs[package.name], root / package.repository, macros))
         for repository, key in METADATA_KEYS.items():
             _index(root / repository, key)
-        for key in {package.key for package in PACKAGES} | set(METADATA_KEYS.values()):
+        for key in _addresses():
             _publish(key, root / key)
         (root / "inputs").write_text(wanted)
         shutil.rmtree(WEB_ROOT, ignore_errors=True)
         root.rename(WEB_ROOT)
         parts.note(parts.RUNNER, real=runner is not None)
     workspace.say(f"packages  {len(PACKAGES)} built and signed")
+
+
+def settings() -> dict[str, list[str]]:
+    """The settings of a stack whose machines install from here: fingerprints of the keys, which are made if need be."""
+    known = json.loads(_ensure_keys().read_text())
+    keys = {repository: {METADATA_KEYS[repository]} for repository in SETTINGS}
+    for package in PACKAGES:
+        keys[package.repository].add(package.key)
+    return {setting: [known[key] for key in sorted(keys[repository])] for repository, setting in SETTINGS.items()}
 
 
 def find_specs(*folders: Path) -> dict[str, Path]:
@@ -136,16 +152,36 @@ def _publish(key: str, file: Path) -> None:
     file.write_text(_gpg("--armor", "--export", f"={key}"))
 
 
-@contextmanager
-def _key_ring() -> Iterator[None]:
-    """A key for every address of one, named after it; nothing of gpg runs on afterwards."""
-    KEYRING.mkdir(mode=0o700, exist_ok=True)
-    try:
+def _addresses() -> list[str]:
+    """Of every key."""
+    return sorted({package.key for package in PACKAGES} | set(METADATA_KEYS.values()))
+
+
+def _ensure_keys() -> Path:
+    """Make a key for every address of one, named after it. Returns the file of their fingerprints."""
+    if FINGERPRINTS.exists() and KEYRING.exists() and list(json.loads(FINGERPRINTS.read_text())) == _addresses():
+        return FINGERPRINTS
+    with _key_ring():
         known = _gpg("--list-keys", "--with-colons")
-        for key in sorted({package.key for package in PACKAGES} | set(METADATA_KEYS.values())):
+        for key in _addresses():
             if f":{key}:" not in known:
                 # RSA: rpm of RHEL 8 knows no Ed25519.
                 _gpg("--passphrase", "", "--quick-generate-key", key, "rsa2048", "sign", "never")
+        found = {key: _fingerprint(_gpg("--list-keys", "--with-colons", f"={key}")) for key in _addresses()}
+        FINGERPRINTS.write_text(json.dumps(found, indent=2))
+    return FINGERPRINTS
+
+
+def _fingerprint(listed: str) -> str:
+    """The first of a colon listing: that of the primary key."""
+    return next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr:"))
+
+
+@contextmanager
+def _key_ring() -> Iterator[None]:
+    """The folder of the keys is there; nothing of gpg runs on afterwards."""
+    KEYRING.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
         yield
     finally:
         call("gpgconf", "--homedir", str(KEYRING), "--kill", "all")

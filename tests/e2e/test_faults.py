@@ -15,7 +15,7 @@ import pytest
 from configuration.remote_step import step_command, step_input
 from lab import stack
 from lab.cloud import faults
-from lab.vendors import front
+from lab.vendors import front, packages
 from tests.e2e import kept
 from tests.e2e.operations import (
     ROLES,
@@ -43,13 +43,14 @@ pytestmark = pytest.mark.long
 STEPS = (
     *("server-schedule-updates", "registry-schedule-updates", "runner-schedule-updates"),
     *("server-grow-root", "server-mount-data", "server-grow-data", "server-make-token-key"),
-    *("server-install-gitlab", "server-configure-gitlab"),
+    *("server-add-gitlab-repository", "server-install-gitlab", "server-configure-gitlab"),
     *("server-prepare-gitlab", "server-run-checks", "server-run-pipeline"),
     *("registry-grow-root", "registry-mount-data", "registry-grow-data"),
-    *("registry-install-docker", "registry-run-registry"),
+    *("registry-add-docker-repository", "registry-install-docker", "registry-run-registry"),
     *("registry-install-registry-tree", "registry-schedule-garbage-collection", "registry-run-checks"),
-    *("registry-find-image", "runner-grow-root", "runner-install-docker", "runner-refuse-containers"),
-    *("runner-schedule-prune", "runner-install-runner", "runner-configure-runner", "runner-run-checks"),
+    *("registry-find-image", "runner-grow-root", "runner-add-docker-repository", "runner-install-docker"),
+    *("runner-refuse-containers", "runner-schedule-prune", "runner-add-runner-repository"),
+    *("runner-install-runner", "runner-configure-runner", "runner-run-checks"),
 )
 """Every remote step but those that come before the machines have run-step."""
 
@@ -390,6 +391,29 @@ def test_a_package_repository_that_is_down(image, measured):
     done = up("--replace", step("runner-configure-runner"))
     assert done.status == 0, done.output
     measured(done.seconds)
+
+
+@pytest.mark.fault(
+    "a package repository offers another key",
+    sees="`runner-add-runner-repository failed`, with that key's fingerprint and those of `runnerPackageKeys`",
+    heals="nothing, and that is right, until [the vendor says](#a-vendors-signing-key) that the key is theirs",
+)
+def test_a_package_repository_that_offers_another_key(image):
+    offered, other = (packages.WEB_ROOT / key for key in (packages.RUNNER_KEY, packages.DOCKER_KEY))
+    keys = "/etc/pki/rpm-gpg/RPM-GPG-KEY-runner_gitlab-runner"
+    own, before = offered.read_text(), must("runner", f"cat {keys}")
+    offered.write_text(other.read_text())
+    try:
+        refused = up("--replace", step("runner-add-runner-repository"))
+    finally:
+        offered.write_text(own)
+    assert refused.status != 0
+    assert "add_runner_repository failed" in refused.output
+    [stranger] = packages.settings()["dockerPackageKeys"]
+    assert stranger in refused.output
+    assert f"runnerPackageKeys has {' '.join(packages.settings()['runnerPackageKeys'])}" in refused.output
+    assert must("runner", f"cat {keys}") == before
+    heal()
 
 
 @pytest.mark.fault(

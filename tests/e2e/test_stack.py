@@ -70,6 +70,7 @@ def test_roots_first_password_is_read_over_ssh_is_in_no_state_and_opens_nothing_
     shown = subprocess.run(
         [sys.executable, "root_password.py"],
         cwd=ROOT,
+        env=stack.environment(),
         input=json.dumps(outputs),
         capture_output=True,
         text=True,
@@ -90,6 +91,7 @@ def test_a_new_gitlab_has_the_programs_settings_and_the_doctor_shows_them(output
     doctor = subprocess.run(
         [sys.executable, "doctor.py", "--json"],
         cwd=ROOT,
+        env=stack.environment(),
         input=json.dumps(outputs),
         capture_output=True,
         text=True,
