@@ -87,6 +87,7 @@ class Settings:
     accept_unsupported_gitlab: bool
     runner_version: str
     registry_version: str
+    registry_image: str | None
     docker_version: str
     containerd_version: str
     gitlab_package_keys: tuple[str, ...]
@@ -188,6 +189,7 @@ class Settings:
             accept_unsupported_gitlab=keys.boolean("acceptUnsupportedGitlab"),
             runner_version=keys.text("runnerVersion", values.version),
             registry_version=keys.text("registryVersion", values.version),
+            registry_image=keys.optional("registryImage", values.image),
             docker_version=keys.text("dockerVersion", values.docker_version),
             containerd_version=keys.text("containerdVersion", values.containerd_version),
             gitlab_package_keys=keys.sequence("gitlabPackageKeys", values.fingerprint),

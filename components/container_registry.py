@@ -51,7 +51,10 @@ class ContainerRegistry(pulumi.ComponentResource):
         )
         running = machine.host.run(
             "run_registry",
-            arguments=[registry_image(settings.registry_version), str(settings.registry_port)],
+            arguments=[
+                settings.registry_image or registry_image(settings.registry_version),
+                str(settings.registry_port),
+            ],
             payload=[config, token_certificate],
             after=[installed.command],
             parent=self,

@@ -10,7 +10,9 @@ ACCEPTANCE = Path(__file__).resolve().parent.parent / "acceptance"
 PROJECT_PATH = "gitlab-stack/acceptance"
 """Its group and name in GitLab."""
 
-DEFAULT_IMAGE = "docker.io/curlimages/curl:8.12.1"
+DEFAULT_IMAGE = (
+    "docker.io/curlimages/curl:8.12.1@sha256:94e9e444bcba979c2ea12e27ae39bee4cd10bc7041a472c4727a558e213744e6"
+)
 """The image that acceptance/.gitlab-ci.yml names."""
 
 

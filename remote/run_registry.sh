@@ -59,6 +59,9 @@ for attempt in {1..120}; do
     sleep 1
 done
 
-# Images of earlier versions.
-docker image ls --format '{{.Repository}}:{{.Tag}}' "${image%:*}" | grep -vxF "$image" | xargs --no-run-if-empty docker image rm || true
+# Images of earlier versions, by their ids: one that was pulled by its digest has no tag.
+repository=${image%@*}
+if [[ ${repository##*/} = *:* ]]; then repository=${repository%:*}; fi
+current=$(docker image inspect --format '{{.Id}}' "$image")
+docker image ls --no-trunc --quiet "$repository" | grep -vxF "$current" | xargs --no-run-if-empty docker image rm --force || true
 echo "$image answers on port $port" >&3

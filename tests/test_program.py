@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components import acceptance, remote_host
-from configuration import checks, remote_step
+from configuration import acceptance_project, checks, remote_step
 from configuration.checks import Endpoints
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, program, script
@@ -599,6 +599,21 @@ def test_jobs_run_in_the_image_of_the_settings():
     graph = run_program(dev_config(acceptanceImage="registry.example.com/curl:1"))
     document = yaml.safe_load(json.loads(payload_bytes(graph, "server-run-pipeline")[1])["files"][".gitlab-ci.yml"])
     assert document["default"]["image"]["name"] == "registry.example.com/curl:1"
+
+
+def test_the_acceptance_runs_in_an_image_that_nobody_can_exchange():
+    image = acceptance_project.DEFAULT_IMAGE
+    assert re.fullmatch(r"docker\.io/curlimages/curl:[\d.]+@sha256:[0-9a-f]{64}", image)
+    assert engine.PROJECT["config"]["acceptanceImage"]["default"] == image
+    assert image in (engine.ROOT / "acceptance/.gitlab-ci.yml").read_text()
+
+
+def test_the_registry_runs_from_the_image_of_the_settings_or_else_from_gitlabs_own(graph):
+    own = "registry.gitlab.com/gitlab-org/build/cng/gitlab-container-registry:v4.15.2-gitlab"
+    assert graph.step("registry-run-registry").inputs["create"].endswith(f" run_registry {own} 5000")
+    mirrored = f"mirror.example.com:5001/registry:v4.15.2-gitlab@sha256:{'ab' * 32}"
+    changed = run_program(dev_config(registryImage=mirrored))
+    assert changed.step("registry-run-registry").inputs["create"].endswith(f" run_registry {mirrored} 5000")
 
 
 def test_the_registrys_machine_gets_registry_tree_as_it_is_here(graph):

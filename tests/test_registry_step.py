@@ -9,13 +9,14 @@ import pytest
 from configuration.remote_step import program, script
 from tests.shell import run_with_tools
 
-IMAGE = "registry.example.com/registry:v2"
+IMAGE = "registry.example.com:5000/registry:v2"
 DOCKER = """\
 echo "$*" >>{folder}/calls
 case "$*" in
+    "image inspect --format"*) echo sha256:second ;;
     inspect*RestartCount*) cat {folder}/restarts ;;
     inspect*) echo 'template parsing error: map has no entry for key "Health"' >&2; exit 1 ;;
-    "image ls"*) printf '%s\\n' registry.example.com/registry:v1 {image} ;;
+    "image ls --no-trunc --quiet registry.example.com:5000/registry") printf 'sha256:%s\\n' first second ;;
     logs*) echo 'panic: no configuration' ;;
 esac
 """
@@ -27,7 +28,7 @@ class Machine:
         self.tools.mkdir()
         (folder / "restarts").write_text("0\n")
         for tool, text in {
-            "docker": DOCKER.format(folder=folder, image=IMAGE),
+            "docker": DOCKER.format(folder=folder),
             "curl": "",
             "mountpoint": "",
             "chown": "",
@@ -40,10 +41,10 @@ class Machine:
         (self.tools / tool).write_text(f"#!/bin/bash\n{text}\n")
         (self.tools / tool).chmod(0o755)
 
-    def run(self) -> subprocess.CompletedProcess[str]:
+    def run(self, image: str = IMAGE) -> subprocess.CompletedProcess[str]:
         moved = re.sub(r"(?<![\w.=])/(etc/docker|srv)/", rf"{self.folder}/\1/", script("run_registry.sh"))
         payload = ["version: 0.1", "certificate"]
-        return run_with_tools(moved, "run_registry", [IMAGE, "5000"], payload, tools=self.tools, result="&2")
+        return run_with_tools(moved, "run_registry", [image, "5000"], payload, tools=self.tools, result="&2")
 
     @property
     def told(self) -> list[str]:
@@ -85,9 +86,12 @@ def test_a_registry_that_does_not_stay_up_is_given_up_soon_with_what_it_said(mac
     assert failed.stdout.endswith("panic: no configuration\n")
 
 
-def test_images_of_earlier_versions_go_once_the_new_one_answers(machine):
-    assert machine.run().returncode == 0
-    assert machine.told[-1] == "image rm registry.example.com/registry:v1"
+@pytest.mark.parametrize(
+    "image", [IMAGE, f"{IMAGE}@sha256:{'ab' * 32}", f"{IMAGE.removesuffix(':v2')}@sha256:{'ab' * 32}"]
+)
+def test_images_of_earlier_versions_go_once_the_new_one_answers(machine, image):
+    assert machine.run(image).returncode == 0
+    assert machine.told[-1] == "image rm --force sha256:first"
     machine.put("curl", "exit 7")
     (machine.folder / "calls").unlink()
     machine.run()

@@ -114,6 +114,7 @@ REFUSALS = [
     ("acceptUnsupportedGitlab", {"acceptUnsupportedGitlab": "yes"}, "neither true nor false"),
     ("runnerVersion", {"runnerVersion": "latest"}, "not a version"),
     ("registryVersion", {"registryVersion": "v4.15.2-gitlab"}, "not a version"),
+    ("registryImage", {"registryImage": "registry.example.com/registry@sha256:abc"}, "not an image name"),
     ("dockerVersion", {"dockerVersion": "29.1.3"}, "refuses the runner's Docker API"),
     ("containerdVersion", {"containerdVersion": "2.3"}, "not a version"),
     ("containerdVersion", {"containerdVersion": "1.6.39"}, "Use 1.7.29, 2.1.5, 2.2.0 or later"),
