@@ -17,7 +17,7 @@ OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack outp
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: help up preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
-    faults-table checks-table reachability-table down clean requirements
+    faults-table checks-table reachability-table down clean pins requirements
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +88,9 @@ down:  ## tear the lab down; what was built stays
 clean: down  ## tear the lab down, and remove what was built and installed here
 	rm -rf .lab $(VENV) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+pins: $(INSTALLED)  ## look up again what tools/pins.yaml pins, and show what has changed; needs the internet and gpg
+	@$(PYTHON) -m tools.pins
 
 requirements:  ## re-pin the dependencies of the .in files; needs uv
 	$(PIN) requirements.in --output-file requirements.txt
