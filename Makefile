@@ -17,7 +17,7 @@ OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack outp
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: help up preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
-    faults-table checks-table reachability-table down clean pins requirements
+    faults-table checks-table reachability-table down clean pins plugins pulumi-cli requirements
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,11 +31,20 @@ preview: $(INSTALLED)  ## show what pulumi up of STACK would do on AWS, and its 
 preview-diff: $(INSTALLED)  ## show as Markdown what this change does to a STACK that was made by BASE
 	@$(PYTHON) -m lab preview-diff $(STACK) $(BASE) $(if $(OUT),>$(OUT))
 
-aws-preview: $(INSTALLED)  ## show what pulumi up would change on the real STACK; needs its account and secrets
+aws-preview: $(INSTALLED) plugins  ## show what pulumi up would change on the real STACK; needs its account and secrets
 	@.ci/report $(or $(OUT),/dev/null) "pulumi preview of $(STACK)" pulumi preview $(REAL) --diff
 
-aws-drift: $(INSTALLED)  ## fail, and say why, when the real STACK is not what the program says
+aws-drift: $(INSTALLED) plugins  ## fail, and say why, when the real STACK is not what the program says
 	@.ci/report $(or $(OUT),/dev/null) "drift of $(STACK)" pulumi preview $(REAL) --diff --refresh --expect-no-changes
+
+# What is missing after this is not downloaded unchecked.
+aws-preview aws-drift: export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
+
+plugins: $(INSTALLED)  ## install Pulumi's plugins in the pinned versions, by their checksums where these are known
+	@$(PYTHON) -m tools.install_pulumi
+
+pulumi-cli: $(INSTALLED)  ## install the pinned Pulumi CLI into .pulumi-cli, for CI on Linux
+	@$(PYTHON) -m tools.install_pulumi --cli .pulumi-cli
 
 comment:  ## put the Markdown in IN on the pull or merge request that the environment names
 	@python3 .ci/comment.py $(IN)
@@ -86,7 +95,7 @@ down:  ## tear the lab down; what was built stays
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi
 
 clean: down  ## tear the lab down, and remove what was built and installed here
-	rm -rf .lab $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .lab .pulumi-cli $(VENV) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 pins: $(INSTALLED)  ## look up again what tools/pins.yaml pins, and show what has changed; needs the internet and gpg

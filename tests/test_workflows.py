@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tools import pins
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FILES = sorted((ROOT / ".github/workflows").glob("*.yaml"))
@@ -162,7 +164,43 @@ def test_the_real_previews_use_the_engine_that_the_lab_is_tested_with():
         assert [step["with"]["pulumi-version"] for step in job["steps"] if "pulumi/" in step.get("uses", "")] == [
             version[1]
         ]
-    assert GITLAB[".aws"]["image"].endswith(f":{version[1]}")
+    assert "make pulumi-cli" in GITLAB[".aws"]["before_script"], "of tools/pins.yaml: test_install_pulumi.py"
+
+
+def images_of_gitlab() -> list[str]:
+    """Every image that a job or one of its services runs in."""
+    found = []
+    for job in GITLAB.values():
+        if isinstance(job, dict):
+            found += [job["image"]] if "image" in job else []
+            found += job.get("services", [])
+    return [image if isinstance(image, str) else image["name"] for image in found]
+
+
+def test_the_images_of_ci_are_named_by_the_digests_that_are_pinned():
+    pinned = {
+        f"{pin.name.removeprefix('docker.io/library/')}@{pin.value}" for pin in pins.read() if pin.kind == "image"
+    }
+    assert images_of_gitlab()
+    assert set(images_of_gitlab()) <= pinned
+    for name, job in jobs():
+        assert not {"container", "services"} & set(job), f"{name}: an image, by its digest"
+
+
+def test_nothing_unpinned_is_installed_where_a_job_has_the_role():
+    installs = re.compile(
+        r"\b(apt(-get)?|apk|dnf|yum|curl|wget|npm|go install)\b|\bpip3? install\b|pulumi (plugin )?install"
+    )
+    prepared = [line for job in GITLAB.values() if isinstance(job, dict) for line in job.get("before_script", [])]
+    for line in [*prepared, *commands()]:
+        assert not installs.search(line), line
+
+
+def test_the_plugins_are_there_before_the_real_stack_is_asked():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("aws-preview", "aws-drift"):
+        assert re.search(rf"^{target}:[^#\n]* plugins  ##", makefile, re.MULTILINE)
+    assert "aws-preview aws-drift: export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true" in makefile
 
 
 def test_what_the_engine_is_built_from_is_cached():
