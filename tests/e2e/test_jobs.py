@@ -236,7 +236,7 @@ victim: {script: [sh build.sh, cat /cache/protected/cache.zip || true]}
 """
 SERVES = """
 serves:
-  script: [mkdir /tmp/www, echo secret of another job >/tmp/www/index.html, httpd -p 8000 -h /tmp/www, sleep 40]
+  script: [mkdir /tmp/www, echo secret of another job >/tmp/www/index.html, httpd -p 8000 -h /tmp/www, sleep 200]
 """
 VISITS = """
 visits:
@@ -274,13 +274,15 @@ def log_of(project: Any, job: Any) -> str:
 def visit(project: Any, outputs: dict[str, Any]) -> tuple[str, str]:
     """What a job finds of another one that runs, and of the machine; and the other's address."""
     serving = begin(project, "serves", SERVES)
-    eventually(lambda: "$ sleep 40" in project.jobs.get(serving.id).trace().decode())
+    eventually(lambda: "$ sleep 200" in project.jobs.get(serving.id).trace().decode())
     label = f"label=com.gitlab.gitlab-runner.job.id={serving.id}"
     networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
     listed = f"docker ps --quiet --filter {label} --filter label=com.gitlab.gitlab-runner.type=build"
     address = must("runner", f"docker inspect --format '{networks}' $({listed})").split()[0]
     visitor = begin(project, "visits", VISITS, OTHER_JOB=address, MACHINE=outputs["privateAddresses"]["runner"])
-    return log_of(project, visitor), address
+    log = log_of(project, visitor)
+    project.jobs.get(serving.id).cancel()
+    return log, address
 
 
 def test_what_a_branch_plants_does_not_reach_the_protected_one(jobs, project):
