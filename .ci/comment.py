@@ -4,97 +4,234 @@ On GitHub the environment has GITHUB_API_URL, GITHUB_REPOSITORY, PULL_REQUEST an
 CI_PROJECT_ID, CI_MERGE_REQUEST_IID and COMMENT_TOKEN (a project access token with the scope `api`).
 """
 
+import http.client
 import json
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 MARK = "<!-- what this change changes -->"
 """First line of the comment, by which it is found again; nobody sees it."""
 
-LONGEST = 60_000  # characters; GitHub takes 65,536, GitLab a million
+REST = "\nThis is not all: the rest is in the log of the job.\n"
 PAGE = 100
+MOST_PAGES = 100
+"""GitLab keeps 5,000 comments a merge request (GitLab application limits), GitHub 2,500."""
+
+FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})(?P<info>.*)")
+"""A line that opens or closes a block of code (CommonMark 0.31, 4.5)."""
+
+
+class CommentError(Exception):
+    """No comment can be made or edited; the text says why, in one line."""
 
 
 def comment(text: str) -> str:
     """Post the text, or put it in the place of an earlier one. Returns what was done."""
     forge = _GitLab() if "CI_API_V4_URL" in os.environ else _GitHub()
-    body = f"{MARK}\n{text}"
-    if len(body) > LONGEST:
-        body = body[:LONGEST] + "\n```\n\nThis is not all: the rest is in the log of the job.\n"
+    body = shortened(f"{MARK}\n{printable(text)}", forge.longest)
     for found in forge.comments():
-        if str(found["body"]).startswith(MARK):
-            forge.ask(forge.edit, f"{forge.one}/{found['id']}", {"body": body})
+        if found["body"].startswith(MARK):
+            forge.write(forge.edit, f"{forge.one}/{found['id']}", body)
             return f"comment {found['id']} edited"
-    return f"comment {forge.ask('POST', forge.all, {'body': body})['id']} made"
+    return f"comment {forge.write('POST', forge.all, body)} made"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which GitLab's database refuses (NUL) or nobody can read."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, or as much of its beginning as leaves room for the end of a block of code and for saying that it is not
+    all: `longest` characters, as UTF-16 counts them.
+    """
+    if _length(text) <= longest:
+        return text
+    kept, room, fence = [], longest - len(REST), ""
+    # Not `splitlines`: it knows more ends of lines than Markdown.
+    for line in re.findall(r"[^\n]*\n|[^\n]+", text):
+        opened = _fence_after(fence, line)
+        if _length(line) + len(opened) + 2 > room:
+            if not FENCE.match(line):
+                kept.append(line.encode("utf-16-le")[: 2 * max(0, room - len(fence) - 2)].decode("utf-16-le", "ignore"))
+            break
+        kept.append(line)
+        room -= _length(line)
+        fence = opened
+    return "".join([*kept, f"\n{fence}\n" if fence else "\n", REST])
+
+
+def _fence_after(fence: str, line: str) -> str:
+    """The fence of the block of code that is open after the line; empty when there is none."""
+    match = FENCE.fullmatch(line.rstrip("\n"))
+    if not match:
+        return fence
+    if fence:
+        closes = match["fence"].startswith(fence) and not match["info"].strip()
+        return "" if closes else fence
+    return "" if match["fence"][0] == "`" and "`" in match["info"] else match["fence"]
+
+
+def _length(text: str) -> int:
+    return len(text.encode("utf-16-le", "replace")) // 2
+
+
+class _SameServer(urllib.request.HTTPRedirectHandler):
+    """Follows only to where the token may go; and a request that writes is not turned into one that reads."""
+
+    def redirect_request(self, req: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
+        asked, led = urlsplit(req.full_url), urlsplit(rest[-1])
+        if req.get_method() != "GET" or (asked.scheme, asked.netloc) != (led.scheme, led.netloc):
+            return None
+        return super().redirect_request(req, *rest)
 
 
 class _Forge:
-    """`all` is where comments are listed and made, `one` and an id where one is edited, by the method `edit`."""
+    """`all` is where comments are listed and made, `one` and an id where one is edited, by the method `edit`; `longest`
+    are the characters that a comment may have.
+    """
 
     all: str
     one: str
     edit: str
+    longest: int
     headers: dict[str, str]
 
     def comments(self) -> Iterator[dict[str, Any]]:
-        page = 1
-        while found := self.ask("GET", f"{self.all}?per_page={PAGE}&page={page}"):
-            yield from found
-            page += 1
+        """Those of ours: anybody can write the mark, and nobody's words are to be replaced."""
+        for page in range(1, MOST_PAGES + 1):
+            url = f"{self.all}?per_page={PAGE}&page={page}"
+            found = self.ask("GET", url)
+            if not isinstance(found, list):
+                _no_such_answer("GET", url, found)
+            if not found:
+                return
+            # An account that was deleted leaves comments of nobody.
+            yield from (item for item in found if _is_comment(item) and self.is_ours(item))
+        raise CommentError(f"{self.all} has more than {MOST_PAGES} pages of comments")
+
+    def is_ours(self, found: dict[str, Any]) -> bool:
+        raise NotImplementedError
+
+    def write(self, method: str, url: str, body: str) -> int:
+        """Make or edit a comment. Returns its id."""
+        answer = self.ask(method, url, {"body": body})
+        if not isinstance(answer, dict) or type(answer.get("id")) is not int:
+            _no_such_answer(method, url, answer)
+        made: int = answer["id"]
+        return made
 
     def ask(self, method: str, url: str, fields: dict[str, str] | None = None) -> Any:
+        """The JSON that the forge answers. Raises CommentError when it is none."""
         body = None if fields is None else json.dumps(fields).encode()
         headers = {"Content-Type": "application/json", **self.headers}
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=30) as answer:
-            return json.load(answer)
+        request = urllib.request.Request(url, body, headers, method=method)
+        with urllib.request.build_opener(_SameServer).open(request, timeout=30) as answer:
+            content: bytes = answer.read()
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            _no_such_answer(method, url, content.decode(errors="replace"))
 
 
 class _GitHub(_Forge):
     edit = "PATCH"
+    longest = 65_536
+    """GitHub: "body is too long (maximum is 65536 characters)"."""
 
     def __init__(self) -> None:
-        issues = f"{os.environ['GITHUB_API_URL']}/repos/{os.environ['GITHUB_REPOSITORY']}/issues"
-        self.all = f"{issues}/{os.environ['PULL_REQUEST']}/comments"
+        issues = f"{_environment('GITHUB_API_URL')}/repos/{_environment('GITHUB_REPOSITORY')}/issues"
+        self.all = f"{issues}/{_environment('PULL_REQUEST')}/comments"
         self.one = f"{issues}/comments"
         self.headers = {
             "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {os.environ['GH_TOKEN']}",
+            "Authorization": f"Bearer {_token('GH_TOKEN')}",
             "X-GitHub-Api-Version": "2022-11-28",
         }
 
-    def comments(self) -> Iterator[dict[str, Any]]:
-        """Only those of a workflow: anybody can write the mark, and nobody's words are to be replaced."""
-        return (found for found in super().comments() if found["user"]["login"] == "github-actions[bot]")
+    def is_ours(self, found: dict[str, Any]) -> bool:
+        user = found.get("user")
+        return isinstance(user, dict) and user.get("login") == "github-actions[bot]"
 
 
 class _GitLab(_Forge):
     edit = "PUT"
+    longest = 1_000_000
+    """GitLab application limits, "Size of comments"."""
 
     def __init__(self) -> None:
-        project = f"{os.environ['CI_API_V4_URL']}/projects/{os.environ['CI_PROJECT_ID']}"
-        self.all = self.one = f"{project}/merge_requests/{os.environ['CI_MERGE_REQUEST_IID']}/notes"
-        self.headers = {"PRIVATE-TOKEN": os.environ["COMMENT_TOKEN"]}
-        self._me = self.ask("GET", f"{os.environ['CI_API_V4_URL']}/user")["id"]
+        project = f"{_environment('CI_API_V4_URL')}/projects/{_environment('CI_PROJECT_ID')}"
+        self.all = self.one = f"{project}/merge_requests/{_environment('CI_MERGE_REQUEST_IID')}/notes"
+        self.headers = {"PRIVATE-TOKEN": _token("COMMENT_TOKEN")}
+        url = f"{_environment('CI_API_V4_URL')}/user"
+        user = self.ask("GET", url)
+        if not isinstance(user, dict) or type(user.get("id")) is not int:
+            _no_such_answer("GET", url, user)
+        self._me = user["id"]
 
-    def comments(self) -> Iterator[dict[str, Any]]:
-        """Only those of the token's own user."""
-        return (found for found in super().comments() if found["author"]["id"] == self._me)
+    def is_ours(self, found: dict[str, Any]) -> bool:
+        author = found.get("author")
+        return isinstance(author, dict) and author.get("id") == self._me
+
+
+def _is_comment(item: object) -> bool:
+    return isinstance(item, dict) and type(item.get("id")) is int and isinstance(item.get("body"), str)
+
+
+def _environment(name: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise CommentError(f"{name} is not in the environment")
+    return value
+
+
+def _token(name: str) -> str:
+    token = _environment(name)
+    # Python's error would show it.
+    if not re.fullmatch(r"[!-~]+", token):
+        raise CommentError(f"{name} has characters that no token has")
+    return token
+
+
+def _no_such_answer(method: str, url: str, answer: object) -> NoReturn:
+    shown = answer if isinstance(answer, str) else json.dumps(answer)
+    raise CommentError(f"{method} {url} answers what is none of its answers: {shown[:300] or 'nothing'}")
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    if error.code in range(HTTPStatus.MULTIPLE_CHOICES, HTTPStatus.BAD_REQUEST):
+        return f"{error.url} answers {error.code} and leads to {error.headers.get('Location')}"
+    return f"{error.url} answers {error.code}: {error.read().decode(errors='replace')[:500]}"
+
+
+def _one_line(text: object) -> str:
+    return "".join(character for character in " ".join(str(text).split()) if character.isprintable())
 
 
 def main() -> None:
+    """Exit status 1 and one line that begins with `comment:` when there is no comment."""
     try:
-        print(comment(Path(sys.argv[1]).read_text()))
-    except KeyError as missing:
-        sys.exit(f"comment: {missing.args[0]} is not in the environment")
+        if len(sys.argv) != 2:
+            raise CommentError("name one file")
+        print(comment(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace")))
     except urllib.error.HTTPError as error:
-        sys.exit(f"comment: {error.url} answers {error.code}: {error.read().decode(errors='replace')[:500]}")
-    except OSError as error:
-        sys.exit(f"comment: {error}")
+        try:
+            said = _refusal(error)
+        except (OSError, http.client.HTTPException) as broken:
+            said = f"{error.url} answers {error.code}, and no more: {broken!r}"
+        sys.exit(f"comment: {_one_line(said)}")
+    except (CommentError, OSError, ValueError) as error:
+        sys.exit(f"comment: {_one_line(error)}")
+    except http.client.HTTPException as error:
+        sys.exit(f"comment: {_one_line(repr(error))}")
 
 
 if __name__ == "__main__":
