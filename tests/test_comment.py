@@ -1,10 +1,16 @@
 """The one comment on a pull request: made once, then edited, and nobody else's is touched. And the report in it."""
 
+import contextlib
+import importlib.util
+import io
 import json
+import os
 import re
 import subprocess
 import sys
 import threading
+import types
+import unittest.mock
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -94,12 +100,39 @@ def system(request, forge):
     return environment, notes, ("PUT", f"{notes}/5"), authors
 
 
+def loaded() -> types.ModuleType:
+    """The program, which is in no package."""
+    specification = importlib.util.spec_from_file_location("comment", CI / "comment.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+PROGRAM = loaded()
+
+
+def run(arguments, environment) -> subprocess.CompletedProcess[str]:
+    """What `python .ci/comment.py` does, in this process: there are hundreds of cases."""
+    out, status, said = io.StringIO(), 0, ""
+    arguments = ["comment.py", *map(str, arguments)]
+    with (
+        unittest.mock.patch.dict(os.environ, environment, clear=True),
+        unittest.mock.patch.object(sys, "argv", arguments),
+        contextlib.redirect_stdout(out),
+    ):
+        try:
+            PROGRAM.main()
+        except SystemExit as end:
+            status, said = 1, f"{end.code}\n"
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), said)
+
+
 def comment(tmp_path, environment, text="### preview"):
     file = tmp_path / "preview.md"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return subprocess.run(
-        [sys.executable, CI / "comment.py", file], env=environment, capture_output=True, text=True, check=False
-    )
+    return run([file], environment)
 
 
 def test_the_first_comment_is_made(tmp_path, forge, system):
@@ -347,6 +380,7 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(system, arguments):
     done = subprocess.run(command, env=system[0], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"comment: [^\n]+\n", done.stderr)
+    assert run(arguments, system[0]).stderr == done.stderr, "which is what the other tests look at"
 
 
 def test_what_goes_wrong_is_said_in_one_line(tmp_path, system):
