@@ -311,11 +311,13 @@ def test_jobs_on_one_network_read_each_other_and_the_machine_answers_them(jobs, 
     with changed_program(open_to_all) as program:
         done = up(program=program)
         assert done.status == 0, done.output
-        log, _ = visit(project, outputs)
+        log, other = visit(project, outputs)
         must("runner", "iptables --flush INPUT")
-    assert "\nsecret of another job\n" in log
-    assert "\nclosed to jobs, " not in log
     heal()
+    assert "\nsecret of another job\n" in log
+    assert f"\nclosed to jobs, {other}" not in log
+    # curl may end badly with what is no HTTP.
+    assert log.count("SSH-2.0-") == 2, "the machine answers by both of its addresses"
 
 
 LONG_JOB = f"""
@@ -391,7 +393,7 @@ def test_a36_caches_of_projects_stay_in_volumes_until_something_removes_them(job
     def projects() -> set[str]:
         return set(must("runner", f"docker volume ls {managed} --format '{project_of}'").split())
 
-    assert projects() == set()
+    eventually(lambda: projects() == set())  # a job that was canceled is cleaned up late
     # The acceptance runs again, and leaves a cache.
     stack.configure("runnerSharedCache", "true")
     only_docker = '"/usr/bin/docker system prune --all --force --filter until=72h"'
