@@ -123,11 +123,15 @@ class _Forge:
 
     def write(self, method: str, url: str, body: str) -> int:
         """Make or edit a comment. Returns its id."""
-        answer = self.ask(method, url, {"body": body})
+        return self.ask_for_id(method, url, {"body": body})
+
+    def ask_for_id(self, method: str, url: str, fields: dict[str, str] | None = None) -> int:
+        """The id of what the forge answers."""
+        answer = self.ask(method, url, fields)
         if not isinstance(answer, dict) or type(answer.get("id")) is not int:
             _no_such_answer(method, url, answer)
-        made: int = answer["id"]
-        return made
+        found: int = answer["id"]
+        return found
 
     def ask(self, method: str, url: str, fields: dict[str, str] | None = None) -> Any:
         """The JSON that the forge answers. Raises CommentError when it is none."""
@@ -171,11 +175,7 @@ class _GitLab(_Forge):
         project = f"{_environment('CI_API_V4_URL')}/projects/{_environment('CI_PROJECT_ID')}"
         self.all = self.one = f"{project}/merge_requests/{_environment('CI_MERGE_REQUEST_IID')}/notes"
         self.headers = {"PRIVATE-TOKEN": _token("COMMENT_TOKEN")}
-        url = f"{_environment('CI_API_V4_URL')}/user"
-        user = self.ask("GET", url)
-        if not isinstance(user, dict) or type(user.get("id")) is not int:
-            _no_such_answer("GET", url, user)
-        self._me = user["id"]
+        self._me = self.ask_for_id("GET", f"{_environment('CI_API_V4_URL')}/user")
 
     def is_ours(self, found: dict[str, Any]) -> bool:
         author = found.get("author")
