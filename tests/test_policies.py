@@ -4,7 +4,6 @@ Whoever stops a machine, gives it other user data and starts it again is root th
 policy that names no resource gives away the region.
 """
 
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,11 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-from werkzeug.serving import make_server
 
-from lab.cloud import __main__ as cloud
 from lab.cloud import patches, permissions
 from lab.cloud.permissions.policies import Asked, allowed
 from lab.cloud.permissions.reference import actions
-from lab.cloud.reconciler import Reconciler
+from lab.tests.cloud import over_http
 from tests.policies import FIRST_UP, NAMES, PREVIEW, UP, filled
 
 REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
@@ -413,14 +409,8 @@ CLAIMS: dict[str, Deed] = {
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[str]:
-    app = cloud.application(Reconciler(str, api_only=True))
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(cloud, "LATENCY", 0.0)
-        yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with over_http() as url:
+        yield url
 
 
 CLIENTS: dict[tuple[str, str, str], Any] = {}

@@ -1,13 +1,20 @@
 """The lab's API in the process of a test, and short ways to make things in it."""
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from functools import cache
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import make_server
 
+from lab.cloud import __main__ as program
 from lab.cloud import patches
 from lab.cloud.patches import state
+from lab.cloud.reconciler import Reconciler
 
 REGION = "eu-central-1"
 
@@ -19,6 +26,19 @@ patches.apply()
 def client(service):
     """One for all tests: most of the time of a test is the reading of the service's description."""
     return boto3.client(service, REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+
+
+@contextlib.contextmanager
+def over_http() -> Iterator[str]:
+    """The lab's API on a port of its own, without a loop behind it and without AWS's latency; yields its URL."""
+    app = program.application(Reconciler(str, api_only=True))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(program, "LATENCY", 0.0)
+        yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def settle():

@@ -262,3 +262,10 @@ def server() -> Iterator[Server]:
         supervisor.terminate()
         supervisor.wait(20)
         shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def url(server: Server) -> Iterator[str]:
+    """Where clients meet the server: through a balancer."""
+    with balancer(server) as found:
+        yield found

@@ -1,6 +1,5 @@
 """The faults of the API as an AWS SDK meets them: over HTTP, in its own words."""
 
-import threading
 import time
 from urllib.error import HTTPError
 
@@ -9,12 +8,9 @@ import pytest
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, ConnectionClosedError  # type: ignore[import-untyped]
 from moto import mock_aws
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-from werkzeug.serving import make_server
 
-from lab.cloud import __main__ as cloud
 from lab.cloud import faults, patches
-from lab.cloud.reconciler import Reconciler
+from lab.tests.cloud import over_http
 
 REGION = "eu-central-1"
 patches.apply()
@@ -22,15 +18,8 @@ patches.apply()
 
 @pytest.fixture(scope="module")
 def api():
-    """The lab's API on a port of its own, without a loop behind it."""
-    app = cloud.application(Reconciler(str, api_only=True))
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(cloud, "LATENCY", 0.0)
-        yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with over_http() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

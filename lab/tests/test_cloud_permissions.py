@@ -1,19 +1,14 @@
 """Policies as AWS judges them: the rules one by one, what a call asks for, and what the API then says."""
 
-import threading
-
 import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-from werkzeug.serving import make_server
 
-from lab.cloud import __main__ as cloud
 from lab.cloud import calls, patches, permissions
 from lab.cloud.permissions import reference, requests
 from lab.cloud.permissions.policies import Asked, allowed
-from lab.cloud.reconciler import Reconciler
+from lab.tests.cloud import over_http
 
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 INSTANCE = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-1"
@@ -373,14 +368,8 @@ def test_of_the_reference_is_kept_what_is_looked_at():
 
 @pytest.fixture
 def api():
-    app = cloud.application(Reconciler(str, api_only=True))
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.MonkeyPatch.context() as context, mock_aws():
-        context.setattr(cloud, "LATENCY", 0.0)
-        yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with over_http() as url, mock_aws():
+        yield url
 
 
 def client(api, service, key="lab"):

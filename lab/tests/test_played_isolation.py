@@ -13,11 +13,11 @@ import pytest
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab.tests.gitlab_runner import played_runner
-from lab.tests.gitlab_server import balancer, needed, server, wait_until
-from lab.tests.test_played_jobs import HOST, ended, lines, open_to_its_project, running
+from lab.tests.gitlab_server import needed, server, url, wait_until
+from lab.tests.test_played_jobs import HOST, ended, engine, lines, open_to_its_project, running
 from tests.test_settings import load
 
-__all__ = ["played_runner", "server"]
+__all__ = ["engine", "played_runner", "server", "url"]
 pytestmark = needed
 
 PLANT = r"""
@@ -43,12 +43,6 @@ two: {script: [sleep 3], variables: {FF_NETWORK_PER_BUILD: "false"}}
 
 
 @pytest.fixture(scope="module")
-def url(server):
-    with balancer(server) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def project(server, url):
     api = gitlab.Gitlab(url, private_token=server.secrets["api"])
     found = api.projects.get("stack/acceptance")
@@ -65,13 +59,6 @@ def commit(project: Any, branch: str, files: dict[str, str]) -> None:
     ]
     begin = {} if branch == "main" else {"start_branch": "main"}
     project.commits.create({"branch": branch, "commit_message": "x [skip ci]", "actions": actions, **begin})
-
-
-@pytest.fixture
-def engine(tmp_path):
-    folder = tmp_path / "engine"
-    folder.mkdir()
-    return folder
 
 
 def programs_own(server: Any, url: str, **settings: Any) -> str:

@@ -15,20 +15,14 @@ import pytest
 
 from lab.tests import docker_client
 from lab.tests.gitlab_runner import played_runner, program
-from lab.tests.gitlab_server import balancer, needed, server, wait_until
+from lab.tests.gitlab_server import needed, server, url, wait_until
 
-__all__ = ["played_runner", "program", "server"]
+__all__ = ["played_runner", "program", "server", "url"]
 pytestmark = needed
 
 HOST = "unix:///nowhere/docker.sock"
 ENDS = ("success", "failed", "canceled", "skipped")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
-
-
-@pytest.fixture(scope="module")
-def url(server):
-    with balancer(server) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from urllib.parse import urlencode, urlsplit
 import gitlab
 import pytest
 
-from lab.tests.gitlab_server import PASSWORD, PROJECT, REGISTRIES, balancer, needed, registry, server, wait_until
+from lab.tests.gitlab_server import PASSWORD, PROJECT, REGISTRIES, needed, registry, server, url, wait_until
 
-__all__ = ["server"]
+__all__ = ["server", "url"]
 pytestmark = needed
 
 TWO_JOBS = """
@@ -80,12 +80,6 @@ class Runner:
         asked = urlencode(query)
         sent = {"JOB_TOKEN": job["token"], "Content_Type": "multipart/form-data; boundary=b"}
         return self.send("POST", f"jobs/{job['id']}/artifacts?{asked}", parts % (name.encode(), content), **sent)[0]
-
-
-@pytest.fixture(scope="module")
-def url(server):
-    with balancer(server) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
