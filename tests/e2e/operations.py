@@ -49,6 +49,24 @@ def lab(*arguments: str, stdin: str | None = None) -> Finished:
     return Finished(done.returncode, done.stdout, time.monotonic() - started)
 
 
+def run_product(
+    outputs: str, program: str, *options: str, limit: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of the product that reads a stack's outputs, as JSON with secrets (doctor.py, root_password.py). It
+    has the lab's agent, and `limit` seconds.
+    """
+    return subprocess.run(
+        [sys.executable, program, *options],
+        cwd=ROOT,
+        env=stack.environment(),
+        input=outputs,
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+
+
 def on(role: str, command: str, *, stdin: str | None = None) -> Finished:
     """Run a shell command on a machine as its administrator does: by SSH to its own address."""
     return lab("ssh", role, "--", f"sudo bash -c {shlex.quote(command)}", stdin=stdin)

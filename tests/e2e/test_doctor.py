@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +12,10 @@ import pytest
 import doctor
 from configuration import checks
 from lab import stack
-from lab.workspace import ROOT, STATE
+from lab.workspace import STATE
 from programs.acceptance_checks.server_checks import HEALTH_CHECK_MAX_AGE
 from tests.e2e import clock
-from tests.e2e.operations import client, eventually, heal, instance_id, lab, must, on, target_health, up
+from tests.e2e.operations import client, eventually, heal, instance_id, lab, must, on, run_product, target_health, up
 
 pytestmark = pytest.mark.long
 
@@ -55,16 +53,7 @@ def examine(*options: str) -> Examined:
     outputs = lab("outputs", "--json", "--show-secrets")
     assert outputs.status == 0, outputs.output
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "doctor.py", "--json", *options],
-        cwd=ROOT,
-        env=stack.environment(),
-        input=outputs.output,
-        capture_output=True,
-        text=True,
-        timeout=LONGEST + 10,
-        check=False,
-    )
+    done = run_product(outputs.output, "doctor.py", "--json", *options, limit=LONGEST + 10)
     seconds = time.monotonic() - started
     assert stack.PRIVATE_KEY.read_text().splitlines()[-2] not in outputs.output + done.stdout + done.stderr
     return Examined(done.returncode, json.loads(done.stdout), seconds)

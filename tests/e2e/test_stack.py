@@ -3,15 +3,13 @@
 import json
 import re
 import subprocess
-import sys
 import time
 
 from configuration.checks import CHECKS
 from configuration.gitlab_settings import IN_A_NEW_GITLAB
 from lab import stack
-from lab.workspace import ROOT
 from tests.e2e import people
-from tests.e2e.operations import ROLES, client, eventually, lab, must, on
+from tests.e2e.operations import ROLES, client, eventually, lab, must, on, run_product
 
 MAKE_IMAGE = "head -c 65536 /dev/urandom > /var/tmp/by-hand && tar -C /var/tmp -c by-hand | docker import - {image}"
 MAKE_PROJECT = """
@@ -67,15 +65,8 @@ def test_the_addresses_in_the_outputs_are_the_machines_own(outputs):
 
 def test_roots_first_password_is_read_over_ssh_is_in_no_state_and_opens_nothing_until_it_is_changed(outputs):
     kept = must("server", "cat /etc/gitlab/seeded-root-password")
-    shown = subprocess.run(
-        [sys.executable, "root_password.py"],
-        cwd=ROOT,
-        env=stack.environment(),
-        input=json.dumps(outputs),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    shown = run_product(json.dumps(outputs), "root_password.py")
+    assert shown.returncode == 0, shown.stderr
     assert shown.stdout.strip() == kept
     exported = stack.export(show_secrets=True)
     assert must("runner", r"sed -n 's/^ *token = \"\(.*\)\"/\1/p' /etc/gitlab-runner/config.toml") in exported
@@ -88,15 +79,8 @@ def test_roots_first_password_is_read_over_ssh_is_in_no_state_and_opens_nothing_
 
 
 def test_a_new_gitlab_has_the_programs_settings_and_the_doctor_shows_them(outputs):
-    doctor = subprocess.run(
-        [sys.executable, "doctor.py", "--json"],
-        cwd=ROOT,
-        env=stack.environment(),
-        input=json.dumps(outputs),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    doctor = run_product(json.dumps(outputs), "doctor.py", "--json")
+    assert doctor.returncode == 0, doctor.stderr
     assert json.loads(doctor.stdout)["settings"] == {setting.name: setting.value for setting in IN_A_NEW_GITLAB}
 
 
