@@ -8,7 +8,8 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from validation import ssh_keys, supported_versions, values
+from validation import extra_egress, ssh_keys, supported_versions, values
+from validation.extra_egress import ExtraEgress
 from validation.reader import ConfigSource, Reader
 
 WORLD = ipaddress.IPv4Network("0.0.0.0/0")
@@ -69,6 +70,7 @@ class Settings:
     network: ipaddress.IPv4Network
     admin_cidrs: tuple[str, ...]
     client_cidrs: tuple[str, ...]
+    extra_egress: tuple[ExtraEgress, ...]
     domain: str | None
     certificate_arn: str | None
     hosted_zone_id: str | None
@@ -152,6 +154,11 @@ class Settings:
                 "out. Use 587 (Amazon SES takes 2587 too), or have the block lifted before: "
                 "EC2 User Guide, 'Restriction on email sent using port 25'."
             )
+        if any(BLOCKED_SMTP_PORT in way.ports and way.protocol == "tcp" for way in self.extra_egress):
+            warnings.append(
+                f"extraEgress: AWS blocks port {BLOCKED_SMTP_PORT} on the way to public addresses, also where a rule "
+                "opens it. Have the block lifted before, or use another port."
+            )
         return warnings
 
     @classmethod
@@ -169,6 +176,7 @@ class Settings:
             network=keys.text("networkCidr", values.network),
             client_cidrs=keys.sequence("clientCidrs", values.cidr),
             admin_cidrs=keys.sequence("adminCidrs", values.admin_cidr),
+            extra_egress=extra_egress.load(keys),
             domain=keys.optional("domain", values.domain),
             certificate_arn=keys.optional("certificateArn", values.certificate_arn),
             hosted_zone_id=keys.optional("hostedZoneId", values.hosted_zone_id),
@@ -236,6 +244,7 @@ def _problems_between_keys(settings: Settings) -> list[str]:
                 f"{settings.region!r}. Use a certificate of the load balancer's region."
             )
     problems += _problems_of_the_world(settings)
+    problems += extra_egress.problems_between_ways(settings.extra_egress)
     if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
         problems.append(
             "registryGarbageCollectionUntagged: set, but registryGarbageCollection is missing. Say when to collect."

@@ -8,7 +8,7 @@ import pulumi_aws as aws
 
 from components.naming import named, stack_tag
 from configuration import red_hat
-from configuration.flows import Place, rule_limit_problems
+from configuration.flows import Place, extra_egress_problems, rule_limit_problems
 from configuration.job_limits import MachineSize, job_limit_problems
 from settings import MachineSettings, Settings, SettingsError
 from validation import ssh_agent
@@ -45,7 +45,7 @@ def check_existing(settings: Settings) -> MachineSize:
         Place.RUNNER: settings.runner,
     }
     problems = _agent_problem(settings)
-    problems += rule_limit_problems(settings)
+    problems += rule_limit_problems(settings) + extra_egress_problems(settings)
     types = _offered_types(machines, settings.availability_zone)
     problems += _instance_type_problems(machines, settings.availability_zone, types)
     runner = types.get(settings.runner.instance_type)

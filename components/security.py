@@ -6,7 +6,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.naming import tagged
-from configuration.flows import GROUPS, Direction, Flow, Peer, Place, Rule, networks, rules
+from configuration.flows import GROUPS, Direction, Flow, Peer, Place, Rule, rules
 from settings import Settings
 
 
@@ -65,12 +65,13 @@ class SecurityGroupRules(pulumi.ComponentResource):
         )
         arrow = "from" if rule.direction is Direction.INGRESS else "to"
         for suffix, peer in self._peers(rule).items():
-            full_name = f"{name}-{rule.group}-{arrow}-{rule.other}-{rule.port}{suffix}"
+            port = f"{rule.port}" if rule.protocol == "tcp" else f"{rule.port}-{rule.protocol}"
+            full_name = f"{name}-{rule.group}-{arrow}-{rule.other}-{port}{suffix}"
             resource(
                 full_name,
                 security_group_id=self._group_ids[rule.group],
                 description=f"{rule.why} ({arrow} {rule.other})",
-                ip_protocol="tcp",
+                ip_protocol=rule.protocol,
                 from_port=rule.port,
                 to_port=rule.port,
                 tags=tagged(self._settings, full_name),
@@ -84,4 +85,4 @@ class SecurityGroupRules(pulumi.ComponentResource):
             return {"": {"referenced_security_group_id": self._group_ids[rule.other]}}
         if rule.peer is Peer.PUBLIC_ADDRESS:
             return {"": {"cidr_ipv4": pulumi.Output.concat(self._public_addresses[rule.other], "/32")}}
-        return {f"-{cidr}": {"cidr_ipv4": cidr} for cidr in networks(self._settings)[rule.other]}
+        return {f"-{cidr}": {"cidr_ipv4": cidr} for cidr in rule.ranges(self._settings)}

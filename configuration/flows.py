@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from settings import WORLD, SmtpSettings
+from validation.extra_egress import ExtraEgress
 
 GIT_SSH_PORT = 22
 """The load balancer's port for git over SSH."""
@@ -45,6 +46,10 @@ class TrafficSettings(Protocol):
     def admin_cidrs(self) -> tuple[str, ...]:
         """IPv4 networks that may reach the machines by SSH."""
 
+    @property
+    def extra_egress(self) -> tuple[ExtraEgress, ...]:
+        """Ways out of the machines that the owner has added."""
+
 
 class Place(StrEnum):
     """Where a flow starts or ends."""
@@ -52,6 +57,7 @@ class Place(StrEnum):
     CLIENTS = "clients"
     ADMINISTRATORS = "administrators"
     INTERNET = "internet"
+    EXTRA_NETWORKS = "extra-networks"
     LOAD_BALANCER = "balancer"
     SERVER = "server"
     REGISTRY = "registry"
@@ -65,12 +71,16 @@ GROUPS = (Place.LOAD_BALANCER, *MACHINES)
 
 @dataclass(frozen=True)
 class Flow:
-    """TCP connections that `source` opens to `port` of `target`, and why they are needed."""
+    """Connections that `source` opens to `port` of `target`, and why they are needed; `networks` are where to when the
+    target is EXTRA_NETWORKS.
+    """
 
     source: Place
     target: Place
     port: int
     why: str
+    protocol: str = "tcp"
+    networks: tuple[str, ...] = ()
 
 
 class Peer(StrEnum):
@@ -95,7 +105,9 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One security group rule: `group` admits (ingress) or sends (egress) TCP to `port`; `other` is its peer."""
+    """One security group rule: `group` admits (ingress) or sends (egress) to `port`; `other` is its peer, which
+    `networks` are when it is EXTRA_NETWORKS.
+    """
 
     group: Place
     direction: Direction
@@ -103,6 +115,12 @@ class Rule:
     peer: Peer
     port: int
     why: str
+    protocol: str = "tcp"
+    networks: tuple[str, ...] = ()
+
+    def ranges(self, settings: TrafficSettings) -> tuple[str, ...]:
+        """The address ranges of a peer that is named by them. AWS needs one rule for each."""
+        return self.networks or networks(settings)[self.other]
 
 
 def flows(settings: TrafficSettings) -> tuple[Flow, ...]:
@@ -133,6 +151,9 @@ def _flows(settings: TrafficSettings) -> Iterator[Flow]:
     yield Flow(Place.RUNNER, Place.INTERNET, 80, "plain HTTP downloads of jobs")
     if settings.smtp:
         yield Flow(Place.SERVER, Place.INTERNET, settings.smtp.port, "outgoing mail")
+    for way in settings.extra_egress:
+        for port in way.ports:
+            yield Flow(Place(way.place), Place.EXTRA_NETWORKS, port, way.why, way.protocol, way.networks)
 
 
 def rules(flow: Flow) -> tuple[Rule, ...]:
@@ -148,36 +169,55 @@ def rules(flow: Flow) -> tuple[Rule, ...]:
     else:
         source_peer = Peer.GROUP if flow.source in GROUPS else Peer.NETWORKS
         target_peer = Peer.GROUP if flow.target in GROUPS else Peer.NETWORKS
+    about = flow.port, flow.why, flow.protocol, flow.networks
     made = []
     if flow.target in GROUPS:
-        made.append(Rule(flow.target, Direction.INGRESS, flow.source, source_peer, flow.port, flow.why))
+        made.append(Rule(flow.target, Direction.INGRESS, flow.source, source_peer, *about))
     if flow.source in GROUPS:
-        made.append(Rule(flow.source, Direction.EGRESS, flow.target, target_peer, flow.port, flow.why))
+        made.append(Rule(flow.source, Direction.EGRESS, flow.target, target_peer, *about))
     return tuple(made)
 
 
 def networks(settings: TrafficSettings) -> Mapping[Place, tuple[str, ...]]:
     """The address ranges of the places that have no security group. AWS needs one rule for each range."""
+    extra = {network: None for way in settings.extra_egress for network in way.networks}
     return {
         Place.CLIENTS: settings.client_cidrs,
         Place.ADMINISTRATORS: settings.admin_cidrs,
         Place.INTERNET: (str(WORLD),),
+        Place.EXTRA_NETWORKS: tuple(extra),
     }
+
+
+def extra_egress_problems(settings: TrafficSettings) -> list[str]:
+    """The ways of `extraEgress` that are open anyway: AWS refuses a rule that a security group has already."""
+    return [
+        f"extraEgress: {way.protocol} {port} from the {way.place} to {WORLD} is open anyway ({flow.why}). Leave it out."
+        for way in settings.extra_egress
+        for port in way.ports
+        if str(WORLD) in way.networks
+        for flow in flows(settings)
+        if (flow.source, flow.target, flow.port) == (way.place, Place.INTERNET, port) and flow.protocol == way.protocol
+    ]
 
 
 def rule_limit_problems(settings: TrafficSettings) -> list[str]:
     """The settings that need more rules than a security group can have: each by key, with number, limit and remedy."""
-    ranges = networks(settings)
-    peers: dict[tuple[Place, Direction], list[Place]] = defaultdict(list)
+    made: dict[tuple[Place, Direction], list[Rule]] = defaultdict(list)
     for flow in flows(settings):
         for rule in rules(flow):
-            peers[rule.group, rule.direction].append(rule.other)
+            made[rule.group, rule.direction].append(rule)
     problems: dict[str, str] = {}
-    for (group, direction), others in peers.items():
-        count = sum(len(ranges[other]) if other in ranges else 1 for other in others)
+    for (group, direction), of_group in made.items():
+        counts: dict[Place, int] = defaultdict(int)
+        for rule in of_group:
+            counts[rule.other] += len(rule.ranges(settings)) if rule.peer is Peer.NETWORKS else 1
+        count, others = sum(counts.values()), [rule.other for rule in of_group]
+        if count <= RULE_LIMIT:
+            continue
         for key, place in (("clientCidrs", Place.CLIENTS), ("adminCidrs", Place.ADMINISTRATORS)):
-            if count > RULE_LIMIT and place in others:
-                named, each = len(ranges[place]), others.count(place)
+            if place in others:
+                named, each = len(networks(settings)[place]), others.count(place)
                 most = (RULE_LIMIT - count + named * each) // each
                 problems.setdefault(
                     key,
@@ -185,4 +225,11 @@ def rule_limit_problems(settings: TrafficSettings) -> list[str]:
                     f"takes {RULE_LIMIT}. Join neighbouring networks, as 198.51.100.0/25 and 198.51.100.128/25 to "
                     f"198.51.100.0/24, until there are {most} at most.",
                 )
+        if Place.EXTRA_NETWORKS in others:
+            extra = counts[Place.EXTRA_NETWORKS]
+            problems[f"extraEgress {group}"] = (
+                f"extraEgress: {extra} pairs of port and network, each a rule, make {count} {direction} rules of the "
+                f"{group}'s security group, and AWS takes {RULE_LIMIT}. Join neighbouring networks, or name fewer "
+                f"ports, until there are {RULE_LIMIT - count + extra} pairs at most."
+            )
     return list(problems.values())

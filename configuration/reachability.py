@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 
 from configuration.flows import GROUPS, MACHINES, Direction, Peer, Place, Rule, TrafficSettings, flows, networks, rules
 from settings import SmtpSettings
+from validation.extra_egress import PROTOCOLS, ExtraEgress
 
 JOB = "a job's container"
 """Docker lets it out in the name of the runner's machine, but not to that machine itself, nor to its metadata."""
@@ -26,6 +27,7 @@ NAMES = {
     Place.REGISTRY: "the registry",
     Place.RUNNER: "the runner's machine",
 }
+"""Who connects. Whoever else is outside is the internet."""
 
 METADATA = "its metadata service"
 METADATA_OF_A_MACHINE = "80: with a session token (IMDSv2)"
@@ -40,6 +42,7 @@ class Example:
     smtp: SmtpSettings | None = None
     client_cidrs: tuple[str, ...]
     admin_cidrs: tuple[str, ...]
+    extra_egress: tuple[ExtraEgress, ...] = ()
 
 
 class _Way(Enum):
@@ -50,18 +53,20 @@ class _Way(Enum):
     """By elastic addresses, through the internet gateway."""
 
 
-def ports(settings: TrafficSettings) -> tuple[int, ...]:
-    """Every TCP port that is open anywhere."""
-    return tuple(sorted({flow.port for flow in flows(settings)}))
+def ports(settings: TrafficSettings, protocol: str = "tcp") -> tuple[int, ...]:
+    """Every port that is open anywhere."""
+    return tuple(sorted({flow.port for flow in flows(settings) if flow.protocol == protocol}))
 
 
-def reached(settings: TrafficSettings, source: Place, target: Place) -> tuple[int, ...]:
-    """The TCP ports of `target`, at any of its addresses, to which `source` can open a connection."""
+def reached(settings: TrafficSettings, source: Place, target: Place, protocol: str = "tcp") -> tuple[int, ...]:
+    """The ports of `target`, at any of its addresses (of EXTRA_NETWORKS: at some), to which `source` can open a
+    connection.
+    """
     made = [rule for flow in flows(settings) for rule in rules(flow)]
     ways = [_Way.PUBLIC] if {source, target} - set(GROUPS) else list(_Way)
 
     def passes(port: int, way: _Way) -> bool:
-        at = [rule for rule in made if rule.port == port]
+        at = [rule for rule in made if (rule.port, rule.protocol) == (port, protocol)]
         sent = source not in GROUPS or any(
             rule.group is source and rule.direction is Direction.EGRESS and _is_about(rule, target, way, settings)
             for rule in at
@@ -72,22 +77,25 @@ def reached(settings: TrafficSettings, source: Place, target: Place) -> tuple[in
         )
         return sent and admitted
 
-    return tuple(port for port in ports(settings) if any(passes(port, way) for way in ways))
+    return tuple(port for port in ports(settings, protocol) if any(passes(port, way) for way in ways))
 
 
 def _is_about(rule: Rule, place: Place, way: _Way, settings: TrafficSettings) -> bool:
     """Whether the peer of the rule matches the place, when it is met by this way."""
     if rule.peer is Peer.NETWORKS:
-        ranges = [IPv4Network(text) for text in networks(settings)[rule.other]]
-        places = [IPv4Network(text) for text in networks(settings).get(place, ("0.0.0.0/0",))]
+        if rule.other is Place.EXTRA_NETWORKS is place:
+            return True
+        ranges = [IPv4Network(text) for text in rule.ranges(settings)]
+        places = [IPv4Network(text) for text in networks(settings).get(place) or ("0.0.0.0/0",)]
         return all(any(inner.subnet_of(outer) for outer in ranges) for inner in places)
     return rule.other is place and way is (_Way.PRIVATE if rule.peer is Peer.GROUP else _Way.PUBLIC)
 
 
 def table(settings: TrafficSettings) -> str:
     """The matrix in Markdown: a row for whoever connects, a column for where to, in a cell the ports and why."""
-    targets = (*GROUPS, Place.INTERNET)
-    head = ["from \\ to", *(NAMES[target] for target in targets), METADATA]
+    targets = (*GROUPS, Place.INTERNET, *([Place.EXTRA_NETWORKS] if settings.extra_egress else []))
+    names = {**NAMES, Place.EXTRA_NETWORKS: "networks of extraEgress"}
+    head = ["from \\ to", *(names[target] for target in targets), METADATA]
     lines = [_row(head), _row(["---"] * len(head))]
     for source, name in NAMES.items():
         cells = [_cell(settings, source, target) for target in targets]
@@ -108,6 +116,14 @@ def _cell(settings: TrafficSettings, source: Place, target: Place) -> str:
 
 
 def _words(settings: TrafficSettings, source: Place, target: Place) -> Iterator[str]:
-    why = {flow.port: flow.why for flow in flows(settings) if (flow.source, flow.target) == (source, target)}
-    for port in reached(settings, source, target):
-        yield f"{port}: {why.get(port, 'by a rule for others')}"
+    for protocol in PROTOCOLS:
+        made = [
+            flow for flow in flows(settings) if (flow.source, flow.target, flow.protocol) == (source, target, protocol)
+        ]
+        for port in reached(settings, source, target, protocol):
+            shown = f"{port}" if protocol == "tcp" else f"{port} ({protocol})"
+            for flow in [flow for flow in made if flow.port == port]:
+                where = f" ({', '.join(flow.networks)})" if flow.networks else ""
+                yield f"{shown}: {flow.why}{where}"
+            if port not in [flow.port for flow in made]:
+                yield f"{shown}: by a rule for others"

@@ -149,6 +149,13 @@ class Reader:
                 self.problems.append(f"{key}.{name}: {name!r} {problem}.")
         return values
 
+    def items(self, key: str) -> list[object]:
+        """The items of a list of any kind, which may be left out; whoever asks checks them, and none is shown."""
+        values = self._structure(key)
+        if values is not None and not isinstance(values, list):
+            self.problems.append(f"{key}: not a list.")
+        return values if isinstance(values, list) else []
+
     def _structure(self, key: str) -> object:
         """The value of a key that holds JSON; its text when that is none, for the message that says what it is not."""
         text = self._config.get(key)

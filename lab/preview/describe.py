@@ -34,9 +34,21 @@ def describe(project: str, config: Mapping[str, str], secrets: list[str]) -> dic
     )
     flows = importlib.import_module("configuration.flows").flows(settings)
     return {
-        "flows": [[str(flow.source), str(flow.target), flow.port, flow.why] for flow in flows],
+        "flows": [[str(flow.source), _where(flow), _port(flow), flow.why] for flow in flows],
         **_cost(settings),
     }
+
+
+def _where(flow: Any) -> str:
+    """Where a flow leads; an older version knows no networks of one flow."""
+    named = getattr(flow, "networks", ())
+    return f"{flow.target} ({', '.join(named)})" if named else str(flow.target)
+
+
+def _port(flow: Any) -> int | str:
+    """Its port; an older version knows TCP alone."""
+    protocol = getattr(flow, "protocol", "tcp")
+    return flow.port if protocol == "tcp" else f"{flow.port} ({protocol})"
 
 
 def _cost(settings: Any) -> dict[str, Any]:

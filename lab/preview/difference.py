@@ -118,7 +118,8 @@ def later_changes(base: Plan, head: Plan, steps: Sequence[Mapping[str, Any]]) ->
 def flow_changes(base: Plan, head: Plan) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """Flows that open and flows that close."""
     before, after = ({tuple(flow) for flow in plan.flows} for plan in (base, head))
-    return sorted(after - before), sorted(before - after)
+    # A port is a number, or with its protocol a text.
+    return sorted(after - before, key=repr), sorted(before - after, key=repr)
 
 
 def cost_changes(base: Plan, head: Plan) -> list[tuple[str, str, str]]:
@@ -298,7 +299,7 @@ def _flows(opened: Sequence[tuple[Any, ...]], closed: Sequence[tuple[Any, ...]])
         for word, flows in (("**opens**", opened), ("closes", closed))
         for source, target, port, why in flows
     ]
-    return ["\n".join(["### Flows", "", "| | from → to | TCP port | why |", "|---|---|---|---|", *rows])]
+    return ["\n".join(["### Flows", "", "| | from → to | port | why |", "|---|---|---|---|", *rows])]
 
 
 def _cost(base: Plan, head: Plan, changes: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from configuration import reachability
-from configuration.flows import GROUPS, Direction, Peer, Place, flows, networks, rules
+from configuration.flows import GROUPS, Direction, Peer, Place, flows, rules
 from lab.cloud.network import OPERATOR, Interface, Network, Preserving, Rule
 from lab.cloud.packet_filter import render
 from lab.workspace import ROOT
@@ -224,12 +224,12 @@ def registered(settings):
             peers = {
                 Peer.GROUP: (f"sg-{each.other}",),
                 Peer.PUBLIC_ADDRESS: (f"{PLACES[each.other].public}/32",),
-                Peer.NETWORKS: networks(settings).get(each.other, ()),
+                Peer.NETWORKS: each.ranges(settings) if each.peer is Peer.NETWORKS else (),
             }[each.peer]
             for peer in peers:
                 egress = each.direction is Direction.EGRESS
-                name = f"{each.group}-{each.direction}-{peer.replace('/', '-')}-{each.port}"
-                yield Rule(name, f"sg-{each.group}", egress, "tcp", peer, each.port, each.port)
+                name = f"{each.group}-{each.direction}-{peer.replace('/', '-')}-{each.port}-{each.protocol}"
+                yield Rule(name, f"sg-{each.group}", egress, each.protocol, peer, each.port, each.port)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,18 @@ FLOW: Edits = {
         )
     ]
 }
+WAY_OUT: Edits = {
+    "Pulumi.dev.yaml": [
+        (
+            "  gitlab:tags:",
+            """\
+  gitlab:extraEgress:
+    - {place: server, port: 636, networks: [10.20.0.0/24], why: directory}
+    - {place: server, protocol: udp, port: 123, networks: [192.0.2.123/32], why: time}
+  gitlab:tags:""",
+        )
+    ]
+}
 TYPE: Edits = {"Pulumi.yaml": [("default: t3.large", "default: t3.xlarge")]}
 VERSION: Edits = {"Pulumi.yaml": [("default: 17.10.4", "default: 17.11.7")]}
 DOCSTRING: Edits = {"components/network.py": [("VPC, subnet and the route to the internet.", "The stack's network.")]}
@@ -48,6 +60,17 @@ def rows(text: str, *, steps: bool = False) -> list[list[str]]:
         for what, type_, name, changed in (row for row in table if len(row) == 4)
         if ":" in type_ and type_.startswith("command:") is steps
     ]
+
+
+def test_a_way_out_of_the_settings():
+    text = difference(WAY_OUT)
+    assert QUIET in text
+    assert [row[:2] for row in rows(text)] == [
+        ["created", "gitlab-server-to-extra-networks-123-udp-192.0.2.123/32"],
+        ["created", "gitlab-server-to-extra-networks-636-10.20.0.0/24"],
+    ]
+    assert "| **opens** | server → extra-networks (10.20.0.0/24) | 636 | directory |" in text
+    assert "| **opens** | server → extra-networks (192.0.2.123/32) | 123 (udp) | time |" in text
 
 
 def test_a_flow():
