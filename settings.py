@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from validation import extra_egress, ssh_keys, supported_versions, values
+from validation import extra_egress, gitlab_rb, ssh_keys, supported_versions, values
 from validation.extra_egress import ExtraEgress
 from validation.reader import ConfigSource, Reader
 
@@ -215,7 +215,7 @@ class Settings:
             acceptance_pipeline=keys.boolean("acceptancePipeline"),
             acceptance_image=keys.text("acceptanceImage", values.image),
             gitlab_settings=keys.structure("gitlabSettings", values.gitlab_setting),
-            extra_gitlab_rb=keys.optional_hidden("gitlabRb", values.gitlab_rb, values.secret_lines) or "",
+            extra_gitlab_rb=keys.optional_hidden("gitlabRb", gitlab_rb.lines, values.secret_lines) or "",
             deletion_protection=keys.boolean("deletionProtection"),
         )
         # Values of which one is wrong cannot be compared with each other.

@@ -4,11 +4,14 @@ From 19.2 on the package reports the four keys `nginx[...]` as deprecated in fav
 still applies them (gitlab.rb.template at 19.3.0+ce.0); 17.10 knows only these.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT
 from configuration.paths import GITLAB_FOLDERS, INITIAL_ROOT_PASSWORD, TOKEN_CERTIFICATE, TOKEN_KEY
 from settings import Settings
+from validation.gitlab_rb import LEFT_TO_THE_PACKAGE, SAID
 
 TOKEN_ISSUER = "omnibus-gitlab-issuer"
 """`iss` of the registry's tokens: what GitLab signs and the registry expects."""
@@ -23,8 +26,30 @@ class SystemAccount:
 
 
 EXTRA_LINES = "# From the setting gitlabRb."
-"""The line before the owner's own, the last of the file. remote/configure_gitlab.sh looks for it, to say where in the
-setting a mistake is.
+END_OF_EXTRA_LINES = "# End of gitlabRb."
+"""Lines around the owner's own. remote/configure_gitlab.sh looks for them, to say where in the setting a mistake is."""
+
+MERGED = """\
+# What they say is kept, beside what the program relies on. To read a key that is missing would make it (ConfigMash).
+rails = Gitlab['gitlab_rails']
+rails['env'] = {} unless rails.key?('env') && rails['env'].is_a?(Hash)
+skipped = rails['env']['SKIP'].is_a?(String) ? rails['env']['SKIP'].split(',').map(&:strip) : []
+rails['env']['SKIP'] = (skipped | ['registry']).join(',')
+monitors = rails.key?('monitoring_whitelist') ? rails['monitoring_whitelist'] : nil
+rails['monitoring_whitelist'] = Array(monitors) | ['127.0.0.0/8', '::1/128'] unless monitors.nil?
+shut_out = rails.key?('rack_attack_git_basic_auth') ? rails['rack_attack_git_basic_auth'] : nil
+if shut_out.is_a?(Hash)
+  excepted = shut_out.key?('ip_whitelist') ? Array(shut_out['ip_whitelist']) : []
+  shut_out['ip_whitelist'] = excepted | {whitelist}
+end
+mounted = Gitlab['high_availability']
+mounted['mountpoint'] = (mounted.key?('mountpoint') ? Array(mounted['mountpoint']) : []) | {folders}
+Gitlab['registry_external_url'] = nil
+{left}.each { |section, keys| keys.each { |key| Gitlab[section].delete(key) } }
+{nginx}.each { |key| rails['nginx'].delete(key) if rails.key?('nginx') && rails['nginx'].is_a?(Hash) }
+"""
+"""Ruby after the owner's lines. The registry's images are on another machine, so GitLab's backup leaves them out: with
+its folder, restore would give it to an account that is not there (omnibus-gitlab, rake_backup_wrapper).
 """
 
 # Outside the range dnf draws from (999 downwards) and above RHEL's reserved numbers (below 201).
@@ -46,8 +71,60 @@ def render_gitlab_rb(
     settings: Settings, *, external_url: str, public_host: str, registry_private_ip: str, runner_public_ip: str
 ) -> str:
     """The whole file. A secret: it holds the mail password when there is one, never the root password or a key."""
+    excepted = f"['127.0.0.1', {ruby_string(runner_public_ip)}]"
     lines = [
         "# Written by the Pulumi program of this stack; a later `pulumi up` overwrites changes made here.",
+        "",
+        "# Thirty failed logins by git or Docker in three minutes shut an address out for an hour, as at gitlab.com.",
+        "# Not the runner's: all jobs share it, and two checks fail to log in from there. GitLab sees its public one.",
+        "gitlab_rails['rack_attack_git_basic_auth'] = {",
+        f"  'enabled' => true, 'ip_whitelist' => {excepted},",
+        "  'maxretry' => 30, 'findtime' => 180, 'bantime' => 3600",
+        "}",
+        "",
+        "# Backups, among them the dump that the package makes before each upgrade, go after a week.",
+        "gitlab_rails['backup_keep_time'] = 604800",
+        "",
+        "# Services wait for the volume.",
+        f"high_availability['mountpoint'] = [{', '.join(map(ruby_string, GITLAB_FOLDERS))}]",
+        "",
+        "# Each log: 30 days, or 30 files of these sizes (runit's, logrotate's). The package has 200 MiB and no limit.",
+        "logging['svlogd_size'] = 20 * 1024 * 1024",
+        "logging['logrotate_maxsize'] = '100M'",
+        "",
+    ]
+    lines += _mail(settings)
+    if settings.extra_gitlab_rb:
+        lines += [EXTRA_LINES, settings.extra_gitlab_rb.rstrip("\n"), END_OF_EXTRA_LINES]
+    lines.append(_merged(excepted))
+    lines += _relied_on(settings, external_url, public_host, registry_private_ip)
+    return "\n".join(lines)
+
+
+def _merged(excepted: str) -> str:
+    left: dict[str, list[str]] = defaultdict(list)
+    for section, key in LEFT_TO_THE_PACKAGE:
+        left[section].append(key)
+    shown = ", ".join(f"{ruby_string(section)} => {_ruby_strings(keys)}" for section, keys in left.items())
+    filled = {
+        "{whitelist}": excepted,
+        "{folders}": _ruby_strings(GITLAB_FOLDERS),
+        "{left}": f"{{ {shown} }}",
+        "{nginx}": _ruby_strings(key for section, key in (*SAID, *LEFT_TO_THE_PACKAGE) if section == "nginx"),
+    }
+    text = MERGED
+    for name, value in filled.items():
+        text = text.replace(name, value)
+    return text
+
+
+def _ruby_strings(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(ruby_string, texts))}]"
+
+
+def _relied_on(settings: Settings, external_url: str, public_host: str, registry_private_ip: str) -> list[str]:
+    """What nobody may say otherwise (SAID), the last lines of the file."""
+    lines = [
         f"external_url {ruby_string(external_url)}",
         "",
         "# Behind the load balancer: true client addresses by PROXY protocol, TLS (if any) ends there.",
@@ -56,13 +133,6 @@ def render_gitlab_rb(
         "nginx['proxy_protocol'] = true",
         f"nginx['real_ip_trusted_addresses'] = [{ruby_string(str(settings.subnet))}]",
         "letsencrypt['enable'] = false",
-        "",
-        "# Thirty failed logins by git or Docker in three minutes shut an address out for an hour, as at gitlab.com.",
-        "# Not the runner's: all jobs share it, and two checks fail to log in from there. GitLab sees its public one.",
-        "gitlab_rails['rack_attack_git_basic_auth'] = {",
-        f"  'enabled' => true, 'ip_whitelist' => ['127.0.0.1', {ruby_string(runner_public_ip)}],",
-        "  'maxretry' => 30, 'findtime' => 180, 'bantime' => 3600",
-        "}",
         "",
         "# git over SSH: never the machine's own OpenSSH. Clients show their own addresses, without PROXY protocol.",
         "gitlab_sshd['enable'] = true",
@@ -78,11 +148,7 @@ def render_gitlab_rb(
         f"registry['internal_key'] = File.read({ruby_string(TOKEN_KEY)})",
         f"registry['internal_certificate'] = File.read({ruby_string(TOKEN_CERTIFICATE)})",
         "",
-        "# Backups, among them the dump that the package makes before each upgrade, go after a week.",
-        "gitlab_rails['backup_keep_time'] = 604800",
-        "",
-        "# Kept data: services wait for the volume, and its owners have fixed numbers.",
-        f"high_availability['mountpoint'] = [{', '.join(map(ruby_string, GITLAB_FOLDERS))}]",
+        "# The owners of kept data have fixed numbers.",
     ]
     for account in SYSTEM_ACCOUNTS:
         lines += [
@@ -91,20 +157,13 @@ def render_gitlab_rb(
         ]
     lines += [
         "",
-        "# Each log: 30 days, or 30 files of these sizes (runit's, logrotate's). The package has 200 MiB and no limit.",
-        "logging['svlogd_size'] = 20 * 1024 * 1024",
-        "logging['logrotate_maxsize'] = '100M'",
-        "",
         "# Used once, when the database is seeded. The file goes when root has another password; none is made up then.",
         f"first_password = {ruby_string(INITIAL_ROOT_PASSWORD)}",
         "gitlab_rails['initial_root_password'] = File.read(first_password).strip if File.exist?(first_password)",
         "gitlab_rails['store_initial_root_password'] = false",
         "",
     ]
-    lines += _mail(settings)
-    if settings.extra_gitlab_rb:
-        lines += [EXTRA_LINES, settings.extra_gitlab_rb.rstrip("\n"), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _mail(settings: Settings) -> list[str]:

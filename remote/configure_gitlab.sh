@@ -42,7 +42,10 @@ if ! errors=$(/opt/gitlab/embedded/bin/ruby --disable=gems -W0 -c /etc/gitlab/gi
     rm /etc/gitlab/gitlab.rb.new
     line=$(grep -aoEm 1 'gitlab\.rb\.new:[0-9]+' <<<"$errors" | head -n 1 | cut -d : -f 2) || line=0
     before=$(base64 -d <<<"$gitlab_rb" | grep -anxFm 1 '# From the setting gitlabRb.' | cut -d : -f 1) || before=$line
+    after=$(base64 -d <<<"$gitlab_rb" | grep -anxF '# End of gitlabRb.' | tail -n 1 | cut -d : -f 1) || after=$line
     where="gitlab.rb, line $line"
+    # What begins in the setting and does not end there is noticed behind it.
+    if [ "$line" -ge "$after" ] && [ "$after" -gt "$before" ]; then line=$((after - 1)); fi
     if [ "$line" -gt "$before" ]; then where="gitlabRb, line $((line - before))"; fi
     echo "$where: this is no Ruby, or something begins before it and does not end. GitLab was not reconfigured."
     echo "The line is not shown, because it may hold a secret. To see it where the setting is: ruby -c FILE"

@@ -81,12 +81,13 @@ def test_gitlab_rb_says(line):
 
 
 def test_gitlab_rb_leaves_alone_what_would_undo_it():
+    """What it sets at all; tests/test_gitlab_rb.py evaluates the whole."""
     lines = gitlab_rb(**MAIL, gitlabRb="puma['worker_processes'] = 2").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#"))
-    assert "real_ip_header" not in text
-    assert "registry_external_url" not in text
-    assert "registry_key_path" not in text
-    assert "monitoring_whitelist" not in text
+    assert not re.search(r"real_ip_header'\] *=", text)
+    assert not re.search(r"^registry_external_url|registry_external_url'\] = (?!nil)", text, re.MULTILINE)
+    assert not re.search(r"registry_key_path'\] *=", text)
+    assert not re.search(r"monitoring_whitelist'\] =(?!.* unless monitors\.nil\?$)", text, re.MULTILINE)
 
 
 def test_gitlab_rb_holds_no_root_password():
@@ -98,8 +99,12 @@ def test_gitlab_rb_holds_no_root_password():
     assert "gitlab_rails['store_initial_root_password'] = false\n" in text
 
 
-def test_gitlab_rb_ends_with_the_free_lines_so_that_they_win():
-    assert gitlab_rb(gitlabRb="puma['worker_processes'] = 2\n").rstrip().endswith("puma['worker_processes'] = 2")
+def test_the_free_lines_come_after_what_they_may_change_and_before_what_they_may_not():
+    before, after = gitlab_rb(**MAIL, gitlabRb="puma['worker_processes'] = 2\n").split("puma['worker_processes'] = 2\n")
+    assert "rack_attack_git_basic_auth'] = {" in before
+    assert "gitlab_rails['smtp_address']" in before
+    assert "\nexternal_url 'http://203.0.113.20'\n" in after
+    assert "gitlab_rails['initial_root_password'] = " in after
 
 
 def test_gitlab_rb_speaks_https_outside_and_http_behind_the_balancer_with_a_certificate():

@@ -174,14 +174,6 @@ def root_password(value: str) -> str:
     return value
 
 
-def gitlab_rb(value: str) -> str:
-    """Lines for GitLab's gitlab.rb. Raises ValueError when they set what the program derives from the load balancer."""
-    for name in ("external_url", "registry_external_url"):
-        if re.search(rf"^\s*{name}\b", value, re.MULTILINE):
-            raise ValueError(f"sets {name}, which the program derives from the load balancer. Remove that line")
-    return value
-
-
 def gitlab_setting(name: str) -> None:
     """Raises ValueError unless this may be the name of one of GitLab's own settings."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):

@@ -1,0 +1,224 @@
+"""What the program relies on survives the owner's lines in gitlab.rb, evaluated whole by real Ruby, or is refused."""
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from settings import SettingsError
+from tests.engine import ROOT
+from tests.test_configuration import gitlab_rb
+from tests.test_settings import load
+from validation.gitlab_rb import LEFT_TO_THE_PACKAGE, SAID, TOP_LEVEL
+
+EVALUATE = ROOT / "lab/played/gitlab_ce/lab_gitlab/ruby/gitlab_rb.rb"
+needs_ruby = pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby: make test-tools")
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """The settings that a whole rendered file makes, by section, with a file that has not passed `Settings.load`."""
+
+    def evaluate(lines: str, **changes: Any) -> dict[str, Any]:
+        mark = "# the owner's lines"
+        text = gitlab_rb(gitlabRb=mark, **changes)
+        assert text.count(mark) == 1
+        for name in ("registry-token.key", "registry-token.crt", "seeded-root-password"):
+            (tmp_path / name).write_text(f"{name}\n")
+            text = text.replace(f"/etc/gitlab/{name}", str(tmp_path / name))
+        file = tmp_path / "gitlab.rb"
+        file.write_text(text.replace(mark, lines))
+        done = subprocess.run(["ruby", EVALUATE, file], capture_output=True, text=True, check=False)
+        settings: dict[str, Any] = json.loads(done.stdout)
+        assert "error" not in settings, settings
+        return settings
+
+    return evaluate
+
+
+def relied_on(settings: dict[str, Any]) -> dict[str, Any]:
+    said = {f"{section} {key}": settings[section].get(key) for section, key in (*SAID, *LEFT_TO_THE_PACKAGE)}
+    return {**said, **{name: settings[name] for name in ("external_url", "registry_external_url")}}
+
+
+SETS = [f"{section}['{key}'] = 'elsewhere'" for section, key in (*SAID, *LEFT_TO_THE_PACKAGE)]
+OTHER_WAYS = [
+    "nginx.merge!('listen_port' => 8080, 'enable' => false)",
+    "nginx.store('listen_port', 8080)",
+    "%w[listen_port listen_https].each { |key| nginx[key] = 'x' }",
+    "nginx['listen' + '_port'] = 8080",
+    "Gitlab['nginx'] = { 'listen_port' => 8080, 'listen_addresses' => ['10.0.0.1'] }",
+    "self.external_url = 'http://elsewhere'",
+    "send(:external_url, 'http://elsewhere')",
+    "send(:registry_external_url, 'http://elsewhere:5000')",
+    "gitlab_rails.delete('registry_host')",
+    "gitlab_rails['nginx'] = { 'listen_port' => 8080, 'real_ip_header' => 'X-Real-IP' }",
+    "gitlab_rails.update('initial_root_password' => 'x', 'store_initial_root_password' => true)",
+    "first_password = '/nowhere'",
+    "gitlab_sshd.clear",
+    "user.replace('uid' => 1, 'username' => 'gitlab')",
+    "rails = skipped = monitors = shut_out = mounted = excepted = 5",
+]
+
+
+@needs_ruby
+@pytest.mark.parametrize("lines", [*SETS, *OTHER_WAYS])
+def test_however_a_line_sets_it_what_the_program_relies_on_is_as_without_the_line(evaluated, lines):
+    changed = evaluated(lines)
+    assert relied_on(changed) == relied_on(evaluated("# nothing"))
+    assert changed["nginx"]["listen_port"] == 80
+    assert not {"listen_port", "real_ip_header"} & set(changed["gitlab_rails"].get("nginx", {}))
+
+
+@needs_ruby
+@pytest.mark.parametrize(
+    ("lines", "env"),
+    [
+        ("# nothing", {"SKIP": "registry"}),
+        (
+            "gitlab_rails['env'] = { 'http_proxy' => 'http://proxy.example.com:3128', 'no_proxy' => '.example.com' }",
+            {"http_proxy": "http://proxy.example.com:3128", "no_proxy": ".example.com", "SKIP": "registry"},
+        ),
+        ("gitlab_rails['env'] = {}", {"SKIP": "registry"}),
+        ("gitlab_rails['env'] = nil", {"SKIP": "registry"}),
+        ("gitlab_rails['env'] = { http_proxy: 'p' }", {"http_proxy": "p", "SKIP": "registry"}),
+        (
+            "gitlab_rails['env']['MALLOC_CONF'] = 'dirty_decay_ms:1000'",
+            {"MALLOC_CONF": "dirty_decay_ms:1000", "SKIP": "registry"},
+        ),
+        ("gitlab_rails['env'] = { 'SKIP' => 'artifacts' }", {"SKIP": "artifacts,registry"}),
+        ("gitlab_rails['env'] = { 'SKIP' => 'artifacts, registry' }", {"SKIP": "artifacts,registry"}),
+        ("gitlab_rails['env'] = { 'SKIP' => nil }", {"SKIP": "registry"}),
+        ("gitlab_rails['env'] = { SKIP: 'lfs' }", {"SKIP": "lfs,registry"}),
+        ("x = gitlab_rails['env']['SKIP']", {"SKIP": "registry"}),
+        ("gitlab_rails.delete('env')", {"SKIP": "registry"}),
+        ("gitlab_rails.merge!('env' => { 'A' => '1' })", {"A": "1", "SKIP": "registry"}),
+    ],
+)
+def test_the_owners_environment_keeps_what_a_backup_needs(evaluated, lines, env):
+    assert evaluated(lines)["gitlab_rails"]["env"] == env
+
+
+@needs_ruby
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("['10.42.0.0/20']", ["10.42.0.0/20", "127.0.0.0/8", "::1/128"]),
+        ("['127.0.0.0/8', '10.0.0.0/8']", ["127.0.0.0/8", "10.0.0.0/8", "::1/128"]),
+        ("'10.0.0.0/8'", ["10.0.0.0/8", "127.0.0.0/8", "::1/128"]),
+        ("[]", ["127.0.0.0/8", "::1/128"]),
+        ("nil", None),
+    ],
+)
+def test_whoever_may_watch_the_machine_itself_may(evaluated, given, kept):
+    assert evaluated(f"gitlab_rails['monitoring_whitelist'] = {given}")["gitlab_rails"]["monitoring_whitelist"] == kept
+    assert "monitoring_whitelist" not in evaluated("# nothing")["gitlab_rails"]
+
+
+@needs_ruby
+@pytest.mark.parametrize(
+    ("given", "whitelist"),
+    [
+        ("{ 'enabled' => true, 'ip_whitelist' => ['198.51.100.7'] }", ["198.51.100.7", "127.0.0.1", "203.0.113.23"]),
+        ("{ 'enabled' => true, 'maxretry' => 5 }", ["127.0.0.1", "203.0.113.23"]),
+        ("{ 'enabled' => true, 'ip_whitelist' => nil }", ["127.0.0.1", "203.0.113.23"]),
+    ],
+)
+def test_the_runner_is_never_shut_out_by_the_owners_limits(evaluated, given, whitelist):
+    attack = evaluated(f"gitlab_rails['rack_attack_git_basic_auth'] = {given}")["gitlab_rails"][
+        "rack_attack_git_basic_auth"
+    ]
+    assert attack["ip_whitelist"] == whitelist
+    assert evaluated("gitlab_rails['rack_attack_git_basic_auth'] = nil")
+
+
+@needs_ruby
+def test_services_wait_for_the_stacks_volume_and_for_the_owners(evaluated):
+    mounted = evaluated("high_availability['mountpoint'] = '/mnt/backups'")["high_availability"]["mountpoint"]
+    assert mounted == ["/mnt/backups", "/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab"]
+
+
+@needs_ruby
+@pytest.mark.parametrize(
+    ("line", "section", "key", "value"),
+    [
+        ("puma['worker_processes'] = 2", "puma", "worker_processes", 2),
+        ("gitlab_rails['backup_keep_time'] = 1", "gitlab_rails", "backup_keep_time", 1),
+        ("logging['svlogd_size'] = 7", "logging", "svlogd_size", 7),
+        ("nginx['client_max_body_size'] = '1g'", "nginx", "client_max_body_size", "1g"),
+        ("nginx['log_format'] = '{\"time\":\"$time_iso8601\"}'", "nginx", "log_format", '{"time":"$time_iso8601"}'),
+        ("gitlab_rails['gitlab_email_enabled'] = true", "gitlab_rails", "gitlab_email_enabled", True),
+        ("gitlab_rails['ldap_enabled'] = true", "gitlab_rails", "ldap_enabled", True),
+    ],
+)
+def test_what_the_owner_may_change_is_changed(evaluated, line, section, key, value):
+    assert load(gitlabRb=line)
+    assert evaluated(line)[section][key] == value
+
+
+@needs_ruby
+@pytest.mark.parametrize("lines", ["=begin\nx", "a = <<~END\nx", "if true", "puts 'x", "x = [1,", "def x"])
+def test_what_begins_in_the_setting_and_does_not_end_there_hides_nothing(tmp_path, lines):
+    (tmp_path / "gitlab.rb").write_text(gitlab_rb(gitlabRb=lines))
+    assert subprocess.run(["ruby", "-c", tmp_path / "gitlab.rb"], capture_output=True, check=False).returncode != 0
+
+
+def refusal(line: str) -> str:
+    with pytest.raises(SettingsError) as refused:
+        load(gitlabRb=line)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("section", "key"), [*SAID, *LEFT_TO_THE_PACKAGE])
+@pytest.mark.parametrize(
+    "form",
+    ["{s}['{k}'] = 1", '  {s}["{k}"]=1', "{s}[:{k}] ||= 1", "x = 1; {s} [ '{k}' ] = 1", "Gitlab['{s}']['{k}'] = 1"],
+)
+def test_a_line_that_sets_what_the_program_relies_on_is_refused_by_name(section, key, form):
+    said = refusal(form.format(s=section, k=key))
+    assert f"gitlabRb: (hidden) sets {section}['{key}'], but " in said
+    assert said.endswith("Remove that line.")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        *((f"{name} 'x'", f"sets {name}, ") for name in TOP_LEVEL),
+        ("x = 1; external_url 'x'", "sets external_url"),
+        ("external_url('x')", "sets external_url"),
+        ("self.external_url = 'x'", "sets external_url"),
+        ("Gitlab['external_url'] = 'x'", "sets external_url"),
+        ("gitlab_rails['nginx']['listen_port'] = 1", "sets nginx['listen_port']"),
+        ("nginx['real_ip_trusted_addresses'] << '10.0.0.0/8'", "sets nginx['real_ip_trusted_addresses']"),
+        ("nginx = { 'listen_port' => 1 }", "makes a variable nginx"),
+        ("gitlab_rails = {}", "makes a variable gitlab_rails"),
+        ("puma['x'] = 1\n__END__\n", "has __END__"),
+        ("return if true", "has return"),
+        ("exit", "has exit"),
+        ("puma['x'] = 1\r\nnginx['listen_port'] = 1\r\n", "sets nginx['listen_port']"),
+    ],
+)
+def test_other_lines_that_undo_it_are_refused(line, said):
+    assert said in refusal(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# nginx['listen_port'] = 8080",
+        "nginx['listen_port_x'] = 1",
+        "mattermost_nginx['listen_port'] = 1",
+        "x = gitlab_rails['registry_host']",
+        "puts 1 if gitlab_rails['registry_port'] == '5000'",
+        "gitlab_rails['env'] = { 'http_proxy' => 'http://proxy.example.com:3128' }",
+        "gitlab_rails['monitoring_whitelist'] = ['127.0.0.0/8', '10.42.0.0/20']",
+        "nginx['log_format'] = 'x'",
+        "pages_external_url 'http://pages.example.com'",
+        "gitlab_rails['rack_attack_git_basic_auth'] = { 'enabled' => false }",
+        "exiting = 1",
+    ],
+)
+def test_a_line_that_undoes_nothing_is_taken(line):
+    assert load(gitlabRb=line).extra_gitlab_rb == line

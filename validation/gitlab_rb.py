@@ -1,0 +1,115 @@
+"""The setting `gitlabRb`: lines of the owner, refused by name where they would undo what the program relies on.
+
+A line can be written in more ways than a pattern knows. So configuration/gitlab_rb.py also puts what the program says
+after the owner's lines, and takes away what GitLab's package has to decide; a refusal here only says so beforehand.
+"""
+
+import re
+
+BALANCER = "the load balancer sends to nginx on port 80, by PROXY protocol"
+SSHD = "the load balancer sends git over SSH to gitlab-sshd on port 2222, whose host key the checks compare"
+REGISTRY = "the registry is a machine of this stack, and trusts this GitLab's tokens"
+PASSWORD = "the setting initialRootPassword, or a password made on the server, is the first one"
+ACCOUNTS = "the owners of the data on the volume have these names and numbers"
+SOCKET = "the checks and the steps ask GitLab at its package's socket"
+
+SAID = {
+    ("nginx", "listen_port"): BALANCER,
+    ("nginx", "listen_https"): BALANCER,
+    ("nginx", "proxy_protocol"): BALANCER,
+    ("nginx", "real_ip_trusted_addresses"): BALANCER,
+    ("letsencrypt", "enable"): "TLS ends at the load balancer; set domain and certificateArn",
+    ("gitlab_sshd", "enable"): SSHD,
+    ("gitlab_sshd", "listen_address"): SSHD,
+    ("registry", "enable"): REGISTRY,
+    ("registry", "internal_key"): REGISTRY,
+    ("registry", "internal_certificate"): REGISTRY,
+    ("gitlab_rails", "registry_enabled"): REGISTRY,
+    ("gitlab_rails", "registry_host"): REGISTRY,
+    ("gitlab_rails", "registry_port"): f"{REGISTRY}; set registryPort",
+    ("gitlab_rails", "registry_api_url"): REGISTRY,
+    ("gitlab_rails", "registry_issuer"): REGISTRY,
+    ("gitlab_rails", "initial_root_password"): PASSWORD,
+    ("gitlab_rails", "store_initial_root_password"): PASSWORD,
+    **{
+        (section, key): ACCOUNTS
+        for section in ("user", "web_server", "postgresql", "redis", "prometheus")
+        for key in ("uid", "gid")
+    },
+}
+"""What the program says in gitlab.rb and relies on, by section and key, and why."""
+
+LEFT_TO_THE_PACKAGE = {
+    ("nginx", "enable"): BALANCER,
+    ("nginx", "listen_address"): BALANCER,
+    ("nginx", "listen_addresses"): BALANCER,
+    ("nginx", "real_ip_header"): BALANCER,
+    ("gitlab_sshd", "proxy_protocol"): SSHD,
+    ("gitlab_sshd", "dir"): SSHD,
+    ("gitlab_sshd", "generate_host_keys"): SSHD,
+    ("gitlab_sshd", "host_keys_dir"): SSHD,
+    ("gitlab_sshd", "host_keys_glob"): SSHD,
+    ("gitlab_rails", "gitlab_shell_ssh_port"): "clients reach git over SSH at port 22 of the load balancer",
+    ("gitlab_rails", "registry_key_path"): REGISTRY,
+    ("gitlab_workhorse", "enable"): SOCKET,
+    ("gitlab_workhorse", "dir"): SOCKET,
+    ("gitlab_workhorse", "listen_network"): SOCKET,
+    ("gitlab_workhorse", "listen_addr"): SOCKET,
+    ("gitlab_workhorse", "sockets_directory"): SOCKET,
+    ("user", "username"): ACCOUNTS,
+    ("user", "group"): ACCOUNTS,
+    ("manage_accounts", "enable"): ACCOUNTS,
+}
+"""What the program relies on as the package has it. From 19.2 on GitLab reads keys of nginx in gitlab_rails['nginx'] as
+well (omnibus-gitlab, translate_rails_nginx_settings).
+"""
+
+TOP_LEVEL = {
+    "external_url": "which the program derives from the load balancer",
+    "registry_external_url": "which the program derives from the load balancer",
+    "roles": "and this GitLab has all of them but its registry",
+}
+
+ASSIGNED = (
+    r"(?:\s*\[[^\]\n]*\])*\s*(?:(?:\|\||&&|[|&+*-])?=(?![=~>])|<<"
+    r"|\.\s*(?:push|concat|replace|clear|delete|store|merge!|update))"
+)
+"""What follows a setting that is changed, itself or in a part."""
+
+SECTIONS = sorted({section for section, _ in (*SAID, *LEFT_TO_THE_PACKAGE)} | {"high_availability"})
+
+
+def lines(value: str) -> str:
+    """Lines for GitLab's gitlab.rb. Raises ValueError when one sets what the program relies on, or ends the file, which
+    goes on after them.
+    """
+    text = "\n".join(line for line in re.split(r"\r?\n", value) if not line.lstrip().startswith("#"))
+    for name, why in TOP_LEVEL.items():
+        if re.search(
+            rf"(?:^|;|\bthen\b|\bself\.|\bGitlab\.)\s*{name}\b(?!\s*\[)|\bGitlab\s*\[\s*['\":]{name}\b",
+            text,
+            re.MULTILINE,
+        ):
+            raise ValueError(f"sets {name}, {why}. Remove that line")
+    for (section, key), why in {**SAID, **LEFT_TO_THE_PACKAGE}.items():
+        if re.search(rf"{_section(section)}\s*{_subscript(key)}{ASSIGNED}", text):
+            raise ValueError(f"sets {section}['{key}'], but {why}. Remove that line")
+    for section in SECTIONS:
+        if re.search(rf"^\s*{section}\s*=(?![=~>])", text, re.MULTILINE):
+            raise ValueError(
+                f"makes a variable {section}, which hides GitLab's settings. Write {section}['key'] = value"
+            )
+    if match := re.search(r"^(?:__END__$|\s*(?:return|exit!?|abort)\b)", text, re.MULTILINE):
+        raise ValueError(
+            f"has {match[0].strip()}, which ends the file before the program's own lines. Remove that line"
+        )
+    return value
+
+
+def _subscript(key: str) -> str:
+    return rf"\[\s*(?:'{key}'|\"{key}\"|:{key}|:'{key}'|:\"{key}\")\s*\]"
+
+
+def _section(name: str) -> str:
+    own = rf"(?<![\w'\":]){name}(?!\w)|\bGitlab\s*{_subscript(name)}"
+    return rf"(?:{own}|(?<![\w'\":])gitlab_rails\s*{_subscript(name)})" if name == "nginx" else f"(?:{own})"
