@@ -57,6 +57,52 @@ def test_a_target_that_is_not_checked_or_refuses_the_check_is_broken(server, tmp
     assert f"What to do: {checks.BY_ID['target'].remedy}" in seen.said
 
 
+NOW = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+OTHER_FORMS = {
+    "JSON": f'{{"time":"{NOW}","status":"200","agent":"ELB-HealthChecker/2.0"}}',
+    "JSON without an agent": f'{{"time":"{NOW}","status":"200"}}',
+    "JSON with a request in it": '{"r":"GET /-/readiness HTTP/1.1","status":200,"agent":"ELB-HealthChecker/2.0"}',
+    "a time in brackets that is none": '10.42.0.9 - - [now] "GET /-/readiness HTTP/1.1" 200 1 "ELB-HealthChecker/2.0"',
+    "seconds": '[1700000000.123] "GET /-/readiness HTTP/1.1" 200 1 "" "ELB-HealthChecker/2.0"',
+    "no such day": '[31/Feb/2026:00:00:00 +0000] "GET / HTTP/1.1" 200 1 "" "ELB-HealthChecker/2.0"',
+    "a year of no calendar": '[0000-01-01T00:00:00+00:00] "GET / HTTP/1.1" 200 1 "" "ELB-HealthChecker/2.0"',
+    "no status": f'[{NOW}] "GET /-/readiness HTTP/1.1" "ELB-HealthChecker/2.0"',
+    "tabs": f"{NOW}\t200\tGET\t/-/readiness\tELB-HealthChecker/2.0",
+    "bytes": "\udce9\udcff",
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_log_in_another_form_is_said_to_be_unread_and_nobody_is_blamed(server, tmp_path, form):
+    (tmp_path / "access.log").write_text(f"{OTHER_FORMS[form]}\n" * 3, errors="surrogateescape")
+    seen = check_from(Place.SERVER)
+    assert (seen.status, seen.well) == (0, ["target", "nginx", "readiness", "server-updates"])
+    assert seen["target"]["detail"].startswith("not checked: ")
+    assert not re.search("load balancer|pulumi up", seen.said)
+
+
+@pytest.mark.parametrize("age", [0, 40])
+def test_a_time_in_iso_8601_is_read(server, tmp_path, age):
+    at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - age))
+    (tmp_path / "access.log").write_text(f'[{at}] "GET /-/readiness HTTP/1.1" 200 1 "" "ELB-HealthChecker/2.0"\n')
+    assert check_from(Place.SERVER)["target"]["state"] == ("broken" if age else "ok")
+
+
+def test_the_newest_line_has_the_form_of_now(server, tmp_path):
+    before, after = health_check(200, age=40), OTHER_FORMS["JSON"] + "\n"
+    (tmp_path / "access.log").write_text(before + after)
+    assert check_from(Place.SERVER)["target"]["state"] == "ok", "an owner has just changed it"
+    (tmp_path / "access.log").write_text(after + before)
+    assert check_from(Place.SERVER)["target"]["state"] == "broken"
+
+
+@pytest.mark.parametrize("request_line", ["", "-", "\\x16\\x03\\x01", "\\x22GET\\x22 /"])
+def test_a_strangers_malformed_request_is_a_line_like_another(server, tmp_path, request_line):
+    line = health_check(400, agent="x").replace("GET /-/readiness HTTP/1.1", request_line)
+    (tmp_path / "access.log").write_text(health_check(200, age=40) + line)
+    assert check_from(Place.SERVER)["target"]["state"] == "broken"
+
+
 def test_an_nginx_that_is_silent_is_named_and_not_the_target_that_needs_it(server, monkeypatch):
     def refused(address, timeout):
         raise ConnectionRefusedError(111, "Connection refused")
