@@ -42,6 +42,11 @@ if shut_out.is_a?(Hash)
   excepted = shut_out.key?('ip_whitelist') ? Array(shut_out['ip_whitelist']) : []
   shut_out['ip_whitelist'] = excepted | {whitelist}
 end
+hosts = rails.key?('allowed_hosts') ? Array(rails['allowed_hosts']) : []
+require 'socket'
+# The load balancer's health checks come to the machine's own address, the program's to localhost.
+own = Socket.ip_address_list.select(&:ipv4?).map(&:ip_address)
+rails['allowed_hosts'] = hosts | [{host}, 'localhost', *own] unless hosts.empty?
 mounted = Gitlab['high_availability']
 mounted['mountpoint'] = (mounted.key?('mountpoint') ? Array(mounted['mountpoint']) : []) | {folders}
 Gitlab['registry_external_url'] = nil
@@ -96,18 +101,19 @@ def render_gitlab_rb(
     lines += _mail(settings)
     if settings.extra_gitlab_rb:
         lines += [EXTRA_LINES, settings.extra_gitlab_rb.rstrip("\n"), END_OF_EXTRA_LINES]
-    lines.append(_merged(excepted))
+    lines.append(_merged(excepted, public_host))
     lines += _relied_on(settings, external_url, public_host, registry_private_ip)
     return "\n".join(lines)
 
 
-def _merged(excepted: str) -> str:
+def _merged(excepted: str, public_host: str) -> str:
     left: dict[str, list[str]] = defaultdict(list)
     for section, key in LEFT_TO_THE_PACKAGE:
         left[section].append(key)
     shown = ", ".join(f"{ruby_string(section)} => {_ruby_strings(keys)}" for section, keys in left.items())
     filled = {
         "{whitelist}": excepted,
+        "{host}": ruby_string(public_host),
         "{folders}": _ruby_strings(GITLAB_FOLDERS),
         "{left}": f"{{ {shown} }}",
         "{nginx}": _ruby_strings(key for section, key in (*SAID, *LEFT_TO_THE_PACKAGE) if section == "nginx"),

@@ -135,6 +135,15 @@ def test_the_runner_is_never_shut_out_by_the_owners_limits(evaluated, given, whi
 
 
 @needs_ruby
+def test_hosts_that_the_owner_allows_are_joined_by_those_that_ask(evaluated):
+    hosts = evaluated("gitlab_rails['allowed_hosts'] = ['git.example.com']")["gitlab_rails"]["allowed_hosts"]
+    assert hosts[:3] == ["git.example.com", "203.0.113.20", "localhost"]
+    assert "127.0.0.1" in hosts
+    for none in ("# nothing", "gitlab_rails['allowed_hosts'] = []", "gitlab_rails['allowed_hosts'] = nil"):
+        assert not evaluated(none)["gitlab_rails"].get("allowed_hosts")
+
+
+@needs_ruby
 def test_services_wait_for_the_stacks_volume_and_for_the_owners(evaluated):
     mounted = evaluated("high_availability['mountpoint'] = '/mnt/backups'")["high_availability"]["mountpoint"]
     assert mounted == ["/mnt/backups", "/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab"]

@@ -677,7 +677,9 @@ def test_a_mistake_in_the_owners_lines_is_told_by_its_number_and_nothing_of_it_i
     refused = gitlab_machine("configure_gitlab.sh", payload=[gitlab_rb(gitlabRb=extra), ""])
     assert refused.returncode == 1
     shown = refused.stdout + refused.stderr
-    assert re.search(rf"^gitlabRb, line {line or '[0-9]+'}: ", shown, re.MULTILINE), shown
+    told = re.search(rf"^gitlabRb, line ({line or '[0-9]+'}): ", shown, re.MULTILINE)
+    assert told, shown
+    assert int(told[1]) <= len(extra.rstrip("\n").splitlines()), "what does not end in the setting is told there"
     assert not re.search("hunter2|Secret|ldap|password", shown)
     assert before.read_text() == "external_url 'before'\n"
     assert not before.with_name("gitlab.rb.new").exists()

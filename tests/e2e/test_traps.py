@@ -461,6 +461,18 @@ def test_a35_a_registry_that_is_asked_for_its_images_health_has_none():
     )
 
 
+@pytest.mark.long
+def test_an_access_log_in_json_is_no_fault_of_the_load_balancers(outputs):
+    line = """nginx['log_format'] = '{"time":"$time_iso8601","status":"$status","agent":"$http_user_agent"}'"""
+    stack.configure("gitlabRb", line)
+    try:
+        changed = up()
+    finally:
+        stack.configure("gitlabRb", None)
+        heal()
+    assert changed.status == 0, changed.output
+
+
 def test_a_mistake_in_gitlab_rb_is_told_by_its_line_and_what_it_says_nowhere(outputs):
     stack.configure("gitlabRb", "puma['per_worker_max_memory_mb'] = 1200\nx['y'] = 'hunter2'-Hunter3'")
     try:
