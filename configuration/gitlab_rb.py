@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT
 from configuration.paths import GITLAB_FOLDERS, INITIAL_ROOT_PASSWORD, TOKEN_CERTIFICATE, TOKEN_KEY
 from settings import Settings
-from validation.gitlab_rb import LEFT_TO_THE_PACKAGE, SAID
+from validation.gitlab_rb import LEFT_TO_THE_PACKAGE, SAID, SECTIONS
 
 TOKEN_ISSUER = "omnibus-gitlab-issuer"
 """`iss` of the registry's tokens: what GitLab signs and the registry expects."""
@@ -31,6 +31,8 @@ END_OF_EXTRA_LINES = "# End of gitlabRb."
 
 MERGED = """\
 # What they say is kept, beside what the program relies on. To read a key that is missing would make it (ConfigMash).
+# A variable of a section's name would hide it.
+{sections} = %w[{sections}].map { |section| Gitlab[section] }
 rails = Gitlab['gitlab_rails']
 rails['env'] = {} unless rails.key?('env') && rails['env'].is_a?(Hash)
 skipped = rails['env']['SKIP'].is_a?(String) ? rails['env']['SKIP'].split(',').map(&:strip) : []
@@ -112,6 +114,8 @@ def _merged(excepted: str, public_host: str) -> str:
         left[section].append(key)
     shown = ", ".join(f"{ruby_string(section)} => {_ruby_strings(keys)}" for section, keys in left.items())
     filled = {
+        "%w[{sections}]": f"%w[{' '.join(SECTIONS)}]",
+        "{sections}": ", ".join(SECTIONS),
         "{whitelist}": excepted,
         "{host}": ruby_string(public_host),
         "{folders}": _ruby_strings(GITLAB_FOLDERS),
