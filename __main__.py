@@ -11,14 +11,15 @@ from components.load_balancer import LoadBalancer
 from components.machines import create_machines
 from components.network import Addresses, Network
 from components.security import SecurityGroupRules, SecurityGroups
+from components.stack_config import StackConfig
 from configuration.flows import Place, flows
 from configuration.job_limits import job_limits
 from settings import Settings, SettingsError
 
-config = pulumi.Config()
+config = StackConfig()
 try:
     settings = Settings.load(
-        config, pulumi.Config("aws"), is_secret=lambda key: pulumi.runtime.is_config_secret(config.full_key(key))
+        config, StackConfig("aws"), is_secret=lambda key: pulumi.runtime.is_config_secret(config.full_key(key))
     )
     runner_size = check_existing(settings)
 except SettingsError as error:

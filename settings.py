@@ -8,9 +8,10 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from validation import extra_egress, gitlab_rb, ssh_keys, supported_versions, values
+from validation import extra_egress, gitlab_rb, images, ssh_keys, supported_versions, values
+from validation.calendar import calendar
 from validation.extra_egress import ExtraEgress
-from validation.reader import ConfigSource, Reader
+from validation.reader import Check, ConfigSource, Reader
 
 WORLD = ipaddress.IPv4Network("0.0.0.0/0")
 
@@ -28,6 +29,9 @@ ONE_NETWORK_PER_JOB = "each job has a network of its own, and Docker makes 255. 
 
 BLOCKED_SMTP_PORT = 25
 """AWS blocks it on the way to public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
+
+IMPLICIT_TLS_PORTS = (465, 2465)
+"""RFC 8314, section 7.3; Amazon SES has the latter beside it ("Connecting to an Amazon SES SMTP endpoint")."""
 
 
 class SettingsError(ValueError):
@@ -52,13 +56,21 @@ class MachineSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SmtpSettings:
-    """The server that GitLab sends its mail through, with STARTTLS and a login; `sender` is a mail address."""
+    """The server that GitLab sends its mail through; `sender` is a mail address. User name and password are None for a
+    server that asks for no login; `authentication` is one of values.SMTP_AUTHENTICATIONS.
+    """
 
     address: str
     port: int
-    user_name: str
-    password: str = field(repr=False)
+    user_name: str | None = None
+    password: str | None = field(default=None, repr=False)
+    authentication: str = "login"
     sender: str
+
+    @property
+    def implicit_tls(self) -> bool:
+        """Whether the connection begins with TLS; elsewhere it is asked for by STARTTLS."""
+        return self.port in IMPLICIT_TLS_PORTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,19 +197,19 @@ class Settings:
             tags=keys.mapping("tags", values.tag),
             smtp=_smtp(keys),
             registry_port=keys.number("registryPort", 1024, 65535),
-            registry_garbage_collection=keys.optional("registryGarbageCollection", values.calendar) or "",
+            registry_garbage_collection=keys.optional("registryGarbageCollection", calendar) or "",
             registry_garbage_collection_untagged=keys.boolean("registryGarbageCollectionUntagged"),
             balancer_address_id=keys.optional("balancerAddressId", values.address_id),
-            security_updates=keys.optional("securityUpdates", values.calendar) or "",
+            security_updates=keys.optional("securityUpdates", calendar) or "",
             ami_id=keys.optional("amiId", values.ami_id),
-            server=_machine(keys, "server", has_data=True),
-            registry=_machine(keys, "registry", has_data=True),
-            runner=_machine(keys, "runner", has_data=False),
-            gitlab_version=keys.text("gitlabVersion", values.version),
+            server=_machine(keys, "server", values.server_instance_type, has_data=True),
+            registry=_machine(keys, "registry", values.instance_type, has_data=True),
+            runner=_machine(keys, "runner", values.instance_type, has_data=False),
+            gitlab_version=keys.text("gitlabVersion", values.gitlab_version),
             accept_unsupported_gitlab=keys.boolean("acceptUnsupportedGitlab"),
             runner_version=keys.text("runnerVersion", values.version),
             registry_version=keys.text("registryVersion", values.version),
-            registry_image=keys.optional("registryImage", values.image),
+            registry_image=keys.optional("registryImage", images.image),
             docker_version=keys.text("dockerVersion", values.docker_version),
             containerd_version=keys.text("containerdVersion", values.containerd_version),
             gitlab_package_keys=keys.sequence("gitlabPackageKeys", values.fingerprint),
@@ -208,16 +220,17 @@ class Settings:
             runner_tags=keys.sequence("runnerTags", values.runner_tag, empty_allowed=True),
             runner_job_memory=keys.number("runnerJobMemory", 0, 24 * 1024 * 1024),
             runner_job_cpus=keys.number("runnerJobCpus", 0, 448),
-            runner_default_image=keys.text("runnerDefaultImage", values.image),
+            runner_default_image=keys.text("runnerDefaultImage", images.image),
             runner_shared_cache=keys.boolean("runnerSharedCache"),
             runner_privileged=keys.boolean("runnerPrivileged"),
-            runner_privileged_images=keys.sequence("runnerPrivilegedImages", values.image, empty_allowed=True),
+            runner_privileged_images=keys.sequence("runnerPrivilegedImages", images.image, empty_allowed=True),
             acceptance_pipeline=keys.boolean("acceptancePipeline"),
-            acceptance_image=keys.text("acceptanceImage", values.image),
+            acceptance_image=keys.text("acceptanceImage", images.image),
             gitlab_settings=keys.structure("gitlabSettings", values.gitlab_setting),
             extra_gitlab_rb=keys.optional_hidden("gitlabRb", gitlab_rb.lines, values.secret_lines) or "",
             deletion_protection=keys.boolean("deletionProtection"),
         )
+        keys.refuse_unknown()
         # Values of which one is wrong cannot be compared with each other.
         problems = keys.problems or _problems_between_keys(settings)
         if problems:
@@ -313,9 +326,9 @@ def _problems_of_the_world(settings: Settings) -> list[str]:
     return []
 
 
-def _machine(keys: Reader, role: str, *, has_data: bool) -> MachineSettings:
+def _machine(keys: Reader, role: str, check_type: Check[str], *, has_data: bool) -> MachineSettings:
     return MachineSettings(
-        instance_type=keys.text(f"{role}InstanceType", values.instance_type),
+        instance_type=keys.text(f"{role}InstanceType", check_type),
         root_volume_size=keys.number(f"{role}RootVolumeSize", SMALLEST_ROOT_VOLUME, LARGEST_VOLUME),
         data_volume_size=keys.number(f"{role}DataVolumeSize", 10, LARGEST_VOLUME) if has_data else None,
         data_volume_id=keys.optional(f"{role}DataVolumeId", values.volume_id) if has_data else None,
@@ -323,17 +336,29 @@ def _machine(keys: Reader, role: str, *, has_data: bool) -> MachineSettings:
 
 
 def _smtp(keys: Reader) -> SmtpSettings | None:
+    login = {
+        "smtpUserName": keys.hidden("smtpUserName", values.matching(r"\S+", "has blanks")),
+        "smtpPassword": keys.optional_secret("smtpPassword", values.smtp_password),
+    }
+    port = keys.number("smtpPort", 1, 65535)
+    authentication = keys.text("smtpAuthentication", values.smtp_authentication)
     if not keys.has("smtpAddress"):
         keys.problems += [
             f"{key}: set, but smtpAddress is missing. Set the mail server's name."
-            for key in ("smtpUserName", "smtpPassword", "emailFrom")
+            for key in (*login, "emailFrom")
             if keys.has(key)
         ]
         return None
+    missing = [key for key in login if not keys.has(key)]
+    if len(missing) == 1:
+        keys.problems.append(
+            f"{missing[0]}: missing. A login is smtpUserName and smtpPassword; a server that asks for none has neither."
+        )
     return SmtpSettings(
-        address=keys.text("smtpAddress", values.host_name),
-        port=keys.number("smtpPort", 1, 65535),
-        user_name=keys.text("smtpUserName", values.matching(r"\S+", "has blanks")),
-        password=keys.secret("smtpPassword", values.matching(r"[^\n\r]+", "has more than one line")),
+        address=keys.text("smtpAddress", values.mail_server),
+        port=port,
+        user_name=login["smtpUserName"],
+        password=login["smtpPassword"],
+        authentication=authentication,
         sender=keys.text("emailFrom", values.email),
     )

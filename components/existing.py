@@ -115,8 +115,8 @@ def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeRe
     if ARCHITECTURE not in found.supported_architectures:
         architectures = " and ".join(found.supported_architectures)
         return [f"{key}: {name!r} is for {architectures}, the packages and images are for {ARCHITECTURE}. {example}."]
-    if found.ebs_nvme_support != "required":
-        # Bare metal has no hypervisor, and volumes as the Nitro system has them.
+    if found.ebs_nvme_support != "required" and key != f"{Place.RUNNER}InstanceType":
+        # The runner has no data volume. Bare metal has no hypervisor, and volumes as the Nitro system has them.
         return [
             (
                 f"{key}: {name!r} is not of the Nitro system (hypervisor: {found.hypervisor}): its volumes are no NVMe "

@@ -180,14 +180,20 @@ def _mail(settings: Settings) -> list[str]:
     smtp = settings.smtp
     if smtp is None:
         return ["gitlab_rails['gitlab_email_enabled'] = false", ""]
-    return [
+    lines = [
         "gitlab_rails['smtp_enable'] = true",
         f"gitlab_rails['smtp_address'] = {ruby_string(smtp.address)}",
         f"gitlab_rails['smtp_port'] = {smtp.port}",
-        f"gitlab_rails['smtp_user_name'] = {ruby_string(smtp.user_name)}",
-        f"gitlab_rails['smtp_password'] = {ruby_string(smtp.password)}",
-        "gitlab_rails['smtp_authentication'] = 'login'",
-        "gitlab_rails['smtp_enable_starttls_auto'] = true",
-        f"gitlab_rails['gitlab_email_from'] = {ruby_string(smtp.sender)}",
-        "",
     ]
+    if smtp.user_name is not None and smtp.password is not None:
+        lines += [
+            f"gitlab_rails['smtp_user_name'] = {ruby_string(smtp.user_name)}",
+            f"gitlab_rails['smtp_password'] = {ruby_string(smtp.password)}",
+            f"gitlab_rails['smtp_authentication'] = {ruby_string(smtp.authentication)}",
+        ]
+    # Both would end the package's reconfigure (omnibus-gitlab, SmtpHelper).
+    if smtp.implicit_tls:
+        lines += ["gitlab_rails['smtp_tls'] = true", "gitlab_rails['smtp_enable_starttls_auto'] = false"]
+    else:
+        lines.append("gitlab_rails['smtp_enable_starttls_auto'] = true")
+    return [*lines, f"gitlab_rails['gitlab_email_from'] = {ruby_string(smtp.sender)}", ""]

@@ -28,17 +28,13 @@ def _text(value: bytes) -> bytes:
 
 def openssh_pair(seed: bytes = b"k", cipher: bytes = b"none") -> tuple[str, str]:
     """Public key line and private key of the right form; the numbers in them are no real key."""
-    public = _text(KEY_TYPE) + _text(seed * 32)
-    blob = (
-        b"openssh-key-v1\0"
-        + _text(cipher)
-        + _text(b"none")
-        + _text(b"")
-        + (1).to_bytes(4)
-        + _text(public)
-        + _text(b"x")
-    )
-    body = base64.b64encode(blob).decode()
+    numbers = seed * 32
+    public = _text(KEY_TYPE) + _text(numbers)
+    check = b"1234"
+    private = check * 2 + _text(KEY_TYPE) + _text(numbers) + _text(bytes(32) + numbers) + _text(b"test")
+    private += bytes(range(1, 1 + -len(private) % 8))
+    blob = b"openssh-key-v1\0" + b"".join(map(_text, (cipher, b"none", b""))) + (1).to_bytes(4)
+    body = base64.b64encode(blob + _text(public) + _text(private)).decode()
     kind = "OPENSSH PRIVATE KEY"
     return (
         f"ssh-ed25519 {base64.b64encode(public).decode()} test",

@@ -128,6 +128,42 @@ def test_mail_goes_out_by_starttls_with_a_quoted_password():
     assert "gitlab_rails['smtp_password'] = 'it\\'s \\\\ #{secret}'" in lines
 
 
+RELAY = {"smtpAddress": "relay.example.com", "emailFrom": "o'brien@example.com"}
+
+
+def mail_lines(**changes) -> dict[str, str]:
+    """What gitlab.rb says of mail, by key."""
+    return dict(
+        re.findall(r"^gitlab_rails\['(smtp_\w+|gitlab_email_\w+)'\] = (.*)$", gitlab_rb(**changes), re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("port", [25, 587, 2525])
+def test_a_relay_without_login_gets_no_word_of_one(port):
+    """Not `false` either: GitLab 19.0's net-smtp raises for what is no mechanism (omnibus-gitlab, SmtpHelper)."""
+    assert mail_lines(**RELAY, smtpPort=port) == {
+        "smtp_enable": "true",
+        "smtp_address": "'relay.example.com'",
+        "smtp_port": str(port),
+        "smtp_enable_starttls_auto": "true",
+        "gitlab_email_from": r"'o\'brien@example.com'",
+    }
+
+
+@pytest.mark.parametrize(("port", "implicit"), [(465, True), (2465, True), (587, False), (25, False), (2587, False)])
+def test_tls_begins_with_the_connection_where_the_port_is_for_that_and_never_both_ways(port, implicit):
+    for login in (MAIL, RELAY):
+        lines = mail_lines(**login, smtpPort=port)
+        assert lines["smtp_enable_starttls_auto"] == str(not implicit).lower()
+        assert lines.get("smtp_tls") == ("true" if implicit else None)
+
+
+@pytest.mark.parametrize("mechanism", ["login", "plain", "cram_md5"])
+def test_a_login_is_sent_in_the_way_that_is_set(mechanism):
+    assert mail_lines(**MAIL, smtpAuthentication=mechanism)["smtp_authentication"] == f"'{mechanism}'"
+    assert mail_lines(**MAIL)["smtp_authentication"] == "'login'"
+
+
 def test_the_registry_listens_where_it_is_published_and_trusts_gitlabs_tokens():
     config = yaml.safe_load(render_registry_config(external_url="http://203.0.113.20", port=5050))
     assert config["http"]["addr"] == ":5050"

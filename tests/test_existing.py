@@ -84,6 +84,7 @@ ARM = {"supportedArchitectures": ["arm64"]}
 APPLE = {"supportedArchitectures": ["arm64_mac"], "hypervisor": None, "bareMetal": True}
 XEN = {"ebsNvmeSupport": "unsupported", "hypervisor": "xen"}
 OLD = {**XEN, "supportedArchitectures": ["i386", "x86_64"]}
+NOT_NITRO = "is not of the Nitro system (hypervisor: xen)"
 XEN_WITH_LOCAL_NVME = {"ebsNvmeSupport": "supported", "hypervisor": "xen"}
 
 
@@ -92,28 +93,35 @@ XEN_WITH_LOCAL_NVME = {"ebsNvmeSupport": "supported", "hypervisor": "xen"}
     [
         ("m7g.xlarge", ARM, "is for arm64, the packages and images are for x86_64"),
         ("mac2.metal", APPLE, "is for arm64_mac, the packages and images are for x86_64"),
-        *[(name, OLD, "is not of the Nitro system (hypervisor: xen)") for name in ("t2.xlarge", "c3.xlarge")],
-        *[
-            (name, XEN, "is not of the Nitro system (hypervisor: xen)")
-            for name in ("p2.xlarge", "g3.4xlarge", "x1.16xlarge", "h1.2xlarge", "f1.2xlarge")
-        ],
-        ("i3.xlarge", XEN_WITH_LOCAL_NVME, "is not of the Nitro system (hypervisor: xen)"),
+        *[(name, OLD, NOT_NITRO) for name in ("t2.xlarge", "c3.xlarge")],
+        *[(name, XEN, NOT_NITRO) for name in ("p2.xlarge", "g3.4xlarge", "x1.16xlarge", "h1.2xlarge", "f1.2xlarge")],
+        ("i3.xlarge", XEN_WITH_LOCAL_NVME, NOT_NITRO),
     ],
 )
 def test_a_type_on_which_the_program_does_not_work_is_refused_whatever_it_is_called(refused, name, found, reason):
     settings = {f"{role}InstanceType": name for role in ALL_TYPES}
+    if reason == NOT_NITRO:
+        settings["runnerInstanceType"] = ALL_TYPES["runner"]  # it has no data volume
     problems = refused(settings, found)
-    assert [problem.split(":")[0] for problem in problems] == list(settings)
+    wrong = [key for key, value in settings.items() if value == name]
+    assert [problem.split(":")[0] for problem in problems] == wrong
     for problem in problems:
         assert f"{name!r} {reason}" in problem
         assert problem.endswith("Use for example m6i.xlarge.")
 
 
+@pytest.mark.parametrize("name", ["t2.large", "t2.medium", "m4.large", "g3.4xlarge", "p2.xlarge", "i3.large"])
+def test_a_runner_without_nvme_volumes_is_taken_since_it_has_no_data_volume(refused, name):
+    settings = {"runnerInstanceType": name, "registryInstanceType": "t2.small"}
+    problems = refused(settings, XEN)
+    assert [problem.split(":")[0] for problem in problems] == ["serverInstanceType", "registryInstanceType"]
+
+
 def test_a_server_with_less_memory_than_gitlab_needs_is_refused_and_other_machines_are_not(refused):
-    settings = {"serverInstanceType": "t3.nano", "registryInstanceType": "t3.nano"}
+    settings = {"serverInstanceType": "x9.large", "registryInstanceType": "t3.nano"}
     [problem] = refused(settings, {"memorySize": 512})
     assert problem == (
-        "serverInstanceType: 't3.nano' has 0.5 GiB of memory, GitLab needs 8 GiB. Use for example m6i.xlarge."
+        "serverInstanceType: 'x9.large' has 0.5 GiB of memory, GitLab needs 8 GiB. Use for example m6i.xlarge."
     )
     run_program(dev_config(), existing={"memorySize": 8192})
 

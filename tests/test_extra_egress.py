@@ -170,9 +170,9 @@ NO_REASONS: tuple[Any, ...] = (
 )
 
 WRONG: list[tuple[Any, str]] = [
-    ("server 636", "extraEgress[0]: not a map"),
-    (None, "extraEgress[0]: not a map"),
-    ([], "extraEgress[0]: not a map"),
+    ("server 636", "extraEgress[0]: 'server 636' is not a map"),
+    (None, "extraEgress[0]: None is not a map"),
+    ([], "extraEgress[0]: [] is not a map"),
     ({}, "extraEgress[0].place: missing"),
     (without("place"), "extraEgress[0].place: missing"),
     (without("networks"), "extraEgress[0].networks: missing"),
@@ -192,21 +192,24 @@ WRONG: list[tuple[Any, str]] = [
     ({**SSH, "ports": []}, "extraEgress[0].ports: [] is not a list with at least one item"),
     ({**SSH, "ports": 22}, "extraEgress[0].ports: 22 is not a list"),
     ({**SSH, "ports": "22,2222"}, "extraEgress[0].ports: '22,2222' is not a list"),
-    ({**SSH, "ports": [22, 22]}, "extraEgress[0].ports: has 22 twice"),
-    ({**SSH, "ports": [22, "22"]}, "extraEgress[0].ports: has 22 twice"),
+    ({**SSH, "ports": [22, 22]}, "extraEgress[0].ports: 22 is there twice"),
+    ({**SSH, "ports": [22, "22"]}, "extraEgress[0].ports: 22 is there twice"),
     ({**SSH, "ports": [22, [80]]}, "extraEgress[0].ports: [80] is not a port"),
     ({**LDAPS, "networks": "10.20.0.0/24"}, "extraEgress[0].networks: '10.20.0.0/24' is not a list"),
     ({**LDAPS, "networks": []}, "extraEgress[0].networks: [] is not a list with at least one item"),
-    ({**LDAPS, "networks": ["10.20.0.1/24"]}, "extraEgress[0].networks: '10.20.0.1/24' is not an IPv4 network"),
+    (
+        {**LDAPS, "networks": ["10.20.0.1/24"]},
+        "extraEgress[0].networks: '10.20.0.1/24' has host bits set. Write 10.20.0.0/24",
+    ),
     ({**LDAPS, "networks": ["2001:db8::/32"]}, "extraEgress[0].networks: '2001:db8::/32' is not an IPv4 network"),
     ({**LDAPS, "networks": ["ldap.example.com"]}, "extraEgress[0].networks: 'ldap.example.com' is not an IPv4"),
     ({**LDAPS, "networks": [10]}, "extraEgress[0].networks: 10 is not an IPv4 network"),
     ({**LDAPS, "networks": [None]}, "extraEgress[0].networks: None is not an IPv4 network"),
-    ({**LDAPS, "networks": ["10.0.0.5", "10.0.0.5/32"]}, "extraEgress[0].networks: has 10.0.0.5/32 twice"),
+    ({**LDAPS, "networks": ["10.0.0.5", "10.0.0.5/32"]}, "extraEgress[0].networks: '10.0.0.5/32' is there twice"),
     *(({**LDAPS, "why": why}, "extraEgress[0].why: ") for why in NO_REASONS),
-    ({**LDAPS, "prot": 636}, "extraEgress[0]: has 'prot', which is none of place, protocol"),
-    ({**LDAPS, "network": "10.0.0.0/8"}, "extraEgress[0]: has 'network', which is none"),
-    ({**LDAPS, "from": 1}, "extraEgress[0]: has 'from', which is none"),
+    ({**LDAPS, "prot": 636}, "extraEgress[0]: 'prot' is none of place, protocol"),
+    ({**LDAPS, "network": "10.0.0.0/8"}, "extraEgress[0]: 'network' is none"),
+    ({**LDAPS, "from": 1}, "extraEgress[0]: 'from' is none"),
 ]
 
 
@@ -218,7 +221,7 @@ def test_a_way_that_cannot_work_is_refused_by_entry_and_field(entry, said):
 
 @pytest.mark.parametrize("given", ["server", "{}", '{"place": "server"}', "5", "true", '"a text"'])
 def test_what_is_no_list_is_refused(given):
-    with pytest.raises(SettingsError, match=r"- extraEgress: not a list\."):
+    with pytest.raises(SettingsError, match=r"- extraEgress: .+ is not a list\."):
         load(extraEgress=given)
 
 

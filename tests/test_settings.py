@@ -9,6 +9,7 @@ from pathlib import Path
 import pulumi
 import pytest
 
+from components.stack_config import StackConfig
 from settings import Settings, SettingsError
 from tests.conftest import dev_config, openssh_pair
 from tests.engine import PROJECT, ROOT, SECRET_KEYS, run_program
@@ -21,21 +22,14 @@ CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1
 NEWEST = f"{MAINTAINED[-1]}.0"
 
 
-class Config:
-    """What `pulumi.Config` does for one namespace."""
-
-    def __init__(self, values: dict[str, str], namespace: str) -> None:
-        self.values = {
-            key.removeprefix(f"{namespace}:"): value for key, value in values.items() if key.startswith(namespace)
-        }
-
-    def get(self, key: str) -> str | None:
-        return self.values.get(key)
-
-
 def load(secret_keys=SECRET_KEYS, **changes) -> Settings:
-    values = dev_config(**changes)
-    return Settings.load(Config(values, "gitlab"), Config(values, "aws"), is_secret=lambda key: key in secret_keys)
+    return load_from(dev_config(**changes), secret_keys)
+
+
+def load_from(values: dict[str, str], secret_keys=SECRET_KEYS, source=StackConfig) -> Settings:
+    """The settings of a configuration, read by the SDK's own class, as the program does."""
+    pulumi.runtime.set_all_config(values)
+    return Settings.load(source("gitlab"), source("aws"), is_secret=lambda key: key in secret_keys)
 
 
 PRIVILEGED = {"runnerPrivileged": "true", "runnerTags": ["privileged"], "runnerPrivilegedImages": ["docker:28-dind"]}
@@ -86,7 +80,7 @@ REFUSALS = [
     ("registryPort", {"registryPort": "http"}, "not a whole number"),
     ("registryGarbageCollection", {"registryGarbageCollection": "nightly"}, "such as daily, Sun 03:00"),
     ("registryGarbageCollection", {"registryGarbageCollection": "0 3 * * 0"}, "systemd calendar expression"),
-    ("registryGarbageCollection", {"registryGarbageCollection": "*:*"}, "systemd calendar expression"),
+    ("registryGarbageCollection", {"registryGarbageCollection": "*:*"}, "more than once an hour"),
     ("registryGarbageCollection", {"registryGarbageCollection": "Sun 03:00\nExecStart=x"}, "systemd calendar"),
     ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "yes"}, "neither true nor false"),
     ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "true"}, "Say when to collect"),
@@ -114,7 +108,7 @@ REFUSALS = [
     ("acceptUnsupportedGitlab", {"acceptUnsupportedGitlab": "yes"}, "neither true nor false"),
     ("runnerVersion", {"runnerVersion": "latest"}, "not a version"),
     ("registryVersion", {"registryVersion": "v4.15.2-gitlab"}, "not a version"),
-    ("registryImage", {"registryImage": "registry.example.com/registry@sha256:abc"}, "not an image name"),
+    ("registryImage", {"registryImage": "registry.example.com/registry@sha256:abc"}, "not 64 hex digits"),
     ("dockerVersion", {"dockerVersion": "29.1.3"}, "refuses the runner's Docker API"),
     ("containerdVersion", {"containerdVersion": "2.3"}, "not a version"),
     ("containerdVersion", {"containerdVersion": "1.6.39"}, "Use 1.7.29, 2.1.5, 2.2.0 or later"),
@@ -239,16 +233,22 @@ def test_a_value_that_should_be_a_list_is_refused_together_with_what_else_is_wro
     ]
 
 
-def test_every_key_of_the_schema_is_read_and_no_other():
+@pytest.mark.parametrize(
+    "mail",
+    [{}, {"smtpAddress": "mail.example.com", "smtpUserName": "g", "smtpPassword": "p", "emailFrom": "g@example.com"}],
+    ids=["without mail", "with mail"],
+)
+def test_every_key_of_the_schema_is_read_and_no_other(mail):
+    """Whatever the settings say, since a key that is not asked for is refused as unknown."""
     asked = set()
 
-    class Recorder(Config):
-        def get(self, key):
-            asked.add(key)
-            return super().get(key)
+    class Recorder(StackConfig):
+        def get(self, key, default=None):
+            if self.name == "gitlab":
+                asked.add(key)
+            return super().get(key, default)
 
-    values = dev_config(smtpAddress="mail.example.com", smtpUserName="g", smtpPassword="p", emailFrom="g@example.com")
-    Settings.load(Recorder(values, "gitlab"), Config(values, "aws"), is_secret=lambda key: True)
+    load_from(dev_config(**mail), secret_keys=set(PROJECT["config"]), source=Recorder)
     assert asked == set(PROJECT["config"])
 
 

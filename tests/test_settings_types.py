@@ -8,7 +8,7 @@ from tests.engine import ROOT
 
 MIXED_UP = [
     ('domain=keys.optional("domain", values.domain)', 'domain=keys.text("networkCidr", values.network)'),
-    ('gitlab_version=keys.text("gitlabVersion", values.version)', 'gitlab_version=keys.number("registryPort", 1, 9)'),
+    ('runner_version=keys.text("runnerVersion", values.version)', 'runner_version=keys.number("registryPort", 1, 9)'),
     (
         'acceptance_pipeline=keys.boolean("acceptancePipeline")',
         'acceptance_pipeline=keys.text("domain", values.domain)',

@@ -97,7 +97,7 @@ def _seconds(cases: dict[str, int]) -> str:
 
 EXAMPLE = reachability.Example(
     web_port=443,
-    smtp=SmtpSettings(address="mail.example.com", port=587, user_name="", password="", sender=""),
+    smtp=SmtpSettings(address="mail.example.com", port=587, sender=""),
     client_cidrs=("192.0.2.0/24",),
     admin_cidrs=("203.0.113.0/24",),
 )

@@ -1,7 +1,7 @@
 """The setting `extraEgress`: ways out of the machines beyond those that the program needs."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -34,10 +34,9 @@ def load(keys: Reader) -> tuple[ExtraEgress, ...]:
     """The ways out that the settings name, none when they name none. What is wrong goes to `keys.problems`."""
     made = []
     for position, item in enumerate(keys.items(KEY)):
-        name = f"{KEY}[{position}]"
-        problems = list(_problems(item, name))
-        keys.problems += problems
-        if not problems:
+        known = len(keys.problems)
+        _check(keys, f"{KEY}[{position}]", item)
+        if len(keys.problems) == known:
             made.append(_way(cast("Mapping[str, object]", item)))
     return tuple(made)
 
@@ -69,54 +68,56 @@ def _way(item: Mapping[str, object]) -> ExtraEgress:
     )
 
 
-def _problems(item: object, name: str) -> Iterator[str]:
+def _check(keys: Reader, name: str, item: object) -> None:
     if not isinstance(item, dict):
-        yield f"{name}: not a map. Give place, protocol, port or ports, networks and why."
+        keys.refuse(name, item, "is not a map. Give place, protocol, port or ports, networks and why")
         return
     for field in item:
         if field not in FIELDS:
-            yield f"{name}: has {_shown(field)}, which is none of {', '.join(FIELDS)}."
+            keys.refuse(name, field, f"is none of {', '.join(FIELDS)}")
     for field in ("place", "networks", "why"):
         if item.get(field) is None:
-            yield f"{name}.{field}: missing."
+            keys.problems.append(f"{name}.{field}: missing.")
     for field, allowed in (("place", PLACES), ("protocol", PROTOCOLS)):
         if item.get(field) is not None and item[field] not in allowed:
-            yield f"{name}.{field}: {_shown(item[field])} is none of {', '.join(allowed)}."
-    yield from _port_problems(item, name)
-    yield from _each(item.get("networks"), f"{name}.networks", _network)
+            keys.refuse(f"{name}.{field}", item[field], f"is none of {', '.join(allowed)}")
+    _check_ports(keys, name, item)
+    _check_each(keys, f"{name}.networks", item.get("networks"), _network)
     if item.get("why") is not None:
-        try:
-            why(item["why"])
-        except ValueError as problem:
-            yield f"{name}.why: {_shown(item['why'])} {problem}."
+        _check_one(keys, f"{name}.why", item["why"], why)
 
 
-def _port_problems(item: Mapping[str, object], name: str) -> Iterator[str]:
+def _check_ports(keys: Reader, name: str, item: Mapping[str, object]) -> None:
     if ("port" in item) == ("ports" in item):
-        yield f"{name}: has {'port and ports' if 'port' in item else 'no port'}. Give port, or ports as a list."
+        has = "port and ports" if "port" in item else "no port"
+        keys.problems.append(f"{name}: has {has}. Give port, or ports as a list.")
     elif "ports" in item:
-        yield from _each(item["ports"], f"{name}.ports", port)
+        _check_each(keys, f"{name}.ports", item["ports"], port)
     else:
-        yield from _each([item["port"]], f"{name}.port", port)
+        _check_one(keys, f"{name}.port", item["port"], port)
 
 
-def _each(given: object, name: str, check: Callable[[object], object]) -> Iterator[str]:
-    """What is wrong with a list; None, which has been told already, is none."""
+def _check_each(keys: Reader, name: str, given: object, check: Callable[[object], object]) -> None:
+    """Refuse what is wrong with a list; None, which has been told already, is none."""
     if given is None:
         return
     if not isinstance(given, list) or not given:
-        yield f"{name}: {_shown(given)} is not a list with at least one item."
+        keys.refuse(name, given, "is not a list with at least one item")
         return
     seen = []
     for each in given:
-        try:
-            checked = check(each)
-        except ValueError as problem:
-            yield f"{name}: {_shown(each)} {problem}."
-            continue
-        if checked in seen:
-            yield f"{name}: has {checked} twice. Name it once."
+        checked = _check_one(keys, name, each, check)
+        if checked is not None and checked in seen:
+            keys.refuse(name, checked, "is there twice. Name it once")
         seen.append(checked)
+
+
+def _check_one(keys: Reader, name: str, given: object, check: Callable[[object], object]) -> object:
+    try:
+        return check(given)
+    except ValueError as problem:
+        keys.refuse(name, given, str(problem))
+        return None
 
 
 def port(given: object) -> int:
@@ -146,11 +147,3 @@ def why(given: object) -> str:
     if given != given.strip():
         raise ValueError("begins or ends with a blank")
     return given
-
-
-def _shown(value: object) -> str:
-    """A value in a message: short, and never a key that was put into the wrong place."""
-    shown = repr(value)
-    if "PRIVATE KEY" in shown:
-        return "(hidden)"
-    return shown if len(shown) <= 80 else f"{shown[:79]}…"

@@ -2,82 +2,70 @@
 
 import base64
 import binascii
-import re
 
-PRIVATE_KEY_FORM = re.compile(
-    r"\A\s*-----BEGIN (?P<kind>OPENSSH |RSA |EC |)PRIVATE KEY-----\s"
-    r"(?P<body>.+)-----END (?P=kind)PRIVATE KEY-----\s*\Z",
-    re.DOTALL,
-)
-"""What pulumi-command reads: golang.org/x/crypto/ssh, ParsePrivateKey."""
+from validation import private_keys
+from validation.private_keys import ED25519, RSA, Wire
 
-OPENSSH_MAGIC = b"openssh-key-v1\0"
+SMALLEST_RSA, LARGEST_RSA = 2048, 4096
+"""Bits. RHEL's SSH server takes no smaller ones (crypto-policies, RequiredRSASize), EC2 imports no larger ones (EC2
+User Guide, "Create a key pair for your Amazon EC2 instance").
+"""
+
+KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ssh-dss", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
+"""How the first word of a public key line begins (sshd(8), AUTHORIZED_KEYS FILE FORMAT)."""
+
+FROM_FILE = "Set it from the file: pulumi config set sshPublicKey < KEY.pub"
 
 
 def public_key(value: str) -> str:
     """An ssh-ed25519 or ssh-rsa public key line, with single spaces. Raises ValueError for anything else: these are the
     types EC2 imports (EC2 User Guide, "Create a key pair for your Amazon EC2 instance").
     """
+    if len(value.strip().splitlines()) > 1:
+        raise ValueError(f"has more than one line, and is to be one public key. {FROM_FILE}")
     parts = value.split()
     if len(parts) < 2 or parts[0] not in ("ssh-ed25519", "ssh-rsa"):
-        raise ValueError("is not an ssh-ed25519 or ssh-rsa public key line; EC2 takes no other")
+        raise ValueError(f"is not an ssh-ed25519 or ssh-rsa public key line; EC2 takes no other. {FROM_FILE}")
+    if any(word.startswith(KEY_TYPES) for word in parts[2:]):
+        raise ValueError(f"holds more than one public key. {FROM_FILE}")
     try:
         body = base64.b64decode(parts[1], validate=True)
-    except binascii.Error:
+    except (binascii.Error, ValueError):  # the latter: not ASCII
         raise ValueError("is damaged: its second word is not base64") from None
-    if _ssh_string(body) != parts[0].encode():
-        raise ValueError(f"is damaged: its second word is not a {parts[0]} key")
+    _check_public_blob(body, parts[0])
     return " ".join(parts)
 
 
 def private_key(value: str) -> str:
-    """An unencrypted private key in PEM form that ends with one line feed. Raises ValueError for anything else."""
-    match = PRIVATE_KEY_FORM.match(value)
-    if not match:
-        raise ValueError(
-            "is not a private key in PEM form. Set it with: pulumi config set --secret sshPrivateKey < FILE"
-        )
-    if "ENCRYPTED" in match["body"] or _openssh_cipher(match) not in (None, b"none"):
-        raise ValueError("is protected by a passphrase, which nobody can type during `up`. Make a key without one")
-    return value.strip() + "\n"
+    """An unencrypted private key in PEM form, Ed25519 or RSA, that ends with one line feed. Raises ValueError for
+    anything else, a body that is cut or damaged included.
+    """
+    pem = private_keys.normalized(value)
+    private_keys.public_blob(pem)
+    return pem
 
 
 def pair_problems(public_key_line: str, private_key_text: str) -> list[str]:
-    """What is wrong when the two are not of one pair. Only of private keys in OpenSSH's own form can it be known: those
-    hold the public key unencrypted.
-    """
-    match = PRIVATE_KEY_FORM.match(private_key_text)
-    blob = _openssh_blob(match) if match else None
-    if blob is None:
-        return []
-    # cipher, kdf, kdf options, then the count of keys (four bytes) and the first public key: PROTOCOL.key of OpenSSH.
-    header = sum(4 + len(_ssh_string(blob, position)) for position in range(3))
-    if _ssh_string(blob[header + 4 :]) == base64.b64decode(public_key_line.split()[1]):
+    """What is wrong when the two are not of one pair."""
+    if private_keys.public_blob(private_key_text) == base64.b64decode(public_key_line.split()[1]):
         return []
     return ["sshPublicKey: does not belong to sshPrivateKey. Set both from one pair: KEY.pub and KEY."]
 
 
-def _openssh_cipher(match: re.Match[str]) -> bytes | None:
-    """The cipher's name, `none` without a passphrase; None for a key that is not in OpenSSH's own form."""
-    blob = _openssh_blob(match)
-    return _ssh_string(blob) if blob is not None else None
-
-
-def _openssh_blob(match: re.Match[str]) -> bytes | None:
-    """The binary key after its magic bytes; None for a key that is not in OpenSSH's own form."""
-    if match["kind"] != "OPENSSH ":
-        return None
-    try:
-        blob = base64.b64decode("".join(match["body"].split()), validate=True)
-    except binascii.Error:
-        raise ValueError("is damaged: its body is not base64") from None
-    if not blob.startswith(OPENSSH_MAGIC):
-        raise ValueError("is damaged: its body is not an OpenSSH key")
-    return blob.removeprefix(OPENSSH_MAGIC)
-
-
-def _ssh_string(blob: bytes, position: int = 0) -> bytes:
-    """The length-prefixed string at `position`-th place of an SSH blob (RFC 4251 section 5)."""
-    for _ in range(position):
-        blob = blob[4 + int.from_bytes(blob[:4]) :]
-    return blob[4 : 4 + int.from_bytes(blob[:4])]
+def _check_public_blob(blob: bytes, kind: str) -> None:
+    wire = Wire(blob)
+    if wire.string() != kind.encode():
+        raise ValueError(f"is damaged: its second word is not a {kind} key")
+    if kind.encode() == ED25519:
+        whole = len(wire.string()) == 32 and not wire.rest
+    else:
+        exponent, modulus = wire.integer(), wire.integer()
+        whole = not wire.rest and min(exponent, modulus) > 0 and private_keys.rsa_blob(modulus, exponent) == blob
+        bits = modulus.bit_length()
+        if whole and not SMALLEST_RSA <= bits <= LARGEST_RSA:
+            raise ValueError(
+                f"is an {RSA.decode()} key of {bits} bits; RHEL and EC2 take {SMALLEST_RSA} to {LARGEST_RSA} bits. "
+                "Make a new pair: ssh-keygen -t ed25519"
+            )
+    if not whole:
+        raise ValueError(f"is damaged: its second word is not a whole {kind} key")

@@ -39,6 +39,11 @@ RELEASED = {
 patch releases: on 2026-09-23 they were 19.4.1, 19.3.3 and 19.2.7 (GitLab's release posts).
 """
 
+OLDEST = (17, 8)
+"""The first release of the table, and GitLab's first required stop that the program knows (configuration/
+upgrade_stops.py). No older one was ever set up by it.
+"""
+
 GETS_FIXES = 3
 """The newest releases, of which each patch release has one."""
 

@@ -5,7 +5,10 @@ continues the sentence that begins with key and value.
 import ipaddress
 import re
 import string
+import unicodedata
 from collections.abc import Callable
+
+from validation.supported_versions import OLDEST
 
 _SECRET_NAME = r"""(?i:[\w-]*(?:password|passwd|secret|token|key)[\w-]*)["']?\]?\s*(?:=>|=|:)\s*"""
 _SECRET_VALUE = r"""(?:"(?!")|'(?!')|%[qQ]?[^\w\s]|<<)(?!/(?:etc|opt|srv|var)/)"""
@@ -27,18 +30,21 @@ DOCKER_NETWORK = ipaddress.IPv4Network("172.17.0.0/16")
 LARGEST_ADMIN_NETWORK = 16
 """Prefix length: 65,536 addresses."""
 
-SHORTEST_PASSWORD = 12
-"""Characters of the first password of GitLab's root user."""
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 128
+"""Characters of the first password of GitLab's root user; GitLab takes no more (config/initializers/8_devise.rb)."""
 
-_DAY, _NUMBERS = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)", r"[\d*][\d*.,/]*"
-CALENDAR = (
-    r"daily|weekly|monthly|quarterly|semiannually|yearly|"
-    rf"({_DAY}((,|\.\.){_DAY})* )?(({_NUMBERS}-)?{_NUMBERS}[-~]{_NUMBERS} )?"
-    rf"{_NUMBERS}:[0-5]\d(:[0-5]\d)?( UTC| [A-Z][A-Za-z_]+(/[A-Za-z_+-]+)+)?"
-)
-"""Some of systemd.time(7): a word, or weekdays, date, time of day and zone, of which only the time is required. Never
-every minute: the registry accepts no push while its garbage is collected.
+OLDEST_DOCKER = (23, 0, 0)
+"""Before it, Docker's packages for el8 were all called VERSION-3.el8 (download.docker.com/linux/rhel)."""
+
+SMTP_AUTHENTICATIONS = ("login", "plain", "cram_md5")
+"""What GitLab's package takes (omnibus-gitlab, SmtpHelper)."""
+
+SMALL_SIZES = re.compile(r"(?:[a-z0-9-]+\.(?:nano|micro|small)|(?![rxz])[a-z0-9-]+\.medium|c[a-z0-9-]*\.large)")
+"""Types with less than 8 GiB, by their names: the families c have 2 GiB for each vCPU, the others 4 or more, and a
+large has two (Amazon EC2 Instance Types Guide).
 """
+
+BLANK_AT_END = "begins or ends with a blank, which is easily lost on the way. Set one without"
 
 
 def matching(pattern: str, mismatch: str) -> Callable[[str], str]:
@@ -52,7 +58,8 @@ def matching(pattern: str, mismatch: str) -> Callable[[str], str]:
     return check
 
 
-_REGION = r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}"
+_REGION = r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}"
+_LABEL = "(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
 region = matching(_REGION, "is not an AWS region such as eu-central-1")
 availability_zone = matching(rf"{_REGION}[a-z]", "is not an availability zone such as eu-central-1a")
 ami_id = matching(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "is not the id of an image (ami- and 17 hex digits)")
@@ -63,19 +70,15 @@ address_id = matching(
 )
 hosted_zone_id = matching(r"Z[A-Z0-9]{1,31}", "is not the id of a Route 53 hosted zone (Z...)")
 certificate_arn = matching(
-    r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/[0-9a-f-]{36}",
+    r"arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]{36}",
     "is not the ARN of an ACM certificate (arn:aws:acm:REGION:ACCOUNT:certificate/ID)",
 )
-instance_type = matching(r"[a-z][a-z0-9-]*\d[a-z0-9-]*\.[a-z0-9-]+", "is not an instance type such as m6i.xlarge")
-version = matching(r"\d+\.\d+\.\d+", "is not a version such as 17.10.4")
+instance_type = matching(r"[a-z][a-z0-9-]*[0-9][a-z0-9-]*\.[a-z0-9-]+", "is not an instance type such as m6i.xlarge")
+version = matching(r"(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}", "is not a version such as 17.10.4")
 runner_tag = matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "is not a runner tag (letters, digits, . _ : -)")
-image = matching(r"[a-z0-9]+([._/:-][a-zA-Z0-9]+)*(@sha256:[0-9a-f]{64})?", "is not an image name such as alpine:3.23")
-calendar = matching(
-    CALENDAR, "is not a time such as daily, Sun 03:00 or *-*-01 04:30 Europe/Berlin (systemd calendar expression)"
-)
-email = matching(r"[^@\s']+@[^@\s']+\.[^@\s']+", "is not a mail address")
+smtp_authentication = matching("|".join(SMTP_AUTHENTICATIONS), f"is none of {', '.join(SMTP_AUTHENTICATIONS)}")
 host_name = matching(
-    r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))+",
+    rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+(?<!\.[0-9])(?<!\.[0-9][0-9])(?<!\.[0-9]{{3}})",
     "is not a host name such as git.example.com",
 )
 
@@ -89,6 +92,46 @@ def domain(value: str) -> str:
     return host_name(value)
 
 
+def mail_server(value: str) -> str:
+    """The name of a mail server, or its IPv4 address. Raises ValueError for anything else."""
+    if "://" in value or re.search(r":[0-9]+$", value):
+        raise ValueError("has a scheme or a port. Give the name alone, for example mail.example.com, and smtpPort")
+    if re.fullmatch(r"[0-9.]+", value):
+        try:
+            return str(ipaddress.IPv4Address(value))
+        except ValueError:
+            raise ValueError("is not an IPv4 address such as 10.1.2.3") from None
+    return host_name(value)
+
+
+def email(value: str) -> str:
+    """A mail address as RFC 5321 has it (section 4.1.2, Mailbox): the part before @ has 64 characters at most. Raises
+    ValueError for anything else.
+    """
+    atom = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+    quoted = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
+    local, _, place = value.rpartition("@")
+    if not re.fullmatch(rf"(?=.{{1,64}}$)(?:{atom}(?:\.{atom})*|{quoted})", local):
+        raise ValueError("is not a mail address such as git@example.com, without a name and < >")
+    try:
+        if place.startswith("[") and place.endswith("]"):
+            ipaddress.IPv4Address(place[1:-1])
+        else:
+            host_name(place)
+    except ValueError:
+        raise ValueError("is not a mail address: what follows @ is not a domain such as example.com") from None
+    return value
+
+
+def smtp_password(value: str) -> str:
+    """A password of a mail server. Raises ValueError for more than one line, and for blanks at the ends."""
+    if value != value.strip():
+        raise ValueError(BLANK_AT_END)
+    if not value.isprintable():
+        raise ValueError("has more than one line, or a character that cannot be typed")
+    return value
+
+
 def fingerprint(value: str) -> str:
     """The fingerprint of an OpenPGP key: 40 hex digits, upper case. Blanks between them, as vendors write it, go away.
     Raises ValueError for anything else: the shorter ids of keys can be forged (evil32.com).
@@ -99,13 +142,36 @@ def fingerprint(value: str) -> str:
     return digits
 
 
+def gitlab_version(value: str) -> str:
+    """A version of GitLab that this program can set up. Raises ValueError for any other."""
+    checked = version(value)
+    if _numbers(checked)[:2] < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise ValueError(f"is older than {oldest}, the first release that this program knows. Use {oldest} or later")
+    return checked
+
+
+def server_instance_type(value: str) -> str:
+    """An instance type that may have the memory that GitLab needs. Raises ValueError for what is known to have less."""
+    checked = instance_type(value)
+    if SMALL_SIZES.fullmatch(checked):
+        raise ValueError("has less than the 8 GiB of memory that GitLab needs. Use for example m6i.xlarge")
+    return checked
+
+
 def docker_version(value: str) -> str:
     """A version of Docker Engine that the runner's helper can talk to. Raises ValueError for any other."""
     checked = version(value)
+    if _numbers(checked) < OLDEST_DOCKER:
+        raise ValueError("has no el8 package that is called docker-ce-VERSION-1.el8. Use 28.5.x, or 29.3 and later")
     # The helper of runner 17.10 speaks API 1.41 at the least; 29.0 to 29.2 refuse below 1.44 (runner issue 39101).
     if checked.startswith(("29.0.", "29.1.", "29.2.")):
         raise ValueError("refuses the runner's Docker API version. Use 28.5.x, or 29.3 and later")
     return checked
+
+
+def _numbers(checked: str) -> tuple[int, ...]:
+    return tuple(map(int, checked.split(".")))
 
 
 def containerd_version(value: str) -> str:
@@ -113,19 +179,27 @@ def containerd_version(value: str) -> str:
     never mended: CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (containerd pull request 12475).
     """
     checked = version(value)
-    major, minor, patch = map(int, checked.split("."))
+    major, minor, patch = _numbers(checked)
     mended = {(1, 7): 29, (2, 1): 5}
     if (major, minor) < (1, 7) or (major, minor) == (2, 0) or patch < mended.get((major, minor), 0):
         raise ValueError("has a runc that lets containers out. Use 1.7.29, 2.1.5, 2.2.0 or later of these")
     return checked
 
 
+def _ipv4_network(value: str, example: str) -> ipaddress.IPv4Network:
+    try:
+        wide = ipaddress.IPv4Network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"is not an IPv4 network such as {example}") from None
+    try:
+        return ipaddress.IPv4Network(value)
+    except ValueError:
+        raise ValueError(f"has host bits set. Write {wide}, or the one address with /32") from None
+
+
 def cidr(value: str) -> str:
     """An IPv4 network in its usual form: a single address gets /32. Raises ValueError for anything else."""
-    try:
-        return str(ipaddress.IPv4Network(value))
-    except ValueError as error:
-        raise ValueError(f"is not an IPv4 network such as 198.51.100.0/24 ({error})") from None
+    return str(_ipv4_network(value, "198.51.100.0/24"))
 
 
 def admin_cidr(value: str) -> str:
@@ -145,10 +219,7 @@ def network(value: str) -> ipaddress.IPv4Network:
     """A private IPv4 network (RFC 1918) from /16, AWS's largest VPC, to /26, the smallest that has room for the subnet
     (`Settings.subnet`). Raises ValueError for anything else, and for what overlaps Docker's own network.
     """
-    try:
-        block = ipaddress.IPv4Network(value)
-    except ValueError as error:
-        raise ValueError(f"is not an IPv4 network such as 10.42.0.0/16 ({error})") from None
+    block = _ipv4_network(value, "10.42.0.0/16")
     if not any(block.subnet_of(private) for private in PRIVATE_NETWORKS):
         raise ValueError("is not private. Use a block inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
     if block.overlaps(DOCKER_NETWORK):
@@ -162,8 +233,12 @@ def root_password(value: str) -> str:
     """A password that GitLab accepts for its administrator. Raises ValueError for one that it would refuse: a weak
     one stops GitLab's first reconfigure, long after the settings were read.
     """
+    if value != value.strip():
+        raise ValueError(BLANK_AT_END)
     if len(value) < SHORTEST_PASSWORD:
         raise ValueError(f"is shorter than {SHORTEST_PASSWORD} characters")
+    if len(value) > LONGEST_PASSWORD:
+        raise ValueError(f"is longer than {LONGEST_PASSWORD} characters, and GitLab takes no more")
     if any(character not in string.printable or character in "\n\r\t\v\f" for character in value):
         raise ValueError("has a character outside printable ASCII")
     for part in WEAK_PASSWORD_PARTS:
@@ -189,12 +264,19 @@ def tag(name: str, value: str) -> None:
     """Raises ValueError unless this is a tag that EC2 and Elastic Load Balancing accept (the latter's API Reference,
     Tag: it takes fewer characters), and none of those that the program sets.
     """
-    if not re.fullmatch(r"[\w\s.:/=+@-]{1,128}", name) or name.lower().startswith("aws:"):
-        raise ValueError("has a key AWS refuses (1 to 128 letters, digits, spaces and . : / = + - @; not aws:)")
-    if not re.fullmatch(r"[\w\s.:/=+@-]{0,256}", value):
-        raise ValueError("is a value AWS refuses (up to 256 letters, digits, spaces and . : / = + - @)")
+    if not 1 <= len(name) <= 128 or not _is_tag_text(name) or name.lower().startswith("aws:"):
+        raise ValueError("has a key AWS refuses (1 to 128 letters, digits, spaces and _ . : / = + - @; not aws:)")
+    if len(value) > 256 or not _is_tag_text(value):
+        raise ValueError("is a value AWS refuses (up to 256 letters, digits, spaces and _ . : / = + - @, in one line)")
     if name == "Name":
         raise ValueError("would give every resource one name; the program sets Name itself")
     # Policies do not tell upper case from lower in the key of a tag (IAM User Guide, "Condition").
     if name.lower() == STACK_TAG:
         raise ValueError(f"would let another stack's operators at this one; the program sets {STACK_TAG} itself")
+
+
+def _is_tag_text(text: str) -> bool:
+    r"""Whether Elastic Load Balancing takes it (API Reference, Tag): `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`. Of \p{Z} only the
+    blank: the others are separators of lines, and what nobody sees.
+    """
+    return all(each in " _.:/=+-@" or unicodedata.category(each)[0] in "LN" for each in text)

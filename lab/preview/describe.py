@@ -11,26 +11,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pulumi
+from pulumi.runtime.config import CONFIG, set_all_config
 
-class Reader:
-    """What `pulumi.Config` does for one namespace."""
 
-    def __init__(self, values: Mapping[str, str], namespace: str) -> None:
-        self._values = values
-        self._namespace = namespace
+class Reader(pulumi.Config):
+    """A namespace of the configuration, which the version that is asked reads as on AWS: by the SDK itself."""
 
-    def get(self, key: str) -> str | None:
-        return self._values.get(f"{self._namespace}:{key}")
-
-    def get_object(self, key: str) -> Any:
-        value = self.get(key)
-        return None if value is None else json.loads(value)
+    def names(self) -> list[str]:
+        """Every key of this namespace that is set, without the namespace."""
+        prefix = self.full_key("")
+        return [key.removeprefix(prefix) for key in CONFIG.get() if key.startswith(prefix)]
 
 
 def describe(project: str, config: Mapping[str, str], secrets: list[str]) -> dict[str, Any]:
     """The facts of the version that is imported from here."""
+    set_all_config(dict(config))
     settings = importlib.import_module("settings").Settings.load(
-        Reader(config, project), Reader(config, "aws"), is_secret=lambda key: f"{project}:{key}" in secrets
+        Reader(project), Reader("aws"), is_secret=lambda key: f"{project}:{key}" in secrets
     )
     flows = importlib.import_module("configuration.flows").flows(settings)
     return {

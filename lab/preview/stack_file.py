@@ -1,7 +1,6 @@
 """From a stack file to one for the lab's API: other endpoints, and placeholders where a secret cannot be had."""
 
 import base64
-import binascii
 import itertools
 import json
 import textwrap
@@ -126,17 +125,36 @@ def ciphertexts(given: Mapping[str, Any], project: str) -> dict[str, Any]:
 def placeholder_key(public_key: str) -> str:
     """Something in the form of the private key that belongs to a public key line; it opens nothing.
 
-    A private key file of OpenSSH holds its public key in clear (PROTOCOL.key of OpenSSH), and that is all it has.
+    A private key file of OpenSSH holds its public key in clear, twice (PROTOCOL.key of OpenSSH). What only its owner
+    knows is zeros here; of RSA's two factors one is 1.
     """
     try:
         public = base64.b64decode(public_key.split()[1], validate=True)
-    except (IndexError, binascii.Error):
-        public = b""  # the program says what is wrong with it
+        kind, *numbers = _texts(public)
+    except (IndexError, ValueError):
+        return placeholder_key(PLACEHOLDER_PUBLIC_KEY)  # the program says what is wrong with the line
+    if kind == b"ssh-rsa" and len(numbers) == 2:
+        exponent, modulus = numbers
+        secret = [modulus, exponent, b"", b"", modulus, b"\1"]
+    else:
+        secret = [*numbers, bytes(32) + numbers[0]] if numbers else [b""]
+    private = bytes(8) + b"".join(map(_with_length, [kind, *secret, b""]))
+    private += bytes(range(1, 1 + -len(private) % 8))
     texts = [_with_length(text) for text in (b"none", b"none", b"")]
-    blob = b"openssh-key-v1\0" + b"".join(texts) + (1).to_bytes(4) + _with_length(public) + _with_length(b"")
+    blob = b"openssh-key-v1\0" + b"".join(texts) + (1).to_bytes(4) + _with_length(public) + _with_length(private)
     body = "\n".join(textwrap.wrap(base64.b64encode(blob).decode(), 70))
-    kind = "OPENSSH PRIVATE KEY"
-    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n"
+    kind_of_file = "OPENSSH PRIVATE KEY"
+    return f"-----BEGIN {kind_of_file}-----\n{body}\n-----END {kind_of_file}-----\n"
+
+
+def _texts(blob: bytes) -> list[bytes]:
+    """The texts of a blob of SSH, each with its length before it (RFC 4251, section 5)."""
+    found = []
+    while blob:
+        length = int.from_bytes(blob[:4])
+        found.append(blob[4 : 4 + length])
+        blob = blob[4 + length :]
+    return found
 
 
 def _with_length(text: bytes) -> bytes:

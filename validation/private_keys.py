@@ -1,0 +1,211 @@
+"""Private keys as files hold them: the PEM form and the bodies inside, read as far as the public key.
+
+What is read is what pulumi-command logs in with: golang.org/x/crypto/ssh, ParseRawPrivateKey.
+"""
+
+import base64
+import binascii
+
+from validation.ed25519 import public_from_seed
+
+OPENSSH_MAGIC = b"openssh-key-v1\0"
+ED25519, RSA = b"ssh-ed25519", b"ssh-rsa"
+
+RSA_OBJECT = bytes.fromhex("2a864886f70d010101")
+"""rsaEncryption, 1.2.840.113549.1.1.1 (RFC 8017), as DER writes its value."""
+ED25519_OBJECT = bytes.fromhex("2b6570")
+"""id-Ed25519, 1.3.101.112 (RFC 8410)."""
+
+INTEGER, OCTET_STRING, OBJECT, SEQUENCE = 0x02, 0x04, 0x06, 0x30
+
+FROM_FILE = "Set it from the file: pulumi config set --secret sshPrivateKey < KEY"
+PASSPHRASE = "is protected by a passphrase, which nobody can type during `up`. Make a key without one"
+OTHER_TYPE = "is neither an Ed25519 nor an RSA key; EC2 takes no other"
+ENDS_EARLY = "is damaged: its body ends too early"
+
+
+class Wire:
+    """Fields of an SSH blob (RFC 4251, section 5), taken from the front. Each raises ValueError where it ends."""
+
+    def __init__(self, blob: bytes) -> None:
+        self.rest = blob
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        if len(self.rest) < count:
+            raise ValueError(ENDS_EARLY)
+        taken, self.rest = self.rest[:count], self.rest[count:]
+        return taken
+
+    def number(self) -> int:
+        """A number of four bytes."""
+        return int.from_bytes(self.take(4))
+
+    def string(self) -> bytes:
+        """A string with its length before it."""
+        return self.take(self.number())
+
+    def integer(self) -> int:
+        """A number of any length, `mpint`."""
+        return int.from_bytes(self.string(), signed=True)
+
+
+def string(value: bytes) -> bytes:
+    """A string of an SSH blob: its length, and itself."""
+    return len(value).to_bytes(4) + value
+
+
+def rsa_blob(modulus: int, exponent: int) -> bytes:
+    """The public key of these numbers as SSH has it (RFC 4253, section 6.6)."""
+    numbers = (value.to_bytes(value.bit_length() // 8 + 1) for value in (exponent, modulus))
+    return string(RSA) + b"".join(map(string, numbers))
+
+
+def ed25519_blob(public: bytes) -> bytes:
+    """The public key of these 32 bytes as SSH has it (RFC 8709)."""
+    return string(ED25519) + string(public)
+
+
+def normalized(value: str) -> str:
+    """The PEM text with plain line ends, without blanks at the ends of lines. Raises ValueError that says what keeps it
+    from being one.
+    """
+    lines = [line.rstrip() for line in value.strip().splitlines()]
+    first = lines[0] if lines else ""
+    if first.startswith(("ssh-", "ecdsa-", "sk-")) or "PUBLIC KEY" in first:
+        raise ValueError(f"is a public key. If the two keys are swapped, exchange them. {FROM_FILE}")
+    if first.startswith("PuTTY-User-Key-File"):
+        raise ValueError("is in PuTTY's form. Convert it: puttygen KEY.ppk -O private-openssh -o KEY")
+    if not first.startswith("-----BEGIN ") or "PRIVATE KEY" not in first:
+        raise ValueError(f"is not a private key in PEM form. {FROM_FILE}")
+    if len(lines) == 1:
+        raise ValueError(f"has lost its line ends. {FROM_FILE}")
+    if any(line[:1].isspace() for line in lines):
+        raise ValueError(f"has indented lines. {FROM_FILE}")
+    if lines[-1] != first.replace("BEGIN", "END", 1):
+        raise ValueError(f"is not whole: its last line is not the END of its first. {FROM_FILE}")
+    return "\n".join(lines) + "\n"
+
+
+def public_blob(pem: str) -> bytes:
+    """The public key, as SSH has it, of the unencrypted private key in a `normalized` text. Raises ValueError for what
+    is no such key, cut or damaged.
+    """
+    first, *lines, _ = pem.splitlines()
+    headers, body = _headers(lines)
+    kind = first.removeprefix("-----BEGIN ").removesuffix("-----")
+    if kind.startswith("ENCRYPTED") or any("ENCRYPTED" in header for header in headers):
+        raise ValueError(PASSPHRASE)
+    if kind not in READERS:
+        raise ValueError(OTHER_TYPE)
+    if any(line.startswith("-----") for line in body):
+        raise ValueError(f"holds more than one key. {FROM_FILE}")
+    try:
+        blob = base64.b64decode("".join(body), validate=True)
+    except (binascii.Error, ValueError):  # the latter: not ASCII
+        raise ValueError("is damaged: its body is not base64") from None
+    return READERS[kind](blob)
+
+
+def _headers(lines: list[str]) -> tuple[list[str], list[str]]:
+    """Headers of a PEM text, which a blank line ends (RFC 1421), and what comes after them."""
+    if not any(":" in line for line in lines[:1]):
+        return [], lines
+    end = lines.index("") if "" in lines else len(lines)
+    return lines[:end], lines[end:]
+
+
+def _openssh(blob: bytes) -> bytes:
+    """OpenSSH's own form: its PROTOCOL.key."""
+    if not blob.startswith(OPENSSH_MAGIC):
+        raise ValueError("is damaged: its body is not an OpenSSH key")
+    wire = Wire(blob.removeprefix(OPENSSH_MAGIC))
+    cipher, derivation, _ = wire.string(), wire.string(), wire.string()
+    if (cipher, derivation) != (b"none", b"none"):
+        raise ValueError(PASSPHRASE)
+    if wire.number() != 1:
+        raise ValueError(f"holds more than one key. {FROM_FILE}")
+    public, private = wire.string(), Wire(wire.string())
+    if wire.rest or private.number() != private.number():
+        raise ValueError("is damaged: its parts do not fit each other")
+    found = _openssh_numbers(private)
+    private.string()  # the comment
+    padding = private.rest
+    if found != public or padding != bytes(range(1, len(padding) + 1)):
+        raise ValueError("is damaged: its parts do not fit each other")
+    return public
+
+
+def _openssh_numbers(wire: Wire) -> bytes:
+    kind = wire.string()
+    if kind == ED25519:
+        public, both = wire.string(), wire.string()
+        if len(public) != 32 or len(both) != 64 or both[32:] != public:
+            raise ValueError("is damaged: its numbers are no Ed25519 key")
+        return ed25519_blob(public)
+    if kind == RSA:
+        modulus, exponent, _, _, prime, other = (wire.integer() for _ in range(6))
+        return _rsa(modulus, exponent, prime, other)
+    raise ValueError(OTHER_TYPE)
+
+
+def _pkcs1(blob: bytes) -> bytes:
+    """RSAPrivateKey of RFC 8017, appendix A.1.2."""
+    body, rest = _der(blob, SEQUENCE)
+    numbers = []
+    while body:
+        number, body = _der(body, INTEGER)
+        numbers.append(int.from_bytes(number, signed=True))
+    if rest or len(numbers) != 9:
+        raise ValueError("is damaged: its body is not an RSA key")
+    _, modulus, exponent, _, prime, other, *_ = numbers
+    return _rsa(modulus, exponent, prime, other)
+
+
+def _pkcs8(blob: bytes) -> bytes:
+    """PrivateKeyInfo of RFC 5208."""
+    body, rest = _der(blob, SEQUENCE)
+    _, body = _der(body, INTEGER)
+    algorithm, body = _der(body, SEQUENCE)
+    object_id, _ = _der(algorithm, OBJECT)
+    key, _ = _der(body, OCTET_STRING)
+    if rest:
+        raise ValueError("is damaged: something follows its body")
+    if object_id == RSA_OBJECT:
+        return _pkcs1(key)
+    if object_id == ED25519_OBJECT:
+        seed, rest = _der(key, OCTET_STRING)
+        if rest or len(seed) != 32:
+            raise ValueError("is damaged: its numbers are no Ed25519 key")
+        return ed25519_blob(public_from_seed(seed))
+    raise ValueError(OTHER_TYPE)
+
+
+def _elliptic(_: bytes) -> bytes:
+    raise ValueError(OTHER_TYPE)
+
+
+def _rsa(modulus: int, exponent: int, prime: int, other: int) -> bytes:
+    if modulus <= 0 or exponent <= 0 or prime * other != modulus:
+        raise ValueError("is damaged: its numbers are no RSA key")
+    return rsa_blob(modulus, exponent)
+
+
+def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
+    """The content of the element at the front (X.690, DER), which is of this type, and what follows it."""
+    wire = Wire(data)
+    found, length = wire.take(2)
+    if length >= 0x80:
+        length = int.from_bytes(wire.take(length & 0x7F))
+    if found != tag:
+        raise ValueError("is damaged: its body is not a key")
+    return wire.take(length), wire.rest
+
+
+READERS = {
+    "OPENSSH PRIVATE KEY": _openssh,
+    "RSA PRIVATE KEY": _pkcs1,
+    "PRIVATE KEY": _pkcs8,
+    "EC PRIVATE KEY": _elliptic,
+}
+"""By what stands after BEGIN."""
