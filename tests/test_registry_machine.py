@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -128,7 +129,11 @@ class Collection:
     """collect-garbage with its folders moved below a scratch one."""
 
     def __init__(self, folder: Path, registry, tools: Path) -> None:
-        self.program = program("collect-garbage").replace("/srv/registry/images", str(registry.root))
+        self.program = (
+            program("collect-garbage")
+            .replace('"10 10 0"', '"0 0 0"')
+            .replace("/srv/registry/images", str(registry.root))
+        )
         for place in ("/run/", "/var/log/gitlab-stack/"):
             self.program = self.program.replace(place, f"{folder}{place}")
             (folder / place.strip("/")).mkdir(parents=True)
@@ -214,14 +219,39 @@ def test_untagged_manifests_go_only_when_they_are_asked_for(collection, filled):
     untagged = filled.made["round 0"]
     collection.run()
     assert untagged in collection.registry.blobs()
+    collection.calls.unlink()
     status, journal = collection.run("-m")
-    assert untagged not in collection.registry.blobs()
     if filled.registry.program == find("docker-registry"):
-        # Distribution 2.8 takes what a tagged index leads to as well, which is then found out.
+        # Distribution 2.8 would take what a tagged index leads to as well.
         assert status == 1
-        assert "but then the registry's files were damaged or could not be checked: registry-tree verify" in journal
+        assert re.match("garbage collection: refused: REFUSED would be lost: .*; needed by (multi|often):", journal)
+        assert "(all: registry-tree reclaim --untagged); pushes are accepted" in journal
+        assert collection.told() == BACK
     else:
         assert status == 0, journal
+    assert (untagged in collection.registry.blobs()) == (status == 1)
+
+
+def test_a_collection_that_would_end_at_a_folder_is_refused_and_the_registry_is_not_stopped(collection):
+    repositories = collection.registry.store / "repositories"
+    shutil.copytree(repositories / "another", repositories / "another.BAK")
+    before = collection.registry.blobs()
+    status, journal = collection.run()
+    assert status == 1
+    assert journal.startswith(
+        "garbage collection: refused: REFUSED stops a collection: repositories/another.BAK: is a repository whose name"
+    )
+    assert collection.told() == BACK
+    assert collection.registry.blobs() == before
+
+
+def test_what_is_found_only_when_nothing_can_be_pushed_any_more_is_refused_as_well(collection):
+    stray = collection.registry.store / "blobs/data"
+    put(collection.tools, "curl", f"touch {stray}")  # asked when the registry is away
+    status, journal = collection.run()
+    assert status == 1
+    assert journal.startswith("garbage collection: refused: DAMAGE misplaced file: blobs/data: ")
+    assert collection.told() == [*AWAY, *BACK]
 
 
 def test_the_registry_is_left_alone_when_there_is_nothing_to_free(collection):
@@ -237,13 +267,11 @@ def test_of_a_damaged_store_nothing_is_taken(collection, filled):
     before = collection.registry.blobs()
     status, journal = collection.run()
     assert status == 1
-    assert journal.startswith(
-        "garbage collection: refused, because the registry's files are damaged: registry-tree verify"
-    )
+    assert journal.startswith("garbage collection: refused: DAMAGE ")
     assert "pushes are accepted (exit-code, see /" in journal
     assert journal.count("\n") == 1
     assert collection.registry.blobs() == before
-    assert collection.told() == [*AWAY, *BACK]
+    assert collection.told() == BACK
 
 
 def test_damage_is_told_when_it_is_found_afterwards(collection):

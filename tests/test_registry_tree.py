@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from programs.registry_tree import du, hashing, ls, verify
+from programs.registry_tree import du, hashing, ls, reclaim, verify
 from programs.registry_tree.manifest import IMAGE, OCI_IMAGE, ManifestError, parse_manifest
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
@@ -145,7 +145,11 @@ def test_bytes_are_those_of_the_files_and_what_sharing_saves_is_the_difference(f
     assert rows["group/app"]["bytes"] == app["bytes"]
     assert rows["group/app"]["onlyHereBytes"] == app["bytes"] - 20_000
     assert data["reclaimableBytes"] == asked("reclaim", registry.root)["bytes"]
-    assert data["reclaimableWithUntaggedBytes"] == asked("reclaim --untagged", registry.root)["bytes"]
+    if breaks_indexes(registry):
+        assert data["reclaimableWithUntaggedBytes"] is None
+        assert "unknown: registry-tree reclaim says why with untagged" in run("du", registry.root).stdout
+    else:
+        assert data["reclaimableWithUntaggedBytes"] == asked("reclaim --untagged", registry.root)["bytes"]
 
 
 def test_what_only_one_tag_needs_is_what_would_go_with_it(filled):
@@ -191,6 +195,11 @@ def test_a_store_that_was_pushed_to_by_a_real_client_is_sound_and_shown(filled, 
 # What a collection takes ----------------------------------------------------------------------------------------------
 
 
+def breaks_indexes(registry: Registry) -> bool:
+    """Whether the collection of untagged manifests takes what tagged indexes name: distribution's, not GitLab's."""
+    return registry.program == find("docker-registry")
+
+
 def would_go(registry: Registry, *options: str) -> tuple[set[str], set[str]]:
     data = asked(" ".join(["reclaim", *options]), registry.root)
     assert all(row["why"] for row in data["blobs"])
@@ -209,26 +218,22 @@ def test_reclaim_lists_what_the_registrys_own_collection_takes(registry):
 
 
 def test_reclaim_with_untagged_manifests_lists_what_the_registrys_own_collection_takes(registry, filled):
+    if breaks_indexes(registry):
+        done = run("reclaim --untagged", registry.root)
+        assert done.returncode == 1
+        broken = set(re.findall("^REFUSED would be lost: .*; needed by (.*)", done.stdout, re.MULTILINE))
+        assert broken == {"multi:latest", "often:multi"}
+        return
     blobs, manifests = would_go(registry, "--untagged")
     assert {f"often@{filled.made[name]}" for name in ("round 0", "round 1")} <= manifests
-    taken = registry.collect("-m")
-    if filled.registry.program == find("docker-registry"):
-        # Distribution 2.8 takes the images that an index leads to, and breaks it: GitLab's registry does not.
-        led_to = {
-            row["digest"]
-            for row in json.loads(run("show multi:latest --json", filled.registry.root).stdout)["contents"]
-        }
-        led_to |= {row["digest"] for row in asked("show often:multi", filled.registry.root)["contents"]}
-        assert taken[0] > blobs
-        assert taken[0] - blobs <= led_to
-        assert {name for name in taken[1] - manifests if not name.startswith(("multi@", "often@"))} == set()
-    else:
-        assert (blobs, manifests) == taken
-        assert would_go(registry, "--untagged") == (set(), set())
-        assert verified(registry.root)["damage"] == set()
+    assert (blobs, manifests) == registry.collect("-m")
+    assert would_go(registry, "--untagged") == (set(), set())
+    assert verified(registry.root)["damage"] == set()
 
 
 def test_reclaim_says_of_each_blob_where_it_comes_from(filled):
+    if breaks_indexes(filled.registry):
+        pytest.skip("it would break indexes")
     why = {row["digest"]: row["why"] for row in asked("reclaim --untagged", filled.registry.root)["blobs"]}
     assert (
         why[digest_of(some_bytes("pushed without a manifest"))] == "a layer of group/gone that no manifest there names"
@@ -237,7 +242,7 @@ def test_reclaim_says_of_each_blob_where_it_comes_from(filled):
     assert why[bytes_of("round 0")] == f"needed only by often@{filled.made['round 0']}, which no tag names"
 
 
-def test_an_index_in_an_index_and_what_refers_to_a_subject_go_as_the_collection_takes_them(filled, tmp_path):
+def test_an_index_in_an_index_is_no_garbage_and_a_subject_is_needed_by_nobody(filled, tmp_path):
     registry = filled.registry.copy(tmp_path / "copy")
     with registry.running():
         inner = registry.push_index("nested", "", {registry.push_image("nested", "", some_bytes("i"), oci=True): "a/b"})
@@ -246,10 +251,11 @@ def test_an_index_in_an_index_and_what_refers_to_a_subject_go_as_the_collection_
         subject = registry.push_image("nested", "", some_bytes("subject"), oci=True)
         described = {"mediaType": OCI_IMAGE, "digest": subject, "size": registry.size(subject)}
         registry.push_artifact("nested", "signature", b"signed", subject=described)
-    plain, untagged = registry.copy(tmp_path / "plain"), registry.copy(tmp_path / "untagged")
-    assert would_go(plain) == plain.collect()
-    if filled.registry.program != find("docker-registry"):
-        assert would_go(untagged, "--untagged") == untagged.collect("-m")
+    assert would_go(registry) == registry.collect()
+    done = run("reclaim --untagged", registry.root)
+    assert done.returncode == 1
+    assert "; needed by nested:outer\n" in done.stdout
+    assert "nested:signature" not in done.stdout
 
 
 @pytest.mark.parametrize("damage", ["revision", "manifest", "layers"])
@@ -496,6 +502,7 @@ def test_a_thousand_random_corruptions_are_all_found(filled, tmp_path):
             for gather, words in (
                 (ls.gather, {"repository": ""}),
                 (du.gather, {"by": "tag"}),
+                (reclaim.gather, {"root": str(registry.root), "untagged": number % 2 == 0}),
             ):
                 store = Store(str(registry.root), Progress(None))
                 gather(store, argparse.Namespace(**words))
@@ -518,7 +525,16 @@ def test_a_thousand_random_corruptions_are_all_found(filled, tmp_path):
         b'{"schemaVersion": 2, "config": {"digest": "sha256:00", "size": 1}}',
         b'{"schemaVersion": 2, "config": {"digest": 7, "size": 1}}',
         b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "size": 1e3}}' % (b"0" * 64),
-        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "size": -1}}' % (b"0" * 64),
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "size": "1"}}' % (b"0" * 64),
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "size": true}}' % (b"0" * 64),
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "size": 9223372036854775808}}' % (b"0" * 64),
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "annotations": {"a": 1}}}' % (b"0" * 64),
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s", "mediaType": 7}}' % (b"0" * 64),
+        b'{"schemaVersion": 2.0, "config": {"digest": "sha256:%s"}}' % (b"0" * 64),
+        b'{"schemaVersion": true, "fsLayers": []}',
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:%s"}, "layers": [NaN]}' % (b"0" * 64),
+        b'\xef\xbb\xbf{"schemaVersion": 2, "config": {"digest": "sha256:%s"}}' % (b"0" * 64),
+        '{"schemaVersion": 1, "fsLayers": []}'.encode("utf-16"),
         b'{"schemaVersion": 1, "fsLayers": [{}]}',
     ],
 )

@@ -41,9 +41,9 @@ def install_registry_tree(folder: Path) -> Path:
     return installed
 
 
-def digest_of(content: bytes) -> str:
-    """The digest under which a registry stores the content."""
-    return "sha256:" + hashlib.sha256(content).hexdigest()
+def digest_of(content: bytes, algorithm: str = "sha256") -> str:
+    """The digest of the content; registries store it under the one by sha256."""
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def some_bytes(name: str, size: int = 3000) -> bytes:
@@ -148,14 +148,12 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
         assert answer.status < 300, f"{method} {path}: {answer.status} {text!r}"
         return answer
 
-    def push_blob(self, repository: str, content: bytes) -> dict[str, object]:
-        """Returns its descriptor, without a media type."""
-        location = self._begin_upload(repository)
+    def push_blob(self, repository: str, content: bytes, algorithm: str = "sha256") -> dict[str, object]:
+        """Returns its descriptor by the digest that it is pushed by, without a media type."""
+        location, digest = self._begin_upload(repository), digest_of(content, algorithm)
         mark = "&" if "?" in location else "?"
-        self.request(
-            "PUT", f"{location}{mark}digest={digest_of(content)}", content, Content_Type="application/octet-stream"
-        )
-        return {"digest": digest_of(content), "size": len(content)}
+        self.request("PUT", f"{location}{mark}digest={digest}", content, Content_Type="application/octet-stream")
+        return {"digest": digest, "size": len(content)}
 
     def abort_upload(self, repository: str, content: bytes) -> None:
         """Begins to send a blob, and goes away."""
@@ -167,11 +165,23 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
 
     def push_manifest(self, repository: str, reference: str, manifest: dict[str, object]) -> str:
         """Under a tag, or under its digest when `reference` is empty. Returns its digest."""
-        body = json.dumps(manifest, indent=3).encode()
-        digest = digest_of(body)
         media_type = str(manifest.get("mediaType") or (OCI_INDEX if "manifests" in manifest else OCI_IMAGE))
+        return self.push_manifest_bytes(repository, reference, json.dumps(manifest, indent=3).encode(), media_type)
+
+    def push_manifest_bytes(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
+        """The same, of a manifest that is written out already."""
+        digest = digest_of(body)
         self.request("PUT", f"/v2/{repository}/manifests/{reference or digest}", body, Content_Type=media_type)
         return digest
+
+    def get(self, path: str, **headers: str) -> bytes | None:
+        """What the server answers; None when it does not serve that."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return content if answer.status == 200 else None
 
     def push_image(self, repository: str, tag: str, *layers: bytes, oci: bool = False, name: str = "") -> str:
         """As `docker push` does: layers, configuration, manifest. Returns the manifest's digest."""

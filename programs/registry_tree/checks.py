@@ -2,6 +2,7 @@
 
 from typing import Dict, List, NamedTuple, Set
 
+from .hashing import READ_SIZE, hash_blob
 from .images import manifest_name
 from .manifest import ManifestError, Reference
 from .store import Repository, Store, link_path
@@ -11,24 +12,39 @@ Claims = Dict[str, Dict[str, int]]
 
 
 class Links(NamedTuple):
-    """The digests that a repository links to."""
+    """The digests that a repository links to; of layers, what each is stored as."""
 
-    layers: Set[str]
+    layers: Dict[str, str]
     revisions: Set[str]
 
 
 def read_links(store: Store, repository: Repository) -> Links:
     """The links of a repository, read from the disk."""
     return Links(
-        {digest for digest, _ in store.links(repository.layers)},
-        {digest for digest, _ in store.links(repository.revisions)},
+        {link.digest: link.stored_as for link in store.links(repository.layers)},
+        {link.digest for link in store.links(repository.revisions)},
     )
+
+
+def check_other_digests(store: Store, repository: Repository, links: Links) -> None:
+    """Report links of layers by another kind of digest that lead to a blob with another digest of that kind."""
+    for digest, target in links.layers.items():
+        if digest == target or store.size(target) is None:
+            continue
+        path = link_path(repository.layers, digest)
+        algorithm, _, hexadecimal = digest.partition(":")
+        try:
+            actual = hash_blob(store, target, algorithm, memoryview(bytearray(READ_SIZE)))
+        except OSError:
+            continue  # reported with the blob
+        if actual != hexadecimal:
+            store.problems.report("malformed link", path, f"leads to {target}, whose digest is {algorithm}:{actual}")
 
 
 def check_tag(store: Store, repository: Repository, tag: str, links: Links) -> bool:
     """Report what is wrong with a tag. Returns whether it exists: of a former tag only the empty folder does."""
     path = repository.current_link(tag)
-    index = {digest for digest, _ in store.links(repository.tag_index(tag))}
+    index = {link.digest for link in store.links(repository.tag_index(tag))}
     try:
         current = store.link(path)
     except FileNotFoundError:
@@ -60,19 +76,21 @@ def check_manifest(store: Store, repository: Repository, digest: str, links: Lin
         return []
     needed = [reference for reference in manifest.references if not reference.external]
     for reference in needed:
-        _check_link(store, repository, reference, links, image)
-        size = store.size(reference.digest)
+        if not (manifest.is_index and reference.digest in links.revisions):
+            _check_link(store, repository, reference, links, image)
+        blob = links.layers.get(reference.digest, reference.digest)
+        size = store.size(blob)
         if size is None:
-            path = store.blob_path(reference.digest)
-            store.problems.report("missing blob", path, "the file does not exist", image)
+            store.problems.report("missing blob", store.blob_path(blob), "the file does not exist", image)
         elif reference.size is not None and reference.size != size:
-            claims.setdefault(reference.digest, {})[digest] = reference.size
+            claims.setdefault(blob, {})[digest] = reference.size
     return needed
 
 
 def _check_link(store: Store, repository: Repository, reference: Reference, links: Links, image: str) -> None:
     if reference.role == "manifest":
-        if reference.digest not in links.revisions:
+        # Distribution takes and serves a manifest that was pushed as a layer, too.
+        if reference.digest not in links.revisions and (store.is_gitlabs or reference.digest not in links.layers):
             path = link_path(repository.revisions, reference.digest)
             store.problems.report("missing link", path, "its index names it", image)
     elif reference.digest not in links.layers:

@@ -1,4 +1,7 @@
-"""The command line of registry-tree. Exit status: 0 sound, 1 damage found, 2 could not check."""
+"""The command line of registry-tree.
+
+Exit status: 0 sound, 1 damage found or a collection refused, 2 could not check.
+"""
 
 import argparse
 import concurrent.futures.process
@@ -42,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="registry-tree",
         description="Shows and checks what a container registry stores on its disk, and never writes there.",
-        epilog="Exit status: 0 sound, 1 damage found, 2 could not check.",
+        epilog="Exit status: 0 sound, 1 damage found or a collection refused, 2 could not check.",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
@@ -78,16 +81,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 class Report(NamedTuple):
-    """The result of a command: its data, the problems found on the way, and why it could not be completed, if so."""
+    """The result of a command: its data, what was found on the way, and why it could not be completed, if so."""
 
     data: Dict[str, Any]
     problems: List[Problem]
+    obstacles: List[Problem]  # why a collection is refused, when that was asked
     failure: str
 
     @property
     def status(self) -> int:
         """The exit status."""
-        return DAMAGED if self.problems else CANNOT_CHECK if self.failure else SOUND
+        return DAMAGED if self.problems or self.obstacles else CANNOT_CHECK if self.failure else SOUND
 
 
 def gather(options: argparse.Namespace, progress: Progress) -> Report:
@@ -102,22 +106,24 @@ def gather(options: argparse.Namespace, progress: Progress) -> Report:
         failure = f"{error.filename or options.root}: {error.strerror}"
     except concurrent.futures.process.BrokenProcessPool:
         failure = "a process that shared the work was killed: too little memory? Try again with --jobs 1"
-    return Report(data, list(store.problems) if store else [], failure)
+    obstacles = list(store.obstacles) if store and options.command == "reclaim" else []
+    return Report(data, list(store.problems) if store else [], obstacles, failure)
 
 
-def render_problems(problems: Iterable[Problem]) -> Iterator[str]:
-    """A line of text for each problem."""
+def render_problems(word: str, problems: Iterable[Problem]) -> Iterator[str]:
+    """A line of text for each problem, which begins with `word`."""
     for problem in problems:
         names = ", ".join(problem.needed_by) + and_more(problem.needs - len(problem.needed_by))
         needed = f"; needed by {names}" if names else ""
-        yield f"DAMAGE {problem.kind}: {problem.path}: {problem.detail}{needed}"
+        yield f"{word} {problem.kind}: {problem.path}: {problem.detail}{needed}"
 
 
 def render(report: Report, command: str) -> Iterator[str]:
     """The lines of text of a command's result."""
     if not report.failure:
         yield from COMMANDS[command].render(report.data)
-    yield from render_problems(report.problems)
+    yield from render_problems("DAMAGE", report.problems)
+    yield from render_problems("REFUSED", report.obstacles)
     if command == "verify" and not report.failure:
         yield plural(len(report.problems), "problem") if report.problems else "sound"
 
@@ -127,7 +133,10 @@ def write(report: Report, options: argparse.Namespace, output: TextIO) -> None:
     if report.failure:
         print(ascii("registry-tree: " + report.failure)[1:-1], file=sys.stderr)
     if options.json and not report.failure:
-        json.dump(dict(report.data, damage=[problem._asdict() for problem in report.problems]), output, indent=1)
+        found = {"damage": [problem._asdict() for problem in report.problems]}
+        if options.command == "reclaim":
+            found["refused"] = [problem._asdict() for problem in report.obstacles]
+        json.dump(dict(report.data, **found), output, indent=1)
         output.write("\n")
     else:
         output.writelines(printable(line) + "\n" for line in render(report, options.command))

@@ -78,7 +78,11 @@ def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
     rows = usage.rows()
     for key, untagged in (("reclaimableBytes", False), ("reclaimableWithUntaggedBytes", True)):
         mark(store, untagged=untagged)
-        data[key] = None if store.problems else _total(blob for blob in store.blobs.values() if not blob.kept)
+        data[key] = (
+            None
+            if store.problems or store.obstacles
+            else _total(blob for blob in store.blobs.values() if not blob.kept)
+        )
     return dict(data, by=options.by, rows=rows)
 
 
@@ -97,7 +101,7 @@ def render(data: Dict[str, Any]) -> Iterator[str]:
     yield f"saved         {size_text(max(data['referencedBytes'] - data['neededBytes'], 0))} by sharing"
     yield f"open uploads  {size_text(data['uploadBytes'])}"
     for key, words in (("reclaimableBytes", ""), ("reclaimableWithUntaggedBytes", " with untagged manifests")):
-        size = "unknown until the damage is repaired" if data[key] is None else size_text(data[key])
+        size = "unknown: registry-tree reclaim says why" if data[key] is None else size_text(data[key])
         yield f"reclaimable   {size}{words}"
     yield ""
     for row in data["rows"]:

@@ -4,7 +4,7 @@ import errno
 import functools
 import os
 import stat
-from typing import List
+from typing import List, Tuple
 
 from .problems import Problems
 
@@ -25,23 +25,30 @@ class Files:
 
     def folders(self, path: str) -> List[str]:
         """Sorted names of the folders in a folder; none where it does not exist."""
+        return self.entries(path)[0]
+
+    def entries(self, path: str) -> Tuple[List[str], List[str]]:
+        """Sorted names of the folders in a folder, and those of all else but links; none where it does not exist."""
         try:
             if not self.is_real_folder(path):
                 self.problems.report("not a file or folder", path, "is not a folder; not followed")
-                return []
+                return [], []
             with os.scandir(path) as entries:
                 found = [(entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries]
         except FileNotFoundError:
-            return []
+            return [], []
         except OSError as error:
             self.problems.report_unreadable(path, error)
-            return []
+            return [], []
         for name, _, is_link in found:
             if is_link:
                 self.problems.report(
                     "not a file or folder", os.path.join(path, name), "is a symbolic link; not followed"
                 )
-        return sorted(name for name, is_folder, _ in found if is_folder)
+        folders = sorted(name for name, is_folder, _ in found if is_folder)
+        if len(folders) == len(found):
+            return folders, []
+        return folders, sorted(name for name, is_folder, is_link in found if not is_folder and not is_link)
 
     def open(self, path: str, *, listed: bool = False) -> int:
         """A file descriptor of a regular file. Raises OSError.

@@ -1,14 +1,29 @@
-"""What the registry's own garbage collection would remove (registry/storage/garbagecollect.go)."""
+"""What the registry's own garbage collection removes (registry/storage/garbagecollect.go) and images need."""
 
 import os
-from typing import Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, Set
 
+from . import obstacles
 from .images import image_name, manifest_name
-from .manifest import IMAGE, IMAGE_LIST, OCI_IMAGE, SCHEMA_1, SIGNED_SCHEMA_1, Manifest
-from .store import Repository, Store
+from .manifest import IMAGE, IMAGE_LIST, MANIFESTS, OCI_IMAGE, SCHEMA_1, SIGNED_SCHEMA_1, Manifest, ManifestError
+from .store import Repository, Store, link_path
 
+LOST = "would be lost"
 FOLLOWED_FROM_AN_INDEX = (IMAGE, IMAGE_LIST, OCI_IMAGE, SCHEMA_1, SIGNED_SCHEMA_1)
-"""By a collection of untagged manifests: manifest/manifestlist/compat/references.go. An index in an index is not."""
+"""By a collection of untagged manifests: manifest/manifestlist/compat/compat.go. An index in an index is not."""
+
+
+class Collector(NamedTuple):
+    """Whose collection it is, and what it does that the other does not."""
+
+    name: str
+    follows_indexes: bool  # keeps what a tagged index names, one level down, when it takes untagged manifests
+    keeps_subjects: bool  # of OCI images
+    needs_tags: bool  # ends where it finds no folder of tags
+
+
+GITLAB = Collector("GitLab's registry", follows_indexes=True, keeps_subjects=True, needs_tags=False)
+DISTRIBUTION = Collector("distribution 2.8", follows_indexes=False, keeps_subjects=False, needs_tags=True)
 
 
 class Revision(NamedTuple):
@@ -18,65 +33,192 @@ class Revision(NamedTuple):
     digest: str
 
 
+class Need(NamedTuple):
+    """Something that a manifest needs and that its own repository does not make a collection keep."""
+
+    manifest: Revision
+    blob: str
+    is_taken: bool  # as a manifest of this repository; its blob may stay
+
+
+def collector_of(store: Store) -> Collector:
+    """Who collects here; distribution where nothing says so: what that leaves, GitLab's registry leaves as well."""
+    return GITLAB if store.is_gitlabs else DISTRIBUTION
+
+
 def mark(store: Store, *, untagged: bool) -> List[Revision]:
     """Set `kept` of every blob as the registry's collection does, and return the manifests whose links it removes.
 
-    `untagged`: whether manifests that no tag names are removed (-m). Files that would make the collection fail, or
-    make it remove too much because they are damaged, are reported: then it is not safe.
+    `untagged`: whether manifests that no tag names are removed (-m). Damage that would make the collection fail or
+    remove too much is reported as such; what ends it, or what it takes from an image, as an obstacle.
     """
+    store.obstacles.clear()
     for blob in store.blobs.values():
         blob.kept = False
     removed: List[Revision] = []
-    for repository in store.repositories():
-        removed += [Revision(repository, digest) for digest in _mark_repository(store, repository, untagged=untagged)]
-        store.progress(f"marking {repository.name}", len(removed))
+    needs: List[Need] = []
+    count = manifests = 0
+    for count, repository in enumerate(store.repositories(), 1):
+        obstacles.check_repository(store, repository, untagged=untagged)
+        marking = _Marking(store, repository)
+        removed += [Revision(repository, digest) for digest in marking.mark(untagged=untagged)]
+        needs += marking.needs
+        manifests += marking.links
+        store.progress("marking repositories", count)
+    store.check_halves(count, manifests)
+    _report_losses(store, needs)
     return removed
 
 
-def _mark_repository(store: Store, repository: Repository, *, untagged: bool) -> List[str]:
-    """Keep the blobs of a repository. Returns the digests of the manifests whose links are removed."""
-    revisions = {digest for digest, _ in store.links(repository.revisions) if digest in store.blobs}
-    if revisions and not os.path.isdir(repository.layers):
-        store.problems.report("missing folder", repository.layers, "without it a collection skips this repository")
-        return []
-    followed, removed = _mark_tagged(store, repository, revisions) if untagged else (revisions, [])
-    _keep(store, followed)
-    for digest in followed & revisions:
-        manifest = store.sound_manifest(digest, manifest_name(repository, digest))
-        if manifest:
-            _keep(store, _needed(manifest))
-    return removed
+class _Marking:
+    """Marks one repository."""
+
+    def __init__(self, store: Store, repository: Repository) -> None:
+        self.needs: List[Need] = []
+        self._store = store
+        self._repository = repository
+        self._collector = collector_of(store)
+        self._tagged = dict(store.tagged(repository))
+        links = list(store.links(repository.revisions))
+        self.links = len(links)
+        known = {link.digest for link in links}.intersection(store.blobs)
+        self._revisions = {link.stored_as for link in links} & known
+        self._marks: Set[str] = set()
+
+    def mark(self, *, untagged: bool) -> List[str]:
+        """Keep the blobs of the repository. Returns the digests of the manifests whose links are removed."""
+        if not self._is_whole(untagged=untagged):
+            return []
+        tagged = self._revisions.intersection(self._tagged.values())
+        removed: Set[str] = set()
+        if untagged:
+            named = self._mark_manifests(tagged)
+            followed = named if self._collector.follows_indexes else set()
+            self._mark_manifests(followed)
+            removed = self._revisions - tagged - followed
+        else:
+            self._mark_manifests(self._revisions)
+        for digest in self._marks:
+            blob = self._store.blobs.get(digest)
+            if blob:
+                blob.kept = True
+        self._find_needs(tagged, removed, served=False)
+        if not untagged:
+            self._find_needs(self._revisions - tagged, removed, served=True)
+        return sorted(removed)
+
+    def _is_whole(self, *, untagged: bool) -> bool:
+        """Whether the collection reads this repository rightly; reports why not."""
+        store, repository = self._store, self._repository
+        if (self._revisions or self._tagged) and not os.path.isdir(repository.layers):
+            store.problems.report("missing folder", repository.layers, "without it a collection skips this repository")
+            return False
+        for tag, digest in self._tagged.items():
+            if digest not in self._revisions:
+                path = repository.current_link(tag)
+                store.problems.report("link to nothing", path, f"{repository.name} has no manifest {digest}")
+        if untagged and self._revisions and self._collector.needs_tags and not os.path.isdir(repository.tags):
+            store.obstacles.report(obstacles.STOPS, repository.tags, "is not there: no manifest has a tag")
+        return True
+
+    def _mark_manifests(self, digests: Iterable[str]) -> Set[str]:
+        """Mark manifests and what they name. Returns the manifests that indexes among them name."""
+        named: Set[str] = set()
+        for digest in digests:
+            self._marks.add(digest)
+            if digest not in self._revisions:
+                continue
+            manifest = self._store.sound_manifest(digest, manifest_name(self._repository, digest))
+            if manifest is None:
+                continue
+            self._marks.update(self._kept_by(manifest))
+            if manifest.is_index:
+                named |= {each.digest for each in manifest.references if each.media_type in FOLLOWED_FROM_AN_INDEX}
+        return named
+
+    def _kept_by(self, manifest: Manifest) -> Iterable[str]:
+        return [each.digest for each in manifest.references if each.role != "subject" or self._collector.keeps_subjects]
+
+    def _find_needs(self, roots: Iterable[str], removed: Set[str], *, served: bool) -> None:
+        store, repository, marks = self._store, self._repository, self._marks
+        for digest, needed, is_manifest in follow(store, repository, roots, self._revisions, served=served):
+            is_taken = is_manifest and needed in removed
+            if is_taken or needed not in marks or needed not in store.blobs:
+                blob = store.stored_as(repository, needed)
+                self.needs.append(Need(Revision(repository, digest), blob, is_taken))
 
 
-def _mark_tagged(store: Store, repository: Repository, revisions: Set[str]) -> Tuple[Set[str], List[str]]:
-    """Keep what tags name.
+class Needed(NamedTuple):
+    """Something that a manifest names and an image needs."""
 
-    Returns the digests that their indexes lead to, which are followed as well, and the other manifests.
+    manifest: str
+    digest: str
+    is_manifest: bool
+
+
+def follow(
+    store: Store, repository: Repository, roots: Iterable[str], revisions: Set[str], *, served: bool
+) -> Iterator[Needed]:
+    """All that these images need, through indexes to any depth, but for subjects: an image can do without its subject.
+
+    An entry is a manifest when the repository knows it as one, whatever an index says of its media type. With `served`
+    other manifests are not followed: their links are gone, and the registry does not serve them.
     """
-    tagged = {digest for _, digest in store.tagged(repository)} & revisions
-    _keep(store, tagged)
-    followed: Set[str] = set()
-    for digest in tagged:
-        manifest = store.sound_manifest(digest, manifest_name(repository, digest))
-        if manifest is None:
+    waiting = list(roots)
+    seen = set(waiting)
+    while waiting:
+        digest = waiting.pop()
+        try:
+            manifest = store.manifest(digest)
+        except ManifestError as error:
+            if error.kind not in ("missing blob", "malformed manifest"):
+                store.problems.report(error.kind, store.blob_path(digest), error.detail)
             continue
-        _keep(store, _needed(manifest))
-        if manifest.is_index:
-            followed |= {each.digest for each in manifest.references if each.media_type in FOLLOWED_FROM_AN_INDEX}
-    return followed, sorted(revisions - tagged - followed)
+        for reference in manifest.references:
+            if reference.role == "subject":
+                continue
+            known = reference.digest in revisions and (manifest.is_index or reference.media_type in MANIFESTS)
+            is_manifest = known or (
+                reference.role == "manifest" and (not served or _is_served(store, repository, reference.digest))
+            )
+            yield Needed(digest, reference.digest, is_manifest)
+            if is_manifest and reference.digest not in seen:
+                seen.add(reference.digest)
+                waiting.append(reference.digest)
 
 
-def _needed(manifest: Manifest) -> List[str]:
-    """What a manifest keeps: all its references, but for the subject of an index."""
-    is_index = manifest.is_index
-    return [each.digest for each in manifest.references if not (is_index and each.role == "subject")]
+def _is_served(store: Store, repository: Repository, digest: str) -> bool:
+    """Whether a manifest is served that was pushed as a layer: by distribution."""
+    return not store.is_gitlabs and os.path.lexists(link_path(repository.layers, digest))
 
 
-def _keep(store: Store, digests: Iterable[str]) -> None:
-    for digest in digests:
+def _report_losses(store: Store, needs: Sequence[Need]) -> None:
+    """Report what images need and the collection takes, with the names of the images."""
+    names: Dict[str, Dict[str, List[str]]] = {}
+    collection = f"the collection of {collector_of(store).name}"
+    for (repository, manifest), digest, is_taken in needs:
         blob = store.blobs.get(digest)
-        if blob:
-            blob.kept = True
+        if blob is None:
+            continue
+        taken = [store.blob_path(digest)] if not blob.kept else []
+        if is_taken:
+            taken.append(link_path(repository.revisions, digest))
+        for path in taken:
+            if repository.name not in names:
+                names[repository.name] = _images_by_manifest(store, repository)
+            for name in names[repository.name].get(manifest) or [manifest_name(repository, manifest)]:
+                store.obstacles.report(LOST, path, f"{collection} would take it", name)
+
+
+def _images_by_manifest(store: Store, repository: Repository) -> Dict[str, List[str]]:
+    """Names of the tagged images that have a manifest, by its digest."""
+    found: Dict[str, List[str]] = {}
+    revisions = {link.digest for link in store.links(repository.revisions)}
+    for tag, digest in store.tagged(repository):
+        needed = follow(store, repository, [digest], revisions, served=False)
+        for each in {digest, *(found.manifest for found in needed)}:
+            found.setdefault(each, []).append(image_name(repository, tag))
+    return found
 
 
 def explain(store: Store, free: Dict[str, int], removed: Sequence[Revision]) -> Dict[str, str]:
@@ -86,7 +228,7 @@ def explain(store: Store, free: Dict[str, int], removed: Sequence[Revision]) -> 
     for repository, digest in removed:
         name = manifest_name(repository, digest)
         untagged[digest] = f"a manifest of {repository.name} that no tag names"
-        for each in store.contents(digest, name):
+        for each in store.contents(repository, digest, name):
             reasons.setdefault(each, f"needed only by {name}, which no tag names")
     reasons.update(untagged)
     for repository in store.repositories() if free else ():
@@ -103,10 +245,10 @@ def _former_tags(
     """Of the manifests of `free` that a tag of this repository has named."""
     reasons = {}
     for tag in store.tag_names(repository):
-        for digest, _ in store.links(repository.tag_index(tag)):
-            if digest in free:
-                origin = untagged.get(digest, f"a manifest deleted from {repository.name}")
-                reasons[digest] = f"{origin}, formerly {image_name(repository, tag)}"
+        for link in store.links(repository.tag_index(tag)):
+            if link.digest in free:
+                origin = untagged.get(link.digest, f"a manifest deleted from {repository.name}")
+                reasons[link.digest] = f"{origin}, formerly {image_name(repository, tag)}"
     return reasons
 
 

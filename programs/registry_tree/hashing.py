@@ -43,7 +43,7 @@ def hash_chunk(digests: List[str]) -> Hashed:
     for digest in digests:
         algorithm, _, hexadecimal = digest.partition(":")
         try:
-            actual = _hash_file(store, store.blob_path(digest), algorithm, buffer)
+            actual = hash_blob(store, digest, algorithm, buffer)
         except OSError as error:
             wrong[digest] = describe_os_error(error)
             continue
@@ -52,9 +52,10 @@ def hash_chunk(digests: List[str]) -> Hashed:
     return Hashed(len(digests), wrong)
 
 
-def _hash_file(store: Store, path: str, algorithm: str, buffer: memoryview) -> str:
+def hash_blob(store: Store, digest: str, algorithm: str, buffer: memoryview) -> str:
+    """The hexadecimal digest of a blob's bytes by this algorithm, read through `buffer`. Raises OSError."""
     hashing = hashlib.new(algorithm)
-    with open(store.open(path), "rb", buffering=0) as file:
+    with open(store.open(store.blob_path(digest)), "rb", buffering=0) as file:
         for length in iter(lambda: file.readinto(buffer), 0):
             hashing.update(buffer[:length])
     return hashing.hexdigest()

@@ -17,10 +17,10 @@ def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
     if tag is None:
         raise StoreError("a digest has no history: name a tag, as in group/project:latest")
     found = []
-    for digest, path in store.links(repository.tag_index(tag)):
+    for digest, _, path in store.links(repository.tag_index(tag)):
         stored = os.path.lexists(link_path(repository.revisions, digest)) and store.size(digest) is not None
         state = "current" if digest == current else "stored" if stored else "deleted"
-        size = sum(store.contents(digest, options.image).values()) if stored else None
+        size = sum(store.contents(repository, digest, options.image).values()) if stored else None
         when = os.lstat(path).st_mtime
         found.append((when, {"digest": digest, "state": state, "bytes": size, "tagged": timestamp(when)}))
     # The current one is last even in a copy whose files all have one time.

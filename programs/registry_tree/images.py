@@ -68,7 +68,7 @@ def list_images(store: Store, *, untagged_as_one: bool = False) -> Iterator[Imag
     for repository in store.repositories():
         known: Set[str] = set()
         for tag, digest in store.tagged(repository):
-            contents = store.contents(digest, image_name(repository, tag))
+            contents = store.contents(repository, digest, image_name(repository, tag))
             known.update(contents)
             yield Image(repository, tag, contents)
             store.progress(f"images of {repository.name}", len(known))
@@ -84,10 +84,10 @@ def list_images(store: Store, *, untagged_as_one: bool = False) -> Iterator[Imag
 
 
 def _untagged_images(store: Store, repository: Repository, known: Set[str]) -> Iterator[Image]:
-    untagged = [digest for digest, _ in store.links(repository.revisions) if digest not in known]
+    untagged = [link.digest for link in store.links(repository.revisions) if link.digest not in known]
     untagged = [digest for digest in untagged if store.size(digest) is not None]
     for digest in sorted(set(untagged).difference(*(_named_by_index(store, digest) for digest in untagged))):
-        yield Image(repository, "@" + digest, store.contents(digest, manifest_name(repository, digest)))
+        yield Image(repository, "@" + digest, store.contents(repository, digest, manifest_name(repository, digest)))
 
 
 def _named_by_index(store: Store, digest: str) -> Set[str]:

@@ -33,7 +33,7 @@ def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
 def _repository(store: Store, repository: Repository) -> Dict[str, Any]:
     tags = []
     for name, digest in store.tagged(repository):
-        size = sum(store.contents(digest, f"{repository.name}:{name}").values())
+        size = sum(store.contents(repository, digest, f"{repository.name}:{name}").values())
         tags.append(dict({"tag": name, "digest": digest, "bytes": size}, **_kind(store, digest)))
         store.progress(f"tags of {repository.name}", len(tags))
     return {"name": repository.name, "tags": tags, "uploads": list(store.uploads(repository))}

@@ -1,7 +1,9 @@
 """Digests and manifests: a manifest is parsed as the registry parses it."""
 
-import json
+import re
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from . import go_json
 
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 MAX_MANIFEST_SIZE = 4 << 20  # bytes; maxManifestBodyBytes of registry/handlers/manifests.go
@@ -12,7 +14,11 @@ OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+json"
 SIGNED_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+BUILDKIT_CACHE = "application/vnd.buildkit.cacheconfig.v0"
 MANIFESTS = (IMAGE, IMAGE_LIST, OCI_IMAGE, OCI_INDEX, SCHEMA_1, SIGNED_SCHEMA_1)
+
+
+_PLAIN = frozenset(("mediaType", "size", "digest"))
 
 
 class ManifestError(Exception):
@@ -29,7 +35,7 @@ class Reference(NamedTuple):
 
     role: str  # config, layer, manifest, subject
     digest: str
-    size: Optional[int]  # bytes; None in schema 1, which states none
+    size: Optional[int]  # bytes; None where none is stated, or none above 0: the registry takes those alike
     media_type: str
     external: bool  # the registry need not store it
     platform: str
@@ -50,16 +56,18 @@ class Manifest(NamedTuple):
         return self.media_type in (IMAGE_LIST, OCI_INDEX)
 
 
+_match_digest = re.compile("|".join(f"{name}:[0-9a-f]{{{digits}}}" for name, digits in HEX_DIGITS.items())).fullmatch
+
+
 def make_digest(algorithm: str, hexadecimal: str) -> Optional[str]:
     """`algorithm:hexadecimal`, or None when that is not a digest."""
-    if len(hexadecimal) == HEX_DIGITS.get(algorithm) and not hexadecimal.strip("0123456789abcdef"):
-        return algorithm + ":" + hexadecimal
-    return None
+    digest = algorithm + ":" + hexadecimal
+    return digest if _match_digest(digest) else None
 
 
 def is_digest(text: object) -> bool:
     """Whether `text` is a string that holds one digest and nothing else."""
-    return isinstance(text, str) and make_digest(*text.partition(":")[::2]) is not None
+    return isinstance(text, str) and _match_digest(text) is not None
 
 
 def malformed(detail: str) -> ManifestError:
@@ -72,73 +80,74 @@ def parse_manifest(digest: str, content: bytes) -> Manifest:
 
     Raises ManifestError, of the kind "malformed manifest".
     """
-    document = _parse_object(content)
-    version = document.get("schemaVersion")
+    try:
+        document = go_json.parse_object(content)
+    except ValueError as error:
+        raise malformed(f"is not a JSON object ({error})") from None
+    version, media_type = document.get("schemaVersion"), document.get("mediaType") or ""
+    if type(version) is not int or not isinstance(media_type, str):
+        raise malformed(f"has schema version {version!r} and media type {media_type!r}")
     if version == 1:
         return Manifest(digest, SCHEMA_1, "", len(content), tuple(_schema_1_layers(document)))
     if version != 2:
         raise malformed(f"has schema version {version!r}")
-    media_type = document.get("mediaType", "")
-    if media_type == "":
-        media_type = OCI_INDEX if document.get("manifests") is not None else OCI_IMAGE
+    if not media_type:
+        is_index = document.get("manifests") is not None and not go_json.misfit(document, go_json.INDEX)
+        media_type = OCI_INDEX if is_index else OCI_IMAGE
     references = _references(document, media_type)
-    artifact_type = document.get("artifactType")
-    return Manifest(
-        digest, media_type, artifact_type if isinstance(artifact_type, str) else "", len(content), tuple(references)
-    )
+    return Manifest(digest, media_type, document.get("artifactType") or "", len(content), tuple(references))
 
 
-def _parse_object(content: bytes) -> Dict[str, Any]:
-    try:
-        document = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise malformed(f"is not JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise malformed("is not a JSON object")
-    return document
+def _check_types(value: object, kind: object) -> None:
+    field = go_json.misfit(value, kind)
+    if field:
+        raise malformed(f"{field} is of another type than the registry reads")
 
 
-def _references(document: Dict[str, Any], media_type: object) -> List[Reference]:
+def _references(document: Dict[str, Any], media_type: str) -> List[Reference]:
     if media_type in (IMAGE_LIST, OCI_INDEX):
-        references = [_reference("manifest", entry) for entry in _list(document, "manifests")]
-    elif media_type in (IMAGE, OCI_IMAGE):
-        references = [_reference("config", document.get("config"))]
-        references += [_reference("layer", entry) for entry in _list(document, "layers")]
-    else:
+        _check_types(document, go_json.INDEX)
+        document["artifactType"] = None  # the registry reads no such field of an index, whatever is in it
+        entries = document.get("manifests") or []
+        is_cache = any((entry or {}).get("mediaType") == BUILDKIT_CACHE for entry in entries)
+        return [_reference(_role(entry or {}, is_cache), entry) for entry in entries]
+    if media_type not in (IMAGE, OCI_IMAGE):
         raise malformed(f"has the media type {media_type!r}")
-    if document.get("subject") is not None:
-        references.append(_reference("subject", document["subject"]))
+    _check_types(document, go_json.IMAGE)
+    references = [_reference("config", document.get("config"))]
+    references += [_reference("layer", entry) for entry in document.get("layers") or ()]
+    subject = document.get("subject")
+    if subject and is_digest(subject.get("digest")) and media_type == OCI_IMAGE:
+        references.append(_reference("subject", subject))
     return references
 
 
-def _list(document: Dict[str, Any], key: str) -> List[Any]:
-    value = document.get(key)
-    if not isinstance(value, (list, type(None))):
-        raise malformed(f"{key} is not a list")
-    return value or []
+def _role(entry: Dict[str, Any], is_cache: bool) -> str:
+    """Of an entry of an index: BuildKit stores its cache as an index of layers."""
+    media_type = entry.get("mediaType")
+    return "manifest" if media_type in MANIFESTS or not (media_type or is_cache) else "layer"
 
 
 def _schema_1_layers(document: Dict[str, Any]) -> Iterator[Reference]:
-    for entry in _list(document, "fsLayers"):
-        digest = entry.get("blobSum") if isinstance(entry, dict) else None
+    _check_types(document, go_json.SCHEMA_1)
+    for entry in document.get("fsLayers") or ():
+        digest = (entry or {}).get("blobSum")
         if not is_digest(digest):
             raise malformed(f"a layer has the digest {digest!r}")
         yield Reference("layer", str(digest), None, "", external=False, platform="")
 
 
-def _reference(role: str, entry: object) -> Reference:
-    if not isinstance(entry, dict):
-        raise malformed(f"a {role} is not a JSON object")
-    digest, size, media_type = entry.get("digest"), entry.get("size"), entry.get("mediaType", "")
+def _reference(role: str, entry: Optional[Dict[str, Any]]) -> Reference:
+    entry = entry or {}
+    if not _PLAIN.issuperset(entry) or type(entry.get("size")) is not int or entry["size"] >= 1 << 63:
+        _check_types(entry, go_json.DESCRIPTOR)
+    digest, size, media_type = entry.get("digest"), entry.get("size") or 0, entry.get("mediaType") or ""
     if not is_digest(digest):
         raise malformed(f"a {role} has the digest {digest!r}")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise malformed(f"a {role} has the size {size!r}")
     if not isinstance(media_type, str):
         raise malformed(f"a {role} has the media type {media_type!r}")
-    if role == "manifest" and media_type not in MANIFESTS:
-        role = "layer"  # BuildKit stores its cache as an index of layers
-    return Reference(role, str(digest), size, media_type, _is_external(role, entry, media_type), _platform(entry))
+    external = _is_external(role, entry, media_type)
+    return Reference(role, str(digest), size if size > 0 else None, media_type, external, _platform(entry))
 
 
 def _is_external(role: str, entry: Dict[str, Any], media_type: str) -> bool:

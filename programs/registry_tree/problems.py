@@ -51,6 +51,10 @@ class Problems:
             problem = problem._replace(needs=problem.needs + 1)
         self._found[key] = problem
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._found.clear()
+
     def report_unreadable(self, path: str, error: OSError) -> None:
         """Add the problem of a file that cannot be read."""
         kind, detail = describe_os_error(error)

@@ -9,16 +9,27 @@ from .text import plural, size_text
 
 
 def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
-    """The manifests and blobs that a collection, `options.untagged` or not, would remove; none in a damaged store."""
+    """What a collection, `options.untagged` or not, would remove; nothing where it must not run. Raises StoreError."""
     store.require_links()
+    data = foretell(store, untagged=options.untagged)
+    if store.problems or store.obstacles:
+        # A running registry changes its files meanwhile.
+        again = Store(options.root, store.progress)
+        data = foretell(again, untagged=options.untagged)
+        store.problems, store.obstacles = again.problems, again.obstacles
+    return data
+
+
+def foretell(store: Store, *, untagged: bool) -> Dict[str, Any]:
+    """What a collection would remove; nothing where it must not run."""
     store.load_blobs()
-    removed = mark(store, untagged=options.untagged)
-    if store.problems:
-        return {"untagged": options.untagged, "manifests": [], "blobs": [], "bytes": 0}
+    removed = mark(store, untagged=untagged)
+    if store.problems or store.obstacles:
+        return {"untagged": untagged, "manifests": [], "blobs": [], "bytes": 0}
     free = {digest: blob.size for digest, blob in store.blobs.items() if not blob.kept}
     reasons = explain(store, free, removed)
     return {
-        "untagged": options.untagged,
+        "untagged": untagged,
         "manifests": [{"repository": repository.name, "digest": digest} for repository, digest in removed],
         "blobs": [
             {"digest": digest, "bytes": free[digest], "why": reasons.get(digest, "no repository links to it")}

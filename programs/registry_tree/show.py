@@ -25,11 +25,11 @@ def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
         store.problems.report("link to nothing", link, f"the repository has no manifest {digest}")
     rows: List[Dict[str, Any]] = []
     _add_manifest(store, repository, digest, "", rows)
-    shared = _shared_with(store, repository, tag, digest, {row["digest"] for row in rows})
+    shared = _shared_with(store, repository, tag, digest, {row["blob"] for row in rows})
     for row in rows:
-        row["sharedWith"] = shared.get(row["digest"], [])
+        row["sharedWith"] = shared.get(row["blob"], [])
     data["contents"] = rows
-    data["bytes"] = sum({row["digest"]: row["bytes"] or 0 for row in rows}.values())
+    data["bytes"] = sum({row["blob"]: row["bytes"] or 0 for row in rows}.values())
     return data
 
 
@@ -54,6 +54,7 @@ def _add_manifest(store: Store, repository: Repository, digest: str, platform: s
         {
             "role": "manifest",
             "digest": digest,
+            "blob": digest,
             "bytes": store.size(digest),
             "mediaType": manifest.media_type if manifest else None,
             "platform": platform,
@@ -62,24 +63,26 @@ def _add_manifest(store: Store, repository: Repository, digest: str, platform: s
     )
     seen = {row["digest"] for row in rows}
     for reference in manifest.references if manifest else ():
-        if reference.role == "manifest" and reference.digest not in seen:
+        if manifest and store.is_manifest(repository, manifest, reference) and reference.digest not in seen:
             _add_manifest(store, repository, reference.digest, reference.platform, rows)
         else:
-            rows.append(_reference_row(store, reference, image))
+            rows.append(_reference_row(store, repository, reference))
+            if rows[-1]["path"] is None and not reference.external:
+                path = store.blob_path(rows[-1]["blob"])
+                store.problems.report("missing blob", path, "the file does not exist", image)
 
 
-def _reference_row(store: Store, reference: Reference, image: str) -> Dict[str, Any]:
-    size = store.size(reference.digest)
-    path = store.blob_path(reference.digest)
-    if size is None and not reference.external:
-        store.problems.report("missing blob", path, "the file does not exist", image)
+def _reference_row(store: Store, repository: Repository, reference: Reference) -> Dict[str, Any]:
+    blob = store.stored_as(repository, reference.digest)
+    size = store.size(blob)
     return {
         "role": reference.role,
         "digest": reference.digest,
+        "blob": blob,
         "bytes": reference.size if size is None else size,
         "mediaType": reference.media_type,
         "platform": reference.platform,
-        "path": None if size is None else os.path.relpath(path, store.root),
+        "path": None if size is None else os.path.relpath(store.blob_path(blob), store.root),
     }
 
 

@@ -1,8 +1,10 @@
 """The files of a container registry: blobs, and repositories whose links point to them."""
 
+import contextlib
 import functools
 import hashlib
 import os
+import stat
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -12,12 +14,13 @@ from .manifest import (
     MAX_MANIFEST_SIZE,
     Manifest,
     ManifestError,
+    Reference,
     is_digest,
     make_digest,
     malformed,
     parse_manifest,
 )
-from .problems import StoreError, describe_os_error
+from .problems import Problems, StoreError, describe_os_error
 from .text import Progress, timestamp
 
 STORE = os.path.join("docker", "registry", "v2")  # below a registry's root directory
@@ -69,6 +72,19 @@ class Repository(NamedTuple):
         return os.path.join(self.tags, tag, "index")
 
 
+class Link(NamedTuple):
+    """A link: the digest it is at the place of, and what it leads to; None when that cannot be used."""
+
+    digest: str
+    target: Optional[str]
+    path: str
+
+    @property
+    def stored_as(self) -> str:
+        """The digest of the blob; only one that was pushed by another kind of digest is stored by the usual kind."""
+        return self.digest if self.digest.startswith("sha256:") else self.target or self.digest
+
+
 def link_path(folder: str, digest: str) -> str:
     """The link to `digest` in a folder of links."""
     return os.path.join(folder, *digest.split(":"), "link")
@@ -94,9 +110,14 @@ class Store(Files):
     def __init__(self, root: str, progress: Progress) -> None:
         """Raises StoreError when there is no store at `root` or below it."""
         super().__init__(find_store(root))
+        self.obstacles = Problems(self.root)
+        """What a garbage collection would do wrong: no damage, and a reason to have none."""
         self.progress = progress
         self.blobs: Dict[str, Blob] = {}
         self.blobs_loaded = False
+        lock = os.path.join(os.path.dirname(self.root), "lockfiles", "filesystem-in-use")
+        self.is_gitlabs = os.path.isfile(lock)
+        """Whether GitLab's registry has served this store: it leaves that file when it starts."""
         self.manifest = functools.lru_cache(maxsize=4096)(self._read_manifest)
 
     # Blobs
@@ -104,7 +125,7 @@ class Store(Files):
     def blob_path(self, digest: str) -> str:
         """The file of a blob."""
         algorithm, _, hexadecimal = digest.partition(":")
-        return os.path.join(self.root, "blobs", algorithm, hexadecimal[:2], hexadecimal, "data")
+        return f"{self.root}/blobs/{algorithm}/{hexadecimal[:2]}/{hexadecimal}/data"
 
     def size(self, digest: str) -> Optional[int]:
         """Bytes of a blob; None when it does not exist."""
@@ -120,16 +141,23 @@ class Store(Files):
     def load_blobs(self) -> None:
         """Fill `blobs` with every file of the blob store, without opening any."""
         top = os.path.join(self.root, "blobs")
-        for algorithm in self.folders(top):
-            for prefix in self.folders(os.path.join(top, algorithm)):
+        for algorithm in self._folders_without(top, "data"):
+            for prefix in self._folders_without(os.path.join(top, algorithm), "data"):
                 folder = os.path.join(top, algorithm, prefix)
-                for name in self.folders(folder):
+                for name in self._folders_without(folder, "data"):
                     self._load_blob(folder, algorithm, prefix, name)
                 self.progress("listing blobs", len(self.blobs))
         self.blobs_loaded = True
 
+    def _folders_without(self, path: str, name: str) -> List[str]:
+        """The folders in a folder; a file of that name in it is reported, because a collection reads it there too."""
+        folders, files = self.entries(path)
+        if name in files:
+            self.problems.report("misplaced file", os.path.join(path, name), "is not at the path of any digest")
+        return folders
+
     def _load_blob(self, folder: str, algorithm: str, prefix: str, name: str) -> None:
-        path = os.path.join(folder, name, "data")
+        path = f"{folder}/{name}/data"
         try:
             status = os.lstat(path)
         except FileNotFoundError:
@@ -137,6 +165,8 @@ class Store(Files):
         except OSError as error:
             self.problems.report_unreadable(path, error)
             return
+        if not stat.S_ISREG(status.st_mode):
+            self.problems.report("not a file or folder", path, "is a link or something else; not followed")
         digest = make_digest(algorithm, name)
         if digest is None or not name.startswith(prefix) or len(prefix) != 2:
             self.problems.report("misplaced file", path, "is not at the path of any digest")
@@ -150,6 +180,15 @@ class Store(Files):
         """Whether links and tags are kept in a database instead of here."""
         return os.path.isfile(os.path.join(os.path.dirname(self.root), "lockfiles", "database-in-use"))
 
+    def check_halves(self, repositories: int, manifests: int) -> None:
+        """Report when there are blobs and no repositories, or manifests in these and no blobs: half of a copy."""
+        if self.blobs and not repositories:
+            path = os.path.join(self.root, "repositories")
+            self.problems.report("missing folder", path, "there are blobs and no repository: half of a copy?")
+        elif manifests and not os.path.isdir(os.path.join(self.root, "blobs")):
+            path = os.path.join(self.root, "blobs")
+            self.problems.report("missing folder", path, "there are manifests and no blobs: half of a copy?")
+
     def require_links(self) -> None:
         """Raises StoreError when links and tags are not kept here."""
         if self.in_database:
@@ -162,11 +201,21 @@ class Store(Files):
         while waiting:
             name = waiting.pop()
             path = os.path.join(top, name) if name else top
-            inside = self.folders(path)
+            inside, files = self.entries(path)
+            self._report_hidden(path, inside, files)
+            if not name and "_layers" in inside:
+                self.obstacles.report("stops a collection", os.path.join(path, "_layers"), "is in no repository")
             if name and any(part in inside for part in ("_layers", "_manifests", "_uploads")):
                 yield Repository(name, path)
             nested = [os.path.join(name, part) for part in inside if not part.startswith("_")]
             waiting += sorted(nested, reverse=True)
+
+    def _report_hidden(self, path: str, folders: List[str], files: List[str]) -> None:
+        """Report a file at which the registry stops to look through a folder (handleRepository of catalog.go)."""
+        for name in files:
+            if name.startswith("_") and any(folder > name for folder in folders):
+                detail = "is a file at which a collection leaves this folder, and takes what is in the next; remove it"
+                self.obstacles.report("hides repositories", os.path.join(path, name), detail)
 
     @staticmethod
     def check_name(name: str) -> None:
@@ -197,27 +246,42 @@ class Store(Files):
         self.problems.report("malformed link", path, f"contains {text[:80]!r} instead of a digest")
         return None
 
-    def links(self, folder: str) -> Iterator[Tuple[str, str]]:
-        """(digest, path) of every link in a folder of links, also of one that contains another digest: a problem."""
+    def links(self, folder: str) -> Iterator[Link]:
+        """Every link in a folder of links, also one that contains another digest: a problem."""
         for algorithm in self.algorithms(folder):
-            for name in self.folders(os.path.join(folder, algorithm)):
-                path = os.path.join(folder, algorithm, name, "link")
+            for name in self._folders_without(os.path.join(folder, algorithm), "link"):
+                path = f"{folder}/{algorithm}/{name}/link"
                 digest = make_digest(algorithm, name)
+                if digest is None:
+                    self._report_below(f"{folder}/{algorithm}/{name}", "link")
+                    continue
                 try:
                     target = self.link(path, listed=True)
                 except FileNotFoundError:
                     continue  # a garbage collection removes the link and leaves its folder
-                if digest is None:
-                    self.problems.report("misplaced file", path, "is not at the path of any digest")
-                    continue
-                # Only a blob that was pushed by another kind of digest is stored under the usual kind.
-                if target and target != digest and algorithm == "sha256":
+                found = Link(digest, target, path)
+                if target and target != found.stored_as:
                     self.problems.report("malformed link", path, f"contains {target}")
-                yield digest, path
+                yield found
+
+    def stored_as(self, repository: Repository, digest: str) -> str:
+        """The digest of the blob that the registry serves for this one: blobs pushed by another kind are linked."""
+        if self.size(digest) is None and not digest.startswith("sha256:"):
+            with contextlib.suppress(FileNotFoundError):
+                return self.link(link_path(repository.layers, digest)) or digest
+        return digest
 
     def algorithms(self, folder: str) -> List[str]:
-        """The algorithms of the digests in a folder of links."""
-        return [name for name in self.folders(folder) if name in HEX_DIGITS]
+        """The algorithms of the digests in a folder of links; a link below any other folder is reported."""
+        names = self._folders_without(folder, "link")
+        for name in names:
+            if name not in HEX_DIGITS:
+                self._report_below(os.path.join(folder, name), "link")
+        return [name for name in names if name in HEX_DIGITS]
+
+    def _report_below(self, path: str, name: str) -> None:
+        for folder in self._folders_without(path, name):
+            self._report_below(os.path.join(path, folder), name)
 
     def tag_names(self, repository: Repository) -> List[str]:
         """Sorted names of the tags, former ones whose folder is empty among them."""
@@ -280,8 +344,15 @@ class Store(Files):
             self.problems.report(error.kind, self.blob_path(digest), error.detail, needed_by)
             return None
 
-    def contents(self, digest: str, needed_by: str) -> Dict[str, int]:
-        """Bytes of a manifest and of everything below it, by digest; of a missing blob, what the manifest states."""
+    @staticmethod
+    def is_manifest(repository: Repository, manifest: Manifest, reference: Reference) -> bool:
+        """Whether a manifest names another one: one that the repository has needs no media type in an index."""
+        if reference.role == "manifest" or not manifest.is_index:
+            return reference.role == "manifest"
+        return os.path.lexists(link_path(repository.revisions, reference.digest))
+
+    def contents(self, repository: Repository, digest: str, needed_by: str) -> Dict[str, int]:
+        """Bytes of a manifest and of everything below it, by digest of the blob; of a missing one, what is stated."""
         sizes: Dict[str, int] = {}
         waiting = [digest]
         while waiting:
@@ -292,10 +363,11 @@ class Store(Files):
             for reference in manifest.references:
                 if reference.role == "subject" or reference.digest in sizes:
                     continue
-                if reference.role == "manifest":
+                if self.is_manifest(repository, manifest, reference):
                     if self.size(reference.digest) is not None:
                         waiting.append(reference.digest)
                 else:
-                    size = reference.size if reference.size is not None else self.size(reference.digest)
-                    sizes[reference.digest] = size or 0
+                    blob = self.stored_as(repository, reference.digest)
+                    size = reference.size if reference.size is not None else self.size(blob)
+                    sizes[blob] = size or 0
         return sizes

@@ -4,9 +4,10 @@ import argparse
 import os
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from .checks import Claims, check_manifest, check_tag, read_links
+from .checks import Claims, check_manifest, check_other_digests, check_tag, read_links
 from .hashing import Wrong, chunks, gather_wrong, hash_chunk
 from .images import find_image
+from .obstacles import check_repository
 from .problems import Problem, StoreError
 from .store import LINKS_IN_DATABASE, Blob, Repository, Store
 from .text import plural, size_text
@@ -73,6 +74,8 @@ def check(
         wrong = gather_wrong(store, hashed)
     if not images and not store.in_database:
         total.notices += _unneeded_blobs(store)
+        total.notices += [Notice(each.kind, each.path, each.detail) for each in store.obstacles]
+        store.check_halves(total.counts["repositories"], total.counts["manifests"])
     _report_wrong_blobs(store, wrong, total.claims)
     data: Dict[str, Any] = dict(
         total.counts, blobs=len(store.blobs), bytes=sum(blob.size for blob in store.blobs.values())
@@ -88,6 +91,7 @@ def _check_images(store: Store, names: Sequence[str], total: Part) -> Dict[str, 
     for name in names:
         repository, tag, digest = find_image(store, name)
         links = read_links(store, repository)
+        check_other_digests(store, repository, links)
         if tag:
             total.counts["tags"] += 1
             check_tag(store, repository, tag, links)
@@ -101,9 +105,10 @@ def _check_images(store: Store, names: Sequence[str], total: Part) -> Dict[str, 
                 continue
             total.counts["manifests"] += 1
             needed = check_manifest(store, repository, digest, links, total.claims)
-            waiting += [reference.digest for reference in needed if reference.role == "manifest"]
-            _add_existing(store, [digest], blobs)
-            _add_existing(store, [reference.digest for reference in needed if reference.role != "manifest"], blobs)
+            manifests = {each.digest for each in needed if each.role == "manifest" or each.digest in links.revisions}
+            waiting += manifests
+            layers = {each.digest for each in needed} - manifests
+            _add_existing(store, [digest, *(links.layers.get(each, each) for each in layers)], blobs)
     return blobs
 
 
@@ -116,6 +121,8 @@ def _add_existing(store: Store, digests: Iterable[str], blobs: Dict[str, Blob]) 
 
 def _portions(store: Store) -> List[List[Repository]]:
     repositories = list(store.repositories())
+    for repository in repositories:
+        check_repository(store, repository, untagged=True)
     starts = range(0, len(repositories), CHUNK_REPOSITORIES)
     return [repositories[start : start + CHUNK_REPOSITORIES] for start in starts]
 
@@ -135,7 +142,8 @@ def check_part(repositories: List[Repository]) -> Part:
 
 def _check_repository(store: Store, repository: Repository, part: Part) -> None:
     links = read_links(store, repository)
-    part.linked.update(links.layers, links.revisions)
+    check_other_digests(store, repository, links)
+    part.linked.update(links.layers.values(), links.revisions)
     for tag in store.tag_names(repository):
         part.counts["tags"] += check_tag(store, repository, tag, links)
     for digest in sorted(links.revisions):

@@ -1,0 +1,94 @@
+"""JSON as the registry reads it: by encoding/json of Go, into structs whose fields have types.
+
+Letters in the names of fields may be of either case, a name that comes again is read into what is there, `null` leaves
+a field as it was, and bytes that are no UTF-8 are replaced (https://pkg.go.dev/encoding/json#Unmarshal).
+"""
+
+import json
+from typing import Any, Dict, Iterable, List, Tuple
+
+TEXTS = {None: str}
+"""The type of a map from texts to texts."""
+PLATFORM = {"architecture": str, "os": str, "os.version": str, "os.features": [str], "variant": str, "features": [str]}
+DESCRIPTOR = {
+    "mediaType": str,
+    "digest": str,
+    "size": int,
+    "urls": [str],
+    "annotations": TEXTS,
+    "platform": PLATFORM,
+}
+"""Descriptor of blobs.go, with ManifestDescriptor of manifest/manifestlist/manifestlist.go."""
+VERSIONED = {"schemaVersion": int, "mediaType": str}
+IMAGE = dict(VERSIONED, artifactType=str, config=dict, layers=list, subject=DESCRIPTOR, annotations=TEXTS)
+"""Manifest of manifest/ocischema/manifest.go, whose descriptors are left to be looked at one by one; that of
+manifest/schema2/manifest.go has fewer fields."""
+INDEX = dict(VERSIONED, manifests=[DESCRIPTOR])
+SCHEMA_1 = dict(VERSIONED, fsLayers=[{"blobSum": str}])
+
+_NAMES = {name.lower(): name for name in [*DESCRIPTOR, *IMAGE, *INDEX, *SCHEMA_1, *PLATFORM, "blobSum"]}
+_EXACT = frozenset(_NAMES.values())
+
+
+def parse_object(content: bytes) -> Dict[str, Any]:
+    """The object that the content is, with the names of fields as they are written here. Raises ValueError."""
+    try:
+        document = _DECODER.decode(content.decode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    return document
+
+
+def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs) and found.keys() <= _EXACT:
+        return found
+    found = {}
+    for key, value in pairs:
+        name = _NAMES.get(key.casefold(), key)
+        found[name] = _read_again(found[name], value) if name in found else value
+    return found
+
+
+def _read_again(there: object, value: object) -> object:
+    """What a field holds after it was read twice."""
+    if value is None:
+        return None if isinstance(there, list) else there
+    if isinstance(there, dict) and isinstance(value, dict):
+        return dict(
+            there, **{key: _read_again(there[key], each) if key in there else each for key, each in value.items()}
+        )
+    if isinstance(there, list) and isinstance(value, list):
+        known = len(there)
+        return [_read_again(there[place], each) if place < known else each for place, each in enumerate(value)]
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
+
+
+def misfit(value: object, kind: object, name: str = "") -> str:
+    """The name of the first field whose value is not of its type, which makes Go refuse the whole; "" if all are.
+
+    `kind`: a type, a list of one kind, or a dictionary of kinds by name; all by None.
+    """
+    if value is None:
+        return ""
+    inside: Iterable[Tuple[object, object, str]] = ()
+    if isinstance(kind, dict) and isinstance(value, dict):
+        inside = ((value[key], kind.get(key, kind.get(None)), key) for key in value)
+    elif isinstance(kind, list) and isinstance(value, list):
+        inside = ((each, kind[0], name) for each in value)
+    elif kind is int:
+        return "" if type(value) is int and -(1 << 63) <= value < 1 << 63 else name
+    elif not isinstance(kind, type) or not isinstance(value, kind):
+        return name
+    else:
+        return ""
+    return next(filter(None, (misfit(each, of, key) for each, of, key in inside if of)), "")
