@@ -84,6 +84,7 @@ class _Marking:
         known = {link.digest for link in links}.intersection(store.blobs)
         self._revisions = {link.stored_as for link in links} & known
         self._marks: Set[str] = set()
+        self._whole: Set[str] = set()  # images all of whose blobs are marked, so that nobody need look again
 
     def mark(self, *, untagged: bool) -> List[str]:
         """Keep the blobs of the repository. Returns the digests of the manifests whose links are removed."""
@@ -102,9 +103,9 @@ class _Marking:
             blob = self._store.blobs.get(digest)
             if blob:
                 blob.kept = True
-        self._find_needs(tagged, removed, served=False)
+        self._find_needs(tagged - self._whole, removed, served=False)
         if not untagged:
-            self._find_needs(self._revisions - tagged, removed, served=True)
+            self._find_needs(self._revisions - tagged - self._whole, removed, served=True)
         return sorted(removed)
 
     def _is_whole(self, *, untagged: bool) -> bool:
@@ -131,10 +132,21 @@ class _Marking:
             manifest = self._store.sound_manifest(digest, manifest_name(self._repository, digest))
             if manifest is None:
                 continue
-            self._marks.update(self._kept_by(manifest))
+            kept = self._kept_by(manifest)
+            self._marks.update(kept)
+            if (
+                not manifest.is_index
+                and all(each in self._store.blobs for each in kept)
+                and not self._names_manifests(manifest)
+            ):
+                self._whole.add(digest)
             if manifest.is_index:
                 named |= {each.digest for each in manifest.references if each.media_type in FOLLOWED_FROM_AN_INDEX}
         return named
+
+    @staticmethod
+    def _names_manifests(manifest: Manifest) -> bool:
+        return any(each.media_type in MANIFESTS for each in manifest.references)
 
     def _kept_by(self, manifest: Manifest) -> Iterable[str]:
         return [each.digest for each in manifest.references if each.role != "subject" or self._collector.keeps_subjects]
