@@ -1,6 +1,7 @@
 """The stack of the tests: Pulumi.dev.yaml as it is committed, with a key pair made up for the test run."""
 
 import base64
+import functools
 import signal
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from tests.check_runs import PlayedGitLab
 from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
 from tools.registry_server import SERVERS, Registry, find
+from validation.ed25519 import public_from_seed
 
 KEY_TYPE = b"ssh-ed25519"
 
@@ -26,12 +28,14 @@ def _text(value: bytes) -> bytes:
     return len(value).to_bytes(4) + value
 
 
+@functools.cache
 def openssh_pair(seed: bytes = b"k", cipher: bytes = b"none") -> tuple[str, str]:
-    """Public key line and private key of the right form; the numbers in them are no real key."""
-    numbers = seed * 32
+    """Public key line and private key of OpenSSH, made of a seed."""
+    secret = seed * 32
+    numbers = public_from_seed(secret)
     public = _text(KEY_TYPE) + _text(numbers)
     check = b"1234"
-    private = check * 2 + _text(KEY_TYPE) + _text(numbers) + _text(bytes(32) + numbers) + _text(b"test")
+    private = check * 2 + _text(KEY_TYPE) + _text(numbers) + _text(secret + numbers) + _text(b"test")
     private += bytes(range(1, 1 + -len(private) % 8))
     blob = b"openssh-key-v1\0" + b"".join(map(_text, (cipher, b"none", b""))) + (1).to_bytes(4)
     body = base64.b64encode(blob + _text(public) + _text(private)).decode()

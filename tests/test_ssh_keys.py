@@ -149,6 +149,16 @@ def test_every_cut_of_every_form_is_refused():
         refusal(sshPublicKey=public(kind), sshPrivateKey=f"{first}\n{more}\n{last}\n")
 
 
+@each_form
+def test_a_changed_byte_of_the_numbers_is_refused(kind, form):
+    body = base64.b64decode("".join(private(kind, form).splitlines()[1:-1]))
+    first = body.rindex(b"ssh-") + 15 if form is OPENSSH else len(body) - (32 if kind == "ed25519" else 1100)
+    last = len(body) - (12 if form is OPENSSH else 1)  # behind it stand the comment and the padding
+    for position in [*range(first, last, 41), last]:
+        text = refusal(sshPublicKey=public(kind), sshPrivateKey=changed(private(kind, form), position))
+        assert "- sshPrivateKey: (secret) is damaged" in text or "- sshPublicKey: does not belong" in text
+
+
 @pytest.mark.parametrize(("kind", "form"), [("ed25519", OPENSSH), ("rsa", OPENSSH), ("rsa", PKCS1), ("rsa", PKCS8)])
 def test_a_key_with_a_passphrase_is_refused_in_each_form(kind, form):
     assert "passphrase" in refusal(sshPublicKey=public(kind), sshPrivateKey=private(kind, form, passphrase="word"))

@@ -22,6 +22,7 @@ FROM_FILE = "Set it from the file: pulumi config set --secret sshPrivateKey < KE
 PASSPHRASE = "is protected by a passphrase, which nobody can type during `up`. Make a key without one"
 OTHER_TYPE = "is neither an Ed25519 nor an RSA key; EC2 takes no other"
 ENDS_EARLY = "is damaged: its body ends too early"
+NO_RSA_KEY = "is damaged: its numbers are no RSA key"
 
 
 class Wire:
@@ -137,15 +138,17 @@ def _openssh(blob: bytes) -> bytes:
 
 
 def _openssh_numbers(wire: Wire) -> bytes:
+    """The public key. Zeros in the place of what only the owner knows are taken: a preview without secrets has them."""
     kind = wire.string()
     if kind == ED25519:
         public, both = wire.string(), wire.string()
-        if len(public) != 32 or len(both) != 64 or both[32:] != public:
+        seed, rest = both[:32], both[32:]
+        if len(public) != 32 or rest != public or (any(seed) and public_from_seed(seed) != public):
             raise ValueError("is damaged: its numbers are no Ed25519 key")
         return ed25519_blob(public)
     if kind == RSA:
-        modulus, exponent, _, _, prime, other = (wire.integer() for _ in range(6))
-        return _rsa(modulus, exponent, prime, other)
+        modulus, exponent, private, coefficient, prime, other = (wire.integer() for _ in range(6))
+        return _rsa(modulus, exponent, private, (prime, other), coefficient) if private else rsa_blob(modulus, exponent)
     raise ValueError(OTHER_TYPE)
 
 
@@ -158,8 +161,11 @@ def _pkcs1(blob: bytes) -> bytes:
         numbers.append(int.from_bytes(number, signed=True))
     if rest or len(numbers) != 9:
         raise ValueError("is damaged: its body is not an RSA key")
-    _, modulus, exponent, _, prime, other, *_ = numbers
-    return _rsa(modulus, exponent, prime, other)
+    _, modulus, exponent, private, prime, other, first, second, coefficient = numbers
+    blob = _rsa(modulus, exponent, private, (prime, other), coefficient)
+    if (first, second) != (private % (prime - 1), private % (other - 1)):
+        raise ValueError(NO_RSA_KEY)
+    return blob
 
 
 def _pkcs8(blob: bytes) -> bytes:
@@ -185,9 +191,13 @@ def _elliptic(_: bytes) -> bytes:
     raise ValueError(OTHER_TYPE)
 
 
-def _rsa(modulus: int, exponent: int, prime: int, other: int) -> bytes:
-    if modulus <= 0 or exponent <= 0 or prime * other != modulus:
-        raise ValueError("is damaged: its numbers are no RSA key")
+def _rsa(modulus: int, exponent: int, private: int, primes: tuple[int, int], coefficient: int) -> bytes:
+    """The public key of these numbers, which have to fit each other (RFC 8017, section 3.2)."""
+    one, other = primes
+    if exponent <= 0 or min(primes) <= 2 or one * other != modulus or coefficient * other % one != 1:
+        raise ValueError(NO_RSA_KEY)
+    if any(exponent * private % (prime - 1) != 1 for prime in primes):
+        raise ValueError(NO_RSA_KEY)
     return rsa_blob(modulus, exponent)
 
 
