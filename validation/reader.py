@@ -64,7 +64,7 @@ class Reader:
         """Add a problem for every key that is set and was never asked for; so this comes last."""
         known = {_bare(name): name for name in self._known}
         for name in sorted(set(self._config.names()) - self._known):
-            if PRIVATE_KEY.search(name):
+            if PRIVATE_KEY.search(name) and not re.fullmatch(r"\w{1,40}", name):
                 self.problems.append(f"(hidden): a key's name {MISPLACED}.")
                 continue
             nearest = difflib.get_close_matches(_bare(name), known, n=1)
