@@ -62,6 +62,7 @@ def replaced(role: str, way: str, image: str) -> float:
     return done.seconds
 
 
+@pytest.mark.long
 def test_a6_a9_a_machine_that_goes_after_its_replacement_or_is_told_too_much_at_birth_is_refused(outputs):
     """Nothing is lost by the first refusal; after the second the machine is missing until the next `up`."""
     in_wrong_order = {
@@ -120,9 +121,8 @@ def test_a_machine_replaced_on_purpose_keeps_everything(role, image, measured):
     sees="the machine is stopped and started by AWS",
     heals="that `up` itself",
 )
-@pytest.mark.parametrize(
-    "role", [pytest.param("server", marks=pytest.mark.long), "registry", pytest.param("runner", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("role", ["server", "registry", "runner"])
 def test_a_machine_of_another_type_keeps_everything(role, image, measured):
     measured(replaced(role, "another type", image), role)
 

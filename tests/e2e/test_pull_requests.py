@@ -62,6 +62,7 @@ def rows(text: str, *, steps: bool = False) -> list[list[str]]:
     ]
 
 
+@pytest.mark.long
 def test_a_way_out_of_the_settings():
     text = difference(WAY_OUT)
     assert QUIET in text
@@ -123,6 +124,7 @@ def test_the_size_of_a_data_volume():
     assert "### Cost a month: $422.70 → $436.98" in text
 
 
+@pytest.mark.long
 def test_another_key_pair_of_the_administrators_replaces_no_machine():
     text = difference(KEY_PAIR)
     assert "The machine" not in text

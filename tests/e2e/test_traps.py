@@ -83,6 +83,7 @@ def test_a1_a_group_as_destination_never_matches_the_balancers_public_address():
     )
 
 
+@pytest.mark.long
 def test_a2_a_public_address_never_matches_private_traffic():
     refused_once_it_is_real(
         {
@@ -188,6 +189,7 @@ def test_a7_images_on_the_root_disk_are_found_out():
     )
 
 
+@pytest.mark.long
 def test_a10_metadata_ask_for_a_token_and_end_before_a_container():
     read = "curl -s -o /dev/null -w '%{http_code}' -m 3 http://169.254.169.254/latest/meta-data/instance-id"
     ask = "curl -s -o /dev/null -w '%{http_code}' -m 3 -X PUT http://169.254.169.254/latest/api/token"
@@ -253,6 +255,7 @@ def test_a17_a_listener_that_ends_at_openssh_shows_the_machines_host_key():
     )
 
 
+@pytest.mark.long
 def test_a19_sign_up_is_open_until_it_is_shut_and_then_as_the_owner_says():
     def console(program: str, *arguments: str) -> str:
         command = ["gitlab-rails", "runner", program, *arguments]
