@@ -5,7 +5,7 @@ a field as it was, and bytes that are no UTF-8 are replaced (https://pkg.go.dev/
 """
 
 import json
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 TEXTS = {None: str}
 """The type of a map from texts to texts."""
@@ -80,15 +80,17 @@ def misfit(value: object, kind: object, name: str = "") -> str:
     """
     if value is None:
         return ""
-    inside: Iterable[Tuple[object, object, str]] = ()
+    if isinstance(kind, type):
+        fits = type(value) is kind and (type(value) is not int or -(1 << 63) <= value < 1 << 63)
+        return "" if fits else name
     if isinstance(kind, dict) and isinstance(value, dict):
-        inside = ((value[key], kind.get(key, kind.get(None)), key) for key in value)
-    elif isinstance(kind, list) and isinstance(value, list):
-        inside = ((each, kind[0], name) for each in value)
-    elif kind is int:
-        return "" if type(value) is int and -(1 << 63) <= value < 1 << 63 else name
-    elif not isinstance(kind, type) or not isinstance(value, kind):
-        return name
-    else:
+        others = kind.get(None)
+        for key, each in value.items():
+            of = kind.get(key, others)
+            wrong = of and misfit(each, of, key)
+            if wrong:
+                return wrong
         return ""
-    return next(filter(None, (misfit(each, of, key) for each, of, key in inside if of)), "")
+    if isinstance(kind, list) and isinstance(value, list):
+        return next(filter(None, (misfit(each, kind[0], name) for each in value)), "")
+    return name

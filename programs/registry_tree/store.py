@@ -266,7 +266,7 @@ class Store(Files):
 
     def stored_as(self, repository: Repository, digest: str) -> str:
         """The digest of the blob that the registry serves for this one: blobs pushed by another kind are linked."""
-        if self.size(digest) is None and not digest.startswith("sha256:"):
+        if not digest.startswith("sha256:") and self.size(digest) is None:
             with contextlib.suppress(FileNotFoundError):
                 return self.link(link_path(repository.layers, digest)) or digest
         return digest
