@@ -81,7 +81,8 @@ class _Marking:
         self._tagged = dict(store.tagged(repository))
         links = list(store.links(repository.revisions))
         self.links = len(links)
-        known = {link.digest for link in links}.intersection(store.blobs)
+        # Not by intersection, which goes through all blobs for each repository.
+        known = {link.digest for link in links if link.digest in store.blobs}
         self._revisions = {link.stored_as for link in links} & known
         self._marks: Set[str] = set()
         self._whole: Set[str] = set()  # images all of whose blobs are marked, so that nobody need look again

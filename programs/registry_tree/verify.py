@@ -164,8 +164,10 @@ def _gather_parts(store: Store, parts: Iterable[Part], total: Part) -> None:
             total.counts[key] += count
         for digest, sizes in part.claims.items():
             total.claims.setdefault(digest, {}).update(sizes)
-        for digest in part.linked.intersection(store.blobs):
-            store.blobs[digest].linked = True
+        for digest in part.linked:
+            blob = store.blobs.get(digest)
+            if blob:
+                blob.linked = True
         total.notices += part.notices
         for problem in part.problems:
             store.problems.merge(problem)
