@@ -17,7 +17,7 @@ OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack outp
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: help up preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
-    faults-table checks-table reachability-table down clean pins plugins pulumi-cli requirements
+    contract omnibus faults-table checks-table reachability-table down clean pins plugins pulumi-cli requirements
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,12 @@ test-lab: $(INSTALLED)  ## unit tests of the lab alone
 test-tools: $(INSTALLED)  ## install what some unit tests need; without it they are skipped
 	@$(PYTHON) -c 'from lab import host; host.ensure(host.TEST_TOOLS)'
 
+contract: $(INSTALLED)  ## have the recipes of GitLab's own package judge gitlab.rb; OMNIBUS names checkouts of omnibus-gitlab
+	@OMNIBUS="$$(echo $(OMNIBUS))" $(PYTHON) -m pytest --override-ini addopts= tests/contract
+
+omnibus: $(INSTALLED)  ## clone what CI gives to make contract into .omnibus; needs the internet
+	@$(PYTHON) -m tools.omnibus .omnibus
+
 lint: $(INSTALLED)  ## static checks alone
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -96,7 +102,7 @@ down:  ## tear the lab down; what was built stays
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi
 
 clean: down  ## tear the lab down, and remove what was built and installed here
-	rm -rf .lab .pulumi-cli $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .lab .omnibus .pulumi-cli $(VENV) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 pins: $(INSTALLED)  ## look up again what tools/pins.yaml pins, and show what has changed; needs the internet and gpg

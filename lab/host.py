@@ -55,6 +55,14 @@ TEST_TOOLS = {
 without them those are skipped.
 """
 
+CONTRACT_TOOLS = {
+    "chef-utils/mash.rb": "ruby-chef-utils",
+    "mixlib/config.rb": "ruby-mixlib-config",
+    "nginx": "nginx-light",
+    "ruby": "ruby",
+}
+"""Executable, or file that Ruby requires → Debian package, for `make contract`."""
+
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# The lab installs tools and starts no services.\nexit 101\n"
 
@@ -63,8 +71,15 @@ CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # capabilities(7)
 
 
 def missing(tools: Mapping[str, str]) -> dict[str, str]:
-    """The executables that are not there, each with its package."""
-    return {tool: package for tool, package in tools.items() if shutil.which(tool) is None}
+    """What is not there, each with its package."""
+    return {tool: package for tool, package in tools.items() if not _is_there(tool)}
+
+
+def _is_there(tool: str) -> bool:
+    if not tool.endswith(".rb"):
+        return shutil.which(tool) is not None
+    requires = ["ruby", "-r", tool.removesuffix(".rb"), "-e", ""]
+    return _is_there("ruby") and subprocess.run(requires, capture_output=True, check=False).returncode == 0
 
 
 def ensure(tools: Mapping[str, str]) -> None:

@@ -41,6 +41,18 @@ def test_missing_tools_are_found_with_their_packages():
     assert host.missing(TOOLS) == {"no-such-tool": "no-such-package", "no-such-other": "no-such-package"}
 
 
+def test_a_file_that_ruby_requires_is_looked_for_by_ruby(tmp_path, monkeypatch):
+    ruby = tmp_path / "ruby"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    files = {"mixlib/config.rb": "ruby-mixlib-config"}
+    for text, missing in (("#!/bin/sh\nexit 1\n", files), ('#!/bin/sh\n[ "$2" = mixlib/config ]\n', {})):
+        ruby.write_text(text)
+        ruby.chmod(0o755)
+        assert host.missing(files) == missing
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert host.missing(files) == files
+
+
 def test_root_gets_missing_tools_installed_and_no_service_started(installed, policy):
     host.ensure(TOOLS)
     assert [command for command, _ in installed] == [

@@ -1,0 +1,32 @@
+# The vendor's own ERB files, with what Chef gives them.
+class Template
+  attr_reader :node
+
+  # The variables are instance variables of the file's, so these have names that it has not.
+  def initialize(cookbooks, cookbook, node, variables, helpers: [])
+    @_cookbooks, @_cookbook, @_variables, @node = cookbooks, cookbook, variables, node
+    variables.each_pair { |name, value| instance_variable_set("@#{name}", value) }
+    helpers.each { |helper| extend(helper) }
+  end
+
+  # The text of a resource `template`.
+  def self.text(resource, cookbooks)
+    helpers = [resource.helpers].flatten.compact
+    resource.template_helpers.each { |name, block| helpers << Module.new { define_method(name, &block) } }
+    template = new(cookbooks, resource.cookbook || resource.declared_in.cookbook, resource.node,
+                   resource.variables || {}, helpers: helpers)
+    template.render(resource.source || "#{File.basename(resource.path || resource.name)}.erb")
+  end
+
+  def render(source, cookbook: @_cookbook, variables: {})
+    unless cookbook == @_cookbook && variables.empty?
+      return Template.new(@_cookbooks, cookbook, @node, @_variables.merge(variables)).render(source)
+    end
+
+    file = %W[default/#{source} #{source}].map { |each| "#{@_cookbooks}/#{cookbook}/templates/#{each}" }
+                                          .find { |each| File.exist?(each) }
+    raise "no template #{source} in #{cookbook}" if file.nil?
+
+    ERB.new(File.read(file), trim_mode: '-').tap { |erb| erb.filename = file }.result(binding)
+  end
+end

@@ -1,0 +1,78 @@
+"""The checkouts that OMNIBUS names; without one there is nothing to test, and that is said."""
+
+import dataclasses
+import ipaddress
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configuration.gitlab_rb import render_gitlab_rb
+from lab import host
+from settings import Settings
+from tests.contract.reconfigure import Checkout, Reconfigured, reconfigure
+from tests.test_settings import load
+from tools import omnibus
+
+CHECKOUTS = pytest.StashKey[list[Checkout]]()
+OWNERS_LINES = "# the owner's lines"
+SAID = pytest.StashKey[dict[str, list[str]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folders = os.environ.get("OMNIBUS", "").split()
+    try:
+        if not folders:
+            raise ValueError("OMNIBUS names no checkout of omnibus-gitlab")
+        config.stash[CHECKOUTS] = [Checkout(Path(folder).resolve()) for folder in folders]
+    except ValueError as error:
+        raise pytest.UsageError(f"{error}. Get one: {omnibus.how_to_clone()}") from None
+    config.stash[SAID] = {}
+    host.ensure(host.CONTRACT_TOOLS)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    checkouts = metafunc.config.stash[CHECKOUTS]
+    if "checkout" in metafunc.fixturenames:
+        metafunc.parametrize("checkout", checkouts, ids=str, scope="session")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for version, said in config.stash.get(SAID, {}).items():
+        terminalreporter.section(f"GitLab {version} says of our gitlab.rb")
+        for line in said or ["nothing"]:
+            terminalreporter.line(line)
+
+
+def rendered(settings: Settings) -> str:
+    public_host = settings.domain or "203.0.113.20"
+    return render_gitlab_rb(
+        settings,
+        external_url=f"{settings.scheme}://{public_host}",
+        public_host=public_host,
+        registry_private_ip="10.42.0.5",
+        runner_public_ip="203.0.113.23",
+    )
+
+
+@pytest.fixture(scope="session")
+def judged(checkout, tmp_path_factory) -> Callable[..., Reconfigured]:
+    """What the package makes of the gitlab.rb of these settings. `line` is put among the owner's without being checked,
+    `network` in the place of the stack's.
+    """
+    known: dict[str, Reconfigured] = {}
+
+    def judge(line: str = "", network: str = "", **changes: Any) -> Reconfigured:
+        key = json.dumps([line, network, changes])
+        if key not in known:
+            settings = load(**{"gitlabVersion": checkout.version, "gitlabRb": OWNERS_LINES} | changes)
+            if network:
+                settings = dataclasses.replace(settings, network=ipaddress.IPv4Network(network))
+            text = rendered(settings).replace(OWNERS_LINES, line)
+            known[key] = reconfigure(checkout, text, tmp_path_factory.mktemp("reconfigured"))
+        return known[key]
+
+    return judge
