@@ -38,14 +38,21 @@ def trigger(workflow: dict[Any, Any]) -> dict[str, Any]:
 
 def test_there_are_three_workflows_and_gitlab_has_their_jobs():
     assert set(WORKFLOWS) == {"check", "preview", "drift"}
-    assert {"test", "preview-diff", "aws-preview", "aws-drift"} <= set(GITLAB)
+    assert {"test", "contract", "preview-diff", "aws-preview", "aws-drift"} <= set(GITLAB)
 
 
 def test_every_step_is_a_make_target():
     for line in commands():
-        target = re.match(r"make (?:--silent )?([\w-]+)", line)
+        target = re.match(r"(?:sudo )?make (?:--silent )?([\w-]+)", line)
         assert target, line
         assert target[1] in TARGETS, line
+
+
+def test_gitlabs_own_recipes_judge_every_change_in_both_systems():
+    steps = [step.get("run") for step in WORKFLOWS["check"]["jobs"]["contract"]["steps"]]
+    assert steps[-2:] == ["make omnibus", "sudo make contract OMNIBUS='.omnibus/*'"]
+    assert GITLAB["contract"]["script"] == ["make omnibus", "make contract OMNIBUS='.omnibus/*'"]
+    assert GITLAB["contract"]["rules"] == GITLAB["test"]["rules"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -84,7 +91,7 @@ def test_gitlab_takes_the_role_for_branches_of_the_project_itself_and_on_schedul
         [rule] = GITLAB[name]["rules"]
         own = "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID == $CI_PROJECT_ID" in rule["if"]
         assert own or '$CI_PIPELINE_SOURCE == "schedule"' in rule["if"]
-    for name in ("test", "preview-diff"):
+    for name in ("test", "contract", "preview-diff"):
         assert not {"id_tokens", "extends"} & set(GITLAB[name])
 
 
