@@ -492,7 +492,8 @@ def test_a14_another_host_key(image, measured):
         newer = up(program=program)
     assert newer.status != 0
     assert re.search("runner-prepare-host.*host key mismatch", newer.output, re.DOTALL)
-    assert not re.search(r"Command\s+\w+-host-key", newer.output), "a machine was asked for its host key again"
+    asked = re.search(r"Command\s+\w+-host-key\s+(?!refresh)", newer.output)
+    assert not asked, "a machine was asked for its host key again"
     must("runner", f"mv /root/kept {key} && ssh-keygen -y -f {key} >{key}.pub && {again}")
     measured(heal())
 
