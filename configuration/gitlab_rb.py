@@ -93,7 +93,7 @@ def render_gitlab_rb(
         "gitlab_rails['backup_keep_time'] = 604800",
         "",
         "# Services wait for the volume.",
-        f"high_availability['mountpoint'] = [{', '.join(map(ruby_string, GITLAB_FOLDERS))}]",
+        f"high_availability['mountpoint'] = {_ruby_strings(GITLAB_FOLDERS)}",
         "",
         "# Each log: 30 days, or 30 files of these sizes (runit's, logrotate's). The package has 200 MiB and no limit.",
         "logging['svlogd_size'] = 20 * 1024 * 1024",

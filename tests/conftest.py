@@ -14,8 +14,8 @@ from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
 from tools.registry_server import SERVERS, Registry, find
 from validation.ed25519 import public_from_seed
-
-KEY_TYPE = b"ssh-ed25519"
+from validation.private_keys import ED25519, OPENSSH_MAGIC
+from validation.private_keys import string as ssh_string
 
 
 def pytest_configure() -> None:
@@ -24,21 +24,17 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
-def _text(value: bytes) -> bytes:
-    return len(value).to_bytes(4) + value
-
-
 @functools.cache
 def openssh_pair(seed: bytes = b"k", cipher: bytes = b"none") -> tuple[str, str]:
     """Public key line and private key of OpenSSH, made of a seed."""
     secret = seed * 32
     numbers = public_from_seed(secret)
-    public = _text(KEY_TYPE) + _text(numbers)
+    public = ssh_string(ED25519) + ssh_string(numbers)
     check = b"1234"
-    private = check * 2 + _text(KEY_TYPE) + _text(numbers) + _text(secret + numbers) + _text(b"test")
+    private = check * 2 + ssh_string(ED25519) + ssh_string(numbers) + ssh_string(secret + numbers) + ssh_string(b"test")
     private += bytes(range(1, 1 + -len(private) % 8))
-    blob = b"openssh-key-v1\0" + b"".join(map(_text, (cipher, b"none", b""))) + (1).to_bytes(4)
-    body = base64.b64encode(blob + _text(public) + _text(private)).decode()
+    blob = OPENSSH_MAGIC + b"".join(map(ssh_string, (cipher, b"none", b""))) + (1).to_bytes(4)
+    body = base64.b64encode(blob + ssh_string(public) + ssh_string(private)).decode()
     kind = "OPENSSH PRIVATE KEY"
     return (
         f"ssh-ed25519 {base64.b64encode(public).decode()} test",

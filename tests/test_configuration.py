@@ -20,7 +20,7 @@ from configuration.registry_config import registry_image, render_registry_config
 from configuration.remote_step import prepare_command, step_command, step_input
 from configuration.runner_config import render_runner_config
 from configuration.user_data import render_user_data
-from settings import MOST_JOBS
+from settings import MOST_JOBS, Settings
 from tests.shell import check_shell
 from tests.test_settings import CERTIFICATE, PRIVILEGED, load
 from validation import values
@@ -34,7 +34,11 @@ MAIL = {
 
 
 def gitlab_rb(**changes) -> str:
-    settings = load(**changes)
+    return rendered(load(**changes))
+
+
+def rendered(settings: Settings) -> str:
+    """gitlab.rb of a stack with these settings."""
     host = settings.domain or "203.0.113.20"
     return render_gitlab_rb(
         settings,

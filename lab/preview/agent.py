@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from validation.private_keys import string as ssh_string
+
 FAILURE, REQUEST_IDENTITIES, IDENTITIES_ANSWER = 5, 11, 12
 """Kinds of messages (draft-ietf-sshm-ssh-agent, "Message numbers")."""
 
@@ -16,14 +18,14 @@ FAILURE, REQUEST_IDENTITIES, IDENTITIES_ANSWER = 5, 11, 12
 def said_to_hold(public_key_line: str) -> Iterator[Path]:
     """The socket of such an agent, as long as it is needed."""
     _, key, *comment = public_key_line.split(maxsplit=2)
-    identity = _text(base64.b64decode(key)) + _text(" ".join(comment).encode())
+    identity = ssh_string(base64.b64decode(key)) + ssh_string(" ".join(comment).encode())
     answer = bytes([IDENTITIES_ANSWER]) + (1).to_bytes(4) + identity
 
     class Answers(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             while size := self.rfile.read(4):
                 asked = self.rfile.read(int.from_bytes(size))
-                self.wfile.write(_text(answer if asked[:1] == bytes([REQUEST_IDENTITIES]) else bytes([FAILURE])))
+                self.wfile.write(ssh_string(answer if asked[:1] == bytes([REQUEST_IDENTITIES]) else bytes([FAILURE])))
 
     with tempfile.TemporaryDirectory() as folder:
         socket = Path(folder, "agent")
@@ -34,7 +36,3 @@ def said_to_hold(public_key_line: str) -> Iterator[Path]:
                 yield socket
             finally:
                 server.shutdown()
-
-
-def _text(content: bytes) -> bytes:
-    return len(content).to_bytes(4) + content

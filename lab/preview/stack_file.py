@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from lab.workspace import LabError
+from validation.private_keys import OPENSSH_MAGIC
+from validation.private_keys import string as ssh_string
 
 KEPT_OF_AWS = ("aws:region", "aws:defaultTags", "aws:ignoreTags")
 """What of the provider's configuration says something about resources; the rest says who one is, and where AWS is."""
@@ -138,10 +140,10 @@ def placeholder_key(public_key: str) -> str:
         secret = [modulus, exponent, b"", b"", modulus, b"\1"]
     else:
         secret = [*numbers, bytes(32) + numbers[0]] if numbers else [b""]
-    private = bytes(8) + b"".join(map(_with_length, [kind, *secret, b""]))
+    private = bytes(8) + b"".join(map(ssh_string, [kind, *secret, b""]))
     private += bytes(range(1, 1 + -len(private) % 8))
-    texts = [_with_length(text) for text in (b"none", b"none", b"")]
-    blob = b"openssh-key-v1\0" + b"".join(texts) + (1).to_bytes(4) + _with_length(public) + _with_length(private)
+    texts = [ssh_string(text) for text in (b"none", b"none", b"")]
+    blob = OPENSSH_MAGIC + b"".join(texts) + (1).to_bytes(4) + ssh_string(public) + ssh_string(private)
     body = "\n".join(textwrap.wrap(base64.b64encode(blob).decode(), 70))
     kind_of_file = "OPENSSH PRIVATE KEY"
     return f"-----BEGIN {kind_of_file}-----\n{body}\n-----END {kind_of_file}-----\n"
@@ -155,10 +157,6 @@ def _texts(blob: bytes) -> list[bytes]:
         found.append(blob[4 : 4 + length])
         blob = blob[4 + length :]
     return found
-
-
-def _with_length(text: bytes) -> bytes:
-    return len(text).to_bytes(4) + text
 
 
 def _without_ciphertexts(value: Any) -> Any:

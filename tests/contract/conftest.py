@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from configuration.gitlab_rb import render_gitlab_rb
 from lab import host
-from settings import Settings
 from tests.contract.reconfigure import Checkout, Reconfigured, reconfigure
+from tests.test_configuration import rendered
 from tests.test_settings import load
 from tools import omnibus
 
@@ -45,17 +44,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(f"GitLab {version} says of our gitlab.rb")
         for line in said or ["nothing"]:
             terminalreporter.line(line)
-
-
-def rendered(settings: Settings) -> str:
-    public_host = settings.domain or "203.0.113.20"
-    return render_gitlab_rb(
-        settings,
-        external_url=f"{settings.scheme}://{public_host}",
-        public_host=public_host,
-        registry_private_ip="10.42.0.5",
-        runner_public_ip="203.0.113.23",
-    )
 
 
 @pytest.fixture(scope="session")
