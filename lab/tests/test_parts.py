@@ -71,6 +71,7 @@ def plugin(tmp_path, monkeypatch):
     for name in ("CACHE", "BIN", "PULUMI_HOME"):
         monkeypatch.setattr(build, name, tmp_path / name.lower())
     monkeypatch.setattr(build, "_go_build", lambda program, *rest: program)
+    monkeypatch.setattr(build, "_why_not_served", lambda folder, module: "404 Not Found")
     monkeypatch.delenv("LAB_ENGINE", raising=False)
     return build.PULUMI_HOME / "plugins" / f"resource-command-v{versions.PULUMI_COMMAND}" / "pulumi-resource-command"
 
