@@ -16,7 +16,7 @@ AGENT = $(if $(filter lab,$(STACK)),SSH_AUTH_SOCK=$(CURDIR)/.lab/run/ssh-agent.s
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: help up preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
+.PHONY: help up status preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
     contract omnibus faults-table checks-table reachability-table down clean pins plugins pulumi-cli requirements
 
 help:  ## list these targets
@@ -24,6 +24,9 @@ help:  ## list these targets
 
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
+
+status: $(INSTALLED)  ## show the lab's machines, balancers, volumes and flows, and which part is real or played
+	@$(PYTHON) -m lab status
 
 preview: $(INSTALLED)  ## show what pulumi up of STACK would do on AWS, and its cost; no account, key or machine
 	@$(PYTHON) -m lab preview $(if $(STATE),--state $(STATE)) $(STACK)

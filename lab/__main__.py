@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from lab import containers, host, image, report, stack, vendors
+from lab import containers, host, image, parts, report, stack, vendors
 from lab.engine import build
 from lab.preview import commands, engine
 from lab.workspace import LOGS, ROOT, STATE, Daemon, LabError, say, tail
@@ -27,6 +27,9 @@ CLOUD_STOP_TIMEOUT = 120.0  # seconds; it takes away every machine first
 
 KNOWN_CLOUD = STATE / "known-cloud"
 """Which run of the cloud the stack's state belongs to: its memory ends with its process."""
+
+MEMORY_WITH_GITLAB = 12
+"""GiB: 8 for GitLab's own package (docs.gitlab.com/install/requirements), 4 for the rest of the lab."""
 
 INTERRUPTED = 130  # exit status
 
@@ -92,6 +95,8 @@ def up(_: argparse.Namespace) -> None:
         _refuse_without_machines()
         host.ensure(host.ENGINE_TOOLS | host.MACHINE_TOOLS)
         _refuse_without_machines()
+        if parts.gitlab_packages():
+            host.ensure_memory(MEMORY_WITH_GITLAB, parts.KNOWN[parts.GITLAB])
         _claim()
         stack.clear_stale()
         build.ensure()

@@ -66,6 +66,7 @@ CONTRACT_TOOLS = {
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# The lab installs tools and starts no services.\nexit 101\n"
 
+GIB = 2**30
 COMMAND_NOT_FOUND = 127  # exit status of the shell and of unshare(1)
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # capabilities(7)
 
@@ -100,6 +101,13 @@ def ensure(tools: Mapping[str, str]) -> None:
         run(f"installing {', '.join(packages)}", install, log="host-tools", env=quiet)
     if still := missing(tools):
         raise LabError(f"{', '.join(sorted(still))}: not there even after the installation of {', '.join(packages)}")
+
+
+def ensure_memory(needed: int, purpose: str) -> None:
+    """Raise LabError when this machine has less memory than `needed` GiB."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    if found < needed:
+        raise LabError(f"{purpose} needs a machine with {needed} GiB of memory, this one has {found:.1f}")
 
 
 def why_no_machines() -> str | None:

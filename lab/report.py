@@ -71,15 +71,15 @@ def real_and_played() -> str:
     real = [
         f"the program, Pulumi's engine {versions.PULUMI} and HashiCorp's AWS provider {versions.TERRAFORM_AWS}",
         "systemd, cloud-init, SSH, dnf with signed repositories, Docker",
-        *(parts.KNOWN[name] for name in (parts.COMMAND_PLUGIN, parts.RUNNER) if name in taken),
+        *(parts.KNOWN[name] for name in (parts.COMMAND_PLUGIN, parts.RUNNER, parts.GITLAB) if name in taken),
         server,
-        "nginx before GitLab",
+        *(() if parts.GITLAB in taken else ["nginx before GitLab"]),
         "disks, routing, packet filter and the balancer's health checks",
     ]
     played = [
         f"AWS's API (moto) and Pulumi's AWS {'plugin' if parts.COMMAND_PLUGIN in taken else 'and command plugins'}",
         "RHEL 8 (Debian dressed as it)",
-        "GitLab CE behind its nginx",
+        *(() if parts.GITLAB in taken else ["GitLab CE behind its nginx"]),
         *(() if parts.RUNNER in taken else ["gitlab-runner"]),
         "the vendors' addresses. lab/README.md says what that proves and what not",
     ]

@@ -20,6 +20,8 @@ from lab.containers import SOCKET, docker
 LABEL = "gitlab-lab"
 NAME_PREFIX = "gitlab-lab-"
 REBOOT = 129  # how a container ends in which systemd reboots; 130 when it powers off
+SHARED_MEMORY = "4g"
+"""Size of /dev/shm: half of the memory of a t3.large, as Linux has it. GitLab's database fills Docker's 64 MiB."""
 STOP_TIMEOUT = 60  # seconds for an orderly shutdown; AWS gives some minutes
 
 log = logging.getLogger(__name__)
@@ -215,6 +217,7 @@ def create_command(machine: Machine, image: str) -> list[str]:
         *("--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--cap-drop=SYS_TIME"),
         *("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"),
         *("--device-cgroup-rule=b 7:* rwm", "--device-cgroup-rule=b 259:* rwm"),
+        f"--shm-size={SHARED_MEMORY}",
         *("--tmpfs=/run:mode=755", "--tmpfs=/tmp:exec"),
         f"--env=LAB_DNS={resolver}",
         image,

@@ -236,4 +236,4 @@ def test_the_container():
     assert command[0] == "create"
     assert command[-1] == "image:1"
     assert {"--network=none", "--label=gitlab-lab", "--env=LAB_DNS=10.42.0.2"} <= set(command)
-    assert {"--cap-drop=SYS_TIME", "--cap-drop=SYS_RESOURCE"} <= set(command)
+    assert {"--cap-drop=SYS_TIME", "--cap-drop=SYS_RESOURCE", "--shm-size=4g"} <= set(command)

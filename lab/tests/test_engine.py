@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -148,8 +149,8 @@ def test_the_command_plugin_is_played_where_its_module_is_not_served_which_is_as
     assert "lab.engine.command_provider" in command_plugin()
     assert asked == [build.COMMAND_MODULE]
     assert parts.in_place() == set()
-    tomorrow = build.time.time() + build.ASK_PROXY_AGAIN
-    monkeypatch.setattr(build.time, "time", lambda: tomorrow)
+    tomorrow = time.time() + build.ASK_PROXY_AGAIN
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
     monkeypatch.setattr(build, "_why_not_served", lambda folder, module: None)
     assert command_plugin() == "build 3"
 

@@ -87,6 +87,12 @@ def test_nothing_is_done_when_nothing_is_missing(installed):
     assert installed == []
 
 
+def test_a_machine_with_too_little_memory_is_told_so_with_both_figures():
+    host.ensure_memory(1, "the lab")
+    with pytest.raises(LabError, match=r"the lab needs a machine with 9999 GiB of memory, this one has \d+\.\d"):
+        host.ensure_memory(9999, "the lab")
+
+
 def test_a_person_without_rights_is_told_so(monkeypatch):
     monkeypatch.setattr(host, "_wrong_system", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -14,6 +14,7 @@ from lab.engine import build
 from lab.vendors import helper_image, images, packages, registry, rpm
 from lab.workspace import LabError
 
+BUILD = rpm.build
 RUNNER_SPEC = packages.PLAYED / "gitlab_runner" / "gitlab_runner.spec"
 HELPER_IMAGES_SPEC = packages.SOURCE / "gitlab-runner-helper-images" / "gitlab-runner-helper-images.spec"
 
@@ -36,9 +37,21 @@ def add(folder, name, says="real"):
     return program
 
 
+def gitlab_package(folder, version):
+    """A package with the name of GitLab's own, and nothing in it."""
+    spec = folder.parent / "gitlab-ce.spec"
+    spec.write_text(
+        f"Name: gitlab-ce\nVersion: {version}\nRelease: ce.0.el8\nSummary: GitLab\nLicense: MIT\n"
+        "%description\nGitLab\n%files\n"
+    )
+    (package,) = BUILD(spec, folder, {"_arch": "x86_64"})
+    return package
+
+
 def test_without_the_variable_everything_is_played(monkeypatch):
     monkeypatch.delenv(parts.VARIABLE)
-    assert [parts.find(name) for name in parts.KNOWN] == [None, None, None]
+    assert [parts.find(name) for name in parts.KNOWN] == [None] * len(parts.KNOWN)
+    assert parts.gitlab_packages() == {}
 
 
 def test_what_the_folder_has_is_real_and_the_rest_is_played(folder):
@@ -55,8 +68,20 @@ def test_a_folder_that_is_not_there_is_named(monkeypatch):
 
 def test_a_file_that_is_no_part_is_named_with_the_names_there_are(folder):
     add(folder, "gitlab-runner-linux-amd64")
-    with pytest.raises(LabError, match=r"gitlab-runner-linux-amd64: no part has that name; .* gitlab-runner, registry"):
+    with pytest.raises(
+        LabError, match=r"gitlab-runner-linux-amd64: no part has that name; .* gitlab-runner, registry, gitlab-ce-V"
+    ):
         parts.find(parts.REGISTRY)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gitlab-ce-17.10.4-ce.0.el9.x86_64.rpm", "gitlab-ee-17.10.4-ee.0.el8.x86_64.rpm", "gitlab-ce", "gitlab-ce.rpm"],
+)
+def test_another_package_than_gitlab_ces_for_red_hat_8_is_no_part(folder, name):
+    add(folder, name)
+    with pytest.raises(LabError, match=f"{name}: no part has that name"):
+        parts.gitlab_packages()
 
 
 def test_a_part_that_cannot_be_executed_is_named(folder):
@@ -159,6 +184,42 @@ def test_the_packages_are_built_again_when_the_runner_comes_changes_or_goes(fold
     part.unlink()
     assert real_runner() is None
     assert parts.in_place() == set()
+
+
+@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+def test_gitlabs_own_packages_are_signed_and_offered_in_place_of_the_doubles(folder, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(rpm, "CACHE", tmp_path)
+    signed: dict[str, str] = {}
+    monkeypatch.setattr(packages, "_sign", lambda key, files: signed.update({file.name: key for file in files}))
+    offered = packages.WEB_ROOT / packages.GITLAB
+
+    def doubles():
+        built.clear()
+        packages.ensure()
+        return [macros["gitlab_version"] for spec, macros in built if spec == "gitlab_ce"]
+
+    assert doubles() == ["17.10.4", "17.11.7"]
+    package = gitlab_package(folder, "17.10.4")
+    later = gitlab_package(folder, "18.2.8")
+    assert doubles() == []
+    assert signed == {package.name: packages.GITLAB_OLD_KEY, later.name: packages.GITLAB_KEY}
+    assert (offered / package.name).read_bytes() == package.read_bytes()
+    assert parts.in_place() == {parts.GITLAB}
+    later.unlink()
+    packages.ensure()
+    assert [file.name for file in offered.iterdir()] == [package.name]
+    package.unlink()
+    assert doubles() == ["17.10.4", "17.11.7"]
+    assert parts.in_place() == set()
+
+
+@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+def test_a_package_that_is_not_what_its_name_says_is_named(folder, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(rpm, "CACHE", tmp_path)
+    package = gitlab_package(folder, "17.10.4")
+    package.rename(folder / "gitlab-ce-18.2.8-ce.0.el8.x86_64.rpm")
+    with pytest.raises(LabError, match=r"gitlab-ce-18\.2\.8-.*: it holds gitlab-ce-17\.10\.4-ce\.0\.el8\.x86_64\.rpm"):
+        packages.ensure()
 
 
 @pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")

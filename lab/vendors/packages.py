@@ -1,7 +1,7 @@
 """Signed package repositories, laid out in a folder as they lie below the vendors' addresses.
 
 The packages are built from packages/*/*.spec, where Docker's carry Debian's build of the engine, and from
-lab/played/*/*.spec; a real gitlab-runner takes the place of the played one (lab/parts.py).
+lab/played/*/*.spec; a real gitlab-runner and GitLab's own packages take the places of what plays them (lab/parts.py).
 As with the vendors, the key that signs a package of GitLab's is not the one that signs the list of packages, and it
 changed in spring 2025.
 """
@@ -55,11 +55,15 @@ class Package:
     macros: Mapping[str, str] = field(default_factory=dict)
 
 
+def _gitlab_key(version: str) -> str:
+    """The key of a package of GitLab: 17.10.4 is of 9 April 2025, a week before GitLab announced the new one."""
+    return GITLAB_OLD_KEY if tuple(map(int, version.split("."))) <= (17, 10, 4) else GITLAB_KEY
+
+
 PACKAGES = (
-    # 17.10.4 is of 9 April 2025, a week before GitLab announced the new key.
-    Package("gitlab-ce", GITLAB, GITLAB_OLD_KEY, {"gitlab_version": "17.10.4"}),
+    Package(parts.GITLAB, GITLAB, _gitlab_key("17.10.4"), {"gitlab_version": "17.10.4"}),
     # What an upgrade goes to.
-    Package("gitlab-ce", GITLAB, GITLAB_KEY, {"gitlab_version": "17.11.7"}),
+    Package(parts.GITLAB, GITLAB, _gitlab_key("17.11.7"), {"gitlab_version": "17.11.7"}),
     Package("gitlab-runner", RUNNER, RUNNER_KEY),
     Package("gitlab-runner-helper-images", RUNNER, RUNNER_KEY),
     Package("docker-ce", DOCKER, DOCKER_KEY),
@@ -77,7 +81,7 @@ def ensure() -> None:
     Raises LabError when a package does not build, or when there is a spec that no vendor offers.
     """
     specs = find_specs(SOURCE, PLAYED)
-    runner = parts.find(parts.RUNNER)
+    runner, gitlab = parts.find(parts.RUNNER), parts.gitlab_packages()
     inputs = [
         Path(__file__),
         Path(helper_image.__file__),
@@ -86,7 +90,9 @@ def ensure() -> None:
         *sorted(spec.parent for spec in specs.values()),
         _ensure_keys(),
     ]
-    wanted = inputs_hash(*inputs, *([] if runner is None else [runner]))
+    # GitLab's packages are of more than a gigabyte each.
+    sizes = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in gitlab.values()]
+    wanted = inputs_hash(*inputs, *([] if runner is None else [runner]), extra=str(sizes))
     marker = WEB_ROOT / "inputs"
     if marker.exists() and marker.read_text() == wanted:
         return
@@ -101,8 +107,12 @@ def ensure() -> None:
         helper_image.pack(runner, engine / "usr" / "bin" / "tini-static", image)
         real = {} if runner is None else {"real_runner": str(runner)}
         for package in PACKAGES:
+            if gitlab and package.name == parts.GITLAB:
+                continue
             macros = {"engine": str(engine), "helper_image": str(image), **real, **package.macros}
             _sign(package.key, rpm.build(specs[package.name], root / package.repository, macros))
+        for version, file in gitlab.items():
+            _sign(_gitlab_key(version), [rpm.take(file, root / GITLAB)])
         for repository, key in METADATA_KEYS.items():
             _index(root / repository, key)
         for key in _addresses():
@@ -111,7 +121,8 @@ def ensure() -> None:
         shutil.rmtree(WEB_ROOT, ignore_errors=True)
         root.rename(WEB_ROOT)
         parts.note(parts.RUNNER, real=runner is not None)
-    workspace.say(f"packages  {len(PACKAGES)} built and signed")
+        parts.note(parts.GITLAB, real=bool(gitlab))
+    workspace.say("packages  built and signed")
 
 
 def settings() -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.shell import call
-from lab.workspace import CACHE
+from lab.workspace import CACHE, LabError
 
 MACROS = Path(__file__).parent / "packages" / "macros"
 
@@ -28,6 +28,16 @@ def build(spec: Path, output: Path, macros: Mapping[str, str] | None = None) -> 
         defines = (f"--define={name} {value}" for name, value in defined.items())
         call("rpmbuild", "-bb", "--quiet", f"--load={MACROS}", *defines, str(spec))
         return [Path(shutil.move(file, output)) for file in sorted(Path(folder, "RPMS").glob("*/*.rpm"))]
+
+
+def take(package: Path, output: Path) -> Path:
+    """A copy of a package in `output`. Raises LabError when the file is not the package that its name says."""
+    # Without the check of a signature whose key is not known here.
+    held = call("rpm", "--nosignature", "-qp", "--queryformat=%{NVRA}.rpm", str(package))
+    if held != package.name:
+        raise LabError(f"{package}: it holds {held}: name it so, or move it away")
+    output.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(package, output))
 
 
 def index(repository: Path, advisories: Path | None = None) -> None:
