@@ -13,14 +13,13 @@ import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
 
-from lab.cloud import patches, permissions
+from lab.cloud import permissions
 from lab.cloud.permissions.policies import Asked, allowed
 from lab.cloud.permissions.reference import actions
 from lab.tests.cloud import over_http
 from tests.policies import FIRST_UP, NAMES, PREVIEW, UP, filled
 
 REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
-patches.apply()
 
 # --- every action on every type of resource --------------------------------------------------------------
 

@@ -12,14 +12,14 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import make_server
 
 from lab.cloud import __main__ as program
-from lab.cloud import patches
 from lab.cloud.patches import state
 from lab.cloud.reconciler import Reconciler
+from lab.tests.moto_document import apply_corrections
 
 REGION = "eu-central-1"
 
 
-patches.apply()
+apply_corrections()
 
 
 @cache

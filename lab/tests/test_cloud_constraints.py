@@ -15,19 +15,17 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import make_server
 
 from lab.cloud import __main__ as cloud
-from lab.cloud import constraints, patches
+from lab.cloud import constraints
 from lab.cloud.calls import Call, Parameter
 from lab.cloud.constraints import TABLE, elastic_load_balancing, model
 from lab.cloud.constraints.kinds import MODEL, PROSE
 from lab.cloud.reconciler import Reconciler
+from lab.tests.cloud import REGION
 
 RECORDED = json.loads((Path(constraints.__file__).parent.parent / "recorded_parameters.json").read_text())
 ENTRIES = [(action, name) for action in TABLE for name in TABLE[action]]
-REGION = "eu-central-1"
 RANGE = "IpPermissions.1.IpRanges.1"
 RECORD = "ChangeBatch.Changes.Change.ResourceRecordSet"
-
-patches.apply()
 
 
 # --- the table -------------------------------------------------------------------------------------------

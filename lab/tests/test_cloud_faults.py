@@ -9,11 +9,10 @@ from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, ConnectionClosedError  # type: ignore[import-untyped]
 from moto import mock_aws
 
-from lab.cloud import faults, patches
+from lab.cloud import faults
 from lab.tests.cloud import over_http
 
 REGION = "eu-central-1"
-patches.apply()
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
 
-from lab.cloud import calls, patches, permissions
+from lab.cloud import calls, permissions
 from lab.cloud.permissions import reference, requests
 from lab.cloud.permissions.policies import Asked, allowed
 from lab.tests.cloud import over_http
 
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 INSTANCE = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-1"
-patches.apply()
 
 
 def statement(effect="Allow", action="ec2:StopInstances", resource="*", **condition):

@@ -112,7 +112,8 @@ def balancer_has_groups_from_the_start() -> None:
 
 @correction
 def arn_of_network_load_balancers() -> None:
-    """The ARN of a network load balancer says `net`; moto writes `app` for all."""
+    """The ARN of a network load balancer says `net`; moto writes `app` for all. Related upstream: getmoto/moto#2200
+    (closed), getmoto/moto#9175 (merged)."""
     original = elbv2_models.make_arn_for_load_balancer
 
     def make_arn_for_load_balancer(**kwargs: Any) -> str:
@@ -123,7 +124,8 @@ def arn_of_network_load_balancers() -> None:
 
 @correction
 def balancer_becomes_active() -> None:
-    """A load balancer is `provisioning` until it works; in moto until it is looked at."""
+    """A load balancer is `provisioning` until it works; in moto until it is looked at. Upstream: getmoto/moto#3936
+    (closed), getmoto/moto#3937 (merged)."""
     FakeLoadBalancer.activate = lambda _: None
 
 
@@ -143,8 +145,8 @@ def one_listener_a_port() -> None:
 
 @correction
 def health_check_of_tcp_groups() -> None:
-    """An HTTP health check of a TCP target group takes 200-399 unless told otherwise (moto: 200), and its
-    status codes can be changed (moto forgets the new ones)."""
+    """An HTTP health check of a TCP target group takes 200-399 unless told otherwise (moto: 200), and its status codes
+    can be changed (moto forgets the new ones). Related upstream: getmoto/moto#4702 (closed)."""
     original_create = ELBv2Backend.create_target_group
     original = ELBv2Backend.modify_target_group
 
@@ -197,7 +199,8 @@ def what_is_there_already_is_not_made_again() -> None:
 
 @correction
 def target_health_is_measured() -> None:
-    """A target is healthy when the balancer's own checks say so; moto calls every target healthy."""
+    """A target is healthy when the balancer's own checks say so; moto calls every target healthy. Related upstream:
+    getmoto/moto#2324 (merged)."""
     original, original_register = FakeTargetGroup.health_for, FakeTargetGroup.register
 
     def register(group: Any, targets: list[dict[str, Any]]) -> None:

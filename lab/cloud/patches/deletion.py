@@ -27,8 +27,8 @@ def interface_in_use_stays() -> None:
 
 @correction
 def network_in_use_stays() -> None:
-    """A subnet with interfaces cannot be deleted, nor an internet gateway detached while its VPC has public
-    addresses, nor a VPC deleted that has a gateway or groups of its own."""
+    """A subnet with interfaces cannot be deleted, nor an internet gateway detached while its VPC has public addresses,
+    nor a VPC deleted that has a gateway or groups of its own. Related upstream: getmoto/moto#8811 (merged)."""
     original_subnet = EC2Backend.delete_subnet
     original_gateway = EC2Backend.detach_internet_gateway
     original_vpc = EC2Backend.delete_vpc

@@ -17,7 +17,8 @@ RED_HAT = {"aws": "309956199498", "aws-cn": "841258680906", "aws-us-gov": "21967
 
 @correction
 def images_keys_and_types_must_exist() -> None:
-    """AWS refuses an unknown image, key pair or instance type; moto does when told to."""
+    """AWS refuses an unknown image, key pair or instance type; moto does when told to. Upstream: getmoto/moto#5159
+    (open), getmoto/moto#5160 (merged)."""
     moto.settings.ENABLE_AMI_VALIDATION = True
     moto.settings.ENABLE_KEYPAIR_VALIDATION = True
     moto.settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
@@ -26,7 +27,7 @@ def images_keys_and_types_must_exist() -> None:
 @correction
 def regions_that_moto_has_no_list_of() -> None:
     """Which zone offers which types is in moto for most regions. In one that it has no list of, every zone offers every
-    type: for previews, which are the only ones to go there."""
+    type: for previews, which are the only ones to go there. Related upstream: getmoto/moto#3508 (merged)."""
     original = EC2Backend.describe_instance_type_offerings
 
     def describe_instance_type_offerings(self: Any, location_type: str | None = None, filters: Any = None) -> Any:

@@ -6,13 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 from moto.core.utils import utcnow
+from moto.ec2 import utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend
 from moto.ec2.models import iam_instance_profile as profile_models
-from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance
 from moto.ec2.responses import instances as instance_responses
-from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.iam.exceptions import NotFoundException
 
 from lab.cloud.patches import state
@@ -67,12 +66,14 @@ def machines_fit_their_image_and_their_zone() -> None:
 def instances_are_found_by_their_volumes() -> None:
     """DescribeInstances takes the filter block-device-mapping.volume-id (moto: not implemented)."""
     Instance.volume_ids = property(lambda machine: [each.volume_id for each in machine.block_device_mapping.values()])
-    filter_dict_attribute_mapping["block-device-mapping.volume-id"] = "volume_ids"
+    added = {"block-device-mapping.volume-id": "volume_ids"}
+    utils.filter_dict_attribute_mapping = utils.filter_dict_attribute_mapping | added
 
 
 @correction
 def user_data_can_be_changed() -> None:
-    """ModifyInstanceAttribute takes user data as a blob; moto has decoded it already and decodes it again."""
+    """ModifyInstanceAttribute takes user data as a blob; moto has decoded it already and decodes it again. Related
+    upstream: getmoto/moto#9510 (merged)."""
     original = instance_responses.parse_user_data
 
     def parse_user_data(value: Any) -> Any:
@@ -102,11 +103,11 @@ def user_data_of_a_stopped_instance_only() -> None:
 
 @correction
 def instance_profiles_become_usable_late() -> None:
-    """EC2 learns of an instance profile some seconds after IAM has made it; until then, as for one that does not
-    exist, it answers InvalidParameterValue "Value (NAME) for parameter iamInstanceProfile.name is invalid. Invalid IAM
+    """EC2 learns of an instance profile some seconds after IAM has made it; until then, as for one that does not exist,
+    it answers InvalidParameterValue "Value (NAME) for parameter iamInstanceProfile.name is invalid. Invalid IAM
     Instance Profile name" ("… ARN" when it is named so). The Terraform provider tries again for two minutes when the
     text holds "Invalid IAM Instance Profile" or " has no associated IAM Roles". (moto: usable at once, with no role
-    too, and an unknown one is an error of IAM.)"""
+    too, and an unknown one is an error of IAM.) Related upstream: getmoto/moto#6902 (closed)."""
     original = instance_responses.filter_iam_instance_profiles
 
     def filter_iam_instance_profiles(
@@ -144,7 +145,8 @@ def instance_profiles_become_usable_late() -> None:
 
 @correction
 def metadata_options_that_are_not_named_stay() -> None:
-    """ModifyInstanceMetadataOptions changes what it names; moto forgets the rest, and the provider ends over it."""
+    """ModifyInstanceMetadataOptions changes what it names; moto forgets the rest, and the provider ends over it.
+    Related upstream: getmoto/moto#9890 (merged)."""
     original = EC2Backend.modify_instance_metadata_options
 
     def modify_instance_metadata_options(self: Any, instance_id: str, **options: Any) -> Any:
@@ -164,8 +166,9 @@ def metadata_options_that_are_not_named_stay() -> None:
 
 @correction
 def groups_belong_to_interfaces() -> None:
-    """An instance's security groups are those of its first interface. moto keeps two lists: an instance that
-    was given an interface, or a private address, reads back without groups: an endless difference."""
+    """An instance's security groups are those of its first interface. moto keeps two lists: an instance that was given
+    an interface, or a private address, reads back without groups: an endless difference. Related upstream:
+    getmoto/moto#4975 (merged)."""
 
     def get_groups(instance: Any) -> list[Any]:
         nics = instance.__dict__.get("nics")
@@ -178,13 +181,13 @@ def groups_belong_to_interfaces() -> None:
             nics[0]._group_set = list(groups)
 
     Instance.security_groups = property(get_groups, set_groups)
-    NetworkInterface.group_set = property(lambda interface: interface._group_set)
 
 
 @correction
 def interfaces_given_to_instances() -> None:
-    """An interface in use cannot be given to a second instance; one made with the instance dies with it unless
-    asked otherwise; the zone is the interface's; a terminated instance has no address any more."""
+    """An interface in use cannot be given to a second instance; one made with the instance dies with it unless asked
+    otherwise; the zone is the interface's; a terminated instance has no address any more. Related upstream:
+    getmoto/moto#7954 (merged)."""
     original_run, original_init = EC2Backend.run_instances, Instance.__init__
 
     def run_instances(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -29,8 +29,9 @@ def group_in_use_stays() -> None:
 
 @correction
 def rules_that_name_a_group() -> None:
-    """Every rule has a description; moto loses that of a rule whose peer is a security group. The owner of the
-    peer is left out: a provider that was told not to ask for its account takes any owner for a foreign one."""
+    """Every rule has a description; moto loses that of a rule whose peer is a security group. The owner of the peer is
+    left out: a provider that was told not to ask for its account takes any owner for a foreign one. Related upstream:
+    getmoto/moto#7831 (merged)."""
 
     def referenced_group_info(rule: Any) -> dict[str, str] | None:
         return {k: v for k, v in rule.source_group.items() if k != "UserId"} or None

@@ -22,14 +22,9 @@ def tags_of_a_resource_of_ec2_are_limited() -> None:
         value = original(self, name, *args, **kwargs)
         if name in ("TagSpecification", "TagSpecifications"):
             for specification in value or []:
-                check(specification.get("Tags") or [])
-        elif name == "Tags":
-            check(value or [])
+                if len(specification.get("Tags") or []) > TAG_LIMIT:
+                    raise TagLimitExceeded
         return value
-
-    def check(tags: list[dict[str, str]]) -> None:
-        if len(tags) > TAG_LIMIT:
-            raise TagLimitExceeded
 
     EC2BaseResponse._get_param = get_param
 

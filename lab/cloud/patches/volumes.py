@@ -17,13 +17,13 @@ MODIFICATIONS_A_DAY = 4  # of one volume
 
 @correction
 def gp3_defaults() -> None:
-    """A gp3 volume has 3,000 IOPS and 125 MiB/s unless asked for more; moto leaves the throughput out."""
+    """A gp3 volume has 125 MiB/s unless asked for more; moto leaves the throughput out. Related upstream:
+    getmoto/moto#6379 (merged)."""
     original = Volume.__init__
 
     def initialize(volume: Any, *args: Any, **kwargs: Any) -> None:
         original(volume, *args, **kwargs)
         if volume.volume_type == "gp3":
-            volume.iops = volume.iops or 3000
             volume.throughput = volume.throughput or 125
 
     Volume.__init__ = initialize
@@ -87,7 +87,7 @@ def volumes_grow_after_the_answer() -> None:
     """ModifyVolume answers at once; the machine sees the new size when the modification is `optimizing`, some seconds
     later. While it is `modifying` there is no other, and of one volume there are four in 24 hours (API reference of
     EC2, ModifyVolume: "You can modify a volume up to four times within a rolling 24-hour period"). (moto: done at once,
-    as often as one likes.)"""
+    as often as one likes.) Related upstream: getmoto/moto#5399 (merged)."""
     original = EC2Backend.modify_volume
 
     def modify_volume(self: Any, volume_id: str, *args: Any, **kwargs: Any) -> Any:

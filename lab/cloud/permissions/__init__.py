@@ -1,6 +1,6 @@
 """Policies as AWS enforces them: what they do not allow is refused in AWS's words, before moto sees it.
 
-moto's own IAM knows actions only, and neither resources nor conditions. A caller is known by the access key of its
+moto's own IAM judges every call on the resource `*`, and under no condition. A caller is known by the access key of its
 requests; one that no policies were given to may do everything. `/_lab/policies` of the API: POST gives a caller its
 policies, DELETE takes them from all callers. `enforce` and `lift` are the client of that route.
 """
@@ -25,7 +25,7 @@ ROUTE = "/_lab/policies"
 
 
 class Permissions:
-    """The policies of each caller."""
+    """The policies of each caller. Related upstream: getmoto/moto#2300 (merged)."""
 
     def __init__(self) -> None:
         self._policies: dict[str, Sequence[Mapping[str, Any]]] = {}

@@ -22,6 +22,8 @@ def test_private_addresses_are_unique_and_not_awss(cloud):
     refused("InvalidIPAddress.InUse", cloud.interface, PrivateIpAddress="10.42.0.5")
     refused("InvalidParameterValue", cloud.interface, PrivateIpAddress="10.42.0.2")
     refused("InvalidParameterValue", cloud.interface, PrivateIpAddress="10.42.9.9")
+    cloud.interface(PrivateIpAddress="10.42.0.7")
+    assert cloud.instance(cloud.run())["PrivateIpAddress"] == "10.42.0.8"
 
 
 def test_a_fixed_address_is_free_again_after_termination(cloud):
@@ -37,6 +39,7 @@ def test_an_automatic_address_changes_with_stop_and_start(cloud):
     instance = cloud.run(NetworkInterfaces=[nic])
     settle()
     before = cloud.instance(instance)
+    assert before["PublicIpAddress"].startswith("198.51.100.")
     cloud.ec2.stop_instances(InstanceIds=[instance])
     settle()
     assert "PublicIpAddress" not in cloud.instance(instance)

@@ -26,7 +26,7 @@ def test_a_volume_is_larger_for_its_machine_some_seconds_after_the_answer(cloud,
     refused("IncorrectModificationState", cloud.ec2.modify_volume, VolumeId=volume, Size=3)
     monkeypatch.setattr(state, "growth_delay", timedelta())
     (told,) = cloud.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
-    assert told["ModificationState"] == "optimizing"
+    assert (told["ModificationState"], told["Progress"]) == ("optimizing", 50)
     assert seen() == 2
     assert [modify(size) for size in (3, 4, 5)] == ["optimizing"] * 3
     assert seen() == 5
