@@ -8,13 +8,6 @@ def test_elastic_addresses_come_from_the_labs_internet(cloud):
     refused("AddressLimitExceeded", cloud.ec2.allocate_address)
 
 
-def test_an_elastic_address_needs_a_gateway(cloud):
-    interface, (allocation, _) = cloud.interface(), cloud.address()
-    cloud.ec2.detach_internet_gateway(InternetGatewayId=cloud.gateway, VpcId=cloud.vpc)
-    give = {"AllocationId": allocation, "NetworkInterfaceId": interface}
-    refused("Gateway.NotAttached", cloud.ec2.associate_address, **give)
-
-
 def test_private_addresses_are_unique_and_not_awss(cloud):
     interfaces = [cloud.interface() for _ in range(3)]
     described = cloud.ec2.describe_network_interfaces(NetworkInterfaceIds=interfaces)["NetworkInterfaces"]

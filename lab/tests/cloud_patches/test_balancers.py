@@ -28,12 +28,6 @@ def test_a_balancer_reads_back(cloud):
     cloud.ec2.delete_security_group(GroupId=group)
 
 
-def test_a_balancer_gets_its_groups_when_it_is_made(cloud):
-    balancer = cloud.balancer()
-    change = {"LoadBalancerArn": balancer["LoadBalancerArn"], "SecurityGroups": [cloud.group("late")]}
-    refused("InvalidConfigurationRequest", cloud.elb.set_security_groups, **change)
-
-
 def test_balancers_that_are_refused(cloud):
     cloud.balancer()
     refused("DuplicateLoadBalancerName", cloud.balancer, Scheme="internal")
@@ -46,14 +40,6 @@ def test_balancers_that_are_refused(cloud):
     assert cloud.elb.describe_load_balancers()["LoadBalancers"] == []
 
 
-def test_one_listener_a_port(cloud):
-    forward = [{"Type": "forward", "TargetGroupArn": cloud.target_group()}]
-    listener = {"LoadBalancerArn": cloud.balancer()["LoadBalancerArn"], "Port": 80, "Protocol": "TCP"}
-    cloud.elb.create_listener(DefaultActions=forward, **listener)
-    other = [{"Type": "forward", "TargetGroupArn": cloud.target_group("other")}]
-    refused("DuplicateListener", cloud.elb.create_listener, DefaultActions=other, **listener)
-
-
 def test_what_is_asked_for_twice_is_made_once(cloud):
     balancer, group = cloud.balancer(), cloud.target_group()
     assert cloud.balancer()["LoadBalancerArn"] == balancer["LoadBalancerArn"]
@@ -64,15 +50,6 @@ def test_what_is_asked_for_twice_is_made_once(cloud):
     made = [cloud.elb.create_listener(DefaultActions=forward, **listener)["Listeners"] for _ in range(2)]
     assert made[0][0]["ListenerArn"] == made[1][0]["ListenerArn"]
     assert len(cloud.ec2.describe_network_interfaces()["NetworkInterfaces"]) == 1
-
-
-def test_status_codes_of_a_health_check(cloud):
-    arn = cloud.target_group(HealthCheckProtocol="HTTP")
-    read = cloud.elb.describe_target_groups(TargetGroupArns=[arn])["TargetGroups"][0]
-    assert read["Matcher"] == {"HttpCode": "200-399"}
-    cloud.elb.modify_target_group(TargetGroupArn=arn, Matcher={"HttpCode": "200"})
-    read = cloud.elb.describe_target_groups(TargetGroupArns=[arn])["TargetGroups"][0]
-    assert read["Matcher"] == {"HttpCode": "200"}
 
 
 def test_target_health_is_what_the_balancer_found(cloud):

@@ -5,12 +5,6 @@ from lab.cloud.patches import state
 from lab.tests.cloud import refused, settle
 
 
-def test_gp3_volumes_have_a_throughput(cloud):
-    cloud.volume()
-    (volume,) = cloud.ec2.describe_volumes()["Volumes"]
-    assert (volume["Iops"], volume["Throughput"]) == (3000, 125)
-
-
 def test_a_volume_is_larger_for_its_machine_some_seconds_after_the_answer(cloud, monkeypatch):
     monkeypatch.setattr(state, "growth_delay", timedelta(seconds=20))
     volume = cloud.volume()
@@ -58,8 +52,3 @@ def test_a_detachment_can_be_forced(cloud):
         (found,) = (v for v in inventory.read().volumes if v.id == volume)
         assert (found.status, found.forced) == ("detaching", force)
         settle()
-
-
-def test_a_volume_and_its_machine_are_in_one_zone(cloud):
-    away = {"VolumeId": cloud.volume("b"), "InstanceId": cloud.run(), "Device": "/dev/sdf"}
-    refused("InvalidVolume.ZoneMismatch", cloud.ec2.attach_volume, **away)
