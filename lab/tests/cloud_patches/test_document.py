@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import moto
@@ -54,6 +55,16 @@ def test_a_correction_names_the_issues_that_its_row_names():
 
 def test_the_document_is_of_the_moto_that_runs():
     assert f"(https://github.com/getmoto/moto) {moto.__version__}," in TEXT
+
+
+def test_what_is_named_of_motos_source_is_there():
+    named: dict[str, set[str]] = {}
+    for names, file in re.findall(r"`([\w.]+)`[^`]* in `moto/([\w/]+\.py)`", TEXT):
+        named.setdefault(file, set()).update(names.split("."))
+    assert named
+    for file, names in named.items():
+        source = Path(moto.__file__).parent / file
+        assert names - set(re.findall(r"\w+", source.read_text())) == set(), source
 
 
 def test_every_reproduction_is_short():
