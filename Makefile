@@ -58,7 +58,7 @@ doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab is t
 root-password: $(INSTALLED)  ## show the first password of GitLab's root user of STACK, until it is changed
 	@$(OUTPUTS) | $(AGENT) $(PYTHON) root_password.py
 
-test: lint  ## unit tests and static checks: no Docker, no cloud, no engine
+test: test-tools lint  ## unit tests and static checks: no Docker, no cloud, no engine
 	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-product test-lab
 
 test-product: $(INSTALLED)  ## unit tests of the product alone
@@ -67,8 +67,8 @@ test-product: $(INSTALLED)  ## unit tests of the product alone
 test-lab: $(INSTALLED)  ## unit tests of the lab alone
 	$(PYTHON) -m pytest lab/tests
 
-test-tools: $(INSTALLED)  ## install what some unit tests need; without it they are skipped
-	@$(PYTHON) -c 'from lab import host; host.ensure(host.TEST_TOOLS)'
+test-tools: $(INSTALLED)  ## install the programs that unit tests run, for root on Debian
+	@$(PYTHON) -c 'from lab import host; host.ensure_test_tools()'
 
 contract: $(INSTALLED)  ## have the recipes of GitLab's own package judge gitlab.rb; OMNIBUS names checkouts of omnibus-gitlab
 	@OMNIBUS="$$(echo $(OMNIBUS))" $(PYTHON) -m pytest --override-ini addopts= tests/contract

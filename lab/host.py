@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from lab.workspace import LabError, run
+from lab.workspace import LabError, run, say
 
 ENGINE_TOOLS = dict.fromkeys(("ssh", "ssh-add", "ssh-agent", "ssh-keygen"), "openssh-client")
 """Executable → Debian package, for the engine and the API alone."""
@@ -39,21 +39,30 @@ MACHINE_TOOLS = {
 """Executable → Debian package, for machines, network, balancers and the vendors."""
 
 TEST_TOOLS = {
+    "busybox": "busybox-static",
     "docker-registry": "docker-registry",
     "git": "git",
     "gpg": "gnupg",
     "growpart": "cloud-guest-utils",
+    "haproxy": "haproxy",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "losetup": "mount",
+    "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
+    "nft": "nftables",
     "nginx": "nginx-light",
     "rpmbuild": "rpm",
     "ruby": "ruby",
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
+    "ssh-add": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "systemd-analyze": "systemd",
+    "unshare": "util-linux",
+    "xz": "xz-utils",
 }
-"""Executable → Debian package, for the unit tests of registry-tree, of disks, of package keys and of the played GitLab;
-without them those are skipped.
-"""
+"""Executable → Debian package, for the unit tests (conftest.py says what becomes of a test without its tools)."""
 
 CONTRACT_TOOLS = {
     "chef-utils/mash.rb": "ruby-chef-utils",
@@ -108,6 +117,14 @@ def ensure_memory(needed: int, purpose: str) -> None:
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     if found < needed:
         raise LabError(f"{purpose} needs a machine with {needed} GiB of memory, this one has {found:.1f}")
+
+
+def ensure_test_tools() -> None:
+    """Install what the unit tests run; where that cannot be done, say so and go on."""
+    try:
+        ensure(TEST_TOOLS)
+    except LabError as error:
+        say(f"{error}; tests that need them do not run")
 
 
 def why_no_machines() -> str | None:

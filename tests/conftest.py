@@ -3,7 +3,7 @@
 import base64
 import functools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
@@ -78,6 +78,14 @@ def tls_graph() -> Graph:
     return run_program(tls_config())
 
 
+def offered(server: str, need: Callable[..., None]) -> None:
+    """Skip unless the registry's server is here: Debian's, or GitLab's as a real part of the lab."""
+    if server == "docker-registry":
+        need(server)
+    elif not find(server):
+        pytest.skip(f"{server} is not in LAB_PARTS (see lab/README.md)")
+
+
 class Filled(NamedTuple):
     """A server, after all was pushed to it, and the digests by name."""
 
@@ -86,10 +94,8 @@ class Filled(NamedTuple):
 
 
 @pytest.fixture(scope="session", params=SERVERS)
-def filled(request, tmp_path_factory) -> Filled:
-    if not find(request.param):
-        where = "make test-tools" if request.param == "docker-registry" else "LAB_PARTS (see lab/README.md)"
-        pytest.skip(f"{request.param} is not here: {where}")
+def filled(request, tmp_path_factory, need) -> Filled:
+    offered(request.param, need)
     registry = Registry(request.param, tmp_path_factory.mktemp("registry"))
     with registry.running():
         made = fill(registry)

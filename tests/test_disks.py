@@ -1,7 +1,6 @@
 """grow_file_system.sh on real disks: loop devices with a real XFS, and with the partitions of Red Hat's image."""
 
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -20,10 +19,7 @@ label: gpt
 """
 """BIOS boot, EFI, root: RHEL 8.10 for EC2 (osbuild/images, internal rhel8 partition tables)."""
 
-TOOLS = ("growpart", "mkfs.xfs", "sfdisk", "losetup")
-needs_disks = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(shutil.which, TOOLS)), reason="needs root and the tools of make test-tools"
-)
+needs_disks = pytest.mark.needs("growpart", "mkfs.xfs", "sfdisk", "losetup", root=True)
 
 
 def call(*command: object) -> str:

@@ -82,9 +82,8 @@ def test_every_threat_has_its_control_and_tests_that_exist(threat):
     assert set(named) <= known_tests() | known_tests("tests/e2e") | known_tests("lab/tests")
 
 
+@pytest.mark.needs("docker-registry")
 def test_what_the_registry_stores_is_told_in_the_tools_own_words():
-    if not registry_listings.server():
-        pytest.skip("docker-registry is not here: make test-tools")
     told = registry_listings.listings()
     for listing, asked in zip(told, registry_listings.asked(), strict=True):
         remedy = f"write it again: python -m tools.registry_listings ({listing.command})"

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -146,11 +145,15 @@ runpy.run_path("doctor.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None])
-@pytest.mark.parametrize("options", [("doctor.py",), ("-c", FILES_INSTEAD_OF_MEMORY)], ids=["memory", "files"])
+ENDS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, None]
+IN_MEMORY, IN_FILES = ("doctor.py",), ("-c", FILES_INSTEAD_OF_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [*((IN_MEMORY, end) for end in [*ENDS, signal.SIGKILL]), *((IN_FILES, end) for end in ENDS)],
+)
 def test_however_the_doctor_ends_it_leaves_no_key_behind_and_nothing_running(played, tmp_path, options, end):
-    if end is signal.SIGKILL and options != ("doctor.py",):
-        pytest.skip("nothing can be removed then")
     folder = tmp_path / "temporary"
     folder.mkdir()
     for place in MACHINES if end else ():
@@ -209,7 +212,7 @@ def test_an_agent_that_does_not_hold_the_key_is_named_and_no_machine_asked(exami
     assert not (played.folder / "arguments").exists()
 
 
-@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+@pytest.mark.needs("ssh-keygen")
 def test_openssh_takes_the_key_from_where_it_is(tmp_path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a", "-f", tmp_path / "key"], check=True)
     inspection = {"machines": {}, "user": "nobody", "privateKey": (tmp_path / "key").read_text()}

@@ -1,7 +1,6 @@
 """What the program relies on survives the owner's lines in gitlab.rb, evaluated whole by real Ruby, or is refused."""
 
 import json
-import shutil
 import subprocess
 from typing import Any
 
@@ -14,7 +13,7 @@ from tests.test_settings import load
 from validation.gitlab_rb import LEFT_TO_THE_PACKAGE, SAID, TOP_LEVEL
 
 EVALUATE = ROOT / "lab/played/gitlab_ce/lab_gitlab/ruby/gitlab_rb.rb"
-needs_ruby = pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby: make test-tools")
+needs_ruby = pytest.mark.needs("ruby")
 
 
 @pytest.fixture

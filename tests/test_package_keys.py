@@ -1,7 +1,6 @@
 """A machine takes the keys of a package repository by their fingerprints alone: with the real gpg."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,10 +68,9 @@ def packets(message: bytes) -> list[tuple[int, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory) -> Iterator[Vendor]:
+def vendor(tmp_path_factory, need) -> Iterator[Vendor]:
     """Has the keys `metadata` and `packages`; nobody knows `stranger`, which has a subkey."""
-    if shutil.which("gpg") is None:
-        pytest.skip("gpg is not here: make test-tools")
+    need("gpg")
     made = Vendor(tmp_path_factory.mktemp("vendor"))
     for name in ("metadata", "packages"):
         made.make(name)
@@ -133,7 +131,7 @@ def test_keys_with_the_fingerprints_of_the_settings_are_laid_down_beside_the_rep
     assert (tmp_path / "etc/pki/rpm-gpg/RPM-GPG-KEY-runner_gitlab-runner").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.skipif(shutil.which("rpmkeys") is None, reason="rpmkeys is not here: make test-tools")
+@pytest.mark.needs("rpmkeys")
 def test_rpm_takes_every_key_of_the_one_file(vendor, fingerprint, add, tmp_path):
     pinned = [fingerprint("metadata"), fingerprint("packages")]
     assert add(pinned, vendor.offer("gpg.key", "metadata"), vendor.offer("packages.gpg", "packages")).returncode == 0

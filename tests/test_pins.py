@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import json
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -116,10 +115,9 @@ def test_an_image_is_looked_up_with_the_token_that_everybody_gets(host):
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory) -> Iterator[dict[str, tuple[str, bytes]]]:
+def keys(tmp_path_factory, need) -> Iterator[dict[str, tuple[str, bytes]]]:
     """Two keys by name: fingerprint and file."""
-    if shutil.which("gpg") is None:
-        pytest.skip("gpg is not here: make test-tools")
+    need("gpg")
     home = tmp_path_factory.mktemp("gnupg")
     home.chmod(0o700)
 

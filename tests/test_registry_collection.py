@@ -15,16 +15,16 @@ from programs.registry_tree import du, ls, reclaim, show, verify
 from programs.registry_tree.obstacles import why_no_name
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
+from tests.conftest import offered
 from tests.random_stores import BUILDKIT, judge, served
-from tools.registry_server import IMAGE_LIST, OCI_IMAGE, OCI_INDEX, SERVERS, Registry, digest_of, find, some_bytes
+from tools.registry_server import IMAGE_LIST, OCI_IMAGE, OCI_INDEX, SERVERS, Registry, digest_of, some_bytes
 
 GITLABS = SERVERS[1]
 
 
 @pytest.fixture(params=SERVERS)
-def server(request) -> str:
-    if not find(request.param):
-        pytest.skip(f"{request.param} is not here: make test-tools, or LAB_PARTS (see lab/README.md)")
+def server(request, need) -> str:
+    offered(request.param, need)
     return request.param
 
 

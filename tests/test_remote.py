@@ -657,7 +657,7 @@ def test_a_password_that_cannot_be_generated_is_not_left_empty(gitlab_machine, t
     assert not (tmp_path / "etc/gitlab/seeded-root-password").exists()
 
 
-@pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby: make test-tools")
+@pytest.mark.needs("ruby")
 @pytest.mark.parametrize(
     ("extra", "line"),
     [
@@ -686,7 +686,7 @@ def test_a_mistake_in_the_owners_lines_is_told_by_its_number_and_nothing_of_it_i
     assert not calls.exists()
 
 
-@pytest.mark.skipif(not shutil.which("ruby"), reason="needs ruby: make test-tools")
+@pytest.mark.needs("ruby")
 def test_a_mistake_outside_the_owners_lines_is_not_told_to_be_in_them(gitlab_machine):
     refused = gitlab_machine("configure_gitlab.sh", payload=["external_url 'x'\n)\n", ""])
     assert refused.returncode == 1

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import threading
@@ -207,9 +206,7 @@ kill $(jobs -p)
 """
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("iptables"), reason="network namespaces need root and iptables"
-)
+@pytest.mark.needs("iptables", "unshare", root=True)
 def test_containers_do_not_reach_the_machines_own_ports(tmp_path):
     command = ["unshare", "--net", "--mount", "bash", "-c", NAMESPACES, "namespaces"]
     done = subprocess.run([*command, PROGRAMS / "refuse-containers"], capture_output=True, text=True, check=False)

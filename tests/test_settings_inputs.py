@@ -1,7 +1,6 @@
 """What people type: what works is taken, what cannot work is refused, each by the rules of what reads it."""
 
 import re
-import shutil
 import subprocess
 
 import pulumi
@@ -137,7 +136,7 @@ def test_a_value_that_cannot_work_is_refused(check, value):
         check(value)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.needs("systemd-analyze")
 def test_systemd_judges_calendars_in_the_same_way():
     for value in TAKEN[calendar]:
         subprocess.run(["systemd-analyze", "calendar", value], check=True, capture_output=True)

@@ -1,6 +1,5 @@
 """Which keys the SSH agent holds, asked of a real one where there is one."""
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 
 from validation import ssh_agent
 
-pytestmark = pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="needs ssh-agent")
+pytestmark = pytest.mark.needs("ssh-agent", "ssh-add")
 
 
 @pytest.fixture

@@ -51,10 +51,7 @@ puts JSON.generate(runner: runner.token, user: token[:deploy_token].username, de
   api: api.token)
 """
 
-needed = pytest.mark.skipif(
-    not all(map(shutil.which, ("git", "ruby", "ssh-keygen"))) or not Path("/usr/sbin/nginx").exists(),
-    reason="the played GitLab needs git, ruby, ssh-keygen and nginx",
-)
+needed = pytest.mark.needs("git", "nginx", "ruby", "ssh-keygen")
 
 
 @dataclass

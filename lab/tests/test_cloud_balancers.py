@@ -2,7 +2,6 @@ import contextlib
 import dataclasses
 import itertools
 import queue
-import shutil
 import socket
 import struct
 import subprocess
@@ -167,7 +166,7 @@ def test_once_unhealthy_a_target_is_not_initial_again(monkeypatch, tmp_path):
     assert active[0] == "front"
 
 
-@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy checks its configuration itself")
+@pytest.mark.needs("haproxy")
 def test_haproxy_takes_it(tmp_path: Path):
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(render(BALANCER, tmp_path))
@@ -270,7 +269,7 @@ def wait_for(condition):
     return found
 
 
-@pytest.mark.skipif(not shutil.which("haproxy"), reason="a real haproxy is asked")
+@pytest.mark.needs("haproxy")
 def test_traffic_goes_to_a_healthy_target_alone_and_brings_the_client_with_it(front, target):
     wait_for(lambda: "/-/readiness" in target.seen)
     assert ask(front) is None  # it is new
@@ -285,7 +284,7 @@ def test_traffic_goes_to_a_healthy_target_alone_and_brings_the_client_with_it(fr
     wait_for(lambda: ask(front) is None)
 
 
-@pytest.mark.skipif(not shutil.which("haproxy"), reason="a real haproxy is asked")
+@pytest.mark.needs("haproxy")
 def test_a_target_hears_of_a_client_with_the_clients_first_bytes(front, target):
     target.becomes(200)
     wait_for(lambda: ask(front))

@@ -1,7 +1,5 @@
 import itertools
 import json
-import os
-import shutil
 import subprocess
 
 import pytest
@@ -158,7 +156,7 @@ def test_another_filter_that_would_drop_the_labs_packets(monkeypatch):
     assert packet_filter.foreign_filters() == ["ip filter FORWARD"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="nft checks rules for root only")
+@pytest.mark.needs("nft", root=True)
 @pytest.mark.parametrize("interfaces", [(), (BALANCER, RUNNER, PRIVATE)])
 @pytest.mark.parametrize("preserving", [(), (PRESERVING,)])
 def test_the_kernel_takes_it(interfaces, preserving):

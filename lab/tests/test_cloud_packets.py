@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
-import shutil
 import subprocess
 import sys
 
@@ -17,12 +15,7 @@ from lab.cloud.packet_filter import render
 from lab.workspace import ROOT
 
 NAMESPACES = ["unshare", "--net", "--mount"]
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0
-    or not all(map(shutil.which, ("nft", "ip", "unshare")))
-    or subprocess.run([*NAMESPACES, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0,
-    reason="only root makes networks",
-)
+pytestmark = pytest.mark.needs("ip", "nft", "unshare", root=True)
 
 
 def interface(number, group, subnet="10.42.0", public=None):
@@ -131,7 +124,7 @@ def test_a_machine_without_a_public_address_has_no_way_out():
 
 # A load balancer, with its target group's attribute for client addresses
 
-needs_haproxy = pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is the load balancer")
+needs_haproxy = pytest.mark.needs("haproxy")
 OPEN_FRONT = (rule("sg-front", "in", "0.0.0.0/0"), rule("sg-front", "out", "0.0.0.0/0"), RUNNER_OUT)
 BY_GROUP = (*OPEN_FRONT, rule("sg-server", "in", "sg-front"))
 

@@ -87,6 +87,15 @@ def test_nothing_is_done_when_nothing_is_missing(installed):
     assert installed == []
 
 
+def test_without_the_right_to_install_the_unit_tests_run_without_some_tools(installed, monkeypatch, capsys):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(host, "TEST_TOOLS", {"no-such-tool": "no-such-package"})
+    host.ensure_test_tools()
+    said = capsys.readouterr().out
+    assert "this machine lacks no-such-tool: run  sudo apt-get install" in said
+    assert "tests that need them do not run" in said
+
+
 def test_a_machine_with_too_little_memory_is_told_so_with_both_figures():
     host.ensure_memory(1, "the lab")
     with pytest.raises(LabError, match=r"the lab needs a machine with 9999 GiB of memory, this one has \d+\.\d"):
@@ -127,7 +136,7 @@ def test_a_probe_whose_tool_is_not_installed_yet_says_nothing():
     assert host._fails(["sh", "-c", "no-such-tool"], "nothing") is None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mean anything")
+@pytest.mark.needs(root=True)
 def test_the_probes_leave_nothing_behind():
     def links():
         return {link.name for link in Path("/sys/class/net").iterdir()}

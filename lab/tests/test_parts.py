@@ -1,8 +1,6 @@
 """Real parts instead of played ones: what `LAB_PARTS` may name, where each part goes, and how it is taken back."""
 
 import contextlib
-import os
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -186,7 +184,7 @@ def test_the_packages_are_built_again_when_the_runner_comes_changes_or_goes(fold
     assert parts.in_place() == set()
 
 
-@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+@pytest.mark.needs("rpmbuild")
 def test_gitlabs_own_packages_are_signed_and_offered_in_place_of_the_doubles(folder, built, tmp_path, monkeypatch):
     monkeypatch.setattr(rpm, "CACHE", tmp_path)
     signed: dict[str, str] = {}
@@ -213,7 +211,7 @@ def test_gitlabs_own_packages_are_signed_and_offered_in_place_of_the_doubles(fol
     assert parts.in_place() == set()
 
 
-@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+@pytest.mark.needs("rpmbuild")
 def test_a_package_that_is_not_what_its_name_says_is_named(folder, built, tmp_path, monkeypatch):
     monkeypatch.setattr(rpm, "CACHE", tmp_path)
     package = gitlab_package(folder, "17.10.4")
@@ -222,7 +220,7 @@ def test_a_package_that_is_not_what_its_name_says_is_named(folder, built, tmp_pa
         packages.ensure()
 
 
-@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+@pytest.mark.needs("rpmbuild")
 @pytest.mark.parametrize("real", [True, False])
 def test_the_runners_package_holds_the_real_program_alone_or_what_plays_it(real, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(rpm, "CACHE", tmp_path)
@@ -236,7 +234,7 @@ def test_the_runners_package_holds_the_real_program_alone_or_what_plays_it(real,
     assert "gitlab-runner install --user=gitlab-runner" in scripts
 
 
-@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="there is no rpmbuild")
+@pytest.mark.needs("rpmbuild")
 def test_a_runner_finds_its_helper_image_where_it_looks_first(tmp_path, monkeypatch):
     monkeypatch.setattr(rpm, "CACHE", tmp_path)
     (tmp_path / "image").touch()
@@ -264,7 +262,7 @@ def helper_root(tmp_path_factory):
     return root
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root enters an image")
+needs_root = pytest.mark.needs("busybox", "git", "xz", root=True)
 
 
 @needs_root

@@ -1,6 +1,5 @@
 """The agent of previews: what the program is told that it holds."""
 
-import shutil
 import subprocess
 
 import pytest
@@ -9,7 +8,7 @@ from lab.preview import agent
 from lab.preview.stack_file import PLACEHOLDER_PUBLIC_KEY
 from validation import ssh_agent
 
-pytestmark = pytest.mark.skipif(shutil.which("ssh-add") is None, reason="needs ssh-add")
+pytestmark = pytest.mark.needs("ssh-add")
 
 
 @pytest.mark.parametrize("line", [PLACEHOLDER_PUBLIC_KEY, PLACEHOLDER_PUBLIC_KEY + " at home"])

@@ -17,7 +17,7 @@ from lab.vendors import packages
 
 SALT = "v1:salt"
 
-needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+needs_ssh_keygen = pytest.mark.needs("ssh-keygen")
 
 
 @pytest.fixture(autouse=True)

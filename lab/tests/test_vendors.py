@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def test_a_missing_spec_is_named(tmp_path: Path):
         packages.find_specs(tmp_path)
 
 
-@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not there")
+@pytest.mark.needs("rpmbuild")
 @pytest.mark.parametrize("package", [gitlab_server, gitlab_runner], ids=["gitlab-ce", "gitlab-runner"])
 def test_a_played_package_has_every_file_where_tests_install_it(package, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(rpm, "CACHE", tmp_path / "cache")
@@ -70,9 +69,8 @@ def test_gitlabs_packages_and_their_list_have_different_keys():
 
 
 @pytest.fixture
-def key_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    if shutil.which("gpg") is None:
-        pytest.skip("gpg is not here: make test-tools")
+def key_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need):
+    need("gpg", "gpgconf")
     for name in ("KEYRING", "FINGERPRINTS"):
         monkeypatch.setattr(packages, name, tmp_path / getattr(packages, name).name)
     return packages

@@ -1,0 +1,35 @@
+"""Which tests can run on this machine.
+
+A test that runs programs names them: `@pytest.mark.needs("ruby")`, and `root=True` where only root can; a fixture asks
+`need`. `make test` installs them for root on Debian, so one that is missing there is an error. Elsewhere the test is
+skipped.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # the latter are not on the PATH of others than root
+INSTALLS = os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def _need(*tools: str, root: bool = False) -> None:
+    if root and os.geteuid() != 0:
+        pytest.skip("needs root")
+    if missing := [tool for tool in tools if shutil.which(tool, path=PATH) is None]:
+        give_up = pytest.fail if INSTALLS else pytest.skip
+        give_up(f"needs {', '.join(missing)}: make test-tools")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip or fail a test whose programs are not here."""
+    for mark in item.iter_markers("needs"):
+        _need(*mark.args, **mark.kwargs)
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[..., None]:
+    """Called by a fixture with the programs it runs."""
+    return _need
