@@ -5,11 +5,15 @@ A test that runs programs names them: `@pytest.mark.needs("ruby")`, and `root=Tr
 skipped.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
 
 import pytest
+
+# Pulumi's SDK makes very many objects: at the default of 700, a third of a run of the program is garbage collection.
+gc.set_threshold(50_000)
 
 PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # the latter are not on the PATH of others than root
 INSTALLS = os.geteuid() == 0 and shutil.which("apt-get") is not None

@@ -1,6 +1,7 @@
 """The documentation names files and tests that exist, and the settings as they are."""
 
 import ast
+import functools
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ AWS_ROW = re.compile(r"^\| A(?P<id>\d+) \|.*\| `(?P<test>[^`]+)` \| (`(?P<wrong>
 AWS_ROWS = list(AWS_ROW.finditer((ROOT / "docs/aws.md").read_text()))
 
 
+@functools.cache
 def known_tests(folder: str = "tests") -> set[str]:
     return {
         node.name

@@ -13,6 +13,8 @@ from lab.cloud.balancers import TargetHealth
 growth_delay = timedelta(seconds=20)
 """After that long a machine sees that its volume has grown. Longer than the ten seconds after which the Terraform
 provider first looks, and then at the volume's state only."""
+completion_delay = timedelta(seconds=60)
+"""After that long a modification is `completed`. On AWS it is `optimizing` for minutes to hours."""
 
 PENDING, RUNNING, STOPPING, STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
 SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")
@@ -59,6 +61,13 @@ def power_off_from_inside(instance: Any) -> None:
 def in_effect(modification: Any) -> bool:
     """Whether the volume's machine sees its new size."""
     return bool(utcnow() - modification.start_time >= growth_delay)
+
+
+def modification_state(modification: Any) -> str:
+    """`modifying`, `optimizing` or `completed`."""
+    if not in_effect(modification):
+        return "modifying"
+    return "completed" if utcnow() - modification.start_time >= completion_delay else "optimizing"
 
 
 def size_in_effect(volume: Any) -> int:

@@ -85,16 +85,19 @@ def detachment_can_be_forced() -> None:
 @correction
 def volumes_grow_after_the_answer() -> None:
     """ModifyVolume answers at once; the machine sees the new size when the modification is `optimizing`, some seconds
-    later. While it is `modifying` there is no other, and of one volume there are four in 24 hours (API reference of
-    EC2, ModifyVolume: "You can modify a volume up to four times within a rolling 24-hour period"). (moto: done at once,
-    as often as one likes.) Related upstream: getmoto/moto#5399 (merged)."""
+    later. Until it is `completed` there is no other, and of one volume there are four in 24 hours (API reference of
+    EC2, ModifyVolume: "you must wait for that modification to reach the completed state", "up to four times within a
+    rolling 24-hour period"). (moto: done at once, as often as one likes.)
+    Related upstream: getmoto/moto#5399 (merged)."""
     original = EC2Backend.modify_volume
 
     def modify_volume(self: Any, volume_id: str, *args: Any, **kwargs: Any) -> Any:
         earlier = self.get_volume(volume_id).modifications
-        if any(each.modification_state == "modifying" for each in earlier):
+        unfinished = [found for each in earlier if (found := state.modification_state(each)) != "completed"]
+        if unfinished:
             raise EC2ClientError(
-                "IncorrectModificationState", f"Cannot modify volume {volume_id} in modification state MODIFYING"
+                "IncorrectModificationState",
+                f"Cannot modify volume {volume_id} in modification state {unfinished[-1].upper()}",
             )
         if sum(utcnow() - each.start_time < timedelta(days=1) for each in earlier) >= MODIFICATIONS_A_DAY:
             raise EC2ClientError(
@@ -104,7 +107,6 @@ def volumes_grow_after_the_answer() -> None:
         return original(self, volume_id, *args, **kwargs)
 
     EC2Backend.modify_volume = modify_volume
-    VolumeModification.modification_state = property(
-        lambda modification: "optimizing" if state.in_effect(modification) else "modifying"
-    )
-    VolumeModification.progress = property(lambda modification: 50 if state.in_effect(modification) else 0)
+    progress = {"modifying": 0, "optimizing": 50, "completed": 100}
+    VolumeModification.modification_state = property(state.modification_state)
+    VolumeModification.progress = property(lambda modification: progress[state.modification_state(modification)])
