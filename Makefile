@@ -89,7 +89,7 @@ e2e: $(INSTALLED)  ## the life of a stack on the lab, from up to destroy
 	$(E2E) -m "not long"
 
 e2e-faults: $(INSTALLED)  ## what takes long: every fault, every replacement, the lab killed
-	SETTINGS_FUZZ_SECONDS=60 $(PYTHON) -m pytest --override-ini addopts= tests/test_settings_fuzz.py
+	TEST_EFFORT=24 $(PYTHON) -m pytest tests/test_settings_fuzz.py tests/test_registry_tree.py tests/test_registry_collection.py -k "any or random or two_damages"
 	$(E2E) -m "long or end"
 
 checks-table: $(INSTALLED)  ## write the list of checks into docs/operations.md

@@ -8,6 +8,7 @@ skipped.
 import gc
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip or fail a test whose programs are not here."""
     for mark in item.iter_markers("needs"):
         _need(*mark.args, **mark.kwargs)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how many tests were skipped for which reason."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, number in reasons.most_common():
+        terminalreporter.write_line(f"{number} {reason[0].lower()}{reason[1:]}")
 
 
 @pytest.fixture(scope="session")

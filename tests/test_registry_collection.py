@@ -16,6 +16,7 @@ from programs.registry_tree.obstacles import why_no_name
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
 from tests.conftest import offered
+from tests.effort import EFFORT
 from tests.random_stores import BUILDKIT, judge, served
 from tools.registry_server import IMAGE_LIST, OCI_IMAGE, OCI_INDEX, SERVERS, Registry, digest_of, some_bytes
 
@@ -264,7 +265,7 @@ def test_a_link_by_another_digest_that_leads_to_other_bytes_is_damage(made):
     assert ("malformed link", str(link.relative_to(made.store))) in damage(made.root)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4 * EFFORT))
 def test_no_tag_of_a_random_store_loses_a_byte_to_a_collection_that_was_let_pass(server, tmp_path, seed):
     judge(server, seed, tmp_path)
 

@@ -1,21 +1,21 @@
 """Whatever is in a stack's file, the settings are read or refused: no other error, and no secret in the refusal.
 
-The same values in every run, of a seed; SETTINGS_FUZZ_SECONDS makes it longer (make e2e-faults: 60).
+The same values in every run, of a seed.
 """
 
 import json
-import os
 import random
 import string
 import time
 
 from settings import SettingsError
 from tests.conftest import dev_config, openssh_pair, tls_config
+from tests.effort import EFFORT
 from tests.engine import PROJECT, SECRET_KEYS
 from tests.test_settings import load_from
 from tests.test_settings_inputs import REFUSED, TAKEN
 
-SECONDS = float(os.environ.get("SETTINGS_FUZZ_SECONDS", "3"))
+SECONDS = 2.5 * EFFORT
 SEED = 15
 
 PRIVATE_KEY = openssh_pair(b"z")[1]

@@ -1,6 +1,7 @@
 """Real parts instead of played ones: what `LAB_PARTS` may name, where each part goes, and how it is taken back."""
 
 import contextlib
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -245,24 +246,30 @@ def test_a_runner_finds_its_helper_image_where_it_looks_first(tmp_path, monkeypa
 
 @pytest.fixture(scope="module")
 def helper_root(tmp_path_factory):
-    """What the archive of the helper image holds, unpacked; packing it takes seconds."""
+    """What the helper image holds."""
     folder = tmp_path_factory.mktemp("helper-image")
-    archive, root = folder / "image.tar.xz", folder / "root"
-    tini = folder / "tini"
+    root, tini = folder / "root", folder / "tini"
     tini.write_text('#!/bin/sh\nshift\nexec "$@"\n')
     tini.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(helper_image, "CACHE", folder)
-        helper_image.pack(add(folder, "gitlab-runner"), tini, archive)
-    with tarfile.open(archive) as packed:
-        assert {(entry.uid, entry.gid) for entry in packed} == {(0, 0)}
-        packed.extractall(root, filter="fully_trusted")
+    helper_image.lay_out(root, add(folder, "gitlab-runner"), tini)
     (root / "dev").mkdir()
     (root / "dev" / "null").touch()  # as good as the device for what is run here
     return root
 
 
 needs_root = pytest.mark.needs("busybox", "git", "xz", root=True)
+
+
+def test_the_archive_of_the_helper_image_is_roots_whoever_packs_it(tmp_path, monkeypatch):
+    def lay_out(root, runner, tini):
+        root.mkdir()
+        os.chown(root, 1000 if os.geteuid() == 0 else -1, -1)
+
+    monkeypatch.setattr(helper_image, "CACHE", tmp_path)
+    monkeypatch.setattr(helper_image, "lay_out", lay_out)
+    helper_image.pack(None, tmp_path / "tini", tmp_path / "image.tar.xz")
+    with tarfile.open(tmp_path / "image.tar.xz") as packed:
+        assert {(entry.uid, entry.gid, entry.uname) for entry in packed} == {(0, 0, "root")}
 
 
 @needs_root

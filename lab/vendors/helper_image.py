@@ -26,13 +26,14 @@ def pack(runner: Path | None, tini: Path, archive: Path) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="helper-image-", dir=CACHE) as folder:
         root = Path(folder, "root")
-        _lay_out(root, runner, tini)
+        lay_out(root, runner, tini)
         # The runner's own archives are packed better; this one is packed at every change of the runner.
         with tarfile.open(archive, "w:xz", preset=0) as packed:
             packed.add(root, arcname=".", filter=_owned_by_root)
 
 
-def _lay_out(root: Path, runner: Path | None, tini: Path) -> None:
+def lay_out(root: Path, runner: Path | None, tini: Path) -> None:
+    """Put the image's files below `root`, which is not there yet; `pack` says what they are made of."""
     shutil.copytree(SOURCE, root)
     programs = root / "usr" / "bin"
     shutil.copy2(tini, programs / "tini")
