@@ -1,5 +1,6 @@
 """What the program relies on survives the owner's lines in gitlab.rb, evaluated whole by real Ruby, or is refused."""
 
+import functools
 import json
 import subprocess
 from typing import Any
@@ -16,10 +17,12 @@ EVALUATE = ROOT / "lab/played/gitlab_ce/lab_gitlab/ruby/gitlab_rb.rb"
 needs_ruby = pytest.mark.needs("ruby")
 
 
-@pytest.fixture
-def evaluated(tmp_path):
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
     """The settings that a whole rendered file makes, by section, with a file that has not passed `Settings.load`."""
+    tmp_path = tmp_path_factory.mktemp("gitlab")
 
+    @functools.cache
     def evaluate(lines: str, **changes: Any) -> dict[str, Any]:
         mark = "# the owner's lines"
         text = gitlab_rb(gitlabRb=mark, **changes)

@@ -274,19 +274,21 @@ def test_blanks_and_line_ends_around_a_text_do_not_count():
     assert load(domain=" \n").domain is None
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(True, "true"), (False, "false"), (12345, "12345"), (0, "0"), (-1, "-1"), ("true", "true"), ("007", "007")],
-)
+TYPED = [(True, "true"), (False, "false"), (12345, "12345"), (0, "0"), (-1, "-1"), ("true", "true"), ("007", "007")]
+
+
+@pytest.mark.parametrize(("value", "text"), TYPED)
 def test_what_config_set_keeps_as_boolean_or_number_is_taken_as_it_was_typed(value, text):
     """`pulumi config set --path tags.Backup true` puts a boolean into the stack's file, 12345 a number."""
     assert load(tags={"Backup": value}).tags == {"Backup": text}
-    assert (
-        run_program(dev_config(tags={"Backup": value})).one("aws:ec2/vpc:Vpc", "gitlab").inputs["tags"]["Backup"]
-        == text
-    )
     if value != -1:
         assert load(runnerTags=[value]).runner_tags == (text,)
+
+
+def test_tags_that_were_typed_as_boolean_or_number_reach_the_resources_as_text():
+    graph = run_program(dev_config(tags={f"Tag{number}": value for number, (value, _) in enumerate(TYPED)}))
+    tags = graph.one("aws:ec2/vpc:Vpc", "gitlab").inputs["tags"]
+    assert [tags[f"Tag{number}"] for number in range(len(TYPED))] == [text for _, text in TYPED]
 
 
 @pytest.mark.parametrize("value", [1.5, None, [], ["x"], {}, {"a": "b"}, float("nan")])
