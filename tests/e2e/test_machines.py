@@ -207,13 +207,15 @@ def test_a20_a_machine_of_a_zone_that_the_balancer_has_not_is_not_used(outputs):
 @pytest.mark.long
 def test_a21_a_first_boot_that_needs_the_network_has_none_when_the_address_comes_after_the_launch(outputs):
     ask = "curl -fsS --max-time 5 https://packages.gitlab.com/ -o /dev/null && touch /var/lib/reached"
+    # The address comes when the first boot is over, however slow this machine is.
+    waited = 'guest.id.apply(lambda known: (__import__("time").sleep(30), known)[1])'
     late = with_guest(
         "subnet_id=network.subnet.id",
         "vpc_security_group_ids=[groups.ids[Place.RUNNER]]",
         'key_name=aws.ec2.KeyPair("guest", public_key=settings.ssh_public_key).key_name',
         'tags={"Name": "guest-lab"}',
         f"user_data={f'#cloud-config{chr(10)}runcmd: [{ask!r}, touch /var/lib/booted]{chr(10)}'!r}",
-        more='aws.ec2.Eip("guest", domain="vpc", instance=guest.id)',
+        more=f'aws.ec2.Eip("guest", domain="vpc", instance={waited})',
     )
     with changed_program(late) as program:
         done = up(program=program)
