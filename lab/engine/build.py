@@ -162,7 +162,7 @@ def _why_not_served(folder: Path, module: str) -> str | None:
         return f"no answer within {PROXY_TIMEOUT} seconds"
     if "SECURITY ERROR" in done.stderr:
         raise LabError(f"{module} is not what {folder / 'go.sum'} says\n{done.stderr.strip()}")
-    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+    return done.stderr.strip().splitlines()[-1].strip() if done.returncode else None
 
 
 def _go() -> str:
