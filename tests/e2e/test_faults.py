@@ -224,7 +224,8 @@ def test_a_killed_engine(watched, measured):
 @pytest.mark.fault(
     "`kill -9` of the engine while AWS makes a machine",
     sees="`up` finds the machine's interface in use; `pulumi refresh` asks about the `pending CREATE` of the machine",
-    heals="`pulumi cancel`, where there is a lock; terminate that machine (its Name tag is the role's); `pulumi up`",
+    heals="`pulumi cancel`, where there is a lock; terminate that machine (its Name tag is the role's) and wait "
+    "until it is terminated; `pulumi up`",
 )
 def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
     faults.inject("RunInstances", kind="slow", seconds=5.0)
@@ -235,10 +236,15 @@ def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
     faults.clear()
     eventually(lambda: len(instances()) == len(ROLES))
     stack.clear_stale()
-    assert "VirtualMachine$aws:ec2/instance:Instance::runner" in at_a_terminal("refresh", until="pending CREATE of")
+    asked = at_a_terminal("refresh", until="VirtualMachine$aws:ec2/instance:Instance::runner")
+    assert "pending CREATE of" in asked
     stack.clear_stale()
-    client("ec2").terminate_instances(InstanceIds=[instance_id("runner")])
-    eventually(lambda: len(instances()) == len(ROLES) - 1)
+    orphan = instance_id("runner")
+    client("ec2").terminate_instances(InstanceIds=[orphan])
+    # It has the interface until it is terminated, which takes a minute in the middle of a boot.
+    client("ec2").get_waiter("instance_terminated").wait(
+        InstanceIds=[orphan], WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+    )
     measured(heal())
     assert len(instances()) == len(ROLES)
 
