@@ -39,10 +39,11 @@ fi
 base64 -d <<<"$gitlab_rb" >/etc/gitlab/gitlab.rb.new
 # Here, because reconfigure would print the wrong line, which may hold a secret.
 if ! errors=$(/opt/gitlab/embedded/bin/ruby --disable=gems -W0 -c /etc/gitlab/gitlab.rb.new 2>&1); then
+    # From files: a command that writes to a pipe whose reader has what it wants is killed, which pipefail makes a failure.
+    line=$(grep -aoEm 1 'gitlab\.rb\.new:[0-9]+' <<<"$errors" | cut -d : -f 2 | sed '2,$d') || line=0
+    before=$(grep -anxFm 1 '# From the setting gitlabRb.' /etc/gitlab/gitlab.rb.new | cut -d : -f 1) || before=$line
+    after=$(grep -anxF '# End of gitlabRb.' /etc/gitlab/gitlab.rb.new | tail -n 1 | cut -d : -f 1) || after=$line
     rm /etc/gitlab/gitlab.rb.new
-    line=$(grep -aoEm 1 'gitlab\.rb\.new:[0-9]+' <<<"$errors" | head -n 1 | cut -d : -f 2) || line=0
-    before=$(base64 -d <<<"$gitlab_rb" | grep -anxFm 1 '# From the setting gitlabRb.' | cut -d : -f 1) || before=$line
-    after=$(base64 -d <<<"$gitlab_rb" | grep -anxF '# End of gitlabRb.' | tail -n 1 | cut -d : -f 1) || after=$line
     where="gitlab.rb, line $line"
     # What begins in the setting and does not end there is noticed behind it.
     if [ "$line" -ge "$after" ] && [ "$after" -gt "$before" ]; then line=$((after - 1)); fi

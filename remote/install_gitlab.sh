@@ -11,7 +11,7 @@ if [ -e /var/opt/gitlab/bootstrapped ] && [ ! -s /etc/gitlab/gitlab-secrets.json
     exit 1
 fi
 
-earlier() { [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+earlier() { [ "$1" != "$2" ] && printf '%s\n' "$1" "$2" | sort -VC; }
 
 # The package's own checks ask what is installed and what runs; on a new machine with an old volume both are missing.
 check_path() { # FROM STOP...

@@ -48,6 +48,22 @@ def test_is_sound_shell(path):
     check_shell(path.read_text())
 
 
+STOPS_EARLY = re.compile(r"(?<!\|)\|\s*(head\b|sed\s[^|]*\dq\b|grep\s+(?:-\S+\s+)*-\w*[qm])")
+"""A reader of a pipe that may end before its writer, which is then killed: under pipefail, now and then, a failure."""
+
+
+@pytest.mark.parametrize(
+    "wrong", ["base64 -d <<<$x | grep -anxFm 1 y", "a | head -n 1", "a |\n grep -F -q b", "a | sed 1q"]
+)
+def test_a_reader_that_stops_early_is_found(wrong):
+    assert STOPS_EARLY.search(wrong)
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *PROGRAMS], ids=lambda path: path.name)
+def test_reads_every_pipe_to_its_end(path):
+    assert not STOPS_EARLY.search(path.read_text())
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_holds_no_program(path):
     assert not re.search(r"<<-?\s*['\"]?[A-Za-z_]", path.read_text()), "a program or a file has its own place"
