@@ -1,11 +1,9 @@
-"""Jobs on the stack's runner, of a project of their own: one pipeline, whose jobs show what the runner makes of each.
+"""Jobs on the stack's runner, of a project of their own, that show what the program makes of a runner.
 
 Played or real, the runner is held to the same.
 """
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,211 +15,59 @@ from tests.e2e.programs import changed_program
 from tests.e2e.test_doctor import examine
 
 PROJECT = f"{projects.GROUP}/jobs"
-LIMIT = 300.0
-"""Seconds for all jobs together. A runner learns up to a minute late that a job is canceled."""
-
 IMAGE = "docker.io/curlimages/curl:8.12.1"
 
-CONFIGURATION = f"""
-workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
-stages: [first, second]
-variables: {{GREETING: hello}}
-.tools: &tools {{name: "{IMAGE}", entrypoint: [""]}}
-
-hands over:
-  stage: first
-  image: *tools
-  script:
-    - echo "$GREETING from $CI_PROJECT_PATH to $(cat addressee)"
-    - echo proof >proof.txt
-    - echo DIGEST=sha256:1234 >digest.env
-  artifacts: {{paths: [proof.txt], reports: {{dotenv: digest.env}}, expire_in: 1 day}}
-takes over:
-  stage: second
-  image: *tools
-  needs: [hands over]
-  script: ['echo "$(cat proof.txt) of $DIGEST"']
-
-fails:
-  stage: first
-  image: *tools
-  script: [echo before, exit 7, echo never]
-  after_script: ['echo "afterwards it is $CI_JOB_STATUS"']
-  artifacts: {{paths: [addressee], when: always}}
-takes too long:
-  stage: first
-  image: *tools
-  timeout: 10 seconds
-  script: [sleep 120]
-has no image:
-  stage: first
-  image: registry.gitlab.com/gitlab-org/none:1
-  script: [echo never]
-is canceled:
-  stage: first
-  image: *tools
-  script: [sleep 120]
-
-shows its token:
-  stage: first
-  image: *tools
-  script: ['echo "$CI_JOB_TOKEN and $CI_REGISTRY_PASSWORD"']
-names no image:
-  stage: first
-  script: ['echo "runner $CI_RUNNER_DESCRIPTION"']
-is of the stack's own registry:
-  stage: first
-  image: {{name: $CI_REGISTRY_IMAGE/tools:1, entrypoint: [""]}}
-  script: [echo started]
-clones without history:
-  stage: first
-  image: *tools
-  variables: {{GIT_DEPTH: "1"}}
-  script: ['echo "$(wc -l <.git/shallow) commits end the history"']
-clones all of it:
-  stage: first
-  image: *tools
-  variables: {{GIT_DEPTH: "0"}}
-  script: [test ! -e .git/shallow]
-writes much:
-  stage: first
-  image: *tools
-  script: ['i=0; while [ $i -lt 20000 ]; do echo "line $i of a long log"; i=$((i + 1)); done']
-"""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is left of a job that has ended."""
-
-    status: str
-    failure_reason: str | None
-    log: str
-    files: dict[str, int]
-    seconds: float
+BY_API = 'workflow: {rules: [{if: $CI_PIPELINE_SOURCE == "api"}]}\n'
+TOOLS = BY_API + f'default: {{image: {{name: "{IMAGE}", entrypoint: [""]}}}}\n'
 
 
 @pytest.fixture(scope="module")
 def project(outputs) -> Iterator[Any]:
     with projects.made(outputs, "jobs") as made:
+        files = {".gitlab-ci.yml": BY_API + VICTIM, "build.sh": "echo script of this branch"}
+        actions = [{"action": "create", "file_path": name, "content": content} for name, content in files.items()]
+        made.commits.create({"branch": "main", "commit_message": "The script", "actions": actions})
         yield made
 
 
-@pytest.fixture(scope="module")
-def jobs(outputs, project) -> dict[str, Job]:
-    """The jobs of one pipeline by name, once all have ended; one of them was canceled while it ran."""
+def begin(project: Any, branch: str, configuration: str, **variables: str) -> Any:
+    """The one job of a pipeline on a branch that begins where main is."""
+    action = {"action": "update", "file_path": ".gitlab-ci.yml", "content": configuration}
+    start = {} if branch == "main" else {"start_branch": "main", "force": True}
+    project.commits.create({"branch": branch, "commit_message": "A job", "actions": [action], **start})
+    given = [{"key": name, "value": value} for name, value in variables.items()]
+    [job] = project.pipelines.create({"ref": branch, "variables": given}).jobs.list(all=True)
+    return job
+
+
+def log_of(project: Any, job: Any) -> str:
+    eventually(lambda: project.jobs.get(job.id).finished_at)
+    return str(project.jobs.get(job.id).trace().decode())
+
+
+def test_a_job_that_names_no_image_runs_in_the_runners_default(project):
+    text = """names no image: {script: ['echo "runner $CI_RUNNER_DESCRIPTION"']}"""
+    log = log_of(project, begin(project, "main", BY_API + text))
+    assert "Using Docker executor with image alpine:3.23 ..." in log
+    assert "\nrunner gitlab-lab\n" in log
+
+
+def test_a_job_may_use_an_image_of_its_own_project(project, outputs):
     tools = f"{outputs['registryHost']}/{PROJECT}/tools:1"
     people.log_in(outputs)
     must("runner", f"docker pull -q {IMAGE} && docker tag {IMAGE} {tools} && docker push -q {tools}")
     must("runner", f"docker image rm {tools} && docker logout {outputs['registryHost']}")
-    for addressee in ("nobody", "everybody"):
-        files = {".gitlab-ci.yml": CONFIGURATION, "addressee": addressee}
-        action = "create" if addressee == "nobody" else "update"
-        actions = [{"action": action, "file_path": name, "content": content} for name, content in files.items()]
-        project.commits.create({"branch": "main", "commit_message": f"For {addressee}", "actions": actions})
-    pipeline = project.pipelines.create({"ref": "main"})
-    _wait(project, pipeline)
-    return {job.name: _ended(project, job.id) for job in pipeline.jobs.list(all=True)}
+    text = """of its own: {image: {name: $CI_REGISTRY_IMAGE/tools:1, entrypoint: [""]}, script: [echo started]}"""
+    log = log_of(project, begin(project, "main", BY_API + text))
+    assert "Authenticating with credentials from job payload (GitLab Registry)" in log
+    assert "\nstarted\n" in log
 
 
-def _wait(project: Any, pipeline: Any) -> None:
-    """Until all jobs have ended; one of them is canceled when it has run for ten seconds."""
-    deadline = time.monotonic() + LIMIT
-    canceled = False
-    while True:
-        jobs = {job.name: job for job in pipeline.jobs.list(all=True)}
-        if all(job.finished_at for job in jobs.values()):
-            return
-        assert time.monotonic() < deadline, {name: job.status for name, job in jobs.items()}
-        victim = jobs["is canceled"]
-        if not canceled and victim.status == "running" and victim.duration > 10:
-            project.jobs.get(victim.id).cancel()
-            canceled = True
-        time.sleep(1)
-
-
-def _ended(project: Any, number: int) -> Job:
-    job = project.jobs.get(number)
-    reason = getattr(job, "failure_reason", None)
-    files = {file["file_type"]: file["size"] for file in job.attributes["artifacts"]}
-    return Job(job.status, reason, job.trace().decode(), files, job.duration)
-
-
-def said(job: Job, line: str) -> bool:
-    """Whether the script has printed the line: commands are shown with a `$` before them."""
-    return f"\n{line}\n" in job.log
-
-
-def test_a_job_sees_its_commit_and_hands_files_and_variables_to_the_next(jobs):
-    assert (jobs["hands over"].status, jobs["takes over"].status) == ("success", "success")
-    assert said(jobs["hands over"], f"hello from {PROJECT} to everybody")
-    assert said(jobs["takes over"], "proof of sha256:1234")
-
-
-def test_a_script_that_fails_ends_there_and_what_is_for_always_is_done(jobs):
-    job = jobs["fails"]
-    assert (job.status, job.failure_reason) == ("failed", "script_failure")
-    assert said(job, "before")
-    assert not said(job, "never")
-    assert said(job, "afterwards it is failed")
-    assert "ERROR: Job failed: exit code 7" in job.log
-    assert job.files["archive"] > 0
-
-
-def test_a_job_is_ended_at_its_time_limit(jobs):
-    job = jobs["takes too long"]
-    assert (job.status, job.failure_reason) == ("failed", "job_execution_timeout")
-    assert 10 <= job.seconds < 30
-
-
-def test_a_job_whose_image_is_nowhere_says_so(jobs):
-    job = jobs["has no image"]
-    assert (job.status, job.failure_reason) == ("failed", "runner_system_failure")  # GitLab has no better word for it
-    assert "manifest for registry.gitlab.com/gitlab-org/none:1 not found" in job.log
-
-
-def test_a_job_that_is_canceled_ends_before_its_script_does(jobs):
-    job = jobs["is canceled"]
-    assert (job.status, job.failure_reason) == ("canceled", None)
-    assert "ERROR: Job failed: canceled" in job.log
-    assert job.seconds < 100
-
-
-def test_the_log_shows_no_token(jobs):
-    assert jobs["shows its token"].status == "success"
-    assert said(jobs["shows its token"], "[MASKED] and [MASKED]")
-
-
-def test_a_job_that_names_no_image_runs_in_the_runners_default(jobs):
-    assert jobs["names no image"].status == "success"
-    assert "Using Docker executor with image alpine:3.23 ..." in jobs["names no image"].log
-    assert said(jobs["names no image"], "runner gitlab-lab")
-
-
-def test_a_job_may_use_an_image_of_its_own_project(jobs):
-    job = jobs["is of the stack's own registry"]
-    assert job.status == "success", job.log
-    assert "Authenticating with credentials from job payload (GitLab Registry)" in job.log
-
-
-def test_a_job_clones_as_deep_as_it_says(jobs):
-    assert said(jobs["clones without history"], "1 commits end the history")
-    assert jobs["clones all of it"].status == "success"
-
-
-def test_a_long_log_arrives_whole(jobs):
-    lines = [line for line in jobs["writes much"].log.splitlines() if line.endswith(" of a long log")]
-    assert lines == [f"line {number} of a long log" for number in range(20000)]
-
-
-def test_no_container_of_a_job_is_left(jobs):
+def test_no_container_of_a_job_is_left(project):
+    assert "Job succeeded" in log_of(project, begin(project, "main", TOOLS + VICTIM))
     assert must("runner", "docker ps --all --quiet") == ""
 
 
-TOOLS = f"""
-workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
-default: {{image: {{name: "{IMAGE}", entrypoint: [""]}}}}
-"""
 PLANT = r"""
 plant:
   script:
@@ -251,50 +97,30 @@ visits:
 """
 
 
-def begin(project: Any, branch: str, job: str, **variables: str) -> Any:
-    """The one job of a pipeline on a branch of its own, which has a build.sh beside."""
-    files = {".gitlab-ci.yml": TOOLS + job, "build.sh": "echo script of this branch"}
-    known = {entry["path"] for entry in project.repository_tree(all=True)}
-    actions = [
-        {"action": "update" if name in known else "create", "file_path": name, "content": content}
-        for name, content in files.items()
-    ]
-    start = {} if branch == "main" else {"start_branch": "main", "force": True}
-    project.commits.create({"branch": branch, "commit_message": "A job", "actions": actions, **start})
-    given = [{"key": name, "value": value} for name, value in variables.items()]
-    [job] = project.pipelines.create({"ref": branch, "variables": given}).jobs.list(all=True)
-    return job
-
-
-def log_of(project: Any, job: Any) -> str:
-    eventually(lambda: project.jobs.get(job.id).finished_at)
-    return str(project.jobs.get(job.id).trace().decode())
-
-
 def visit(project: Any, outputs: dict[str, Any]) -> tuple[str, str]:
     """What a job finds of another one that runs, and of the machine; and the other's address."""
-    serving = begin(project, "serves", SERVES)
+    serving = begin(project, "serves", TOOLS + SERVES)
     eventually(lambda: "$ sleep 200" in project.jobs.get(serving.id).trace().decode())
     label = f"label=com.gitlab.gitlab-runner.job.id={serving.id}"
     networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
     listed = f"docker ps --quiet --filter {label} --filter label=com.gitlab.gitlab-runner.type=build"
     address = must("runner", f"docker inspect --format '{networks}' $({listed})").split()[0]
-    visitor = begin(project, "visits", VISITS, OTHER_JOB=address, MACHINE=outputs["privateAddresses"]["runner"])
+    visitor = begin(project, "visits", TOOLS + VISITS, OTHER_JOB=address, MACHINE=outputs["privateAddresses"]["runner"])
     log = log_of(project, visitor)
     project.jobs.get(serving.id).cancel()
     return log, address
 
 
-def test_what_a_branch_plants_does_not_reach_the_protected_one(jobs, project):
-    begin(project, "main", VICTIM)
-    assert "Job succeeded" in log_of(project, begin(project, "feature", PLANT))
-    log = log_of(project, begin(project, "main", VICTIM))
+def test_what_a_branch_plants_does_not_reach_the_protected_one(project):
+    begin(project, "main", TOOLS + VICTIM)
+    assert "Job succeeded" in log_of(project, begin(project, "feature", TOOLS + PLANT))
+    log = log_of(project, begin(project, "main", TOOLS + VICTIM))
     assert "\nscript of this branch\n" in log
     assert "hook of another branch" not in log
     assert "poison" not in log
 
 
-def test_a_job_reaches_gitlab_and_its_name_server_and_neither_other_jobs_nor_the_machine(jobs, project, outputs):
+def test_a_job_reaches_gitlab_and_its_name_server_and_neither_other_jobs_nor_the_machine(project, outputs):
     log, other = visit(project, outputs)
     assert f"\nclosed to jobs, {other}:8000\n" in log
     assert log.count("\nclosed to jobs, ") == 3
@@ -303,7 +129,7 @@ def test_a_job_reaches_gitlab_and_its_name_server_and_neither_other_jobs_nor_the
 
 
 @pytest.mark.long
-def test_jobs_on_one_network_read_each_other_and_the_machine_answers_them(jobs, project, outputs):
+def test_jobs_on_one_network_read_each_other_and_the_machine_answers_them(project, outputs):
     open_to_all = {
         "configuration/runner_config.py": [("FF_NETWORK_PER_BUILD = true", "FF_NETWORK_PER_BUILD = false")],
         "programs/refuse-containers": [("--jump REJECT", "--jump ACCEPT")],
@@ -320,17 +146,9 @@ def test_jobs_on_one_network_read_each_other_and_the_machine_answers_them(jobs, 
     assert log.count("SSH-2.0-") == 2, "the machine answers by both of its addresses"
 
 
-LONG_JOB = f"""
-workflow: {{rules: [{{if: $CI_PIPELINE_SOURCE == "api"}}]}}
-long: {{image: {{name: "{IMAGE}", entrypoint: [""]}}, script: [sleep 120]}}
-"""
-
-
 def during_a_long_job(project: Any, change: Callable[[], Finished]) -> tuple[str, str]:
     """Status and log of a job during which something is changed."""
-    actions = [{"action": "update", "file_path": ".gitlab-ci.yml", "content": LONG_JOB}]
-    project.commits.create({"branch": "main", "commit_message": "A long job", "actions": actions})
-    [job] = project.pipelines.create({"ref": "main"}).jobs.list(all=True)
+    job = begin(project, "main", TOOLS + "long: {script: [sleep 120]}")
     eventually(lambda: "$ sleep 120" in project.jobs.get(job.id).trace().decode())
     done = change()
     assert done.status == 0, done.output
@@ -340,7 +158,7 @@ def during_a_long_job(project: Any, change: Callable[[], Finished]) -> tuple[str
 
 
 @pytest.mark.long
-def test_a_new_configuration_of_the_runner_ends_no_job(jobs, project):
+def test_a_new_configuration_of_the_runner_ends_no_job(project):
     restarts = {"remote/configure_runner.sh": [("systemctl start gitlab-runner", "systemctl restart gitlab-runner")]}
     stack.configure("runnerConcurrency", "3")
     with changed_program(restarts) as program:
@@ -359,7 +177,7 @@ def update(program: str = "/usr/local/sbin/install-security-updates") -> Finishe
 
 
 @pytest.mark.long
-def test_the_runners_machine_reboots_for_updates_when_its_jobs_are_done(jobs, project):
+def test_the_runners_machine_reboots_for_updates_when_its_jobs_are_done(project):
     def booted() -> str:
         done = on("runner", "systemctl is-active --quiet gitlab-runner && ps -o lstart= 1")
         return done.output.strip() if done.status == 0 else ""
@@ -390,7 +208,7 @@ def test_the_runners_machine_reboots_for_updates_when_its_jobs_are_done(jobs, pr
 
 
 @pytest.mark.long
-def test_a36_caches_of_projects_stay_in_volumes_until_something_removes_them(jobs):
+def test_a36_caches_of_projects_stay_in_volumes_until_something_removes_them(outputs):
     managed = "--filter label=com.gitlab.gitlab-runner.managed=true"
     project_of = '{{.Label "com.gitlab.gitlab-runner.project.id"}}'
 
