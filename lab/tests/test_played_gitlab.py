@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from configuration import gitlab_settings
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.gitlab_settings import in_a_new_gitlab
-from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import (
     CLIENT,
     PASSWORD,
@@ -27,7 +26,6 @@ from lab.tests.gitlab_server import (
     REGISTRIES,
     Answer,
     Server,
-    balancer,
     needed,
     proxy_header,
     registry,
@@ -38,7 +36,7 @@ from lab.workspace import ROOT
 from tests.e2e import people
 from tests.test_settings import load
 
-__all__ = ["played_runner", "program", "server"]
+__all__ = ["server"]
 pytestmark = needed
 
 
@@ -300,38 +298,6 @@ def test_runners_through_the_api(server):
     assert server.console("puts Ci::Runner.where(description: 'second').pluck(:active).inspect") == "[false]"
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 204
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 403
-
-
-def test_a_runner_registers_verifies_asks_for_jobs_and_unregisters(server, program, tmp_path):
-    file = tmp_path / "etc/gitlab-runner/config.toml"
-    environment = {**os.environ, "LAB_ROOT": str(tmp_path), "CONFIG_FILE": str(file)}
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run([*program, *arguments], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    def executors() -> str:
-        """Of the managers that GitLab knows, among them those of other tests."""
-        return server.console("puts Ci::RunnerManager.pluck(:executor).inspect")
-
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
-    with balancer(server) as url:
-        given = ["--url", url, "--token", server.secrets["runner"]]
-        run("register", "--non-interactive", *given, "--executor", "docker", "--docker-image", "alpine:3.23")
-        assert "Verifying runner... is valid" in run("verify")
-        with subprocess.Popen([*program, "run"], env=environment, stderr=subprocess.PIPE, text=True) as service:
-            try:
-                wait_until(lambda: '"docker"' in executors())
-            finally:
-                service.terminate()
-                assert service.stderr
-                log = service.stderr.read()
-        assert "ERROR" not in log
-        assert "Unregistering runner manager from GitLab succeeded" in run("unregister", "--all-runners")
-        assert '"docker"' not in executors()
-        assert "[[runners]]" not in file.read_text()
 
 
 # The API

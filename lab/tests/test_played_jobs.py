@@ -1,67 +1,70 @@
-"""Jobs of the played runner, from the played GitLab to a container and back; the containers are played as well."""
+"""Jobs of the played runner, from the played GitLab to a container and back; the containers are played as well.
+
+Attacks of one job on another are tried with the config.toml that the program writes and with one that lets them
+succeed: so the played runner is no safer than the real one, and the program's configuration is what stops them.
+"""
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gitlab
 import pytest
 
-from lab.tests import docker_client
+from configuration.job_limits import JobLimits
+from configuration.runner_config import render_runner_config
+from lab.tests.docker_client import __file__ as docker_client
 from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import needed, server, url, wait_until
+from tests.test_settings import load
 
 __all__ = ["played_runner", "program", "server", "url"]
 pytestmark = needed
 
 HOST = "unix:///nowhere/docker.sock"
-ENDS = ("success", "failed", "canceled", "skipped")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
+VICTIM = "victim: {script: [sh build.sh, 'cat /cache/project/protected/cache.zip || true']}"
+
+Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def project(server, url):
-    api = gitlab.Gitlab(url, private_token=server.secrets["api"])
-    return api.projects.get("stack/acceptance")
+    found = gitlab.Gitlab(url, private_token=server.secrets["api"]).projects.get("stack/acceptance")
+    files = {".gitlab-ci.yml": VICTIM, "build.sh": "echo build.sh as committed"}
+    actions = [{"action": "create", "file_path": name, "content": content} for name, content in files.items()]
+    found.commits.create({"branch": "main", "commit_message": "x [skip ci]", "actions": actions})
+    return found
 
 
 @pytest.fixture
-def engine(tmp_path):
+def engine(tmp_path, monkeypatch) -> Path:
+    """The folder that stands for Docker's engine, whose client is found first."""
     folder = tmp_path / "engine"
     folder.mkdir()
+    docker = tmp_path / "tools/docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\nexec {sys.executable} {docker_client} "$@"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_DOCKER", str(folder))
+    monkeypatch.setenv("DOCKER_HOST", HOST)
+    monkeypatch.setenv("CONFIG_FILE", str(tmp_path / "config.toml"))
     return folder
 
 
-@pytest.fixture
-def runner(server, url, engine, tmp_path, played_runner):
-    with running(server, url, engine, tmp_path, played_runner) as process:
-        yield process
-
-
 @contextlib.contextmanager
-def running(
-    server: Any, url: str, engine: Path, folder: Path, program: Sequence[str], configuration: str | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    """The service, with a Docker client that is found first."""
-    tools = folder / "tools"
-    tools.mkdir()
-    docker = tools / "docker"
-    docker.write_text(f'#!/bin/sh\nexec {sys.executable} {docker_client.__file__} "$@"\n')
-    docker.chmod(0o755)
-    (folder / "etc").mkdir()
-    (folder / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
-    file = folder / "config.toml"
-    file.write_text(configuration or open_to_its_project(server, url))
-    known = {"LAB_ROOT": str(folder), "CONFIG_FILE": str(file), "FAKE_DOCKER": str(engine)}
-    environment = {**os.environ, **known, "PATH": f"{tools}:{os.environ['PATH']}"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([*program, "run"], env=environment, stderr=log, text=True)
+def running(program: list[str], configuration: str) -> Iterator[subprocess.Popen[str]]:
+    """The service."""
+    Path(os.environ["CONFIG_FILE"]).write_text(configuration)
+    process = subprocess.Popen([*program, "run"], stderr=subprocess.DEVNULL, text=True)
     try:
         yield process
     finally:
@@ -69,7 +72,8 @@ def running(
         process.wait(120)
 
 
-def open_to_its_project(server: Any, url: str) -> str:
+@pytest.fixture
+def open_to_its_project(server, url) -> str:
     """config.toml of a runner that keeps checkouts and caches and has one network for all, as they are by default."""
     return f"""
 concurrent = 2
@@ -82,85 +86,110 @@ check_interval = 1
   executor = "docker"
   [runners.docker]
     image = "alpine:3.23"
-    host = "{HOST}"
     volumes = ["/cache"]
 """
 
 
-def start(project: Any, text: str, **more: Any) -> Any:
-    known = [] if project.empty_repo else project.repository_tree(all=True)
-    project.empty_repo = False
-    action = "update" if any(entry["path"] == ".gitlab-ci.yml" for entry in known) else "create"
-    change = {"action": action, "file_path": ".gitlab-ci.yml", "content": text}
-    project.commits.create({"branch": "main", "commit_message": "x [skip ci]", "actions": [change]})
-    return project.pipelines.create({"ref": "main", **more})
+@pytest.fixture
+def programs_own(server, url) -> Callable[..., str]:
+    """config.toml as `up` writes it, but for GitLab's address."""
+
+    def rendered(**settings: Any) -> str:
+        limits, token = JobLimits(memory=512, cpus=1), server.secrets["runner"]
+        given = load(**{"runnerConcurrency": "2", **settings})
+        text = render_runner_config(given, name="docker-1", limits=limits, external_url=url, token=token)
+        text = text.replace("check_interval = 0", "check_interval = 1")
+        return text.replace('executor = "docker"', f'executor = "docker"\n  clone_url = "{url}"')
+
+    return rendered
 
 
-def ended(project: Any, pipeline: Any, seconds: float = 120) -> dict[str, Any]:
-    """The jobs by their names when the pipeline is over."""
-    wait_until(lambda: project.pipelines.get(pipeline.id).status in ENDS, seconds, pause=0.25)
-    return {job.name: project.jobs.get(job.id) for job in project.pipelines.get(pipeline.id).jobs.list(all=True)}
+def start(project: Any, text: str, branch: str = "main") -> Any:
+    """A pipeline of this .gitlab-ci.yml, on a branch that begins where main is."""
+    action = {"action": "update", "file_path": ".gitlab-ci.yml", "content": text}
+    begin = {} if branch == "main" else {"start_branch": "main", "force": True}
+    project.commits.create({"branch": branch, "commit_message": "x [skip ci]", "actions": [action], **begin})
+    return project.pipelines.create({"ref": branch})
+
+
+def jobs(pipeline: Any) -> dict[str, Any]:
+    return {job.name: job for job in pipeline.jobs.list(all=True)}
+
+
+def ended(project: Any, pipeline: Any) -> dict[str, Any]:
+    """The jobs by their names when all are over."""
+    wait_until(lambda: all(job.finished_at for job in jobs(pipeline).values()), 120, pause=0.25)
+    return {name: project.jobs.get(job.id) for name, job in jobs(pipeline).items()}
+
+
+@pytest.fixture
+def run(project, engine, played_runner, open_to_its_project) -> Run:
+    def with_configuration(text: str, configuration: str = open_to_its_project, branch: str = "other") -> Any:
+        with running(played_runner, configuration):
+            return ended(project, start(project, text, branch))
+
+    return with_configuration
 
 
 def lines(job: Any) -> list[str]:
     """What a person sees of the log."""
     shown = [re.sub(r"section_\w+:\d+:\w+\r", "", line) for line in COLOURS.sub("", job.trace().decode()).split("\n")]
-    return [line.rstrip() for line in shown]
+    return [line.rstrip() for line in shown if line]
 
 
-def sections(job: Any) -> list[str]:
-    return re.findall(r"section_start:\d+:(\w+)\r", job.trace().decode())
+def created(engine: Path, kind: str = "build") -> list[list[str]]:
+    """The options of each container of that kind."""
+    options = [json.loads(line) for line in (engine / "created").read_text().splitlines()]
+    return [given for given in options if given[given.index("--name") + 1].endswith(f"-{kind}")]
 
 
-def test_two_jobs_clone_run_and_hand_over(project, runner, engine):
-    jobs = ended(
-        project,
-        start(
-            project,
-            """
-            stages: [one, two]
-            one:
-              stage: one
-              variables: {GREETING: "hello $CI_PROJECT_NAME"}
-              script:
-                - echo "$GREETING" "$CI_JOB_TOKEN" glpat-0123456789
-                - |
-                  for number in 1 2; do
-                    echo $number
-                  done
-                - mkdir out && echo text >out/file && echo "SHARED=of $CI_JOB_NAME" >shared.env
-              after_script: [echo "was $CI_JOB_STATUS"]
-              artifacts: {paths: [out], reports: {dotenv: shared.env}}
-            two: {stage: two, script: ["cat out/file", 'echo "$SHARED"', "ls .gitlab-ci.yml"]}
-            """,
-        ),
+def values(engine: Path, option: str, kind: str = "build") -> list[str | None]:
+    """Of an option of each container of that kind; None where it has none."""
+    return [given[given.index(option) + 1] if option in given else None for given in created(engine, kind)]
+
+
+def test_a_job_clones_runs_and_hands_variables_to_the_next(run, engine):
+    found = run(
+        """
+        stages: [one, two]
+        one:
+          stage: one
+          variables: {GREETING: "hello $CI_PROJECT_NAME"}
+          script:
+            - echo "$GREETING" "$CI_JOB_TOKEN"
+            - |
+              for number in 1 2; do
+                echo $number
+              done
+            - echo "SHARED=of $(cat build.sh)" >$CI_PROJECT_DIR/shared.env
+          artifacts: {reports: {dotenv: shared.env}, expire_in: 1 day}
+        two: {stage: two, script: ['echo "$SHARED"']}
+        """
     )
-    assert {name: job.status for name, job in jobs.items()} == {"one": "success", "two": "success"}
-    seen = lines(jobs["one"])
-    assert seen[0] == "Running with gitlab-runner 17.10.1 (ef334dcc)"
+    assert {name: job.status for name, job in found.items()} == {"one": "success", "two": "success"}
+    seen = lines(found["one"])
+    assert seen[0].startswith("Running with gitlab-runner 17.10.1")
     assert "Using Docker executor with image alpine:3.23 ..." in seen
     assert "Using docker image sha256:0123 for alpine:3.23 with digest alpine@sha256:4567 ..." in seen
-    assert "hello acceptance [MASKED] glpat-[MASKED]" in seen
+    assert "hello acceptance [MASKED]" in seen
     assert "$ for number in 1 2; do # collapsed multi-line command" in seen
-    assert "was success" in seen
-    assert 'Uploading artifacts as "archive" to coordinator... 201 Created' in "\n".join(seen)
-    assert seen[-2:] == ["Job succeeded", ""]
-    assert sections(jobs["one"]) == [
-        *("prepare_executor", "prepare_script", "get_sources", "step_script", "after_script"),
-        *("upload_artifacts_on_success", "cleanup_file_variables"),
-    ]
-    assert {"text", "of one", ".gitlab-ci.yml"} <= set(lines(jobs["two"]))
-    assert "download_artifacts" in sections(jobs["two"])
-    assert jobs["one"].artifact("out/file") == b"text\n"
-    assert (engine / "pulled").read_text().split() == ["alpine:3.23", "alpine:3.23"]
+    assert seen[-1] == "Job succeeded"
+    sections = re.findall(r"section_start:\d+:(\w+)\r", found["one"].trace().decode())
+    assert sections == ["prepare_executor", "get_sources", "step_script", "upload_artifacts_on_success"]
+    assert "of echo build.sh as committed" in lines(found["two"])
+
+
+def test_no_secret_of_a_job_is_an_argument_of_dockers_client(run, engine):
+    run("one: {script: [echo one]}")
+    assert len(created(engine)) == 1
+    assert "glcbt-" not in (engine / "created").read_text()
 
 
 @pytest.mark.parametrize(
     ("job", "reason", "last"),
     [
-        ('{script: ["echo one", "false", "echo two"]}', "script_failure", "ERROR: Job failed: exit code 1"),
+        ('{script: ["echo one", "exit 7", "echo two"]}', "script_failure", "ERROR: Job failed: exit code 7"),
         ('{script: ["true | false | true"]}', "script_failure", "ERROR: Job failed: exit code 1"),
-        ('{script: ["exit 7"]}', "script_failure", "ERROR: Job failed: exit code 7"),
         (
             '{image: "other:1", script: ["true"]}',
             "runner_system_failure",
@@ -172,47 +201,36 @@ def test_two_jobs_clone_run_and_hand_over(project, runner, engine):
         (
             '{script: ["sleep 60"], timeout: 3 seconds}',
             "job_execution_timeout",
-            "ERROR: Job failed: execution took longer than 3s seconds",
+            "ERROR: Job failed: execution took longer than 3s",
         ),
         (
-            '{script: ["true"], services: [postgres]}',
+            '{script: ["true"], variables: {GIT_STRATEGY: none}}',
             "runner_system_failure",
-            "ERROR: Job failed (system failure): the lab plays gitlab-runner without services:",
+            "ERROR: Job failed (system failure): the lab plays gitlab-runner without GIT_STRATEGY none",
         ),
     ],
 )
-def test_a_job_that_fails_says_why(project, runner, job, reason, last):
-    failed = ended(project, start(project, f"job: {job}"))["job"]
+def test_a_job_that_fails_says_why(run, job, reason, last):
+    failed = run(f"job: {job}")["job"]
     assert (failed.status, failed.failure_reason) == ("failed", reason)
-    assert [line for line in lines(failed) if line][-1] == last
-    assert "echo two" not in lines(failed)
+    assert lines(failed)[-1] == last
+    assert "two" not in lines(failed)
 
 
-def test_a_job_that_wants_all_history_has_it_also_where_one_before_cloned_less(project, runner, engine):
-    begun = start(
-        project,
-        """
-        stages: [one, two]
-        less: {stage: one, variables: {GIT_DEPTH: "1"}, script: ["test -e .git/shallow"]}
-        all: {stage: two, variables: {GIT_DEPTH: "0"}, script: ["test ! -e .git/shallow"]}
-        """,
-    )
-    assert {name: job.status for name, job in ended(project, begun).items()} == {"less": "success", "all": "success"}
-
-
-def test_a_docker_engine_that_does_not_answer_is_asked_three_times(server, url, project, engine, tmp_path, program):
+def test_a_docker_engine_that_does_not_answer_is_asked_three_times(project, engine, program, open_to_its_project):
     (engine / "down").touch()
-    with running(server, url, engine, tmp_path, program):
-        job = ended(project, start(project, "job: {script: 'true'}"))["job"]
+    pipeline = start(project, "job: {script: 'true'}", "other")
+    with running(program, open_to_its_project):
+        job = ended(project, pipeline)["job"]
     assert job.failure_reason == "runner_system_failure"
-    words = f"{docker_client.DOWN.format(HOST)} (docker.go:1041:0s)"
-    refused = ["ERROR: Failed to remove network for build", f"ERROR: Preparation failed: {words}"]
-    seen = [line for line in lines(job) if line]
-    assert seen[0] == "Running with gitlab-runner 17.10.1 (ef334dcc)"
+    words = f"Cannot connect to the Docker daemon at {HOST}. Is the docker daemon running? (docker.go:1041:0s)"
+    seen = lines(job)
+    assert seen[0].startswith("Running with gitlab-runner 17.10.1")
     assert seen[1].startswith("  on docker-1 t1_")
-    assert seen[2:] == [
-        'Preparing the "docker" executor',
-        *3 * [*refused, "Will be retried in 3s ..."],
+    assert seen[2] == 'Preparing the "docker" executor'
+    refused = [line for line in seen[3:] if line != "ERROR: Failed to remove network for build"]
+    assert refused == [
+        *3 * [f"ERROR: Preparation failed: {words}", "Will be retried in 3s ..."],
         f"ERROR: Job failed (system failure): {words}",
     ]
 
@@ -224,30 +242,153 @@ def test_a_docker_engine_that_does_not_answer_is_asked_three_times(server, url, 
         (signal.SIGQUIT, "Job succeeded"),
     ],
 )
-def test_a_runner_that_is_stopped_aborts_its_job_or_waits_for_it(project, runner, engine, sent, last):
-    pipeline = start(project, f"job: {{script: ['touch {engine}/begun', 'sleep 4']}}")
-    wait_until((engine / "begun").exists)
-    runner.send_signal(sent)
-    runner.wait(120)
-    job = ended(project, pipeline)["job"]
-    assert [line for line in lines(job) if line][-1] == last
+def test_a_runner_that_is_stopped_aborts_its_job_or_waits_for_it(
+    project, engine, played_runner, open_to_its_project, sent, last
+):
+    pipeline = start(project, f"job: {{script: ['touch {engine}/begun', 'sleep 4']}}", "other")
+    with running(played_runner, open_to_its_project) as process:
+        wait_until((engine / "begun").exists)
+        process.send_signal(sent)
+        process.wait(120)
+    assert lines(ended(project, pipeline)["job"])[-1] == last
 
 
-def test_no_secret_of_a_job_is_an_argument_of_dockers_client(project, runner, engine):
-    text = f"job: {{script: ['cat {engine}/*/options >seen'], artifacts: {{paths: [seen]}}}}"
-    job = ended(project, start(project, text))["job"]
-    options = job.artifact("seen").decode()
-    assert options.count('"--env-file"') == 2
-    assert "glcbt-" not in options
-
-
-def test_checkout_and_cache_stay_in_volumes_that_are_marked_as_the_runners(runner, engine, project):
-    job = ended(project, start(project, "one: {script: [echo one]}\n"))["one"]
-    assert job.status == "success"
+def test_checkout_and_cache_stay_in_volumes_that_are_marked_as_the_runners(run, engine, project):
+    assert run("one: {script: [echo one]}")["one"].status == "success"
     made = (engine / "volumes").read_text().splitlines()
     assert len(made) == 2
     for line in made:
         assert "--label com.gitlab.gitlab-runner.managed=true" in line
         assert f"--label com.gitlab.gitlab-runner.project.id={project.id}" in line
-        assert "--label com.gitlab.gitlab-runner.type=cache" in line
         assert re.search(rf" runner-[a-z0-9-]+-project-{project.id}-concurrent-\d+-cache-[0-9a-f]{{32}}$", line)
+
+
+# One job and another
+
+
+PLANT = r"""
+plant:
+  script:
+    - mkdir .git/c
+    - cp -r .git/config .git/objects .git/refs .git/c/
+    - mkdir .git/c/hooks
+    - printf '#!/bin/sh\necho hook of the other branch\n' >.git/c/hooks/post-checkout
+    - echo 'echo "echo build.sh of the other branch" >build.sh' >>.git/c/hooks/post-checkout
+    - chmod +x .git/c/hooks/post-checkout
+    - echo c >.git/commondir
+    - mkdir -p /cache/project/protected
+    - echo poison >/cache/project/protected/cache.zip
+"""
+
+
+@pytest.fixture
+def victim_after_attack(project, engine, played_runner) -> Callable[[str], list[str]]:
+    """What a job of main shows after one of another branch."""
+
+    def seen(configuration: str) -> list[str]:
+        with running(played_runner, configuration):
+            assert ended(project, start(project, PLANT, "feature"))["plant"].status == "success"
+            return lines(ended(project, start(project, VICTIM))["victim"])
+
+    return seen
+
+
+def test_what_a_job_plants_runs_in_the_next_one_where_checkouts_and_caches_are_kept(
+    victim_after_attack, open_to_its_project
+):
+    seen = victim_after_attack(open_to_its_project)
+    assert "hook of the other branch" in seen
+    assert "build.sh of the other branch" in seen
+    assert "poison" in seen
+
+
+def test_what_a_job_plants_does_not_reach_the_next_one(victim_after_attack, programs_own, engine):
+    seen = victim_after_attack(programs_own())
+    assert "build.sh as committed" in seen
+    assert not {"hook of the other branch", "build.sh of the other branch", "poison"} & set(seen)
+    assert list((engine / "volume").iterdir()) == []
+
+
+def test_a_shared_cache_is_shared_and_a_checkout_is_not(victim_after_attack, programs_own):
+    seen = victim_after_attack(programs_own(runnerSharedCache="true"))
+    assert "build.sh as committed" in seen
+    assert "poison" in seen
+
+
+def test_a_job_chooses_its_network_where_the_file_does_not(run, engine):
+    run("""
+        one: {script: ["true"]}
+        two: {script: ["true"], variables: {FF_NETWORK_PER_BUILD: "true"}}
+    """)
+    assert sorted(network is None for network in values(engine, "--network")) == [False, True]
+
+
+TWO = """
+one: {script: [sleep 3], variables: {FF_NETWORK_PER_BUILD: "false"}}
+two: {script: [sleep 3], variables: {FF_NETWORK_PER_BUILD: "false"}}
+"""
+
+
+def test_jobs_at_the_same_time_have_a_network_each_whatever_their_variables_say(run, programs_own, engine):
+    assert {job.status for job in run(TWO, programs_own()).values()} == {"success"}
+    used = values(engine, "--network")
+    assert None not in used
+    assert len(set(used)) == len(used) == 2
+    asked = (engine / "networks").read_text().splitlines()
+    assert {line.split()[-1] for line in asked if line.startswith("network create")} == set(used)
+    assert {line.split()[-1] for line in asked if line.startswith("network rm")} == set(used)
+
+
+def test_no_container_of_a_job_takes_the_whole_machine(run, programs_own, engine):
+    run(VICTIM, programs_own())
+    for kind in ("build", "predefined"):
+        assert values(engine, "--memory", kind) == ["512m"]
+        assert values(engine, "--cpus", kind) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("policies", "status"), [("if-not-present", "failed"), ("never", "failed"), ("always", "success")]
+)
+def test_a_job_may_not_start_an_image_that_another_project_has_pulled(run, programs_own, policies, status):
+    text = f"job: {{image: {{name: 'alpine:3.23', pull_policy: {policies}}}, script: ['true']}}"
+    ran = run(text, programs_own())["job"]
+    assert ran.status == status
+    refusal = (
+        f'invalid pull policy for image "alpine:3.23": pull_policy ([{policies}]) defined in GitLab pipeline config is '
+        "not one of the allowed_pull_policies ([always])"
+    )
+    assert (f"ERROR: Job failed: {refusal}" in lines(ran)) == (status == "failed")
+
+
+PRIVILEGED = {"runnerPrivileged": "true", "runnerTags": ["privileged"], "runnerPrivilegedImages": ["alpine:3.23"]}
+TAKEN_BY_TAG = """
+untagged: {image: "alpine:3.23", script: [echo never]}
+named: {image: "alpine:3.23", tags: [privileged], script: [echo one]}
+other: {tags: [privileged], script: [echo two]}
+"""
+
+
+@pytest.fixture
+def protected_runner(server) -> Iterator[None]:
+    """The record as the program's preparation leaves it for a privileged runner."""
+    change = "Ci::Runner.find_by(description: 'r').update!"
+    server.console(f"{change}(run_untagged: false, access_level: 'ref_protected', tag_list: %w[privileged])")
+    yield
+    server.console(f"{change}(run_untagged: true, access_level: 'not_protected', tag_list: [])")
+
+
+def test_a_privileged_job_is_protected_tagged_and_of_a_named_image(
+    project, engine, played_runner, protected_runner, programs_own
+):
+    """A job that names no image is not privileged either, whatever image the runner gives it."""
+    unprotected, protected = start(project, TAKEN_BY_TAG, "other"), start(project, TAKEN_BY_TAG)
+    with running(played_runner, programs_own(**PRIVILEGED)):
+        wait_until(lambda: jobs(protected)["named"].finished_at and jobs(protected)["other"].finished_at, 120)
+    statuses = {name: job.status for name, job in jobs(protected).items()}
+    assert statuses == {"untagged": "pending", "named": "success", "other": "success"}
+    assert {job.status for job in jobs(unprotected).values()} == {"pending"}
+    assert created(engine, "predefined")
+    assert not any("--privileged" in given for given in created(engine, "predefined"))
+    assert sum("--privileged" in given for given in created(engine)) == 1
+    for pipeline in (protected, unprotected):
+        pipeline.cancel()

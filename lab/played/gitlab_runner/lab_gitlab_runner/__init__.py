@@ -2,3 +2,9 @@
 
 Source of behaviour and messages: gitlab-runner v17.10.1, with the docker executor for jobs.
 """
+
+from pathlib import Path
+
+_FILE = Path(__file__).with_name("VERSION")
+VERSION = _FILE.read_text().strip() if _FILE.exists() else "17.10.1"
+"""As the package was built; in the repository the version that is played."""

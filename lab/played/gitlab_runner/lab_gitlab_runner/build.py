@@ -1,231 +1,141 @@
 """One job from its header to its last line (common/build.go)."""
 
+import gzip
 import re
-import socket
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from lab_gitlab_runner import artifacts, coordinator, docker_executor, feature_flags, log, shell_scripts
-from lab_gitlab_runner.configuration import Configuration
-from lab_gitlab_runner.coordinator import Runner
-from lab_gitlab_runner.docker_executor import BUILDS, SYSTEM_FAILURE, BuildError, Docker
-from lab_gitlab_runner.trace import CYAN, GREEN, RESET, Trace
-from lab_gitlab_runner.version import architecture, revision, version
+from lab_gitlab_runner import VERSION, coordinator, log, shell_scripts
+from lab_gitlab_runner.configuration import NETWORK_PER_BUILD, Runner
+from lab_gitlab_runner.docker_executor import BUILDS, SYSTEM_FAILURE, BuildError, Docker, PreparationError
+from lab_gitlab_runner.log import RESET
+from lab_gitlab_runner.trace import CYAN, GREEN, Trace
 
-CANCELED, TIMEOUT = "canceled", "execution took too long"
-AFTER_SCRIPT_TIMEOUT = 300.0  # seconds
-ALWAYS_KNOWN = ("script_failure", "runner_system_failure", "job_execution_timeout")
-OLDER_NAMES = {"image_pull_failure": "runner_system_failure", "configuration_error": "script_failure"}
-DESCRIPTIONS = {
-    "prepare_script": "Preparing environment",
-    "get_sources": "Getting source from Git repository",
-    "download_artifacts": "Downloading artifacts",
-    "step_script": 'Executing "step_script" stage of the job script',
-    "after_script": "Running after_script",
-    "upload_artifacts_on_failure": "Uploading artifacts for failed job",
-    "upload_artifacts_on_success": "Uploading artifacts for successful job",
-    "cleanup_file_variables": "Cleaning up project directory and file based variables",
-}
-TOO_LONG = (
-    "{stage} could not run to completion because the timeout was exceeded. For more control over job and script "
-    "timeouts see: https://docs.gitlab.com/ee/ci/runners/configure_runners.html#set-script-and-after_script-timeouts"
-)
+PREPARATIONS, PAUSE = 3, 3.0  # tries, seconds between them
+TRUE = ("1", "t", "T", "TRUE", "true", "True")  # strconv.ParseBool
+OLDER_NAMES = {"image_pull_failure": SYSTEM_FAILURE, "job_canceled": "unknown_failure"}
+"""Of reasons that this GitLab does not know (failureReasonMapper)."""
 
 
 class Build:
     """`slot` tells jobs apart that run at once. Run it in a thread of its own."""
 
-    def __init__(self, runner: Runner, configuration: Configuration, job: dict[str, Any], slot: int) -> None:
-        self.runner, self.job, self.slot = runner, job, slot
-        self.system_id = configuration.system_id
+    def __init__(self, runner: Runner, system_id: str, job: dict[str, Any], slot: int) -> None:
+        self.runner, self.system_id, self.job = runner, system_id, job
         self.trace = Trace(runner, job)
-        self.settings: Mapping[str, Any] = runner.get("docker") or {}
-        if clone_url := str(runner.get("clone_url") or ""):
+        settings: Mapping[str, Any] = runner.get("docker") or {}
+        if clone_url := runner.get("clone_url"):
             job["git_info"]["repo_url"] = _at(clone_url, job["git_info"]["repo_url"])
         self.directory = f"{BUILDS}{urlsplit(job['git_info']['repo_url']).path.removesuffix('.git')}"
-        self.temporary = f"{self.directory}.tmp"
-        self.timeout = float(job["runner_info"].get("timeout") or 3600)
-        self._docker: Docker | None = None
-        self._deadline: threading.Timer | None = None
-        self._interrupted: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Of volumes and hosts: the same for the project's next job in this slot (`ProjectUniqueName`)."""
-        short = coordinator.short(self.runner["token"])
-        text = f"runner-{short}-project-{self.job['job_info']['project_id']}-concurrent-{self.slot}"
-        return re.sub(r"[^a-z0-9-]", "", text.lower())
+        self.variables = self._variables()
+        self.strategy = self.variables.get("GIT_STRATEGY") or "fetch"
+        self.image = _expanded((job.get("image") or {}).get("name") or settings.get("image", ""), self.variables)
+        short = coordinator.short(runner["token"])
+        name = f"runner-{short}-project-{job['job_info']['project_id']}-concurrent-{slot}"
+        self._docker = Docker(
+            settings,
+            job,
+            re.sub(r"[^a-z0-9-]", "", name.lower()),
+            self.trace,
+            keeps_checkout=self.strategy == "fetch",
+            own_network=self._has_own_network(),
+        )
 
     def run(self) -> None:
         """Never raises: what goes wrong ends the job."""
-        started = time.monotonic()
-        state, reason, exit_code, failed = "success", None, 0, ""
-        self.trace.on_cancel = lambda: self._stop(CANCELED)
-        self.trace.on_abort = lambda: self._stop(CANCELED)
+        ending: dict[str, Any] = {"state": "success"}
+        self.trace.on_cancel = lambda: self._docker.stop(BuildError("canceled", reason="job_canceled"))
+        seconds = int(self.job["runner_info"]["timeout"])
+        too_long = BuildError(f"execution took longer than {seconds}s", reason="job_execution_timeout")
+        deadline = threading.Timer(seconds, self._docker.stop, (too_long,))
+        deadline.daemon = True
+        deadline.start()
         try:
-            self._header()
-            self._deadline = threading.Timer(self.timeout, self._stop, (TIMEOUT,))
-            self._deadline.daemon = True
-            self._deadline.start()
             self._work()
             self.trace.line("Job succeeded", GREEN)
-        except BuildError as error:
-            state, reason, exit_code, failed = "failed", error.reason, error.exit_code, str(error)
-            system = " (system failure)" if error.reason == SYSTEM_FAILURE else ""
-            self.trace.error(f"Job failed{system}: {error}\n")
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the job's system failure
-            state, reason, failed = "failed", SYSTEM_FAILURE, str(error)
-            self.trace.error(f"Job failed (system failure): {error}")
+            reason = error.reason if isinstance(error, BuildError) else SYSTEM_FAILURE
+            system = " (system failure)" if reason == SYSTEM_FAILURE else ""
+            self.trace.error(f"Job failed{system}: {error}\n")
+            ending = {"state": "failed", "failure_reason": OLDER_NAMES.get(reason, reason)}
+            if isinstance(error, BuildError) and error.exit_code:
+                ending["exit_code"] = error.exit_code
         finally:
-            if self._deadline:
-                self._deadline.cancel()
-            if self._docker:
-                self._docker.clean()
-        self.trace.finish(state, reason=self._known(reason) if state == "failed" else None, exit_code=exit_code)
-        fields = {"duration_s": time.monotonic() - started, "job": self.job["id"]}
-        fields |= {"project": self.job["job_info"]["project_id"], "runner": coordinator.short(self.runner["token"])}
-        if state == "success":
-            log.info("Job succeeded", **fields)
-        else:
-            log.warning(f"Job failed: {failed}", **fields)
+            deadline.cancel()
+            self._docker.clean()
+        self.trace.finish(**ending)
+        log.info(f"Job {'succeeded' if ending['state'] == 'success' else 'failed'}", job=self.job["id"])
 
     def interrupt(self, signal: str) -> None:
         """The service ends."""
-        self._stop(f"aborted: {signal}")
+        self._docker.stop(BuildError(f"aborted: {signal}", reason=SYSTEM_FAILURE))
 
     # Stages
 
-    def _header(self) -> None:
-        self.trace.line(f"Running with gitlab-runner {version()} ({revision()})")
+    def _work(self) -> None:
+        self.trace.line(f"Running with gitlab-runner {VERSION}")
         short = coordinator.short(self.runner["token"])
         self.trace.line(f"  on {self.runner.get('name')} {short}, system ID: {self.system_id}")
+        self._refuse_what_is_not_played()
+        self._section("prepare_executor", 'Preparing the "docker" executor', self._prepare)
+        sources = shell_scripts.get_sources(self.job["git_info"], self.directory, self.strategy)
+        self._section("get_sources", "Getting source from Git repository", lambda: self._run("predefined", sources))
+        script = shell_scripts.user_script(self.job["steps"][0]["script"], self.directory)
+        title = 'Executing "step_script" stage of the job script'
+        self._section("step_script", title, lambda: self._run("build", script))
+        if self.job.get("artifacts"):
+            title = "Uploading artifacts for successful job"
+            self._section("upload_artifacts_on_success", title, self._upload)
 
-    def _work(self) -> None:
-        image = self._expand((self.job.get("image") or {}).get("name") or str(self.settings.get("image") or ""))
-        self._section(
-            "prepare_executor", f'Preparing the "{self.runner["executor"]}" executor', lambda: self._prepare(image)
-        )
-        failure: BuildError | None = None
-        try:
-            self._scripted("prepare_script", "predefined", shell_scripts.prepare(socket.gethostname()))
-            sources = self._exports() + self._sources()
-            self._scripted("get_sources", "predefined", sources)
-            dependencies = [one for one in self.job.get("dependencies") or () if one["artifacts_file"]["filename"]]
-            if dependencies:
-                self._stage("download_artifacts", lambda: self._download(dependencies))
-            failure = self._main_script()
-        except BuildError as error:
-            failure = error
-        self._raise_if_over()
-        failure = self._upload(failure)
-        self._scripted("cleanup_file_variables", "predefined", shell_scripts.cleanup(self.temporary))
-        self._raise_if_over()
-        if failure:
-            raise failure
+    def _refuse_what_is_not_played(self) -> None:
+        """Raises BuildError for what the real one would do and this one would pass over."""
+        asked = [name for name in ("services", "cache", "dependencies") if self.job.get(name)]
+        asked += [step["name"] for step in self.job["steps"] if step["name"] != "script"]
+        asked += [key for key in ("file", "raw") if any(variable.get(key) for variable in self.job["variables"])]
+        asked += ["users of images"] if (self.job.get("image") or {}).get("executor_opts") else []
+        asked += [f"GIT_STRATEGY {self.strategy}"] if self.strategy not in ("clone", "fetch") else []
+        for artifact in self.job.get("artifacts") or ():
+            kind, when = artifact["artifact_type"], artifact.get("when") or "on_success"
+            asked += [f"artifacts {kind} {when}"] if (kind, when) != ("dotenv", "on_success") else []
+        if asked:
+            raise BuildError(f"the lab plays gitlab-runner without {', '.join(asked)}", reason=SYSTEM_FAILURE)
 
-    def _main_script(self) -> BuildError | None:
-        """The script, then the after_script whatever became of it."""
-        steps = {step["name"]: step["script"] for step in self.job["steps"]}
-        failure: BuildError | None = None
-        try:
-            self._scripted(
-                "step_script", "build", self._exports() + shell_scripts.user_script(steps["script"], self.directory)
-            )
-        except BuildError as error:
-            failure = error
-        if self._interrupted == CANCELED:
-            self.trace.warning("script canceled externally (UI, API)")
-            failure = BuildError(CANCELED, reason="job_canceled")
-            self._go_on()
-        if (after := steps.get("after_script")) and self._interrupted is None:
-            status = "success" if failure is None else "canceled" if str(failure) == CANCELED else "failed"
-            lines = shell_scripts.user_script(after, self.directory)
-            lines.insert(1, shell_scripts.notice("Running after script..."))
-            limit = threading.Timer(AFTER_SCRIPT_TIMEOUT, self._stop, (TIMEOUT,))
-            limit.daemon = True
-            limit.start()
+    def _prepare(self) -> None:
+        for number in range(1, PREPARATIONS + 1):
             try:
-                self._scripted("after_script", "build", self._exports(status) + lines)
-            except BuildError as error:
-                self.trace.warning(f"after_script failed, but job will continue unaffected: {error}")
-            finally:
-                limit.cancel()
-        return failure
+                self._docker.prepare(self.image)
+                return
+            except PreparationError as error:
+                self._docker.clean()
+                self.trace.error(f"Preparation failed: {error}")
+                self.trace.line(f"Will be retried in {PAUSE:.0f}s ...", GREEN)
+                time.sleep(PAUSE)
+                if number == PREPARATIONS:
+                    raise
 
-    def _upload(self, failure: BuildError | None) -> BuildError | None:
-        """Artifacts of a job that went as their `when` wants; one that is not taken fails a job that went well."""
-        wanted = ("on_failure", "always") if failure else ("on_success", "always", "", None)
-        chosen = [one for one in self.job.get("artifacts") or () if one.get("when") in wanted]
-        if not chosen:
-            return failure
-        stage = f"upload_artifacts_on_{'failure' if failure else 'success'}"
+    def _upload(self) -> None:
+        """Reports of variables, each a file of its own. The real one does it in the helper's container."""
+        for artifact in self.job["artifacts"]:
+            read: list[str] = []
+            paths = shlex.join(f"{self.directory}/{path}" for path in artifact["paths"])
+            self._docker.run("predefined", f"cat {paths} 2>/dev/null || true", write=read.append)
+            if not read:
+                self.trace.error("No files to upload")
+                continue
+            query = {"artifact_type": "dotenv", "artifact_format": "gzip"}
+            query |= {"expire_in": artifact["expire_in"]} if artifact.get("expire_in") else {}
+            content = gzip.compress("".join(read).encode())
+            answer = coordinator.upload_artifact(self.runner, self.job, f"{artifact['name']}.gz", content, query)
+            self.trace.line(f'Uploading artifacts as "dotenv" to coordinator... {answer.text}')
+            if answer.status != 201:
+                raise BuildError("exit code 1", exit_code=1)
 
-        def send() -> None:
-            assert self._docker
-            for artifact in chosen:
-                artifacts.upload(
-                    self._docker, self.runner, self.job, artifact, directory=self.directory, trace=self.trace
-                )
-
-        try:
-            self._stage(stage, send)
-        except BuildError as error:
-            return failure or error
-        return failure
-
-    def _download(self, dependencies: list[dict[str, Any]]) -> None:
-        assert self._docker
-        for dependency in dependencies:
-            artifacts.download(self._docker, self.runner, dependency, self.directory, self.trace)
-
-    def _prepare(self, image: str) -> None:
-        if not image:
-            raise BuildError("no Docker image specified to run the build in", reason=SYSTEM_FAILURE)
-
-        def make() -> Docker:
-            self._docker = Docker(
-                self.settings,
-                self.job,
-                self.name,
-                self.trace,
-                keeps_checkout=self._strategy() == "fetch",
-                network=self._network(),
-            )
-            self._docker.variables = self._variables("running")
-            return self._docker
-
-        docker_executor.prepared(make, image, self.trace)
-
-    def _sources(self) -> list[str]:
-        quiet = ["export GIT_TERMINAL_PROMPT=0", "export GCM_INTERACTIVE=Never", "export GIT_LFS_SKIP_SMUDGE=1"]
-        return quiet + shell_scripts.get_sources(self.job, self.directory, self.temporary, self._strategy())
-
-    def _strategy(self) -> str:
-        values = {variable["key"]: str(variable["value"]) for variable in self._variables("running")}
-        default = "fetch" if self.job.get("allow_git_fetch") else "clone"
-        return values.get("GIT_STRATEGY") or default
-
-    def _network(self) -> str | None:
-        """Name of the job's own network (`ProjectUniqueShortName`); None where the job has none."""
-        values = {variable["key"]: str(variable["value"]) for variable in self._variables("running")}
-        if self.settings.get("network_mode") or not feature_flags.is_on(
-            feature_flags.NETWORK_PER_BUILD, self.runner, values
-        ):
-            return None
-        short = coordinator.short(self.runner["token"])
-        text = f"runner-{short}-{self.job['job_info']['project_id']}-{self.slot}-{self.job['id']}"
-        return re.sub(r"[^a-z0-9-]", "", text.lower())
-
-    def _scripted(self, stage: str, kind: str, lines: list[str]) -> None:
-        assert self._docker
-        docker = self._docker
-        self._stage(stage, lambda: docker.run(kind, shell_scripts.finished(lines)))
-
-    def _stage(self, stage: str, work: Callable[[], None]) -> None:
-        self._section(stage, DESCRIPTIONS[stage], work)
+    def _run(self, kind: str, lines: list[str]) -> None:
+        self._docker.run(kind, shell_scripts.finished([*shell_scripts.exports(self.variables), *lines]))
 
     def _section(self, name: str, title: str, work: Callable[[], None]) -> None:
         self.trace.section(name, start=True)
@@ -234,99 +144,29 @@ class Build:
             work()
         finally:
             self.trace.section(name, start=False)
-            if self._interrupted == TIMEOUT:
-                self.trace.warning(TOO_LONG.format(stage=name))
 
-    # Ends
+    # Settings
 
-    def _stop(self, why: str) -> None:
-        self._interrupted = why
-        if self._docker:
-            self._docker.stop(why)
+    def _variables(self) -> dict[str, str]:
+        """The job's own beat config.toml's; references to others are filled in."""
+        given = dict(entry.split("=", 1) for entry in self.runner.get("environment") or ())
+        own = {variable["key"]: str(variable["value"]) for variable in self.job["variables"]}
+        values = {**given, "CI_PROJECT_DIR": self.directory, **own}
+        return {key: _expanded(value, values) for key, value in values.items()}
 
-    def _go_on(self) -> None:
-        self._interrupted = None
-        if self._docker:
-            self._docker.go_on()
-
-    def _raise_if_over(self) -> None:
-        """What ends a job at once, without artifacts."""
-        if self._interrupted == TIMEOUT:
-            raise BuildError(
-                f"execution took longer than {_go_duration(self.timeout)} seconds", reason="job_execution_timeout"
-            )
-        if self._interrupted == CANCELED:
-            raise BuildError(CANCELED, reason="job_canceled")
-        if self._interrupted:
-            raise BuildError(self._interrupted, reason=SYSTEM_FAILURE)
-
-    def _known(self, reason: str | None) -> str:
-        """A reason that this GitLab knows (failureReasonMapper)."""
-        if reason is None:
-            return "script_failure"
-        known = (*ALWAYS_KNOWN, *((self.job.get("features") or {}).get("failure_reasons") or ()))
-        for candidate in (reason, OLDER_NAMES.get(reason)):
-            if candidate in known:
-                return str(candidate)
-        return "unknown_failure"
-
-    # Variables
-
-    def _exports(self, status: str = "running") -> list[str]:
-        return shell_scripts.exports(self._variables(status), self.temporary)
-
-    def _variables(self, status: str) -> list[dict[str, Any]]:
-        """The job's own after config.toml's and the runner's defaults, with references to others filled in unless
-        `raw`.
-        """
-        own = {
-            "CI_BUILDS_DIR": BUILDS,
-            "CI_PROJECT_DIR": self.directory,
-            "CI_CONCURRENT_ID": self.slot,
-            "CI_CONCURRENT_PROJECT_ID": self.slot,
-            "CI_SERVER": "yes",
-            "CI_JOB_STATUS": status,
-            "CI_JOB_TIMEOUT": int(self.timeout),
-            "CI_RUNNER_SHORT_TOKEN": coordinator.short(self.runner["token"]),
-            "CI_RUNNER_VERSION": version(),
-            "CI_RUNNER_REVISION": revision(),
-            "CI_RUNNER_EXECUTABLE_ARCH": f"linux/{architecture()}",
-            "CI_DISPOSABLE_ENVIRONMENT": "true",
-        }
-        given = (str(entry).partition("=") for entry in self.runner.get("environment") or ())
-        listed = [{"key": key, "value": value} for key, _, value in given]
-        listed += [{"key": key, "value": str(value)} for key, value in own.items()]
-        listed += [dict(variable) for variable in self.job["variables"]]
-        values = {variable["key"]: str(variable["value"]) for variable in listed}
-        for variable in listed:
-            if not variable.get("raw"):
-                variable["value"] = _expanded(str(variable["value"]), values)
-        return listed
-
-    def _expand(self, text: str) -> str:
-        return _expanded(text, {variable["key"]: str(variable["value"]) for variable in self.job["variables"]})
+    def _has_own_network(self) -> bool:
+        """config.toml's word is the last; without one the job's variables decide (common/build_settings.go)."""
+        flags = self.runner.get("feature_flags") or {}
+        return bool(flags.get(NETWORK_PER_BUILD, self.variables.get(NETWORK_PER_BUILD) in TRUE))
 
 
 def _expanded(text: str, values: Mapping[str, str]) -> str:
     """As Go's os.Expand: what is not known becomes nothing, `$$` a dollar sign."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        return "$" if name == "$" else values.get(name, "")
-
-    return re.sub(r"\$(?:\{(\w+)\}|(\w+|\$))", value, text)
+    known = {**values, "$": "$"}
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+|\$))", lambda found: known.get(found[1] or found[2], ""), text)
 
 
 def _at(clone_url: str, repository: str) -> str:
     """The repository's URL with another server in it; credentials and path stay."""
     given, old = urlsplit(clone_url), urlsplit(repository)
     return old._replace(scheme=given.scheme, netloc=f"{old.username}:{old.password}@{given.netloc}").geturl()
-
-
-def _go_duration(seconds: float) -> str:
-    """As Go prints it: 1h0m0s, 10m0s, 5s."""
-    whole = int(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    if hours:
-        return f"{hours}h{minutes}m{rest}s"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

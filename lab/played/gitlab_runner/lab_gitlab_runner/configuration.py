@@ -1,31 +1,43 @@
-"""config.toml and the machine's system id next to it."""
+"""config.toml and the machine's system id next to it (common/config.go, common/system_id_state.go).
 
-import datetime
-import hashlib
-import hmac
-import json
-import os
+The real runner ignores a key that it does not know, so that a misspelt one changes nothing: here it is an error, as is
+a key of the real one that is not played.
+"""
+
 import re
 import secrets
-import string
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab_gitlab_runner import known_keys, log
+from lab_gitlab_runner import log
 
-ROOT = Path(os.environ.get("LAB_ROOT", "/"))
 DEFAULT_CHECK_INTERVAL = 3.0  # seconds
 SYSTEM_ID = re.compile(r"[sr]_[0-9a-zA-Z]{12}")
-DEFAULTS: dict[str, Any] = {
-    "concurrent": 1,
-    "check_interval": 0,
-    "shutdown_timeout": 0,
-    "session_server": {"session_timeout": 1800},
-}
+NETWORK_PER_BUILD = "FF_NETWORK_PER_BUILD"
 
-Table = dict[str, Any]
+DOCKER: Mapping[str, Any] = {
+    # Limits are texts as well: "1g", "0.5".
+    **dict.fromkeys(("image", "memory", "cpus", "service_memory", "service_cpus"), str),
+    **dict.fromkeys(("privileged", "services_privileged", "disable_cache"), bool),
+    "volumes": [str],
+    "allowed_pull_policies": [str],
+    "allowed_privileged_images": [str],
+    "allowed_privileged_services": [str],
+}
+RUNNER: Mapping[str, Any] = {
+    **dict.fromkeys(("name", "url", "token", "executor", "clone_url", "unhealthy_interval"), str),
+    "unhealthy_requests_limit": int,
+    "environment": [str],
+    "feature_flags": {NETWORK_PER_BUILD: bool},
+    "docker": DOCKER,
+}
+PLAYED: Mapping[str, Any] = {"concurrent": int, "check_interval": int, "runners": [RUNNER]}
+"""Keys that are played, with the types of their values."""
+
+Runner = Mapping[str, Any]
 
 
 class ConfigurationError(Exception):
@@ -34,39 +46,24 @@ class ConfigurationError(Exception):
 
 @dataclass
 class Configuration:
-    """One reading of the file. `content` is all of it; a file that is not there is an empty configuration."""
+    """One reading of the file; one that is not there is an empty configuration."""
 
     file: Path
     system_id: str
-    content: Table = field(default_factory=lambda: json.loads(json.dumps(DEFAULTS)))
+    content: Mapping[str, Any] = field(default_factory=dict)
     modified: float = 0.0
-    loaded: bool = False
 
     @property
-    def runners(self) -> list[Table]:
-        found: list[Table] = self.content.setdefault("runners", [])
-        return found
+    def runners(self) -> list[Runner]:
+        return list(self.content.get("runners", ()))
+
+    @property
+    def concurrent(self) -> int:
+        return int(self.content.get("concurrent", 1))
 
     @property
     def check_interval(self) -> float:
-        return float(self.content.get("check_interval") or 0) or DEFAULT_CHECK_INTERVAL
-
-    def save(self) -> None:
-        """Write the file anew, for root's eyes only. Comments are lost, as with the real one."""
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = self.file.with_name(f"{self.file.name}.tmp")
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(to_toml(self.content))
-        unfinished.replace(self.file)
-
-
-def default_file() -> Path:
-    """/etc/gitlab-runner for root, the home folder for others; CONFIG_FILE beats both."""
-    if "CONFIG_FILE" in os.environ:
-        return Path(os.environ["CONFIG_FILE"])
-    if os.geteuid() == 0 or Path("/") != ROOT:
-        return ROOT / "etc/gitlab-runner/config.toml"
-    return Path.home() / ".gitlab-runner/config.toml"
+        return float(self.content.get("check_interval") or DEFAULT_CHECK_INTERVAL)
 
 
 def load(file: Path) -> Configuration:
@@ -79,59 +76,33 @@ def load(file: Path) -> Configuration:
         return Configuration(file, system_id)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"decoding configuration file: toml: {error}") from None
-    if problem := known_keys.problem(content):
-        raise ConfigurationError(f"decoding configuration file: {problem}")
-    return Configuration(
-        file, system_id, {**DEFAULTS, "connection_max_age": "15m0s", **content}, modified=modified, loaded=True
-    )
+    _check(content, PLAYED)
+    return Configuration(file, system_id, content, modified)
 
 
-def to_toml(table: Table) -> str:
-    """The table as TOML, sections indented like the runner's own files."""
-    return "\n".join(_section(table, (), "")) + "\n"
-
-
-def _section(table: Table, path: tuple[str, ...], indent: str) -> list[str]:
-    lines, sections = [], []
-    for name, value in table.items():
-        title = ".".join((*path, name))
-        if isinstance(value, dict):
-            sections += [*([] if path else [""]), f"{indent}[{title}]", *_section(value, (*path, name), indent + "  ")]
-        elif _is_table_list(value):
-            for entry in value:
-                sections += ["", f"{indent}[[{title}]]", *_section(entry, (*path, name), indent + "  ")]
-        else:
-            lines.append(f"{indent}{name} = {_value(value)}")
-    return lines + sections
-
-
-def _is_table_list(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, datetime.datetime):
-        return f"{value.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
-    if isinstance(value, list):
-        return f"[{', '.join(_value(entry) for entry in value)}]"
-    return json.dumps(value)
+def _check(value: Any, expected: Any, where: str = "") -> None:
+    """Raises ConfigurationError."""
+    if isinstance(expected, Mapping) and isinstance(value, dict):
+        for name, part in value.items():
+            place = f"{where}.{name}".lstrip(".")
+            if name not in expected:
+                raise ConfigurationError(f"decoding configuration file: the lab plays gitlab-runner without {place}")
+            _check(part, expected[name], place)
+    elif isinstance(expected, list) and isinstance(value, list):
+        for part in value:
+            _check(part, expected[0], where)
+    elif type(value) is not expected:
+        words = f'(last key "{where}"): incompatible types: TOML value has type {type(value).__name__}'
+        raise ConfigurationError(f"decoding configuration file: toml: {words}")
 
 
 def _system_id(file: Path) -> str:
-    """Kept next to config.toml, else made from the machine's id, so that a machine keeps it over a reinstallation."""
+    """Kept next to config.toml. The real one makes a missing one of the machine's id, this one of nothing."""
     if file.exists() and SYSTEM_ID.fullmatch(file.read_text().strip()):
         return file.read_text().strip()
-    machine = ROOT / "etc/machine-id"
-    known = machine.read_text().strip() if machine.exists() else ""
-    if known:
-        made = "s_" + hmac.digest(known.encode(), b"gitlab-runner", hashlib.sha256).hex()[:12]
-    else:
-        made = "r_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(12))
+    made = f"s_{secrets.token_hex(6)}"
     log.info("Created missing unique system ID", system_id=made)
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_text(made)
-    except OSError:
-        log.warning("Couldn't save new system ID on state file.", state_file=file, system_id=made)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(made)
     return made

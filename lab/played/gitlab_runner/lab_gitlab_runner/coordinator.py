@@ -1,180 +1,93 @@
 """What the runner says to GitLab, and how it takes the answer (network/gitlab.go)."""
 
-import http.client
 import json
 import re
 import secrets
-import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPMessage
 from typing import Any
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import urlencode
 
-from lab_gitlab_runner import log
-from lab_gitlab_runner.version import architecture, revision, version
+from lab_gitlab_runner import VERSION, log
+from lab_gitlab_runner.configuration import Runner
 
 TIMEOUT = 30.0  # seconds
-TOKEN_PREFIX, JOB_TOKEN_PREFIX = "glrt-", "glcbt-"
-NO_ANSWER = -1
-LAST_UPDATE = "X-GitLab-Last-Update"
-STATUS = "Job-Status"
-INTERVAL = "X-GitLab-Trace-Update-Interval"
 FEATURES = (
     *("variables", "image", "artifacts", "upload_multiple_artifacts", "upload_raw_artifacts", "refspecs", "masking"),
     *("raw_variables", "multi_build_steps", "trace_checksum", "trace_size", "cancelable", "return_exit_code"),
     *("image_executor_opts", "cancel_gracefully"),
 )
 
-Runner = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is None when the runner's settings allow no request, NO_ANSWER when GitLab did not answer one; then
-    `text` says why.
-    """
+    """`status` is None when GitLab did not answer; then `text` says why."""
 
     status: int | None
     text: str
-    body: dict[str, Any]
-    last_update: str = ""
-    job_status: str = ""
-    interval: int = 0
-    range_end: int | None = None
+    headers: HTTPMessage = field(default_factory=HTTPMessage)
     content: bytes = b""
 
-
-def is_created_token(token: str) -> bool:
-    """Whether the runner was made on the server, so that the server alone decides about it."""
-    return token.startswith(TOKEN_PREFIX)
+    @property
+    def job_status(self) -> str:
+        return str(self.headers.get("Job-Status", ""))
 
 
 def short(token: str) -> str:
     """What of a token may be seen."""
-    for prefix in (TOKEN_PREFIX, JOB_TOKEN_PREFIX):
-        if token.startswith(prefix):
-            return token[len(prefix) : len(prefix) + 9]
-    return token[:8]
+    return token.removeprefix("glrt-")[:9]
 
 
-def verify(runner: Runner, system_id: str) -> dict[str, Any] | None:
-    """None only when GitLab says that the token is not valid: a GitLab that does not answer counts as valid."""
+def verify(runner: Runner, system_id: str) -> bool:
+    """False only when GitLab says that the token is not valid: a GitLab that does not answer counts as valid."""
     answer = _request(runner, "POST", "runners/verify", {"token": runner["token"], "system_id": system_id})
-    created = is_created_token(runner["token"])
     fields = {"runner": short(runner["token"])}
     if answer.status == 200:
-        log.info(f"Verifying runner... {'is valid' if created else 'is alive'}", **fields)
+        log.info("Verifying runner... is valid", **fields)
     elif answer.status == 403:
-        if created:
-            log.info("Verifying runner... is not valid", **fields)
-        else:
-            log.error("Verifying runner... is removed", status=answer.text, **fields)
-        return None
+        log.info("Verifying runner... is not valid", **fields)
     else:
-        log.error(f"Verifying runner... {_trouble(answer)}", status=answer.text, **fields)
-    return answer.body
+        log.error("Verifying runner... failed", status=answer.text, **fields)
+    return answer.status != 403
 
 
-def register(runner: Runner, token: str, description: str) -> dict[str, Any] | None:
-    """With a registration token; a server of this version refuses them."""
-    answer = _request(runner, "POST", "runners", {"token": token, "description": description, "info": _info(runner)})
-    if answer.status == 201:
-        log.info("Registering runner... succeeded", runner=short(token))
-        return answer.body
-    trouble = "forbidden (check registration token)" if answer.status == 403 else _trouble(answer)
-    log.error(f"Registering runner... {trouble}", runner=short(token), status=answer.text)
-    return None
-
-
-def unregister(runner: Runner, system_id: str) -> bool:
-    """Of a runner made on the server only this machine (its manager) is removed."""
-    created = is_created_token(runner["token"])
-    body = {"token": runner["token"], **({"system_id": system_id} if created else {})}
-    answer = _request(runner, "DELETE", "runners/managers" if created else "runners", body)
-    what = f"Unregistering runner{' manager' if created else ''} from GitLab"
-    if answer.status == 204:
-        log.info(f"{what} succeeded", runner=short(runner["token"]))
-        return True
-    trouble = "forbidden" if answer.status == 403 else _trouble(answer)
-    log.error(f"{what} {trouble}", runner=short(runner["token"]), status=answer.text)
-    return False
-
-
-def request_job(runner: Runner, system_id: str, last_update: str) -> tuple[Answer, bool]:
-    """Ask for a job. The second value is whether the runner counts as healthy after the answer."""
-    answer = _request(
-        runner,
-        "POST",
-        "jobs/request",
-        {"token": runner["token"], "system_id": system_id, "last_update": last_update, "info": _info(runner)},
-    )
+def request_job(runner: Runner, system_id: str) -> Answer:
+    """Ask for a job: 201 with one, 204 without, 403 for a token that is not valid."""
+    asked = {"token": runner["token"], "system_id": system_id, "info": _info(runner)}
+    answer = _request(runner, "POST", "jobs/request", asked)
     fields = {"runner": short(runner["token"]), "status": answer.text}
     if answer.status == 201:
-        url = re.sub(r"//[^/@]*@", "//", answer.body["git_info"]["repo_url"])
-        log.info("Checking for jobs... received", job=answer.body["id"], repo_url=url, runner=fields["runner"])
-        return answer, True
-    if answer.status == 204:
-        return answer, True
-    if answer.status == 403:
+        job = json.loads(answer.content)
+        url = re.sub(r"//[^/@]*@", "//", job["git_info"]["repo_url"])
+        log.info("Checking for jobs... received", job=job["id"], repo_url=url, runner=fields["runner"])
+    elif answer.status == 403:
         log.error("Checking for jobs... forbidden", **fields)
-        return answer, False
-    if answer.status is None:
-        log.error("Checking for jobs... client error", **fields)
-        return answer, False
-    log.warning("Checking for jobs... failed", **fields)
-    return answer, True
+    elif answer.status != 204:
+        log.warning("Checking for jobs... failed", **fields)
+    return answer
 
 
 def patch_trace(runner: Runner, job: Mapping[str, Any], piece: bytes, start: int) -> Answer:
     """The next piece of a job's log, which begins at `start`."""
-    end = start + len(piece)
-    headers = {"JOB-TOKEN": job["token"], "Content-Range": f"{start}-{end - 1}", "Content-Type": "text/plain"}
+    place = f"{start}-{start + len(piece) - 1}"
+    headers = {"JOB-TOKEN": job["token"], "Content-Range": place, "Content-Type": "text/plain"}
     answer = _send(runner, "PATCH", f"jobs/{job['id']}/trace?debug_trace=false", piece, headers)
-    fields = {
-        "job": job["id"],
-        "code": answer.status,
-        "job-status": answer.job_status,
-        "sent-log": f"{start}-{end - 1}",
-    }
-    fields |= {"status": answer.text, "update-interval": f"{answer.interval}s", "runner": short(runner["token"])}
-    if answer.job_status in ("canceled", "failed") or answer.status == 403:
-        log.warning("Appending trace to coordinator... job failed", **fields)
-    elif answer.status == 202:
-        log.info("Appending trace to coordinator...ok", **fields)
-    else:
+    if answer.status != 202:
+        fields = {"job": job["id"], "job-status": answer.job_status, "sent-log": place, "status": answer.text}
         log.warning("Appending trace to coordinator... failed", **fields)
     return answer
 
 
-def update_job(
-    runner: Runner,
-    job: Mapping[str, Any],
-    state: str,
-    *,
-    reason: str | None = None,
-    exit_code: int = 0,
-    output: Mapping[str, Any] | None = None,
-) -> Answer:
+def update_job(runner: Runner, job: Mapping[str, Any], state: str, **more: object) -> Answer:
     """How a job is going, or how it has ended."""
-    body: dict[str, Any] = {"token": job["token"], "state": state, "info": _info(runner)}
-    if reason:
-        body["failure_reason"] = reason
-    if exit_code:
-        body["exit_code"] = exit_code
-    if output:
-        body |= {"output": dict(output), "checksum": output["checksum"]}
-    log.info("Updating job...", job=job["id"], runner=short(runner["token"]))
+    body = {"token": job["token"], "state": state, "info": _info(runner), **more}
     answer = _request(runner, "PUT", f"jobs/{job['id']}", body)
-    fields = {
-        "job": job["id"],
-        "code": answer.status,
-        "job-status": answer.job_status,
-        "runner": short(runner["token"]),
-    }
-    if answer.status == 200:
-        log.info("Submitting job to coordinator...ok", **fields)
-    else:
-        log.warning("Submitting job to coordinator... failed", status=answer.text, **fields)
+    if answer.status != 200:
+        fields = {"job": job["id"], "job-status": answer.job_status, "status": answer.text}
+        log.warning("Submitting job to coordinator... failed", **fields)
     return answer
 
 
@@ -189,25 +102,16 @@ def upload_artifact(
     return _send(runner, "POST", f"jobs/{job['id']}/artifacts?{urlencode(query)}", body, headers)
 
 
-def download_artifact(runner: Runner, dependency: Mapping[str, Any]) -> Answer:
-    return _send(runner, "GET", f"jobs/{dependency['id']}/artifacts", b"", {"JOB-TOKEN": dependency["token"]})
-
-
 def _info(runner: Runner) -> dict[str, Any]:
     return {
         "name": "gitlab-runner",
-        "version": version(),
-        "revision": revision(),
+        "version": VERSION,
         "platform": "linux",
-        "architecture": architecture(),
-        "executor": runner.get("executor", ""),
+        "architecture": "amd64",
+        "executor": runner["executor"],
         "shell": "bash",
         "features": dict.fromkeys(FEATURES, True),
     }
-
-
-def _trouble(answer: Answer) -> str:
-    return "client error" if answer.status is None else "failed"
 
 
 def _request(runner: Runner, method: str, path: str, body: Mapping[str, Any]) -> Answer:
@@ -215,54 +119,15 @@ def _request(runner: Runner, method: str, path: str, body: Mapping[str, Any]) ->
 
 
 def _send(runner: Runner, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-    url = urlsplit(runner["url"])
-    address = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}/api/v4/{path}"
+    address = f"{runner['url'].rstrip('/')}/api/v4/{path}"
+    agent = {"User-Agent": f"gitlab-runner {VERSION} (HEAD; linux/amd64)"}
+    asked = urllib.request.Request(address, body, {**agent, **headers}, method=method)
     try:
-        connection = _connect(runner)
-    except OSError as error:
-        return Answer(None, str(error), {})
-    try:
-        agent = f"gitlab-runner {version()} (HEAD; linux/{architecture()})"
-        target = f"{url.path.rstrip('/')}/api/v4/{path}"
-        connection.request(method, target, body, {"User-Agent": agent, **headers})
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-    except (OSError, http.client.HTTPException) as error:
-        trouble = f'{method.title()} "{address}": {_trouble_of(error, url)}'
-        return Answer(NO_ANSWER, f"couldn't execute {method} against {address}: {trouble}", {})
-    try:
-        decoded = json.loads(content)
-    except ValueError:
-        decoded = {}
-    return Answer(
-        response.status,
-        f"{response.status} {response.reason}",
-        decoded if isinstance(decoded, dict) else {},
-        last_update=response.getheader(LAST_UPDATE) or "",
-        job_status=response.getheader(STATUS) or "",
-        interval=int(response.getheader(INTERVAL) or 0),
-        range_end=_range_end(response.getheader("Range")),
-        content=content,
-    )
-
-
-def _range_end(header: str | None) -> int | None:
-    found = re.fullmatch(r"0-(\d+)", header or "")
-    return int(found[1]) if found else None
-
-
-def _trouble_of(error: Exception, url: SplitResult) -> str:
-    """In Go's words where they are known."""
-    if not isinstance(error, ConnectionRefusedError):
-        return str(error)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    return f"dial tcp {url.hostname}:{port}: connect: connection refused"
-
-
-def _connect(runner: Runner) -> http.client.HTTPConnection:
-    url = urlsplit(runner["url"])
-    if url.scheme != "https":
-        return http.client.HTTPConnection(url.netloc, timeout=TIMEOUT)
-    context = ssl.create_default_context(cafile=runner.get("tls-ca-file"))
-    return http.client.HTTPSConnection(url.netloc, timeout=TIMEOUT, context=context)
+        try:
+            response = urllib.request.urlopen(asked, timeout=TIMEOUT)
+        except urllib.error.HTTPError as refused:
+            response = refused
+        with response:
+            return Answer(response.status, f"{response.status} {response.reason}", response.headers, response.read())
+    except (OSError, HTTPException) as error:
+        return Answer(None, f"couldn't execute {method} against {address}: {error}")

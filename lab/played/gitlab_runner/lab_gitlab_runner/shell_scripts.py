@@ -1,31 +1,22 @@
 """Scripts for a job's containers, as the real runner's writer for bash writes them (shells/bash.go, abstract.go)."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lab_gitlab_runner.trace import GREEN, RESET
-from lab_gitlab_runner.version import architecture, version
+from lab_gitlab_runner import VERSION
+from lab_gitlab_runner.log import RESET
+from lab_gitlab_runner.trace import GREEN
 
-DETECT_SHELL = "\n".join(
-    [
-        *(
-            f"{'if' if number == 0 else 'elif'} [ -x {shell} ]; then\n\texec {shell} "
-            for number, shell in enumerate(
-                (
-                    *("/usr/local/bin/bash", "/usr/bin/bash", "/bin/bash", "/usr/local/bin/sh", "/usr/bin/sh"),
-                    *("/bin/sh", "/busybox/sh"),
-                )
-            )
-        ),
-        "else\n\techo shell not found\n\texit 1\nfi\n\n",
-    ]
+SHELLS = (
+    *("/usr/local/bin/bash", "/usr/bin/bash", "/bin/bash", "/usr/local/bin/sh", "/usr/bin/sh", "/bin/sh"),
+    "/busybox/sh",
 )
+DETECT_SHELL = "\n".join(f"[ -x {shell} ] && exec {shell}" for shell in SHELLS) + "\necho shell not found\nexit 1"
 """What a job's container runs: whichever shell its image has."""
 
-LOCKS = ("index.lock", "shallow.lock", "HEAD.lock", "hooks/post-checkout", "config.lock")
-
-Variables = Sequence[Mapping[str, Any]]
+LOCKS = ("index.lock", "shallow.lock", "HEAD.lock", "config.lock", "config", "hooks")
+"""What a checkout that is kept loses of its .git before git is called in it."""
 
 
 def finished(lines: Iterable[str]) -> str:
@@ -38,78 +29,29 @@ def finished(lines: Iterable[str]) -> str:
     )
 
 
-def prepare(hostname: str) -> list[str]:
-    return [f'echo "Running on $(hostname) via {hostname}..."']
+def exports(variables: Mapping[str, str]) -> list[str]:
+    return [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
 
 
-def exports(variables: Variables, temporary: str) -> list[str]:
-    """A variable of type file is a file, and its name is the value."""
-    lines = []
-    for variable in variables:
-        key, value = variable["key"], str(variable["value"])
-        if variable.get("file"):
-            lines += [
-                f'mkdir -p "{temporary}"',
-                f"printf '%s' {shlex.quote(value)} > \"{temporary}/{key}\"",
-                f'export {key}="{temporary}/{key}"',
-            ]
-        else:
-            lines.append(f"export {key}={shlex.quote(value)}")
-    return lines
-
-
-def get_sources(job: Mapping[str, Any], directory: str, temporary: str, strategy: str) -> list[str]:
-    """What git does before a job; `none` and `empty` leave the repository alone."""
-    if strategy in ("none", "empty"):
-        words = "Skipping Git repository setup"
-        empty = strategy == "empty"
-        return [
-            notice(words + (" and creating an empty build directory" if empty else "")),
-            *([command("rm", "-r", "-f", directory)] if empty else []),
-            command("mkdir", "-p", directory),
-            notice("Skipping Git checkout"),
-            notice("Skipping Git submodules setup"),
-        ]
-    info, template = job["git_info"], f"{temporary}/git-template"
-    sha, depth = info["sha"], int(info.get("depth") or 0)
-    agent = f"http.userAgent=gitlab-runner {version()} linux/{architecture()}"
-    fetch = ["git", "-c", agent, "fetch", "origin", "--no-recurse-submodules", *info["refspecs"]]
+def get_sources(info: Mapping[str, Any], directory: str, strategy: str) -> list[str]:
+    """What git does before a job; a checkout that an earlier job left is thrown away by the strategy `clone` alone."""
+    depth = int(info.get("depth") or 0)
+    fetch = ["git", "-c", f"http.userAgent=gitlab-runner {VERSION} linux/amd64", "fetch", "origin", *info["refspecs"]]
     fetch += [*(["--depth", str(depth)] if depth else []), "--prune", "--quiet"]
     return [
+        "export GIT_TERMINAL_PROMPT=0",
         *([command("rm", "-r", "-f", directory)] if strategy == "clone" else []),
         notice(f"Fetching changes with git depth set to {depth}..." if depth else "Fetching changes..."),
-        command("mkdir", "-p", template),
-        *(command("rm", "-f", f"{directory}/.git/{name}") for name in LOCKS),
-        command("rm", "-f", f"{template}/config"),
-        command("rm", "-f", f"{directory}/.git/config"),
-        command("rm", "-r", "-f", f"{directory}/.git/hooks"),
+        command("rm", "-r", "-f", *(f"{directory}/.git/{name}" for name in LOCKS)),
         command("git", "config", "--global", "--add", "safe.directory", directory),
-        command("git", "config", "-f", f"{template}/config", "init.defaultBranch", "none"),
-        command("git", "config", "-f", f"{template}/config", "fetch.recurseSubmodules", "false"),
-        command("git", "config", "-f", f"{template}/config", "credential.interactive", "never"),
-        command("git", "init", directory, "--template", template),
+        command("git", "init", "--quiet", directory),
         command("cd", directory),
-        f"if {command('git', 'remote', 'add', 'origin', info['repo_url'])} >/dev/null 2>&1; then",
-        f"  {notice('Created fresh repository.')}",
-        "else",
-        f"  {command('git', 'remote', 'set-url', 'origin', info['repo_url'])}",
-        "fi",
-        *([command(*fetch)] if depth else whole_history(fetch)),
-        notice(f"Checking out {sha[:8]} as detached HEAD (ref is {info['ref']})..."),
-        command("git", "-c", "submodule.recurse=false", "checkout", "-f", "-q", sha),
+        f"{command('git', 'remote', 'add', 'origin', info['repo_url'])} 2>/dev/null ||",
+        command("git", "remote", "set-url", "origin", info["repo_url"]),
+        command(*fetch),
+        notice(f"Checking out {info['sha'][:8]} as detached HEAD (ref is {info['ref']})..."),
+        command("git", "checkout", "-f", "-q", info["sha"]),
         command("git", "clean", "-ffdx"),
-        notice("Skipping Git submodules setup"),
-    ]
-
-
-def whole_history(fetch: Sequence[str]) -> list[str]:
-    """Fetch all there is, also where a job before cloned less of it."""
-    return [
-        "if [ -e .git/shallow ]; then",
-        f"  {command(*fetch, '--unshallow')}",
-        "else",
-        f"  {command(*fetch)}",
-        "fi",
     ]
 
 
@@ -117,17 +59,9 @@ def user_script(lines: Iterable[str], directory: str) -> list[str]:
     """Each line is shown before it runs."""
     written = [command("cd", directory)]
     for line in lines:
-        text = line.strip()
-        first, several, _ = text.partition("\n")
-        if not text:
-            written.append("echo")
-            continue
-        written += [notice(f"$ {first} # collapsed multi-line command" if several else f"$ {text}"), text]
+        first, several, _ = line.strip().partition("\n")
+        written += [notice(f"$ {first}{' # collapsed multi-line command' if several else ''}"), line.strip()]
     return written
-
-
-def cleanup(temporary: str) -> list[str]:
-    return [command("rm", "-r", "-f", temporary)]
 
 
 def command(*words: str) -> str:

@@ -1,48 +1,28 @@
 """A job's log: written by the job, masked, and sent to GitLab piece by piece (network/trace.go, common/buildlogger)."""
 
-import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from lab_gitlab_runner import coordinator
-from lab_gitlab_runner.coordinator import Runner
+from lab_gitlab_runner.configuration import Runner
+from lab_gitlab_runner.log import RED, RESET, YELLOW
 
-MASKED = "[MASKED]"
 FIRST_INTERVAL = 3.0  # seconds between two pieces, until GitLab names another
 SIGN_OF_LIFE = 30.0  # seconds without output after which GitLab is told that the job still runs
-LIMIT = 4096 * 1024  # bytes, output_limit of config.toml
 RETRIES, RETRY_DELAY = 10, 1.0
-
-RED, GREEN, CYAN, YELLOW = "\033[31;1m", "\033[32;1m", "\033[36;1m", "\033[0;33m"
-RESET, CLEAR = "\033[0;m", "\033[0K"
-
-
-class Masker:
-    """Takes secrets out of whole lines: values of masked variables, and what follows a token's prefix."""
-
-    def __init__(self, phrases: Iterable[str], prefixes: Iterable[str]) -> None:
-        self._phrases = sorted({phrase for phrase in phrases if phrase}, key=len, reverse=True)
-        alternatives = "|".join(re.escape(prefix) for prefix in prefixes)
-        self._tokens = re.compile(rf"((?:{alternatives}))[\w.=-]+") if alternatives else None
-
-    def __call__(self, text: str) -> str:
-        for phrase in self._phrases:
-            text = text.replace(phrase, MASKED)
-        return self._tokens.sub(rf"\g<1>{MASKED}", text) if self._tokens else text
+GREEN, CYAN, CLEAR = "\033[32;1m", "\033[36;1m", "\033[0K"
 
 
 class Trace:
-    """`on_cancel` is called when GitLab wants the script to end, `on_abort` when it has given the job up."""
+    """`on_cancel` is called when GitLab wants the job to end, or has given it up."""
 
     def __init__(self, runner: Runner, job: dict[str, Any]) -> None:
         self.on_cancel: Callable[[], None] = lambda: None
-        self.on_abort: Callable[[], None] = lambda: None
-        features = job.get("features") or {}
-        masked = (variable["value"] for variable in job["variables"] if variable.get("masked"))
-        self._mask = Masker(masked, features.get("token_mask_prefixes") or ())
+        masked = {variable["value"] for variable in job["variables"] if variable.get("masked")}
+        self._masked = sorted(filter(None, masked), key=len, reverse=True)
         self._runner, self._job = runner, job
         self._lock = threading.Lock()
         self._content = b""
@@ -62,49 +42,44 @@ class Trace:
             complete, newline, self._unfinished = (self._unfinished + text).rpartition("\n")
             self._append(complete + newline)
 
-    def line(self, text: str, colour: str = "", prefix: str = "") -> None:
+    def line(self, text: str, colour: str = CLEAR) -> None:
         """A line of the runner's own."""
-        with self._lock:
-            self._append(f"{self._unfinished}{colour or CLEAR}{prefix}{text}{RESET}\n")
-            self._unfinished = ""
+        self._insert(f"{colour}{text}{RESET}\n")
 
     def warning(self, text: str) -> None:
-        self.line(text, YELLOW, "WARNING: ")
+        self.line(f"WARNING: {text}", YELLOW)
 
     def error(self, text: str) -> None:
-        self.line(text, RED, "ERROR: ")
+        self.line(f"ERROR: {text}", RED)
 
     def section(self, name: str, *, start: bool) -> None:
+        self._insert(f"section_{'start' if start else 'end'}:{int(time.time())}:{name}\r{CLEAR}")
+
+    def _insert(self, text: str) -> None:
         with self._lock:
-            kind = "start" if start else "end"
-            self._append(self._unfinished + f"section_{kind}:{int(time.time())}:{name}\r{CLEAR}")
+            self._append(self._unfinished + text)
             self._unfinished = ""
 
     def _append(self, text: str) -> None:
-        if len(self._content) < LIMIT:
-            self._content += self._mask(text).encode()
-            if len(self._content) >= LIMIT:
-                self._content += f"\n{RED}Job's log exceeded limit of {LIMIT} bytes.\n{RESET}".encode()
+        for phrase in self._masked:
+            text = text.replace(phrase, "[MASKED]")
+        self._content += text.encode()
 
     # Sending
 
-    def finish(self, state: str, *, reason: str | None = None, exit_code: int = 0) -> None:
+    def finish(self, state: str, **more: object) -> None:
         """Send what is left, then how it ended."""
-        with self._lock:
-            self._append(self._unfinished)
-            self._unfinished = ""
+        self._insert("")
         self._over.set()
         self._sender.join()
-        for _ in range(RETRIES):
-            if self._patch():
-                break
-            time.sleep(RETRY_DELAY)
+        self._repeat(self._patch)
         output = {"checksum": f"crc32:{zlib.crc32(self._content):08x}", "bytesize": len(self._content)}
+        more |= {"output": output, "checksum": output["checksum"]}
+        self._repeat(lambda: coordinator.update_job(self._runner, self._job, state, **more).status in (200, 403, 404))
+
+    def _repeat(self, sends: Callable[[], bool]) -> None:
         for _ in range(RETRIES):
-            answer = coordinator.update_job(
-                self._runner, self._job, state, reason=reason, exit_code=exit_code, output=output
-            )
-            if answer.status in (200, 403, 404):
+            if sends():
                 return
             time.sleep(RETRY_DELAY)
 
@@ -124,16 +99,14 @@ class Trace:
         answer = coordinator.patch_trace(self._runner, self._job, piece, start)
         if answer.status == 202:
             self._sent = start + len(piece)
-        elif answer.status == 416 and answer.range_end is not None:
-            self._sent = answer.range_end
+        elif answer.status == 416:
+            # An answer was lost; GitLab says how much it has.
+            self._sent = int(answer.headers.get("Range", "0-0").partition("-")[2])
         self._heed(answer)
         return answer.status in (403, 404) or self._sent >= len(self._content)
 
     def _heed(self, answer: coordinator.Answer) -> None:
         self._last = time.monotonic()
-        if answer.interval:
-            self._interval = float(answer.interval)
-        if answer.job_status == "canceling":
+        self._interval = float(answer.headers.get("X-GitLab-Trace-Update-Interval") or self._interval)
+        if answer.status == 403 or answer.job_status in ("canceling", "canceled", "failed"):
             self.on_cancel()
-        elif answer.status == 403 or answer.job_status in ("canceled", "failed"):
-            self.on_abort()

@@ -1,6 +1,6 @@
 """`gitlab-runner run`: reads config.toml again when it has changed and asks GitLab for jobs (commands/multi.go)."""
 
-import os
+import json
 import re
 import signal
 import threading
@@ -12,11 +12,10 @@ from typing import Any
 
 from lab_gitlab_runner import coordinator, log
 from lab_gitlab_runner.build import Build
-from lab_gitlab_runner.configuration import Configuration, ConfigurationError, load
-from lab_gitlab_runner.coordinator import Runner
+from lab_gitlab_runner.configuration import ConfigurationError, Runner, load
 
 RELOAD_INTERVAL = 3.0  # seconds between two looks at the file
-UNHEALTHY_LIMIT = 3  # refused or failed requests in a row
+UNHEALTHY_LIMIT = 3  # refused requests in a row
 UNHEALTHY_INTERVAL = "1h0m0s"  # without requests after that; a changed file ends it
 STEP = 0.1  # seconds
 SHUTDOWN_TIMEOUT = 30.0  # seconds for jobs to end after a signal that aborts them
@@ -27,7 +26,7 @@ SIGNAL_NAMES: dict[int, str] = {signal.SIGTERM: "terminated", signal.SIGINT: "in
 class Health:
     """How one runner's last requests went."""
 
-    failures: int = 0
+    refusals: int = 0
     since: float = 0.0
 
 
@@ -37,95 +36,67 @@ class Worker:
     def __init__(self, file: Path) -> None:
         self.configuration = load(file)
         self._health: dict[str, Health] = {}
-        self._last_updates: dict[str, str] = {}
         self._builds: dict[int, tuple[Build, threading.Thread]] = {}
         self._signal = 0
-        self._stopping = False
-        self._reload = False
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGQUIT, self._stop)
-        signal.signal(signal.SIGHUP, self._reload_now)
-        log.info(f"Starting multi-runner from {file}...", builds=0, max_builds=0)
-        self._loaded()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._stop)
 
     def run(self) -> None:
         """Until told to stop."""
-        log.info("Initializing executor providers", builds=0, max_builds=self.concurrent)
-        checked = time.monotonic()
-        position, due = 0, time.monotonic()
-        while not self._stopping:
+        log.info(f"Starting multi-runner from {self.configuration.file}...")
+        checked, asked = time.monotonic(), 0.0
+        while not self._signal:
             moment = time.monotonic()
-            if self._reload or moment - checked >= RELOAD_INTERVAL:
+            if moment - checked >= RELOAD_INTERVAL:
                 checked = moment
                 self._look_at_file()
-            if moment >= due:
-                runners = self.configuration.runners
-                if runners and len(self._builds) < self.concurrent:
-                    position %= len(runners)
-                    self._ask(runners[position], self.configuration)
-                    position += 1
-                due = moment + self.configuration.check_interval / max(1, len(runners))
+            if moment - asked >= self.configuration.check_interval:
+                asked = moment
+                for runner in self.configuration.runners:
+                    self._ask(runner)
             time.sleep(STEP)
         self._end_builds()
-        log.info("All workers stopped.", builds=0)
-        log.info("Can exit now!", builds=0)
-
-    @property
-    def concurrent(self) -> int:
-        return int(self.configuration.content.get("concurrent", 1))
+        log.info("All workers stopped.")
 
     def _look_at_file(self) -> None:
+        file = self.configuration.file
         try:
-            if not self._reload and self.configuration.file.stat().st_mtime <= self.configuration.modified:
-                return
-            self._reload = False
-            self.configuration = load(self.configuration.file)
+            if file.stat().st_mtime > self.configuration.modified:
+                self.configuration = load(file)
+                self._health.clear()
+                log.info("Configuration loaded")
         except (ConfigurationError, OSError) as error:
-            log.error(f"Failed to load config {error}", builds=0)
-            if self.configuration.file.exists():
-                # Not the same broken file again and again.
-                self.configuration.modified = self.configuration.file.stat().st_mtime
+            log.error(f"Failed to load config {error}")
+
+    def _ask(self, runner: Runner) -> None:
+        """For a job, if there is room for it, unless GitLab has refused the runner's token too often."""
+        if len(self._builds) >= self.configuration.concurrent:
             return
-        self._health.clear()
-        self._loaded()
-
-    def _loaded(self) -> None:
-        log.info("Configuration loaded", builds=0, max_builds=self.concurrent)
-
-    def _ask(self, runner: Runner, configuration: Configuration) -> None:
-        token = str(runner.get("token", ""))
-        health = self._health.setdefault(token, Health())
-        limit = int(runner.get("unhealthy_requests_limit") or UNHEALTHY_LIMIT)
-        interval = str(runner.get("unhealthy_interval") or UNHEALTHY_INTERVAL)
-        if health.failures >= limit:
+        name = f'Runner "{runner["url"]}{runner["token"][:8]}"'
+        health = self._health.setdefault(runner["token"], Health())
+        limit = runner.get("unhealthy_requests_limit") or UNHEALTHY_LIMIT
+        interval = runner.get("unhealthy_interval") or UNHEALTHY_INTERVAL
+        if health.refusals >= limit:
             if time.monotonic() - health.since < seconds(interval):
                 return
-            log.warning(f'Runner "{runner["url"]}{token[:8]}" is not healthy, but check for a new job will be forced!')
-            health.failures = 0
-        answer, healthy = coordinator.request_job(runner, configuration.system_id, self._last_updates.get(token, ""))
-        self._last_updates[token] = answer.last_update
-        if healthy:
-            health.failures = 0
-        else:
-            health.failures, health.since = health.failures + 1, time.monotonic()
-            if health.failures >= limit:
-                log.error(
-                    f'Runner "{runner["url"]}{token[:8]}" is unhealthy and will be disabled for {interval} seconds!',
-                    unhealthy_requests=health.failures,
-                    unhealthy_requests_limit=limit,
-                )
+            log.warning(f"{name} is not healthy, but check for a new job will be forced!")
+            health.refusals = 0
+        answer = coordinator.request_job(runner, self.configuration.system_id)
+        if answer.status == 403:
+            health.refusals, health.since = health.refusals + 1, time.monotonic()
+            if health.refusals >= limit:
+                log.error(f"{name} is unhealthy and will be disabled for {interval} seconds!")
+            return
+        health.refusals = 0
         if answer.status == 201:
-            self._start(runner, configuration, answer.body)
+            self._start(runner, json.loads(answer.content))
 
-    def _start(self, runner: Runner, configuration: Configuration, job: dict[str, Any]) -> None:
+    def _start(self, runner: Runner, job: dict[str, Any]) -> None:
         """Run a job beside those that run already."""
-        slot = next(number for number in range(self.concurrent + 1) if number not in self._builds)
-        build = Build(runner, configuration, job, slot)
+        slot = next(number for number in range(self.configuration.concurrent) if number not in self._builds)
+        build = Build(runner, self.configuration.system_id, job, slot)
         thread = threading.Thread(target=self._run, args=(slot, build), daemon=True)
         self._builds[slot] = build, thread
-        fields = {"builds": len(self._builds), "max_builds": self.concurrent, "job": job["id"]}
-        log.info("Added job to processing list", project=job["job_info"]["project_id"], **fields)
         thread.start()
 
     def _run(self, slot: int, build: Build) -> None:
@@ -133,40 +104,24 @@ class Worker:
             build.run()
         finally:
             self._builds.pop(slot, None)
-            fields = {"builds": len(self._builds), "max_builds": self.concurrent, "job": build.job["id"]}
-            log.info("Removed job from processing list", project=build.job["job_info"]["project_id"], **fields)
 
     def _end_builds(self) -> None:
         """SIGQUIT lets jobs come to their end; other signals abort them, and GitLab is told."""
-        threads = [thread for _, thread in self._builds.values()]
-        if threads and self._signal == signal.SIGQUIT:
-            log.warning("Starting graceful shutdown, waiting for builds to finish", builds=len(threads))
-        while any(thread.is_alive() for thread in threads) and self._signal == signal.SIGQUIT:
+        builds = list(self._builds.values())
+        while any(thread.is_alive() for _, thread in builds) and self._signal == signal.SIGQUIT:
             time.sleep(STEP)
-        for build, _ in list(self._builds.values()):
-            build.interrupt(SIGNAL_NAMES.get(self._signal, "terminated"))
-        deadline = time.monotonic() + (int(self.configuration.content.get("shutdown_timeout") or 0) or SHUTDOWN_TIMEOUT)
-        for thread in threads:
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT
+        for build, thread in builds:
+            if thread.is_alive():
+                build.interrupt(SIGNAL_NAMES.get(self._signal, "terminated"))
+        for _, thread in builds:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
         self._signal = number
-
-    def _reload_now(self, _number: int, _frame: FrameType | None) -> None:
-        self._reload = True
 
 
 def seconds(duration: str) -> float:
     """A duration as Go writes it, like 1h30m."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
     return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)(h|ms|m|s)", duration))
-
-
-def run(file: Path) -> None:
-    """Raises log.ExitError when the file cannot be read at the start."""
-    try:
-        worker = Worker(file)
-    except (ConfigurationError, OSError) as error:
-        log.fatal(str(error), pid=os.getpid())
-    worker.run()
