@@ -93,14 +93,14 @@ class Build:
 
     def _refuse_what_is_not_played(self) -> None:
         """Raises BuildError for what the real one would do and this one would pass over."""
-        asked = [name for name in ("services", "cache", "dependencies") if self.job.get(name)]
-        asked += [step["name"] for step in self.job["steps"] if step["name"] != "script"]
-        asked += [key for key in ("file", "raw") if any(variable.get(key) for variable in self.job["variables"])]
-        asked += ["users of images"] if (self.job.get("image") or {}).get("executor_opts") else []
+        job, image = self.job, self.job.get("image") or {}
+        asked = [name for name in ("services", "cache") if job.get(name)]
+        asked += [step["name"] for step in job["steps"] if step["name"] != "script"]
+        kinds = {artifact["artifact_type"] for artifact in job.get("artifacts") or ()}
+        asked += [f"artifacts of type {kind}" for kind in kinds - {"dotenv"}]
+        asked += [f"file {variable['key']}" for variable in job["variables"] if variable.get("file")]
+        asked += ["users of images"] if image.get("executor_opts") else []
         asked += [f"GIT_STRATEGY {self.strategy}"] if self.strategy not in ("clone", "fetch") else []
-        for artifact in self.job.get("artifacts") or ():
-            kind, when = artifact["artifact_type"], artifact.get("when") or "on_success"
-            asked += [f"artifacts {kind} {when}"] if (kind, when) != ("dotenv", "on_success") else []
         if asked:
             raise BuildError(f"the lab plays gitlab-runner without {', '.join(asked)}", reason=SYSTEM_FAILURE)
 
@@ -148,11 +148,12 @@ class Build:
     # Settings
 
     def _variables(self) -> dict[str, str]:
-        """The job's own beat config.toml's; references to others are filled in."""
+        """The job's own beat config.toml's; references to others are filled in unless a value is `raw`."""
         given = dict(entry.split("=", 1) for entry in self.runner.get("environment") or ())
         own = {variable["key"]: str(variable["value"]) for variable in self.job["variables"]}
         values = {**given, "CI_PROJECT_DIR": self.directory, **own}
-        return {key: _expanded(value, values) for key, value in values.items()}
+        raw = {variable["key"] for variable in self.job["variables"] if variable.get("raw")}
+        return {key: value if key in raw else _expanded(value, values) for key, value in values.items()}
 
     def _has_own_network(self) -> bool:
         """config.toml's word is the last; without one the job's variables decide (common/build_settings.go)."""

@@ -72,10 +72,6 @@ class Docker:
         self.trace.line(f"Using Docker executor with image {image} ...")
         if self._own_network:
             self._checked("network", "create", *self._labels(), self._once)
-        if self.settings.get("disable_cache"):
-            words = "Container based cache volumes creation is disabled. Will not create volume for"
-            for volume in self._cache_volumes():
-                self.trace.warning(f'{words} "{volume}"')
         for target in self._targets():
             self._checked("volume", "create", *self._labels(type="cache"), self._volume(target))
         if _docker("image", "inspect", HELPER).returncode:
@@ -204,13 +200,10 @@ class Docker:
         marks = {"job.id": self.job["id"], "project.id": job["project_id"], "managed": "true", **more}
         return [part for key, value in marks.items() for part in ("--label", f"com.gitlab.gitlab-runner.{key}={value}")]
 
-    def _cache_volumes(self) -> list[str]:
-        """Volumes that name no folder of the machine: Docker keeps them for the project's next job."""
-        return [volume for volume in self.settings.get("volumes") or () if ":" not in volume]
-
     def _targets(self) -> list[str]:
-        """Where volumes of Docker's are mounted."""
-        return [BUILDS, *([] if self.settings.get("disable_cache") else self._cache_volumes())]
+        """Where volumes of Docker's are mounted: those that name no folder of the machine are for caches."""
+        caches = [] if self.settings.get("disable_cache") else self.settings.get("volumes") or []
+        return [BUILDS, *(volume for volume in caches if ":" not in volume)]
 
     def _volume(self, target: str) -> str:
         name = self._once if target == BUILDS and not self._keeps_checkout else self.name
