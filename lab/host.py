@@ -54,6 +54,7 @@ TEST_TOOLS = {
     "nginx": "nginx-light",
     "rpmbuild": "rpm",
     "ruby": "ruby",
+    "runsv": "runit",
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
     "ssh-add": "openssh-client",

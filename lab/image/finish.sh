@@ -9,12 +9,16 @@ rm -f /usr/bin/py* /usr/bin/pdb*
 find /usr /etc -xdev -type f -perm /111 -print0 |
   { xargs -0 grep --files-with-matches -I -E '^#! ?/usr/bin/(env )?python3' || true; } |
   xargs --no-run-if-empty sed -i -E '1s|^#! ?/usr/bin/(env )?python3[0-9.]*|#!/usr/libexec/platform-python|'
-# Only what is played uses these two.
+# Only what is played uses these.
 mv /usr/bin/ruby3.1 /usr/libexec/lab/ruby
 rm -f /usr/bin/{ruby,erb,gem,irb,rake,rdoc,ri,racc,rbs,typeprof,bundle,bundler}*
 mv /usr/sbin/nginx /usr/libexec/lab/nginx
 rm -rf /usr/lib/systemd/system/nginx.service /etc/systemd/system/multi-user.target.wants/nginx.service \
   /etc/nginx /etc/logrotate.d/nginx /var/www
+mv /usr/bin/{runsv,runsvdir,sv,svlogd} /usr/libexec/lab/
+rm -rf /usr/bin/{chpst,cpsv} /usr/sbin/{mk-runscript,runit,runsvchdir,update-service,utmpset} /etc/{runit,service,sv} \
+  /etc/default/runit /usr/lib/{runit,runit-helper,lsb/init-functions.d/40-runit}
+for user in runit-log _runit-log; do userdel "$user"; done
 
 # Packages of RHEL that its image lacks: theirs is a link to what lies here (packages/available).
 for command in git git-receive-pack git-shell git-upload-archive git-upload-pack jq; do

@@ -40,18 +40,15 @@ admin = User.admins.active.order(:id).first
 organization = Organizations::Organization.default_organization
 group = Groups::CreateService.new(admin, { name: 'stack', path: 'stack', organization_id: organization.id,
   visibility_level: Gitlab::VisibilityLevel::PRIVATE }).execute.payload.fetch(:group)
-project = Projects::CreateService.new(admin, { name: 'acceptance', path: 'acceptance', namespace_id: group.id,
+Projects::CreateService.new(admin, { name: 'acceptance', path: 'acceptance', namespace_id: group.id,
   visibility_level: Gitlab::VisibilityLevel::PRIVATE }).execute
 runner = Ci::Runners::CreateRunnerService.new(user: admin, params: { runner_type: 'instance_type', description: 'r',
   run_untagged: true, paused: false, tag_list: [] }).execute.payload.fetch(:runner)
-token = Projects::DeployTokens::CreateService.new(project, admin,
-  { name: 'acceptance', expires_at: Date.tomorrow.iso8601, read_registry: true, write_registry: true }).execute
 api = admin.personal_access_tokens.create!(name: 'api', scopes: %w[api], expires_at: 1.day.from_now)
-puts JSON.generate(runner: runner.token, user: token[:deploy_token].username, deploy: token[:deploy_token].token,
-  api: api.token)
+puts JSON.generate(runner: runner.token, api: api.token, group: group.id)
 """
 
-needed = pytest.mark.needs("git", "nginx", "ruby", "ssh-keygen")
+needed = pytest.mark.needs("git", "nginx", "ruby", "runsv", "ssh-keygen")
 
 
 @dataclass
@@ -71,7 +68,8 @@ class Server:
     root: Path
     http: int
     ssh: int
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, Any] = field(default_factory=dict)
+    """Tokens of the administrator and of the runner `r`, and the id of the group `stack`."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -101,7 +99,6 @@ class Server:
             external_url 'http://203.0.113.16'
             nginx['listen_port'] = {self.http}
             nginx['listen_addresses'] = ['127.0.0.1']
-            nginx['status'] = {{ 'port' => {free_port()}, 'listen_addresses' => ['127.0.0.1'] }}
             nginx['proxy_protocol'] = true
             nginx['real_ip_trusted_addresses'] = ['127.0.0.1/32']
             gitlab_sshd['enable'] = true
@@ -113,8 +110,6 @@ class Server:
             gitlab_rails['registry_port'] = '5000'
             gitlab_rails['registry_api_url'] = 'http://127.0.0.1:1'
             gitlab_rails['initial_root_password'] = '{PASSWORD}'
-            prometheus_monitoring['enable'] = false
-            gitlab_kas['enable'] = false
             {more}
             """
         )
@@ -239,6 +234,31 @@ def install(root: Path) -> None:
     (root / RAILS / "lab_gitlab").symlink_to(SOURCE / "lab_gitlab")
 
 
+@contextlib.contextmanager
+def supervision(services: Path) -> Iterator[None]:
+    """What runsvdir(8) does, but at once: it looks for new services every five seconds only."""
+    supervisors: dict[Path, subprocess.Popen[bytes]] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            for service in services.iterdir() if services.exists() else ():
+                if service not in supervisors:
+                    supervisors[service] = subprocess.Popen(["runsv", service])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for supervisor in supervisors.values():
+            supervisor.terminate()
+        for supervisor in supervisors.values():
+            supervisor.wait(20)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     # Not pytest's folder: the names of sockets must be short.
@@ -246,19 +266,14 @@ def server() -> Iterator[Server]:
     install(root)
     (root / "etc/gitlab").mkdir(parents=True)
     machine = Server(root, free_port(), free_port())
-    command = [sys.executable, "-m", "lab_gitlab.supervisor"]
-    supervisor = subprocess.Popen(command, cwd=root / RAILS, env=machine.environment)
-    try:
+    with supervision(root / "opt/gitlab/service"):
         done = machine.configure()
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.endswith("gitlab Reconfigured!\n")
-        wait_until(machine.socket.exists)
+        wait_until(machine.is_ready)
         machine.secrets = json.loads(machine.console(RUBY_SETUP))
         yield machine
-    finally:
-        supervisor.terminate()
-        supervisor.wait(20)
-        shutil.rmtree(root)
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="module")

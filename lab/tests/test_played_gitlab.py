@@ -1,20 +1,19 @@
-"""The played GitLab as a whole, in a folder: reconfigured, asked through its real nginx, and in its console."""
+"""The played GitLab as a whole, asked as the real one is: through its nginx, over SSH, by its commands and files."""
 
 import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from configuration import gitlab_settings
 from configuration.gitlab_rb import render_gitlab_rb
@@ -90,8 +89,8 @@ def test_readiness_of_all_fails_with_one_service_and_without_puma_nginx_has_no_u
 
 @pytest.mark.parametrize(
     "header",
-    [b"", proxy_header(None), proxy_header(CLIENT), b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"],
-    ids=["none", "version 2 LOCAL", "version 2", "version 1"],
+    [b"", proxy_header(None), proxy_header(CLIENT)],
+    ids=["none", "without a client", "with a client"],
 )
 def test_the_ssh_banner_with_and_without_proxy_header(server, header):
     with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
@@ -156,49 +155,27 @@ def claims(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(header), json.loads(payload)
 
 
-def registry_accepts(token: str, certificate: x509.Certificate) -> bool:
-    """Whether a registry that trusts the certificate would: it finds the key by its id, then checks the signature."""
-    key = certificate.public_key()
-    assert isinstance(key, rsa.RSAPublicKey)
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(der)
-    known = base64.b32encode(digest.finalize()[:30]).decode()
-    if claims(token)[0]["kid"].replace(":", "") != known:
-        return False
-    signed, _, signature = token.rpartition(".")
-    try:
-        key.verify(base64.urlsafe_b64decode(signature + "=="), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
-    except InvalidSignature:
-        return False
-    return True
-
-
 def granted(answer: Answer) -> list[tuple[str, list[str]]]:
     return [(access["name"], access["actions"]) for access in claims(answer.json["token"])[1]["access"]]
 
 
-def test_a_deploy_token_pushes_to_its_project_alone(server):
-    user, token = server.secrets["user"], server.secrets["deploy"]
-    answer = server.token(user, token, f"repository:{PROJECT}/image:pull,push")
+def test_a_token_for_the_registry_says_what_was_asked_for_and_is_allowed(server):
+    answer = server.token("root", PASSWORD, f"repository:{PROJECT}/image:pull,push")
     assert granted(answer) == [(f"{PROJECT}/image", ["pull", "push"])]
     header, payload = claims(answer.json["token"])
     assert set(header) == {"typ", "alg", "kid"}
     assert (payload["iss"], payload["aud"]) == ("omnibus-gitlab-issuer", "container_registry")
     assert payload["exp"] - payload["iat"] == 300
-    assert registry_accepts(answer.json["token"], server.certificate)
-    assert granted(server.token(user, token, f"repository:{PROJECT}/image:delete")) == []
 
 
 @pytest.mark.parametrize("program", REGISTRIES, ids=os.path.basename)
 def test_the_registry_takes_the_programs_configuration_and_gitlabs_tokens(server, program, tmp_path):
     def ask(method: str, path: str, *scopes: str) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(address, timeout=10)
-        token = server.token(user, server.secrets["deploy"], *scopes).json["token"] if scopes else None
+        token = server.token("any", server.secrets["api"], *scopes).json["token"] if scopes else None
         connection.request(method, path, headers={"Authorization": f"Bearer {token}"} if token else {})
         return connection.getresponse()
 
-    user = server.secrets["user"]
     with registry(program, server.certificate, tmp_path) as address:
         assert ask("GET", "/").status == 200
         refused = ask("GET", "/v2/")
@@ -232,41 +209,16 @@ def test_nobody_gets_no_token_and_post_is_no_way(server):
     assert server.get("/jwt/auth?service=other").status == 404
 
 
-def test_ended_and_revoked_deploy_tokens_are_refused(server):
-    made = json.loads(
-        server.console(
-            """
-            project, admin = Project.find_by_full_path('stack/acceptance'), User.first
-            make = lambda do |ends|
-              params = { name: 'x', expires_at: ends, read_registry: true }
-              Projects::DeployTokens::CreateService.new(project, admin, params).execute.fetch(:deploy_token)
-            end
-            over, revoked = make.call(Date.yesterday), make.call(Date.tomorrow.iso8601)
-            project.deploy_tokens.where(name: 'x', id: revoked.id).each(&:revoke!)
-            puts JSON.generate([over, revoked].map { |token| [token.username, token.token] })
-            """
-        )
-    )
-    assert [server.token(user, token).status for user, token in made] == [401, 401]
-
-
-def test_the_second_factor_and_a_block_end_the_password(server):
-    for change in ("otp_required_for_login: true", "otp_required_for_login: false, state: 'blocked'"):
-        server.console(f"User.find_by_username('root').update!({change})")
-        assert server.token("root", PASSWORD).status == 401
-    server.console("User.find_by_username('root').activate!")
-    assert server.token("root", PASSWORD).status == 200
-
-
 def test_reconfigure_overwrites_a_key_that_was_laid_at_registry_key_path(server):
-    own = server.key_path.read_text()
-    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL
-    server.key_path.write_bytes(other.private_bytes(pem, form, serialization.NoEncryption()))
-    assert not registry_accepts(server.token("root", PASSWORD).json["token"], server.certificate)
+    def key_id() -> str:
+        return str(claims(server.token("root", PASSWORD).json["token"])[0]["kid"])
+
+    own, before = server.key_path.read_text(), key_id()
+    subprocess.run(["openssl", "genrsa", "-out", server.key_path, "2048"], check=True, capture_output=True)
+    assert key_id() != before
     assert server.configure().returncode == 0
     assert server.key_path.read_text() == own
-    assert registry_accepts(server.token("root", PASSWORD).json["token"], server.certificate)
+    assert key_id() == before
 
 
 # Runners
@@ -278,47 +230,118 @@ def test_a_paused_runner_is_told_there_is_nothing_and_a_wrong_token_is_refused(s
     assert server.ask("POST", "/api/v4/jobs/request", body=body).status == 204
     server.console("Ci::Runner.instance_type.find_by(description: 'r').update!(active: false)")
     assert server.ask("POST", "/api/v4/jobs/request", body=body).status == 204
-    listed = server.get("/api/v4/runners/all", Private_Token=server.secrets["api"]).json
-    assert [(runner["paused"], runner["status"], runner["ip_address"]) for runner in listed] == [
-        (True, "online", CLIENT)
-    ]
     server.console("Ci::Runner.instance_type.find_by(description: 'r').update!(active: true)")
     wrong = {**body, "token": "glrt-t1_wrong"}
     for path in ("runners/verify", "jobs/request"):
         assert server.ask("POST", f"/api/v4/{path}", body=wrong).status == 403
 
 
-def test_runners_through_the_api(server):
-    def made(**fields: Any) -> Answer:
-        return server.ask("POST", "/api/v4/user/runners", body=fields, Private_Token=server.secrets["api"])
-
-    assert made().status == 400
-    assert made(runner_type="instance_type", run_untagged=False).status == 400
-    token = made(runner_type="instance_type", description="second", paused=True).json["token"]
-    assert server.console("puts Ci::Runner.where(description: 'second').pluck(:active).inspect") == "[false]"
+def test_a_runner_is_deleted_by_its_token(server):
+    create = "Ci::Runners::CreateRunnerService.new(user: User.first, params: { runner_type: 'instance_type' }).execute"
+    token = server.console(f"puts {create}.payload.fetch(:runner).token")
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 204
     assert server.ask("DELETE", "/api/v4/runners", body={"token": token}).status == 403
 
 
 # The API
 
+OF_THE_PROJECT = f"/api/v4/projects/{PROJECT.replace('/', '%2F')}"
+
 
 def test_the_api_wants_a_token(server):
-    assert server.get("/api/v4/version").status == 401
-    assert server.get("/api/v4/version", Private_Token="wrong").status == 401
-    assert server.get("/api/v4/user", Private_Token=server.secrets["api"]).json["username"] == "root"
-    assert server.ask("POST", "/api/v4/session", body={"login": "root", "password": PASSWORD}).status == 404
-
-
-def test_projects_and_a_registry_that_cannot_be_reached(server):
-    token = server.secrets["api"]
-    project = server.get(f"/api/v4/projects/{PROJECT.replace('/', '%2F')}", Private_Token=token).json
+    assert server.get(OF_THE_PROJECT).status == 401
+    assert server.get(OF_THE_PROJECT, Private_Token="wrong").status == 401
+    project = server.get(OF_THE_PROJECT, Private_Token=server.secrets["api"]).json
     assert project["container_registry_image_prefix"] == f"203.0.113.16:5000/{PROJECT}"
-    server.token("root", PASSWORD, f"repository:{PROJECT}/seen:push")
-    images = f"/api/v4/projects/{project['id']}/registry/repositories"
-    assert f"{PROJECT}/seen" in [image["path"] for image in server.get(images, Private_Token=token).json]
-    assert server.get(f"{images}?tags=true", Private_Token=token).status == 503
-    assert server.get("/api/v4/projects/4711", Private_Token=token).status == 404
+    assert server.get("/api/v4/projects/4711", Private_Token=server.secrets["api"]).status == 404
+
+
+def test_a_commit_creates_what_is_not_there_and_updates_what_is(server):
+    def commit(action: str, path: str, content: str) -> Answer:
+        changes = [{"action": action, "file_path": path, "content": content}]
+        body = {"branch": "main", "commit_message": "Change", "actions": changes}
+        return server.ask("POST", f"{OF_THE_PROJECT}/repository/commits", body=body, Private_Token=token)
+
+    def content(path: str) -> Answer:
+        return server.get(f"{OF_THE_PROJECT}/repository/files/{path}/raw?ref=main", Private_Token=token)
+
+    token = server.secrets["api"]
+    assert commit("create", "folder/a", "1").status == 201
+    assert b"A file with this name already exists" in commit("create", "folder/a", "2").body
+    assert b"A file with this name doesn't exist" in commit("update", "b", "2").body
+    assert content("folder%2Fa").body == b"1"
+    assert commit("update", "folder/a", "ä").status == 201
+    assert content("folder%2Fa").body == "ä".encode()
+    assert content("b").status == 404
+
+
+def test_the_acceptances_token_opens_its_project_alone_until_it_is_revoked(server):
+    def console(action: str) -> str:
+        program = (ROOT / "remote/acceptance_token.rb").read_text()
+        done = server.run("gitlab-rails", "runner", program, action, PROJECT, "r", '["signup_enabled", "none"]')
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def statuses(token: str) -> list[int]:
+        paths = (OF_THE_PROJECT, OF_THE_PROJECT.replace("acceptance", "other"))
+        return [
+            server.token("acceptance", token).status,
+            *(server.get(path, Private_Token=token).status for path in paths),
+        ]
+
+    group = server.secrets["group"]
+    server.console(f"Projects::CreateService.new(User.first, {{ name: 'other', namespace_id: {group} }}).execute")
+    issued = json.loads(console("issue"))
+    assert issued["runner"] == {"active": True}
+    assert list(issued["settings"]) == ["signup_enabled"]
+    assert statuses(issued["token"]) == [200, 200, 404]
+    another = json.loads(console("issue"))["token"]
+    assert statuses(issued["token"]) == [401, 401, 401]
+    assert statuses(another) == [200, 200, 404]
+    revoke = "/api/v4/personal_access_tokens/self"
+    assert [server.ask("DELETE", revoke, Private_Token=another).status for _ in range(2)] == [204, 401]
+
+
+def put_image(server: Server, address: str, tag: str) -> None:
+    """Push an image without layers to the project, by the registry's own HTTP."""
+
+    def ask(method: str, where: str, body: bytes, kind: str) -> http.client.HTTPResponse:
+        token = server.token("root", PASSWORD, f"repository:{PROJECT}/image:pull,push").json["token"]
+        connection = http.client.HTTPConnection(address, timeout=10)
+        connection.request(method, where, body, {"Authorization": f"Bearer {token}", "Content-Type": kind})
+        return connection.getresponse()
+
+    kind, config = "application/vnd.docker.distribution.manifest.v2+json", json.dumps({"tag": tag}).encode()
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    place = urlsplit(ask("POST", f"/v2/{PROJECT}/image/blobs/uploads/", b"", "").getheader("Location") or "")
+    whole = f"{place.path}?{place.query}&digest={digest}"
+    assert ask("PUT", whole, config, "application/octet-stream").status == 201
+    entry = {"mediaType": "application/config", "size": len(config), "digest": digest}
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": entry, "layers": []}).encode()
+    assert ask("PUT", f"/v2/{PROJECT}/image/manifests/{tag}", manifest, kind).status == 201
+
+
+@pytest.mark.parametrize("program", REGISTRIES, ids=os.path.basename)
+def test_old_images_are_deleted_by_their_tags(server, program, tmp_path):
+    def listed(path: str) -> Any:
+        return server.get(f"{images}{path}?per_page=100", Private_Token=server.secrets["api"]).json
+
+    images = f"{OF_THE_PROJECT}/registry/repositories"
+    with registry(program, server.certificate, tmp_path) as address:
+        assert server.configure(f"gitlab_rails['registry_api_url'] = 'http://{address}'").returncode == 0
+        wait_until(server.is_ready)
+        for tag in ("1", "2", "latest"):
+            put_image(server, address, tag)
+        [image] = [image for image in listed("") if image["path"] == f"{PROJECT}/image"]
+        tags = f"/{image['id']}/tags"
+        assert [tag["name"] for tag in listed(tags)] == ["1", "2", "latest"]
+        token = server.secrets["api"]
+        assert server.ask("DELETE", f"{images}{tags}/2", Private_Token=token).status == 200
+        assert server.ask("DELETE", f"{images}{tags}/2", Private_Token=token).status == 404
+        assert [tag["name"] for tag in listed(tags)] == ["1", "latest"]
+    assert server.get(f"{images}{tags}", Private_Token=token).status == 503
+    assert server.configure().returncode == 0
+    wait_until(server.is_ready)
 
 
 # The console
@@ -346,13 +369,11 @@ def test_what_models_and_services_refuse(server):
             admin = User.first
             group = Groups::CreateService.new(admin, { name: 'g', path: 'g', visibility_level: 0 }).execute
             project = Projects::CreateService.new(admin, { name: 'acceptance', namespace_id: Group.first.id }).execute
-            token = Projects::DeployTokens::CreateService.new(Project.first, admin,
-              { name: 'n', expires_at: 1.hour.from_now, read_registry: true }).execute
             runner = Ci::Runners::CreateRunnerService.new(user: admin,
               params: { runner_type: 'instance_type', run_untagged: false }).execute
             puts JSON.generate([
               group.payload[:group].errors.full_messages.first, project.errors.full_messages.first,
-              token[:message], runner.message.first,
+              runner.message.first,
               complaint { Ci::Runner.first.update!(paused: false) },
               complaint { Gitlab::CurrentSettings.update!(signup: false) },
               complaint { admin.update!(password: 'root-of-all') },
@@ -363,7 +384,6 @@ def test_what_models_and_services_refuse(server):
     assert said == [
         "Organization can't be blank",
         "Name has already been taken",
-        "Expires at must be in ISO 8601 format",
         "Tags list can not be empty when runner is not allowed to pick untagged jobs",
         "unknown attribute 'paused' for Ci::Runner.",
         "unknown attribute 'signup' for ApplicationSetting.",
@@ -378,7 +398,7 @@ def test_a_script_gets_arguments_and_standard_input_and_can_be_standard_input(se
     assert server.run("gitlab-rails", "runner", "-", stdin="puts Gitlab::VERSION").stdout == "17.10.4\n"
 
 
-def test_the_console_takes_as_long_as_a_test_says(server):
+def test_a_knob_of_the_lab_makes_the_console_slow(server):
     knob = server.root / "run/lab/console-delay"
     knob.parent.mkdir(parents=True, exist_ok=True)
     knob.write_text("1.5\n")
@@ -388,11 +408,32 @@ def test_the_console_takes_as_long_as_a_test_says(server):
     knob.unlink()
 
 
-def test_sign_up_can_be_closed(server):
-    assert b"Register now" in server.get("/users/sign_in").body
-    server.console("Gitlab::CurrentSettings.update!(signup_enabled: false)")
-    assert b"Register now" not in server.get("/users/sign_in").body
-    assert server.get("/users/sign_up").status == 302
+def test_passwords_that_people_try_first_are_refused(server):
+    weak = [
+        "testroot123",
+        "myGitLab-Xq7",
+        "DevOps-Xq7zz9",
+        "xx-administrator-1",
+        "example-Xq7zz9",
+        "password1",
+        "Xq7zz9L",
+    ]
+    offered = json.dumps([*weak, PASSWORD])
+    script = (
+        "user = User.find_by_username('root'); puts JSON.parse(ARGV[0]).select { |word| user.update(password: word) }"
+    )
+    assert server.run("gitlab-rails", "runner", script, offered).stdout.split() == [PASSWORD]
+
+
+def test_a_lost_password_is_replaced_on_the_server(server):
+    def reset(password: str) -> subprocess.CompletedProcess[str]:
+        return server.run("gitlab-rake", "gitlab:password:reset[root]", stdin=f"{password}\n{password}\n")
+
+    assert "Password must not contain" in reset("password1").stdout
+    assert reset("another-Secret-4711").returncode == 0
+    assert server.token("root", PASSWORD).status == 401
+    assert server.token("root", "another-Secret-4711").status == 200
+    assert reset(PASSWORD).returncode == 0
 
 
 def test_the_database_answers_by_gitlab_psql(server):
@@ -407,7 +448,7 @@ def test_the_database_answers_by_gitlab_psql(server):
     assert ask("-tAc", "DELETE FROM batched_background_migrations").returncode == 0
     assert ask("-d", "template1", "-c", "SHOW server_version", "-qt").stdout == " 16.8\n\n"
     wrong = ask("-tAc", "SELECT id FROM nowhere")
-    assert (wrong.returncode, wrong.stderr) == (1, "ERROR:  no such table: nowhere\n")
+    assert (wrong.returncode, wrong.stderr[:8]) == (1, "ERROR:  ")
     assert server.run("gitlab-ctl", "stop", "postgresql").returncode == 0
     stopped = ask("-tAc", count)
     assert stopped.returncode == 2
@@ -499,31 +540,17 @@ def test_a_setting_that_this_gitlab_does_not_have_is_named_and_a_value_that_it_r
         server.console(AS_IT_WAS)
 
 
-def test_with_admin_mode_an_administrators_token_needs_its_scope_and_the_console_the_bypass(server):
-    tokens = server.console("""
-    [%w[api], %w[api admin_mode]].each do |scopes|
-      puts User.find_by_username('root').personal_access_tokens.create!(name: 'x', scopes: scopes,
-        expires_at: 1.day.from_now).token
-    end
-    """).split()
-    runners = [server.get("/api/v4/runners/all", PRIVATE_TOKEN=token).status for token in tokens]
-    assert runners == [200, 200]
+def test_with_admin_mode_an_administrator_needs_the_bypass_in_the_console(server):
     create = "Ci::Runners::CreateRunnerService.new(user: User.first, params: { runner_type: 'instance_type' }).execute"
-    public = "Groups::CreateService.new(User.first, { name: 'p', path: 'p', visibility_level: 20, organization_id: 1 })"
     try:
         assert prepare(server, "true").returncode == 0
         server.console("User.find_by_username('root').update!(password_expires_at: nil)")
         assert prepare(server, "false").returncode == 0, "the program bypasses it"
-        assert [server.get("/api/v4/runners/all", PRIVATE_TOKEN=token).status for token in tokens] == [403, 200]
         assert server.console(f"puts {create}.error?") == "true"
-        assert "public has been restricted by your GitLab administrator" in server.console(
-            f"puts {public}.execute.payload[:group].errors.full_messages"
-        )
-        bypassed = f"Gitlab::Auth::CurrentUserMode.bypass_session!(User.first.id) {{ puts {public}.execute.error? }}"
+        bypassed = f"Gitlab::Auth::CurrentUserMode.bypass_session!(User.first.id) {{ puts {create}.error? }}"
         assert server.console(bypassed) == "false"
     finally:
         server.console(AS_IT_WAS)
-        server.console("Group.find_by_full_path('p')&.destroy")
 
 
 def test_what_the_owner_decides_outlives_the_programs_preparation(server):
@@ -554,13 +581,13 @@ def test_the_first_password_of_root_opens_nothing_before_it_is_changed(server):
       expires_at: 1.day.from_now).token
     """)
     assert server.token("root", PASSWORD).status == 200
-    assert server.get("/api/v4/user", PRIVATE_TOKEN=token).status == 200
+    assert server.get(OF_THE_PROJECT, PRIVATE_TOKEN=token).status == 200
     for _ in range(2):
         assert prepare(server, "true").returncode == 0
     try:
         assert server.token("root", PASSWORD).status == 401
         assert server.token("root", token).status == 401
-        refused = server.get("/api/v4/user", PRIVATE_TOKEN=token)
+        refused = server.get(OF_THE_PROJECT, PRIVATE_TOKEN=token)
         assert (refused.status, b"Your password expired" in refused.body) == (403, True)
 
         question = next(
@@ -583,7 +610,7 @@ def test_a_person_of_the_tests_is_made_once_and_can_log_in(server):
     for _ in range(2):
         assert server.run("gitlab-rails", "runner", "-", stdin=people.MAKE).returncode == 0
     assert server.token(people.NAME, people.PASSWORD).status == 200
-    assert server.console(f"puts User.find_by_username('{people.NAME}').namespace.full_path") == people.NAME
+    assert server.console(f"puts !Namespace.find_by_full_path('{people.NAME}').nil?") == "true"
 
 
 def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(server):
@@ -644,23 +671,52 @@ def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):
 # Reconfigure
 
 
-def test_an_unknown_key_fails_reconfigure_and_changes_nothing(server):
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("nginxx['typo'] = 1", "Reading unsupported config value nginxx."),
+        ("gitlab_rails['a'] = ", "syntax error"),
+        ("registry['internal_key'] = File.read('/nowhere')", "No such file or directory"),
+        ("external_url 'gitlab.example.test'", "must include a schema and FQDN"),
+    ],
+)
+def test_a_gitlab_rb_with_a_mistake_fails_reconfigure_and_changes_nothing(server, text, complaint):
     def processes() -> list[str]:
         return [line.partition(")")[0] for line in server.run("gitlab-ctl", "status").stdout.splitlines()]
 
     before = processes()
-    done = server.configure("nginxx['typo'] = 1")
+    done = server.configure(text)
     assert done.returncode == 1
-    assert "Reading unsupported config value nginxx." in done.stdout
+    assert complaint in done.stdout
     assert done.stdout.splitlines()[-1].startswith("Infra Phase failed.")
     assert processes() == before
+    assert server.configure().returncode == 0
+
+
+def test_a_service_that_is_killed_comes_back(server):
+    def process() -> str:
+        return server.run("gitlab-ctl", "status", "redis").stdout.partition(")")[0]
+
+    before = process()
+    os.kill(int(before.rpartition(" ")[2]), signal.SIGKILL)
+    wait_until(lambda: process() != before and process().startswith("run: redis: (pid "))
+
+
+def test_a_database_starts_on_a_folder_alone_that_nobody_else_reads(server):
+    """Another owner is a matter of the end-to-end tests: it takes a machine with accounts of its own."""
+    data, log = server.root / "var/opt/gitlab/postgresql/data", server.root / "var/log/gitlab/postgresql/current"
+    assert server.run("gitlab-ctl", "stop", "postgresql").returncode == 0
+    data.chmod(0o755)
+    server.run("gitlab-ctl", "start", "postgresql")
+    wait_until(lambda: f'data directory "{data}" has invalid permissions' in log.read_text())
+    data.chmod(0o700)
+    wait_until(lambda: server.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n")
 
 
 def test_secrets_that_were_lost_leave_tokens_unreadable(server):
     """The last test: the server is worth nothing afterwards."""
     kept = server.root / "etc/gitlab/gitlab-secrets.json"
     assert kept.stat().st_mode & 0o777 == 0o600
-    runners = server.console("puts Ci::Runner.count")
     kept.unlink()
     assert server.configure().returncode == 0
     wait_until(server.is_ready)
@@ -668,5 +724,4 @@ def test_secrets_that_were_lost_leave_tokens_unreadable(server):
     assert server.ask("POST", "/api/v4/runners/verify", body=body).status == 403
     done = server.run("gitlab-rails", "runner", "puts Ci::Runner.first.token")
     assert "OpenSSL::Cipher::CipherError" in done.stderr
-    assert f"- Ci::Runner failures: {runners}" in server.run("gitlab-rake", "gitlab:doctor:secrets").stdout
     assert server.token("root", PASSWORD).status == 200

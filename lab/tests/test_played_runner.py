@@ -4,7 +4,6 @@ Where `LAB_PARTS` has the real one, it is held to the same.
 """
 
 import json
-import shutil
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -181,7 +180,7 @@ def test_the_service_gives_up_on_a_refused_token_until_the_interval_of_its_file_
     assert (path, asked["token"], asked["info"]["version"]) == ("/api/v4/jobs/request", TOKEN, "17.10.1")
 
 
-@pytest.mark.skipif(shutil.which("rpmspec") is None, reason="rpmspec is not there")
+@pytest.mark.needs("rpmspec")
 def test_the_package_says_what_it_needs():
     spec = str(SOURCE / "gitlab_runner.spec")
     command = ["rpmspec", "--query", "--requires", "--define", "runner_version 17.10.2", spec]

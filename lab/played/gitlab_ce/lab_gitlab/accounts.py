@@ -23,10 +23,9 @@ ROOT_OWNER = Owner(0, 0) if IS_MACHINE else Owner(os.geteuid(), os.getegid())
 
 @dataclass(frozen=True)
 class Account:
-    """A system user with its group. `uid` and `gid` are None where gitlab.rb names no number."""
+    """A system user with a group of its name. `uid` and `gid` are None where gitlab.rb names no number."""
 
-    user: str
-    group: str
+    name: str
     home: str
     shell: str
     uid: int | None
@@ -44,29 +43,29 @@ def ensure(account: Account) -> Owner:
     """
     if not IS_MACHINE:
         return ROOT_OWNER
-    gid = _number("/etc/group", account.group)
+    gid = _number("/etc/group", account.name)
     if gid is None:
-        _run("groupadd", "--system", *_option("--gid", account.gid), account.group)
+        _run("groupadd", "--system", *_option("--gid", account.gid), account.name)
     elif account.gid is not None and gid != account.gid:
-        _run("groupmod", "--gid", str(account.gid), account.group)
-    uid = _number("/etc/passwd", account.user)
+        _run("groupmod", "--gid", str(account.gid), account.name)
+    uid = _number("/etc/passwd", account.name)
     if uid is None:
         _run(
-            *("useradd", "--system", "--no-create-home", "--gid", account.group, *_option("--uid", account.uid)),
-            *("--home-dir", account.home, "--shell", account.shell, account.user),
+            *("useradd", "--system", "--no-create-home", "--gid", account.name, *_option("--uid", account.uid)),
+            *("--home-dir", account.home, "--shell", account.shell, account.name),
         )
     elif account.uid is not None and uid != account.uid:
-        _run("usermod", "--uid", str(account.uid), account.user)
-    return owner(account.user, account.group)
+        _run("usermod", "--uid", str(account.uid), account.name)
+    return owner(account.name)
 
 
-def owner(user: str, group: str) -> Owner:
-    """Raises AccountError when the machine has no such user or group."""
+def owner(name: str) -> Owner:
+    """Of the user and group of that name. Raises AccountError when the machine has none."""
     if not IS_MACHINE:
         return ROOT_OWNER
-    uid, gid = _number("/etc/passwd", user), _number("/etc/group", group)
+    uid, gid = _number("/etc/passwd", name), _number("/etc/group", name)
     if uid is None or gid is None:
-        raise AccountError(f"unknown user/group: {user}:{group}")
+        raise AccountError(f"unknown user/group: {name}:{name}")
     return Owner(uid, gid)
 
 

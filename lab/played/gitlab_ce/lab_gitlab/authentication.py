@@ -8,15 +8,15 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab_gitlab import ci_records, instance_settings, projects, users
+from lab_gitlab import ci_records, instance_settings, users
 from lab_gitlab.application import Application
 from lab_gitlab.http_server import Request
 from lab_gitlab.job_variables import JOB_USER
 from lab_gitlab.records import Record
 
-PULL, PUSH, ADMIN = "read_container_image", "create_container_image", "admin_container_image"
+PULL, PUSH = "read_container_image", "create_container_image"
 DOWNLOAD, UPLOAD = "download_code", "push_code"
-ALL = frozenset({PULL, PUSH, ADMIN, DOWNLOAD, UPLOAD})
+ALL = frozenset({PULL, PUSH, DOWNLOAD, UPLOAD})
 ABILITIES_OF_SCOPE = {
     "api": ALL,
     "read_api": frozenset({PULL, DOWNLOAD}),
@@ -28,33 +28,37 @@ ABILITIES_OF_SCOPE = {
 ABILITIES_OF_JOB = frozenset({PULL, PUSH, DOWNLOAD})
 """In the job's own project. Pushing code is a setting of the project that is off from the start."""
 
+ACCESS_DENIED = (
+    "HTTP Basic: Access denied. If a password was provided for Git authentication, the password was incorrect or "
+    "you're required to use a token instead of a password. If a token was provided, it was either incorrect, expired, "
+    "or improperly scoped."
+)
+
 
 @dataclass(frozen=True)
 class Actor:
-    """A person, a deploy token or a job, with what it may do to images and code at all."""
+    """A person or a job, with what it may do to images and code at all."""
 
     kind: str
     abilities: frozenset[str]
     user: Record | None = None
-    deploy_token: Record | None = None
     job: Record | None = None
 
 
-ANONYMOUS = Actor("none", frozenset({PULL, DOWNLOAD}))
+ANONYMOUS = Actor("none", frozenset())
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who uses the API: a user by one of their tokens, or a job on its user's behalf."""
+    """Who uses the API: a user by one of their tokens."""
 
     user: Record
-    scopes: Sequence[str] = ()
-    token: Record | None = None
-    job: Record | None = None
+    scopes: Sequence[str]
+    token: Record
 
 
 class AccessDeniedError(Exception):
-    """Wrong or ended credentials, or a password where the second factor is on."""
+    """Wrong or ended credentials."""
 
 
 class IpBlockedError(Exception):
@@ -74,7 +78,7 @@ def git_client(app: Application, request: Request) -> Actor:
     if limited and app.rate_limiter.banned(request.client):
         raise IpBlockedError
     actor = _with_job_token(app, login, password) or _with_access_token(app, password)
-    actor = actor or _with_deploy_token(app, login, password) or _with_password(app, login, password)
+    actor = actor or _with_password(app, login, password)
     if actor is None:
         if limited:
             app.rate_limiter.register_failure(request.client)
@@ -86,30 +90,15 @@ def git_client(app: Application, request: Request) -> Actor:
 
 def api_caller(app: Application, request: Request) -> Caller | None:
     """Who an API request is from, by the token that came with it; nobody without one. Raises AccessDeniedError."""
-    job_token = request.headers.get("job-token") or request.parameter("job_token")
-    token = request.headers.get("private-token") or request.parameter("private_token")
-    kind, _, value = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        token = token or value
-    if job_token and not token:
-        return caller_of_job(app, job_token)
+    token = request.headers.get("private-token")
     if not token:
         return None
     found = users.access_token(app, token)
     if found is None:
-        raise AccessDeniedError(users.why_not(app, token))
+        raise AccessDeniedError
     scopes = found[0]["scopes"]
     user = instance_settings.as_seen(app, found[1], in_admin_mode="admin_mode" in scopes)
-    return Caller(user, scopes, token=found[0])
-
-
-def caller_of_job(app: Application, token: str) -> Caller:
-    """Raises AccessDeniedError unless the job of this token runs."""
-    job = ci_records.job_with_token(app, token)
-    user = users.USER.find(app, id=job["user_id"]) if job else None
-    if job is None or user is None or user["state"] != "active":
-        raise AccessDeniedError
-    return Caller(instance_settings.as_seen(app, user, in_admin_mode=False), job=job)
+    return Caller(user, scopes, found[0])
 
 
 def _basic(request: Request) -> tuple[str, str] | None:
@@ -124,15 +113,12 @@ def _basic(request: Request) -> tuple[str, str] | None:
 
 
 def _with_job_token(app: Application, login: str, password: str) -> Actor | None:
-    if login != JOB_USER or not password:
+    job = ci_records.job_with_token(app, password) if login == JOB_USER else None
+    user = users.USER.find(app, id=job["user_id"]) if job else None
+    if user is None or user["state"] != "active" or users.password_expired(user):
         return None
-    try:
-        caller = caller_of_job(app, password)
-    except AccessDeniedError:
-        return None
-    if users.password_expired(caller.user):
-        return None
-    return Actor("build", ABILITIES_OF_JOB, user=caller.user, job=caller.job)
+    user = instance_settings.as_seen(app, user, in_admin_mode=False)
+    return Actor("build", ABILITIES_OF_JOB, user=user, job=job)
 
 
 def _with_access_token(app: Application, password: str) -> Actor | None:
@@ -142,19 +128,11 @@ def _with_access_token(app: Application, password: str) -> Actor | None:
     return Actor("personal_access_token", _abilities(found[0]["scopes"]), user=found[1])
 
 
-def _with_deploy_token(app: Application, login: str, password: str) -> Actor | None:
-    found = projects.deploy_token(app, login, password) if password else None
-    if found is None:
-        return None
-    scopes = [scope for scope in projects.DEPLOY_TOKEN.abilities if found[scope]]
-    return Actor("deploy_token", _abilities(scopes), deploy_token=found)
-
-
 def _with_password(app: Application, login: str, password: str) -> Actor | None:
     if not instance_settings.current(app)["password_authentication_enabled_for_git"]:
         return None
     user = users.user_with_password(app, login, password)
-    if user is None or user["otp_required_for_login"] or users.password_expired(user):
+    if user is None or users.password_expired(user):
         return None
     return Actor("gitlab_or_ldap", ALL, user=user)
 

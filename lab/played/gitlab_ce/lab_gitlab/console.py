@@ -17,12 +17,10 @@ from lab_gitlab import (
     instance_settings,
     members,
     paths,
-    pipeline_creation,
     project_access_tokens,
     projects,
     runners,
     schema,
-    users,
 )
 from lab_gitlab.application import Application
 from lab_gitlab.crypto import DecryptionError
@@ -76,16 +74,15 @@ def _record(app: Application, model: str, record_id: int) -> Record:
     return schema.MODELS[model].select(app, {"id": record_id})[0]
 
 
-def hello(app: Application) -> dict[str, Any]:
-    return {
-        "version": version(),
-        "settings": app.settings,
-        "columns": {name: list(model.columns) for name, model in schema.MODELS.items()},
+def hello(_app: Application) -> dict[str, Any]:
+    columns = {
+        name: {column: about.kind for column, about in model.columns.items()} for name, model in schema.MODELS.items()
     }
+    return {"version": version(), "columns": columns}
 
 
-def select(app: Application, model: str, order: list[list[str]], **question: Any) -> list[Record]:
-    return schema.MODELS[model].select(app, order=[(column, direction) for column, direction in order], **question)
+def select(app: Application, model: str, where: dict[str, Any], scopes: list[str]) -> list[Record]:
+    return schema.MODELS[model].select(app, where, scopes=scopes)
 
 
 def save(app: Application, model: str, record_id: int | None, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -103,18 +100,6 @@ def token(app: Application, model: str, record_id: int) -> str | None:
 def find_by_full_path(app: Application, model: str, path: str) -> Record | None:
     found = projects.at_full_path(app, schema.MODELS[model], path)
     return found[0] if found else None
-
-
-def find_access_token(app: Application, token: str) -> Record | None:
-    return users.PERSONAL_ACCESS_TOKEN.find(app, token_digest=app.cipher.digest(token))
-
-
-def find_runner(app: Application, token: str) -> Record | None:
-    return runners.runner_with_token(app, token)
-
-
-def runner_status(app: Application, runner_id: int) -> str:
-    return runners.status(_record(app, "Ci::Runner", runner_id))
 
 
 def bypass_session(_app: Application, user_id: int | None) -> None:
@@ -138,22 +123,17 @@ def create_runner(app: Application, user_id: int, params: dict[str, Any]) -> dic
     try:
         return {"record": runners.create_runner(app, _actor(app, user_id), params)}
     except PermissionError as error:
-        return {"message": str(error), "reason": "forbidden"}
+        return {"message": str(error)}
     except RecordInvalidError as error:
-        return {"message": full_messages(error.errors), "reason": "save_error"}
+        return {"message": full_messages(error.errors)}
 
 
-def create_group(app: Application, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
-    return _saved(lambda: projects.create_group(app, _actor(app, user_id), params))
+def create_group(app: Application, params: dict[str, Any]) -> dict[str, Any]:
+    return _saved(lambda: projects.GROUP.create(app, **params))
 
 
 def create_project(app: Application, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
-    return _saved(lambda: projects.create_project(app, _actor(app, user_id), params))
-
-
-def create_deploy_token(app: Application, project_id: int, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
-    project, user = _record(app, "Project", project_id), _actor(app, user_id)
-    return _saved(lambda: projects.create_deploy_token(app, project, user, params))
+    return _saved(lambda: projects.PROJECT.create(app, creator_id=user_id, **params))
 
 
 def create_project_token(app: Application, project_id: int, user_id: int, params: dict[str, Any]) -> dict[str, Any]:
@@ -187,13 +167,6 @@ def add_member(app: Application, kind: str, source_id: int, user_id: int, level:
     return members.add(app, kind, source, _record(app, "User", user_id), level=level)
 
 
-def create_pipeline(
-    app: Application, *, project_id: int, user_id: int, ref: str, source: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    project, user = _record(app, "Project", project_id), _actor(app, user_id)
-    return _saved(lambda: pipeline_creation.create(app, project, user, ref, source=source, **options))
-
-
 def _saved(work: Callable[[], Record]) -> dict[str, Any]:
     try:
         return {"record": work(), "errors": []}
@@ -204,8 +177,7 @@ def _saved(work: Callable[[], Record]) -> dict[str, Any]:
 CALLS: Mapping[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
-        *(hello, select, save, destroy, token, find_by_full_path, find_access_token, find_runner, runner_status),
-        *(valid_password, bypass_session, create_runner, create_group, create_project, create_deploy_token),
-        *(create_project_token, revoke_project_token, bots, add_member, create_pipeline),
+        *(hello, select, save, destroy, token, find_by_full_path, valid_password, bypass_session, create_runner),
+        *(create_group, create_project, create_project_token, revoke_project_token, bots, add_member),
     )
 }

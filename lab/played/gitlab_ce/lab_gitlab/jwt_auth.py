@@ -22,14 +22,7 @@ def auth(app: Application, request: Request) -> Response:
     try:
         actor = authentication.git_client(app, request)
     except AccessDeniedError:
-        return _errors(
-            401,
-            "UNAUTHORIZED",
-            "HTTP Basic: Access denied. If a password was provided for Git authentication, the password was incorrect "
-            "or you're required to use a token instead of a password. If a token was provided, it was either "
-            "incorrect, expired, or improperly scoped. "
-            f"See {app.settings['gitlab']['url']}/help/topics/git/troubleshooting_git.md",
-        )
+        return _errors(401, "UNAUTHORIZED", authentication.ACCESS_DENIED)
     if request.parameter("service") != registry_tokens.AUDIENCE:
         return Response(404)
     if not app.registry["enabled"]:
@@ -38,61 +31,34 @@ def auth(app: Application, request: Request) -> Response:
         return _errors(403, "DENIED", "access forbidden")
     wanted = [scope for value in request.query.get("scope", ()) for scope in value.split()]
     access = [granted for scope in wanted if (granted := _grant(app, actor, scope))]
-    if not access and actor is authentication.ANONYMOUS:
-        return _errors(403, "DENIED", "access forbidden")
-    token = registry_tokens.token(
-        app,
-        access,
-        subject=actor.user["username"] if actor.user else None,
-        auth_type=actor.kind,
-    )
-    return json_response(200, {"token": token})
+    subject = actor.user["username"] if actor.user else None
+    return json_response(200, {"token": registry_tokens.token(app, access, subject=subject, auth_type=actor.kind)})
 
 
 def _grant(app: Application, actor: Actor, scope: str) -> registry_tokens.Access | None:
     kind, _, rest = scope.partition(":")
     name, _, listed = rest.rpartition(":")
     actions = listed.split(",")
-    if kind == "registry":
-        admin = actor.user is not None and actor.user["admin"]
-        asked = admin and (name, actions) == ("catalog", ["*"])
-        return {"type": kind, "name": name, "actions": actions} if asked else None
     if kind != "repository" or not IMAGE.fullmatch(name):
         return None
     project = projects.project_of_image(app, name)
-    if project is None or not project["container_registry_enabled"]:
+    if project is None:
         return None
     allowed = [action for action in actions if _may(app, actor, action, project)]
     if not allowed:
         return None
     if "push" in allowed:
         projects.remember_image(app, project, name)
-    return {
-        "type": kind,
-        "name": name,
-        "actions": allowed,
-        "meta": {"project_path": project["full_path"].lower(), "project_id": project["id"]},
-    }
+    return {"type": kind, "name": name, "actions": allowed}
 
 
 def _may(app: Application, actor: Actor, action: str, project: Record) -> bool:
-    if actor.job:
-        # Images of its own project, whatever its user may; a job does not get at those of others.
-        own = actor.job["project_id"] == project["id"]
-        return own and action in ("pull", "push", "delete") and projects.may_write(app, project, actor.user)
-    ability = {
-        "pull": authentication.PULL,
-        "push": authentication.PUSH,
-        "delete": authentication.ADMIN,
-        "*": authentication.ADMIN,
-    }.get(action)
-    if ability not in actor.abilities:
+    if actor.job and actor.job["project_id"] != project["id"]:
+        return False  # whatever its user may
+    if {"pull": authentication.PULL, "push": authentication.PUSH}.get(action) not in actor.abilities:
         return False
-    if actor.deploy_token:
-        return bool(actor.deploy_token["project_id"] == project["id"])
-    if action == "pull":
-        return projects.may_read_code(app, project, actor.user)
-    return projects.may_write(app, project, actor.user)
+    may = projects.may_read_code if action == "pull" else projects.may_write
+    return may(app, project, actor.user)
 
 
 def _errors(status: int, code: str, message: str) -> Response:

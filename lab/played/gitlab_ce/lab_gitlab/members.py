@@ -1,22 +1,13 @@
-"""Who may do what in a project: members of it and of the groups above it.
+"""Who may do what in a project: members of it and of its group.
 
 Source: gitlab-org/gitlab lib/gitlab/access.rb, app/policies/project_policy.rb.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record
 
 NO_ACCESS, GUEST, REPORTER, DEVELOPER, MAINTAINER, OWNER = 0, 10, 20, 30, 40, 50
-NAMES: Mapping[int, str] = {
-    GUEST: "Guest",
-    REPORTER: "Reporter",
-    DEVELOPER: "Developer",
-    MAINTAINER: "Maintainer",
-    OWNER: "Owner",
-}
+LEVELS = (GUEST, REPORTER, DEVELOPER, MAINTAINER, OWNER)
 
 
 class Member(Model):
@@ -29,40 +20,35 @@ class Member(Model):
         "source_id": Column("integer"),
         "user_id": Column("integer"),
         "access_level": Column("integer"),
-        "expires_at": Column("date"),
         "created_at": Column("time"),
     }
-    scopes = {"active": "expires_at IS NULL OR expires_at > date('now')"}
 
     def validate(self, _app: Application, record: Record) -> Errors:
-        return [] if record["access_level"] in NAMES else [("access_level", "is not included in the list")]
+        return [] if record["access_level"] in LEVELS else [("access_level", "is not included in the list")]
 
 
 MEMBER = Member()
 
 
-def add(app: Application, kind: str, source: Record, user: Record, *, level: int, expires_at: Any = None) -> Record:
+def add(app: Application, kind: str, source: Record, user: Record, *, level: int) -> Record:
     """Make somebody a member, or give a member another level. Raises RecordInvalidError."""
     known = MEMBER.find(app, source_type=kind, source_id=source["id"], user_id=user["id"])
     if known:
-        return MEMBER.update(app, known, access_level=level, expires_at=expires_at)
-    return MEMBER.create(
-        app, source_type=kind, source_id=source["id"], user_id=user["id"], access_level=level, expires_at=expires_at
-    )
+        return MEMBER.update(app, known, access_level=level)
+    return MEMBER.create(app, source_type=kind, source_id=source["id"], user_id=user["id"], access_level=level)
 
 
 def level(app: Application, project: Record, user: Record | None) -> int:
-    """The highest of what a user is in the project, in its groups, as its owner, or as an administrator."""
+    """The highest of what a user is in the project, in its group, as its owner, or as an administrator."""
     if user is None or user["state"] != "active":
         return NO_ACCESS
     if user["admin"] or user["id"] == project["creator_id"]:
         return OWNER
+    sources = (("Project", project["id"]), ("Namespace", project["namespace_id"]))
     found = [
         member["access_level"]
-        for kind, source in _sources(app, project)
-        for member in MEMBER.select(
-            app, {"source_type": kind, "source_id": source, "user_id": user["id"]}, scopes=["active"]
-        )
+        for kind, source in sources
+        for member in MEMBER.select(app, {"source_type": kind, "source_id": source, "user_id": user["id"]})
     ]
     return max(found, default=NO_ACCESS)
 
@@ -70,13 +56,3 @@ def level(app: Application, project: Record, user: Record | None) -> int:
 def remove_all(app: Application, kind: str, source: Record) -> None:
     for member in MEMBER.select(app, {"source_type": kind, "source_id": source["id"]}):
         MEMBER.destroy(app, member)
-
-
-def _sources(app: Application, project: Record) -> list[tuple[str, int]]:
-    sources = [("Project", project["id"])]
-    namespace = project["namespace_id"]
-    while namespace:
-        sources.append(("Namespace", namespace))
-        parent = app.database.first("SELECT parent_id FROM namespaces WHERE id = ?", namespace)
-        namespace = parent and parent["parent_id"]
-    return sources

@@ -26,6 +26,8 @@ def program(hidden: str, usual: str) -> str:
 RUBY = program("/usr/libexec/lab/ruby", "ruby")
 GIT = program("/usr/libexec/lab/git", "git")
 NGINX = program("/usr/libexec/lab/nginx", "/usr/sbin/nginx")
+SV = program("/usr/libexec/lab/sv", "sv")
+SVLOGD = program("/usr/libexec/lab/svlogd", "svlogd")
 
 RAILS = Path(__file__).resolve().parents[1]
 """/opt/gitlab/embedded/service/gitlab-rails once installed, the folder of the spec in the repository."""
@@ -44,7 +46,6 @@ CONSOLE_DELAY = at("/run/lab/console-delay")
 ETC = at("/etc/gitlab")
 GITLAB_RB = ETC / "gitlab.rb"
 SECRETS = ETC / "gitlab-secrets.json"
-INITIAL_ROOT_PASSWORD = ETC / "initial_root_password"
 
 VAR = at("/var/opt/gitlab")
 BOOTSTRAPPED = VAR / "bootstrapped"

@@ -11,11 +11,6 @@ from lab_gitlab import members, projects, users
 from lab_gitlab.application import Application
 from lab_gitlab.records import Record
 
-SCOPES = (
-    *("api", "read_api", "create_runner", "manage_runner", "k8s_proxy", "read_repository", "write_repository"),
-    *("read_registry", "write_registry", "ai_features"),
-)
-
 
 def create(app: Application, user: Record, project: Record, params: Mapping[str, Any]) -> Record:
     """The token, with the token itself as long as nobody stores it.
@@ -29,16 +24,15 @@ def create(app: Application, user: Record, project: Record, params: Mapping[str,
         raise PermissionError(
             "Access level of the token can't be greater the access level of the user who created the token"
         )
-    if level not in members.NAMES:
+    if level not in members.LEVELS:
         raise PermissionError(
             "Could not provision maintainer access to the access token. ERROR: Access level is not included in the list"
         )
     name = f"project_{project['id']}_bot_{secrets.token_hex(16)}"
     token = {
-        "name": params.get("name") or f"{project['name']}_token",
-        "scopes": params.get("scopes") or list(SCOPES),
+        "name": params.get("name"),
+        "scopes": params.get("scopes"),
         "expires_at": params.get("expires_at"),
-        "description": params.get("description"),
     }
     with app.database.transaction():
         bot = users.USER.create(
@@ -49,7 +43,7 @@ def create(app: Application, user: Record, project: Record, params: Mapping[str,
             user_type="project_bot",
             password=secrets.token_urlsafe(32),
         )
-        members.add(app, "Project", project, bot, level=level, expires_at=token["expires_at"])
+        members.add(app, "Project", project, bot, level=level)
         return users.PERSONAL_ACCESS_TOKEN.create(app, user_id=bot["id"], **token)
 
 
@@ -64,9 +58,3 @@ def bots(app: Application, project: Record) -> list[Record]:
     """Users that were made for tokens of the project."""
     found = members.MEMBER.select(app, {"source_type": "Project", "source_id": project["id"]})
     return users.USER.select(app, {"id": [member["user_id"] for member in found], "user_type": "project_bot"})
-
-
-def of(app: Application, project: Record) -> list[Record]:
-    """Those that are good."""
-    owners = [bot["id"] for bot in bots(app, project)]
-    return users.PERSONAL_ACCESS_TOKEN.select(app, {"user_id": owners}, scopes=["active"], order=[("id", "asc")])

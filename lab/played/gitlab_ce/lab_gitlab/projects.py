@@ -1,23 +1,18 @@
-"""Groups, projects, their deploy tokens and their image repositories.
+"""Groups, projects and their image repositories.
 
 Source: gitlab-org/gitlab app/models/project.rb, app/services/projects/, app/policies/project_policy.rb.
 """
 
-import datetime
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import ci_records, crypto, instance_settings, members, registry_client, repositories
+from lab_gitlab import ci_records, members, registry_client, repositories
 from lab_gitlab.application import Application
-from lab_gitlab.records import Column, Errors, Model, Record, RecordInvalidError, shown
+from lab_gitlab.records import Column, Errors, Model, Record
 
-PRIVATE, INTERNAL, PUBLIC = 0, 10, 20
-VISIBILITY = {PRIVATE: "private", INTERNAL: "internal", PUBLIC: "public"}
-PATH = re.compile(r"[a-zA-Z0-9_.][a-zA-Z0-9_\-.]*(?<![.])(?<!\.git)(?<!\.atom)")
-FOREVER = "3000-01-01"
-ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T.*)?")
-"""What Ruby's Date.iso8601 takes: a date, or date and time with a T between (iso8601_date_validator.rb)."""
+PRIVATE = 0
+VISIBILITY = {PRIVATE: "private"}
+NOT_PRIVATE = ("visibility_level", "is not played by the lab but for private")
 
 
 class Organization(Model):
@@ -38,10 +33,8 @@ class Namespace(Model):
         "name": Column(),
         "path": Column(),
         "full_path": Column(),
-        "parent_id": Column("integer"),
         "organization_id": Column("integer"),
         "visibility_level": Column("integer", PRIVATE),
-        "owner_id": Column("integer"),
         "created_at": Column("time"),
     }
 
@@ -54,12 +47,11 @@ class Namespace(Model):
         ]
         if errors:
             return errors
-        parent = self.find(app, id=record["parent_id"]) if record["parent_id"] else None
-        record["full_path"] = f"{parent['full_path']}/{record['path']}" if parent else record["path"]
-        if not PATH.fullmatch(record["path"]):
-            errors.append(("path", "can only include non-accented letters, digits, '_', '-' and '.'"))
+        record["full_path"] = record["path"]
         if any(other["id"] != record["id"] for other in at_full_path(app, NAMESPACE, record["full_path"])):
             errors.append(("path", "has already been taken"))
+        if record["visibility_level"] != PRIVATE:
+            errors.append(NOT_PRIVATE)
         return errors
 
 
@@ -72,13 +64,11 @@ class Group(Namespace):
     def before_destroy(self, app: Application, record: Record) -> None:
         for project in PROJECT.select(app, {"namespace_id": record["id"]}):
             PROJECT.destroy(app, project)
-        for group in GROUP.select(app, {"parent_id": record["id"]}):
-            GROUP.destroy(app, group)
         members.remove_all(app, "Namespace", record)
 
 
 class Project(Model):
-    """A project; its git repository is made when it is first looked into. `build_timeout` is in seconds."""
+    """A project; its git repository is made when it is first looked into."""
 
     name = "Project"
     table = "projects"
@@ -92,15 +82,9 @@ class Project(Model):
         "creator_id": Column("integer"),
         "visibility_level": Column("integer", PRIVATE),
         "container_registry_enabled": Column("boolean", True),
-        "shared_runners_enabled": Column("boolean", True),
-        "builds_enabled": Column("boolean", True),
         "default_branch": Column("text", "main"),
-        "build_timeout": Column("integer", 3600),
-        "ci_config_path": Column(),
-        "ci_default_git_depth": Column("integer", 20),
         "created_at": Column("time"),
     }
-    virtual = ("initialize_with_readme",)
 
     def validate(self, app: Application, record: Record) -> Errors:
         namespace = NAMESPACE.find(app, id=record["namespace_id"]) if record["namespace_id"] else None
@@ -113,72 +97,21 @@ class Project(Model):
             return [("name", "can't be blank"), ("path", "can't be blank")]
         record["full_path"] = f"{namespace['full_path']}/{record['path']}"
         errors: Errors = []
-        if not PATH.fullmatch(record["path"]):
-            errors.append(("path", "can contain only letters, digits, '_', '-' and '.'"))
         if any(other["id"] != record["id"] for other in at_full_path(app, PROJECT, record["full_path"])):
             errors += [("name", "has already been taken"), ("path", "has already been taken")]
-        record["visibility_level"] = min(record["visibility_level"], namespace["visibility_level"])
+        if record["visibility_level"] != PRIVATE:
+            errors.append(NOT_PRIVATE)
         return errors
-
-    def before_save(self, _app: Application, record: Record) -> None:
-        for name in self.virtual:
-            record.pop(name, None)
 
     def before_destroy(self, app: Application, record: Record) -> None:
         """Images first: a registry that cannot be asked keeps the project, as in Projects::DestroyService."""
         for repository in CONTAINER_REPOSITORY.select(app, {"project_id": record["id"]}):
             registry_client.delete_tags(app, repository_path(record, repository))
             CONTAINER_REPOSITORY.destroy(app, repository)
-        for token in DEPLOY_TOKEN.select(app, {"project_id": record["id"]}):
-            DEPLOY_TOKEN.destroy(app, token)
         for pipeline in ci_records.PIPELINE.select(app, {"project_id": record["id"]}):
             ci_records.PIPELINE.destroy(app, pipeline)
         members.remove_all(app, "Project", record)
         repositories.remove(record)
-
-
-class DeployToken(Model):
-    """A credential for one project that belongs to nobody."""
-
-    name = "DeployToken"
-    table = "deploy_tokens"
-    columns = {
-        "name": Column(),
-        "username": Column(),
-        "project_id": Column("integer"),
-        "creator_id": Column("integer"),
-        "expires_at": Column("time", FOREVER),
-        "revoked": Column("boolean", False),
-        "read_repository": Column("boolean", False),
-        "read_registry": Column("boolean", False),
-        "write_registry": Column("boolean", False),
-        "read_package_registry": Column("boolean", False),
-        "write_package_registry": Column("boolean", False),
-        "deploy_token_type": Column("text", "project_type"),
-        "token_encrypted": Column(),
-        "created_at": Column("time"),
-    }
-    scopes = {"active": "revoked = 0 AND expires_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"}
-    abilities = (
-        *("read_repository", "read_registry", "write_registry"),
-        *("read_package_registry", "write_package_registry"),
-    )
-
-    def validate(self, _app: Application, record: Record) -> Errors:
-        errors: Errors = []
-        record["expires_at"] = record["expires_at"] or FOREVER
-        if record["id"] is None and not ISO_DATE.fullmatch(str(record["expires_at"])):
-            errors.append(("expires_at", "must be in ISO 8601 format"))
-        if not any(record[ability] for ability in self.abilities):
-            errors.append(("base", "Scopes can't be blank"))
-        if record["username"] and not re.fullmatch(r"[a-zA-Z0-9.+_-]+", record["username"]):
-            errors.append(("username", "can contain only letters, digits, '_', '-', '+', and '.'"))
-        return errors
-
-    def before_save(self, app: Application, record: Record) -> None:
-        record["expires_at"] = _utc(record["expires_at"])
-        if not record["token_encrypted"]:
-            record["token_encrypted"] = app.cipher.encrypt("gldt-" + crypto.friendly_token())
 
 
 class ContainerRepository(Model):
@@ -193,7 +126,6 @@ ORGANIZATION = Organization()
 NAMESPACE = Namespace()
 GROUP = Group()
 PROJECT = Project()
-DEPLOY_TOKEN = DeployToken()
 CONTAINER_REPOSITORY = ContainerRepository()
 
 
@@ -215,17 +147,12 @@ def project_of_image(app: Application, image: str) -> Record | None:
 
 
 def may_read(app: Application, project: Record, user: Record | None) -> bool:
-    """See the project at all: members, everybody where it is public, every user where it is internal."""
-    if project["visibility_level"] == PUBLIC:
-        return True
-    internal = user is not None and project["visibility_level"] == INTERNAL
-    return internal or members.level(app, project, user) >= members.GUEST
+    """See the project at all."""
+    return members.level(app, project, user) >= members.GUEST
 
 
 def may_read_code(app: Application, project: Record, user: Record | None) -> bool:
     """See files, pipelines, logs and images, which a guest of a private project does not."""
-    if project["visibility_level"] != PRIVATE:
-        return may_read(app, project, user)
     return members.level(app, project, user) >= members.REPORTER
 
 
@@ -268,126 +195,23 @@ def remember_image(app: Application, project: Record, image: str) -> None:
         CONTAINER_REPOSITORY.create(app, project_id=project["id"], name=name)
 
 
-# Services, as the console calls them
-
-
-def require_visibility(app: Application, user: Record, params: Mapping[str, Any]) -> None:
-    """Only administrators may use a level that is restricted. Raises RecordInvalidError."""
-    level = params.get("visibility_level", PRIVATE)
-    if level in instance_settings.current(app)["restricted_visibility_levels"] and not user["admin"]:
-        name = VISIBILITY[level]
-        raise RecordInvalidError([("visibility_level", f"{name} has been restricted by your GitLab administrator")])
-
-
-def create_group(app: Application, user: Record, params: Mapping[str, Any]) -> Record:
-    """Raises RecordInvalidError."""
-    require_visibility(app, user, params)
-    return GROUP.create(app, owner_id=user["id"], **params)
-
-
-def create_project(app: Application, user: Record, params: Mapping[str, Any]) -> Record:
-    """Without a namespace the project is the user's own. Raises RecordInvalidError."""
-    require_visibility(app, user, params)
-    own = NAMESPACE.find(app, type="User", owner_id=user["id"])
-    given = {"namespace_id": own["id"] if own else None} | dict(params)
-    project = PROJECT.create(app, creator_id=user["id"], **given)
-    if params.get("initialize_with_readme"):
-        author = (user["name"], user["email"])
-        readme = repositories.Action("create", "README.md", content=f"# {project['name']}\n".encode())
-        repositories.write(
-            project,
-            branch=project["default_branch"],
-            parent=None,
-            message="Initial commit",
-            author=author,
-            committer=author,
-            actions=[readme],
-        )
-    return project
-
-
-def create_deploy_token(app: Application, project: Record, user: Record, params: Mapping[str, Any]) -> Record:
-    """Raises RecordInvalidError, UnknownAttributeError."""
-    if not may_administer(app, project, user):
-        raise RecordInvalidError([("base", "You are not allowed to create deploy tokens in this project")])
-    token = DEPLOY_TOKEN.create(app, project_id=project["id"], creator_id=user["id"], **params)
-    if not token["username"]:
-        token = DEPLOY_TOKEN.update(app, token, username=f"gitlab+deploy-token-{token['id']}")
-    return token
-
-
-def deploy_token(app: Application, login: str, token: str) -> Record | None:
-    """An active token of that user name."""
-    found = DEPLOY_TOKEN.select(
-        app, {"token_encrypted": app.cipher.encrypt(token), "username": login}, scopes=["active"], limit=1
-    )
-    return found[0] if found else None
-
-
-def _utc(moment: str) -> str:
-    """A date (its beginning) or an ISO moment as it is stored, so that texts compare like times."""
-    parsed = datetime.datetime.fromisoformat(str(moment))
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=datetime.UTC)
-    return parsed.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def present(app: Application, project: Record) -> dict[str, Any]:
     """As the API shows a project."""
-    namespace = NAMESPACE.select(app, {"id": project["namespace_id"]})[0]
-    url = web_url(app, project)
     empty = not repositories.branches(project)
     return {
         "id": project["id"],
-        "description": project["description"],
         "name": project["name"],
-        "name_with_namespace": f"{namespace['name']} / {project['name']}",
         "path": project["path"],
         "path_with_namespace": project["full_path"],
-        "created_at": shown(project["created_at"]),
         "default_branch": None if empty else project["default_branch"],
         "empty_repo": empty,
-        "archived": False,
         "visibility": VISIBILITY[project["visibility_level"]],
-        "http_url_to_repo": f"{url}.git",
-        "web_url": url,
-        "container_registry_enabled": project["container_registry_enabled"],
-        "container_registry_access_level": "enabled" if project["container_registry_enabled"] else "disabled",
         "container_registry_image_prefix": image_prefix(app, project),
-        "builds_access_level": "enabled" if project["builds_enabled"] else "disabled",
-        "build_timeout": project["build_timeout"],
-        "ci_config_path": project["ci_config_path"],
-        "ci_default_git_depth": project["ci_default_git_depth"],
-        "shared_runners_enabled": project["shared_runners_enabled"],
-        "creator_id": project["creator_id"],
-        "namespace": {
-            "id": namespace["id"],
-            "name": namespace["name"],
-            "path": namespace["path"],
-            "kind": namespace["type"].lower(),
-            "full_path": namespace["full_path"],
-            "parent_id": namespace["parent_id"],
-        },
-    }
-
-
-def present_group(app: Application, group: Record) -> dict[str, Any]:
-    return {
-        "id": group["id"],
-        "name": group["name"],
-        "path": group["path"],
-        "full_path": group["full_path"],
-        "parent_id": group["parent_id"],
-        "visibility": VISIBILITY[group["visibility_level"]],
-        "organization_id": group["organization_id"],
-        "web_url": f"{app.settings['gitlab']['url']}/groups/{group['full_path']}",
-        "created_at": shown(group["created_at"]),
+        "web_url": web_url(app, project),
     }
 
 
 def seed(app: Application, root: Record) -> None:
     """What the database holds from the start: the default organization and root's own namespace."""
     organization = ORGANIZATION.create(app, name="Default", path="default")
-    NAMESPACE.create(
-        app, path=root["username"], name=root["name"], organization_id=organization["id"], owner_id=root["id"]
-    )
+    NAMESPACE.create(app, path=root["username"], name=root["name"], organization_id=organization["id"])

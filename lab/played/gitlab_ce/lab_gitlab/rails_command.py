@@ -1,7 +1,6 @@
 """What `gitlab-rails` and `gitlab-rake` have in common: they run as the user git, and only after a reconfigure."""
 
 import os
-import shlex
 import sys
 
 from lab_gitlab import accounts, console, paths, rake
@@ -18,10 +17,8 @@ def enter() -> None:
             "Either you are not allowed to read the file, or it does not exist yet.\n"
             "You can generate it with:   sudo gitlab-ctl reconfigure"
         )
-    settings = dict(line.split("=", 1) for line in shlex.split(paths.RAILS_RC.read_text()))
     try:
-        git = accounts.owner(settings["gitlab_user"], settings["gitlab_group"])
-        accounts.become(git)
+        accounts.become(accounts.owner("git"))
     except (accounts.AccountError, PermissionError):
         sys.exit("chpst: fatal: unable to setgroups: access denied")
     os.environ.update({file.name: file.read_text() for file in paths.RAILS_ENVIRONMENT.iterdir()})

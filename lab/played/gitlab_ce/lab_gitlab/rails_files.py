@@ -29,13 +29,12 @@ def _write_token_key(configuration: Configuration, git: Owner) -> None:
     """In every run, over whatever lies there: `internal_key` always has a value (secrets_file)."""
     key = configuration.get("registry", "internal_key")
     if configuration.get("gitlab_rails", "registry_enabled") and key:
-        files.write(paths.at(configuration.get("gitlab_rails", "registry_key_path")), key, owner=git)
+        files.write(paths.at(configuration.registry_key_path), key, owner=git)
 
 
 def _write_command_settings(configuration: Configuration) -> None:
     """What `gitlab-rails` and `gitlab-rake` read before anything else."""
-    user, group = (configuration.get("user", name) for name in ("username", "group"))
-    files.write(paths.RAILS_RC, f"gitlab_user='{user}'\ngitlab_group='{group}'\n")
+    files.write(paths.RAILS_RC, "gitlab_user='git'\ngitlab_group='git'\n")
     files.folder(paths.RAILS_ENVIRONMENT)
     environment = {"HOME": paths.VAR, "RAILS_ENV": "production", **configuration.get("gitlab_rails", "env", {})}
     for old in paths.RAILS_ENVIRONMENT.iterdir():
@@ -65,10 +64,10 @@ def _settings(configuration: Configuration) -> dict[str, Any]:
             "port": rails("registry_port"),
             "api_url": rails("registry_api_url"),
             "path": rails("registry_path", str(paths.RAILS_VAR / "shared/registry")),
-            "key": str(paths.at(rails("registry_key_path"))),
-            "issuer": rails("registry_issuer"),
+            "key": str(paths.at(configuration.registry_key_path)),
+            "issuer": rails("registry_issuer", "omnibus-gitlab-issuer"),
         },
         "backup": {"keep_time": int(rails("backup_keep_time", 0))},
         "rack_attack": {"git_basic_auth": {**ip_rate_limiter.DEFAULTS, **(rails("rack_attack_git_basic_auth") or {})}},
-        "monitoring": {"ip_whitelist": rails("monitoring_whitelist")},
+        "monitoring": {"ip_whitelist": rails("monitoring_whitelist", ["127.0.0.0/8", "::1/128"])},
     }

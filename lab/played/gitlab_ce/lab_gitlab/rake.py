@@ -9,38 +9,10 @@ import time
 from collections.abc import Callable
 from io import BytesIO
 
-from lab_gitlab import application, health, paths, schema, users
+from lab_gitlab import application, paths, schema, users
 from lab_gitlab.application import Application
-from lab_gitlab.crypto import DecryptionError
 from lab_gitlab.records import RecordInvalidError, full_messages, now
 from lab_gitlab.version import version
-
-
-def check(app: Application, _: str | None) -> int:
-    """gitlab:check: is what GitLab needs there? Says it, and succeeds whatever it says, as the real one."""
-    print("Checking GitLab subtasks ...\n\nChecking GitLab App ...\n")
-    for name, results in health.services(app).items():
-        for result in results:
-            well = result["status"] == "ok"
-            print(f"{name.removesuffix('_check').capitalize()} ... {'OK' if well else 'FAILED: ' + result['message']}")
-    print(f"Database contains administrator? ... {'yes' if users.USER.find(app, admin=True) else 'no'}")
-    print("\nChecking GitLab App ... Finished\n\nChecking GitLab subtasks ... Finished")
-    return 0
-
-
-def doctor_secrets(app: Application, _: str | None) -> int:
-    """gitlab:doctor:secrets: can what is encrypted be read with the secrets of today?"""
-    print(_log("Checking encrypted values in the database"))
-    total = 0
-    for name, model in schema.MODELS.items():
-        if "token_encrypted" not in model.columns:
-            continue
-        failures = sum(not _readable(app, name, record["id"]) for record in model.select(app))
-        print(_log(f"- {name} failures: {failures}"))
-        total += failures
-    print(_log(f"Total: {total} row(s) affected"))
-    print(_log("Done!"))
-    return 0
 
 
 def password_reset(app: Application, username: str | None) -> int:
@@ -104,22 +76,8 @@ def _delete_old_backups(keep_time: int) -> None:
     print(f"{now()} -- Deleting old backups ... done. ({removed} removed)")
 
 
-def _readable(app: Application, model: str, record_id: int) -> bool:
-    try:
-        schema.MODELS[model].token(app, schema.MODELS[model].select(app, {"id": record_id})[0])
-    except DecryptionError:
-        return False
-    return True
-
-
-def _log(text: str) -> str:
-    return f"I, [{time.strftime('%Y-%m-%dT%H:%M:%S')} #{os.getpid()}]  INFO -- : {text}"
-
-
 TASKS: dict[str, Callable[[Application, str | None], int]] = {
     "gitlab:backup:create": backup,
-    "gitlab:check": check,
-    "gitlab:doctor:secrets": doctor_secrets,
     "gitlab:password:reset": password_reset,
 }
 

@@ -6,13 +6,13 @@ Chef's log, but ends alike.
 
 import fcntl
 import os
-import re
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,9 +22,9 @@ from lab_gitlab import (
     files,
     paths,
     rails_files,
+    runit,
     schema,
     secrets_file,
-    service_control,
     service_files,
     services,
 )
@@ -36,8 +36,6 @@ from lab_gitlab.services import Service
 from lab_gitlab.version import revision
 
 PASSWORD_MINIMUM = 8
-PASSWORD_FILE_LIFE = 24 * 3600  # seconds
-WAIT = 10.0  # seconds for a service to answer
 
 UNIT = """[Unit]
 Description=GitLab Runit supervision process
@@ -82,17 +80,15 @@ class Run:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.changed: set[str] = set()
-        self.notes: list[str] = []
 
     def converge(self) -> None:
         """Raises ConfigurationError, ReconfigureError, AccountError, OSError."""
-        self.configuration = load(paths.GITLAB_RB) if paths.GITLAB_RB.exists() else _empty()
+        self.configuration = load(paths.GITLAB_RB)
         self.root_password = _root_password(self.configuration)
         secrets_file.complete(self.configuration)
-        self.configuration.complete()
+        self.configuration.check()
         self.bootstrapping = not paths.BOOTSTRAPPED.exists()
-        if self.configuration.get("manage_storage_directories", "manage_etc", True):
-            files.folder(paths.ETC, mode=0o775)
+        files.folder(paths.ETC, mode=0o775)
         for folder in (paths.VAR, paths.LOGS, paths.OPT / "etc", paths.SERVICES, paths.SERVICE_DEFINITIONS):
             files.folder(folder)
         made = self.configuration.accounts()
@@ -100,16 +96,11 @@ class Run:
         if rails_files.write(self.configuration, self.owners["user"]):
             self.changed |= {"puma", "sidekiq"}
         self._start_supervision()
-        for service in services.BEFORE_MIGRATION:
-            self._apply(service)
+        self._apply(services.BEFORE_MIGRATION)
         self._wait_for_database()
         self._migrate()
-        self._remove_old_password_file()
-        for service in services.AFTER_MIGRATION:
-            self._apply(service)
+        self._apply(services.AFTER_MIGRATION)
         files.write(paths.BOOTSTRAPPED, "All your bootstraps are belong to Chef", mode=0o600)
-        for note in self.notes:
-            self.say(note)
 
     # Services
 
@@ -127,36 +118,33 @@ class Run:
         _systemctl("enable", "--quiet", "gitlab-runsvdir")
         _systemctl("start", "gitlab-runsvdir")
 
-    def _apply(self, service: Service) -> None:
-        """Enable and start the service, restart it when its configuration changed, or disable it."""
-        link, definition = paths.SERVICES / service.name, paths.SERVICE_DEFINITIONS / service.name
-        if not service.is_enabled(self.configuration):
-            link.unlink(missing_ok=True)
-            return
-        prepare = service_files.PREPARATIONS.get(service.name)
-        if prepare and prepare(self.configuration, self.owners):
-            self.changed.add(service.name)
-        definition.mkdir(parents=True, exist_ok=True)
-        owner = self.owners[service.account] if service.account else None
-        script = services.run_script(service, self.configuration, owner)
-        if files.write(definition / "run", script, mode=0o755):
-            self.changed.add(service.name)
-        if not link.is_symlink():
-            link.symlink_to(definition)
-        known = service_control.status(service.name)
-        if known is None:
-            # Just linked: the supervisor starts it as soon as it sees it.
-            if not _wait(lambda: service_control.status(service.name) is not None):
-                self._give_up(service, service_control.describe(service.name)[0])
-        elif service.name in self.changed:
-            line, code = service_control.tell(service.name, "restart")
-            if code:
-                self._give_up(service, line)
-        elif self.bootstrapping and not known.running:
-            service_control.tell(service.name, "start")
+    def _apply(self, group: Sequence[Service]) -> None:
+        """Enable and start services, restart those whose configuration changed, disable what is switched off."""
+        enabled = [service for service in group if service.is_enabled(self.configuration)]
+        known = {service.name for service in enabled if runit.is_supervised(service.name)}
+        for service in group:
+            if service not in enabled:
+                runit.disable(service.name)
+                continue
+            prepare = service_files.PREPARATIONS.get(service.name)
+            if prepare and prepare(self.configuration, self.owners):
+                self.changed.add(service.name)
+            owner = self.owners[service.account] if service.account else None
+            if runit.define(service.name, services.run_script(service, self.configuration, owner)):
+                self.changed.add(service.name)
+            runit.enable(service.name)
+        for service in enabled:
+            if not runit.wait(partial(runit.is_supervised, service.name)):
+                self._give_up(service, runit.sv("status", service.name)[0])
+            if service.name in known & self.changed:
+                text, code = runit.sv("restart", service.name)
+                if code:
+                    self._give_up(service, text)
+            elif self.bootstrapping and not runit.is_running(service.name):
+                runit.sv("start", service.name)
 
-    def _give_up(self, service: Service, line: str) -> NoReturn:
-        raise ReconfigureError(f"runit_service[{service.name}] had an error: {line}")
+    def _give_up(self, service: Service, text: str) -> NoReturn:
+        raise ReconfigureError(f"runit_service[{service.name}] had an error: {text}")
 
     # The database
 
@@ -170,7 +158,7 @@ class Run:
                 return False
             return True
 
-        if not _wait(answers):
+        if not runit.wait(answers, seconds=10.0):
             last = _tail(paths.LOGS / "postgresql/current")
             raise ReconfigureError(
                 "postgresql_user[gitlab] (postgresql::enable) had an error: psql: error: "
@@ -179,87 +167,35 @@ class Run:
 
     def _migrate(self) -> None:
         """Once per version. A failed run is repeated, but seeds no more: see schema."""
-        if not self.configuration.get("gitlab_rails", "auto_migrate"):
-            return
         done = paths.UPGRADE_STATUS / f"db-migrate-{revision()}"
-        if not done.exists() or done.read_text().strip() != "0":
-            self.say("  * rails_migration[gitlab-rails] action run")
-            environment = {**os.environ, "GITLAB_ROOT_PASSWORD": self.root_password}
-            try:
-                printed = schema.configure(application.load(), environment)
-            except (SeedError, DatabaseError) as error:
-                files.write(done, "1\n", owner=self.owners["user"])
-                raise ReconfigureError(
-                    "rails_migration[gitlab-rails] (gitlab::database_migrations line 51) had an error: "
-                    "Mixlib::ShellOut::ShellCommandFailed: Expected process to exit with [0], but received '1'\n"
-                    f"{error}"
-                ) from None
-            for line in printed:
-                self.say(f"    {line}")
-            files.write(done, "0\n", owner=self.owners["user"])
-        self._tell_root_password()
-
-    def _tell_root_password(self) -> None:
-        if not self.bootstrapping:
+        if done.exists() and done.read_text().strip() == "0":
             return
-        rails = self.configuration.section("gitlab_rails")
-        shown = "Password: You didn't opt-in to print initial root password to STDOUT."
-        if rails.get("display_initial_root_password"):
-            shown = f"Password: {self.root_password}"
-        if rails.get("store_initial_root_password"):
-            files.write(
-                paths.INITIAL_ROOT_PASSWORD,
-                "# WARNING: This value is valid only until the password is changed, and only if it was given before\n"
-                "#          the database was seeded for the first time (usually, the first reconfigure run).\n\n"
-                f"Password: {self.root_password}\n\n"
-                "# NOTE: This file will be automatically deleted in the first reconfigure run after 24 hours.\n",
-                mode=0o600,
-            )
-            shown += "\nPassword stored to /etc/gitlab/initial_root_password."
-        self.notes.append(
-            f"Notes:\nDefault admin account has been configured with following details:\nUsername: root\n{shown}"
-        )
-
-    def _remove_old_password_file(self) -> None:
-        file = paths.INITIAL_ROOT_PASSWORD
-        if file.exists() and time.time() - file.stat().st_mtime > PASSWORD_FILE_LIFE:
-            file.unlink()
-            self.notes.append(f"Found old initial root password file at {file} and deleted it.")
+        self.say("  * rails_migration[gitlab-rails] action run")
+        try:
+            printed = schema.configure(application.load(), self.root_password)
+        except (SeedError, DatabaseError) as error:
+            files.write(done, "1\n", owner=self.owners["user"])
+            raise ReconfigureError(
+                "rails_migration[gitlab-rails] (gitlab::database_migrations line 51) had an error: "
+                "Mixlib::ShellOut::ShellCommandFailed: Expected process to exit with [0], but received '1'\n"
+                f"{error}"
+            ) from None
+        for line in printed:
+            self.say(f"    {line}")
+        files.write(done, "0\n", owner=self.owners["user"])
 
 
 def _root_password(configuration: Configuration) -> str:
-    """GITLAB_ROOT_PASSWORD beats gitlab.rb; without either a random password is made and, at first, stored."""
-    rails = configuration.section("gitlab_rails")
-    password = os.environ.get("GITLAB_ROOT_PASSWORD") or configuration.get("gitlab_rails", "initial_root_password")
-    if password is None:
-        if rails.get("store_initial_root_password") is None:
-            rails["store_initial_root_password"] = True
-        return secrets.token_urlsafe(32)
+    """For the seed: one that is given, else a random one."""
+    password = str(configuration.get("gitlab_rails", "initial_root_password") or secrets.token_urlsafe(32))
     if len(password) < PASSWORD_MINIMUM:
         raise ReconfigureError("initial_root_password: Length is too short, minimum is 8 characters")
-    return str(password)
+    return password
 
 
 def _tail(file: Path, lines: int = 5) -> str:
     """The last lines of a log."""
     return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else ""
-
-
-def _empty() -> Configuration:
-    """A machine without gitlab.rb is configured with nothing but defaults."""
-    file = paths.OPT / "etc/.no-gitlab.rb"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("")
-    return load(file)
-
-
-def _wait(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _systemctl(*arguments: str) -> None:
@@ -284,13 +220,13 @@ def _alone() -> Iterator[None]:
 
 @contextmanager
 def _log() -> Iterator[Callable[[str], None]]:
-    """Print and keep. Colours and secrets never get here."""
+    """Print and keep."""
     folder = paths.LOGS / "reconfigure"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{int(time.time())}.log").open("a") as file:
 
         def say(text: str) -> None:
             print(text, flush=True)
-            file.write(re.sub(r"(?m)^Password: .*", "Password: [hidden]", text) + "\n")
+            file.write(text + "\n")
 
         yield say

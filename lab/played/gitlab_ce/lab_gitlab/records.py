@@ -68,33 +68,27 @@ class Model:
         app: Application,
         where: Mapping[str, Any] | None = None,
         *,
-        excluding: Mapping[str, Any] | None = None,
         scopes: Sequence[str] = (),
-        order: Sequence[tuple[str, str]] = (),
+        order: Sequence[tuple[str, str]] = (("id", "asc"),),
         limit: int | None = None,
     ) -> list[Record]:
         """Records by equality; a list means any of its values. Raises UnknownAttributeError for an unknown column."""
         conditions, parameters = [f"({self.scopes[scope]})" for scope in scopes], []
-        for given, template in (({**self.base, **(where or {})}, "{}"), (excluding or {}, "NOT ({})")):
-            for column, value in given.items():
-                values = value if isinstance(value, list) else [value]
-                self._require(column)
-                alternatives = [f"{column} IS ?"] * len(values) or ["0"]
-                conditions.append(template.format(" OR ".join(alternatives)))
-                parameters += [self._stored(column, value) for value in values]
-        sql = f"SELECT * FROM {self.table} WHERE {' AND '.join(f'({part})' for part in conditions) or '1'}"
-        for column, _ in order:
+        for column, value in {**self.base, **(where or {})}.items():
+            values = value if isinstance(value, list) else [value]
             self._require(column)
-        if order:
-            sql += " ORDER BY " + ", ".join(
-                f"{column} {'DESC' if direction == 'desc' else 'ASC'}" for column, direction in order
-            )
+            conditions.append(" OR ".join([f"{column} IS ?"] * len(values)) or "0")
+            parameters += [self._stored(column, value) for value in values]
+        sql = f"SELECT * FROM {self.table} WHERE {' AND '.join(f'({part})' for part in conditions) or '1'}"
+        sql += " ORDER BY " + ", ".join(
+            f"{column} {'DESC' if direction == 'desc' else 'ASC'}" for column, direction in order
+        )
         if limit is not None:
-            sql += f" LIMIT {int(limit)}"
+            sql += f" LIMIT {limit}"
         return [self._loaded(row) for row in app.database.query(sql, *parameters)]
 
     def find(self, app: Application, **where: Any) -> Record | None:
-        found = self.select(app, where, order=[("id", "asc")], limit=1)
+        found = self.select(app, where, limit=1)
         return found[0] if found else None
 
     # Writing
@@ -202,7 +196,3 @@ def seconds_between(start: str | None, end: str | None) -> float | None:
     if start is None or end is None:
         return None
     return (datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(start)).total_seconds()
-
-
-def today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -1,10 +1,8 @@
 """GitLab as a client of the registry, at gitlab.yml's `api_url`."""
 
-import contextlib
 import http.client
 import json
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 from lab_gitlab import registry_tokens
@@ -35,28 +33,6 @@ def digest(app: Application, repository: str, tag: str) -> str | None:
     return None if status == 404 else headers.get("docker-content-digest")
 
 
-def details(app: Application, repository: str, tag: str) -> dict[str, Any] | None:
-    """Digest, revision, size in bytes and moment of making; None when there is no such tag. Raises RegistryError."""
-    status, headers, body = _request(app, "GET", repository, f"manifests/{tag}", "pull")
-    if status == 404:
-        return None
-    manifest = json.loads(body)
-    config = manifest.get("config") or {}
-    made = None
-    if config:
-        _, _, content = _request(app, "GET", repository, f"blobs/{config['digest']}", "pull")
-        with contextlib.suppress(ValueError, AttributeError):
-            made = json.loads(content).get("created")
-    revision = config.get("digest", "").partition(":")[2]
-    return {
-        "revision": revision,
-        "short_revision": revision[:9],
-        "digest": headers.get("docker-content-digest"),
-        "created_at": made,
-        "total_size": config.get("size", 0) + sum(layer["size"] for layer in manifest.get("layers", [])),
-    }
-
-
 def delete_tag(app: Application, repository: str, tag: str) -> bool:
     """Remove one tag; what it points to stays for others. False when there is none. Raises RegistryError.
 
@@ -84,8 +60,7 @@ def _request(
     app: Application, method: str, repository: str, path: str, *actions: str, tolerate: Sequence[int] = ()
 ) -> tuple[int, dict[str, str], bytes]:
     url = urlsplit(app.registry["api_url"] or "http://localhost:5000/")
-    kind: Any = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection: http.client.HTTPConnection = kind(url.netloc, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(url.netloc, timeout=TIMEOUT)
     token = registry_tokens.own_token(app, repository, *actions)
     try:
         connection.request(

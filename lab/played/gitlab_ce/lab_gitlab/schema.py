@@ -11,7 +11,7 @@ from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Model, RecordInvalidError, full_messages
 from lab_gitlab.version import version
 
-DEFAULT_ROOT_EMAIL = "admin@example.com"
+ROOT_EMAIL = "admin@example.com"
 
 TYPES = {"integer": "INTEGER", "boolean": "INTEGER"}
 MODELS: Mapping[str, Model] = {
@@ -25,14 +25,11 @@ MODELS: Mapping[str, Model] = {
         projects.NAMESPACE,
         projects.GROUP,
         projects.PROJECT,
-        projects.DEPLOY_TOKEN,
         projects.CONTAINER_REPOSITORY,
         members.MEMBER,
         ci_records.PIPELINE,
         ci_records.BUILD,
-        ci_records.JOB_ARTIFACT,
         runners.RUNNER,
-        runners.RUNNER_MANAGER,
     )
 }
 
@@ -41,7 +38,7 @@ class SeedError(Exception):
     """The tables are there now, but there is no administrator."""
 
 
-def configure(app: Application, environment: Mapping[str, str]) -> list[str]:
+def configure(app: Application, root_password: str) -> list[str]:
     """Returns what the task prints. Raises SeedError with what it prints then, DatabaseError when it cannot migrate."""
     tables = {row["name"] for row in app.database.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
     make = "schema_migrations" not in tables
@@ -53,7 +50,7 @@ def configure(app: Application, environment: Mapping[str, str]) -> list[str]:
         app.database.execute("INSERT OR IGNORE INTO schema_migrations VALUES (?)", version())
     if not make:
         return ["Running db:migrate rake task"]
-    return ["Running db:schema:load rake task", *_seed(app, environment)]
+    return ["Running db:schema:load rake task", *_seed(app, root_password)]
 
 
 def _migrate(app: Application) -> None:
@@ -72,22 +69,12 @@ def _definition(name: str, column: Column) -> str:
     return f"{name} {kind} DEFAULT {int(default) if kind == 'INTEGER' else repr(default)}"
 
 
-def _seed(app: Application, environment: Mapping[str, str]) -> list[str]:
+def _seed(app: Application, root_password: str) -> list[str]:
     instance_settings.APPLICATION_SETTING.create(app)
-    password = environment.get("GITLAB_ROOT_PASSWORD") or ""
-    email = environment.get("GITLAB_ROOT_EMAIL") or DEFAULT_ROOT_EMAIL
     try:
-        root = users.seed_administrator(app, password=password, email=email)
+        root = users.seed_administrator(app, password=root_password, email=ROOT_EMAIL)
     except RecordInvalidError as error:
-        raise SeedError(
-            "\n".join(
-                [
-                    "Could not create the default administrator account:",
-                    "",
-                    *(f"--> {message}" for message in full_messages(error.errors)),
-                    "",
-                ]
-            )
-        ) from None
+        messages = "".join(f"--> {message}\n" for message in full_messages(error.errors))
+        raise SeedError(f"Could not create the default administrator account:\n\n{messages}") from None
     projects.seed(app, root)
     return ["Administrator account created:", "", "login:    root", "password: ******"]

@@ -18,24 +18,19 @@ HOST_KEYS = ("rsa", "ecdsa", "ed25519")
 
 def write_sshd(configuration: Configuration, owners: Owners) -> bool:
     """The host keys are made once and kept on the data volume."""
-    git = owners["user"]
-    for folder in (paths.VAR / "gitlab-shell", paths.at(configuration.get("gitlab_sshd", "dir"))):
+    git, keys = owners["user"], paths.VAR / "gitlab-sshd"
+    for folder in (paths.VAR / "gitlab-shell", keys):
         files.folder(folder, owner=git, mode=0o700)
-    keys = paths.at(configuration.get("gitlab_sshd", "host_keys_dir"))
-    pattern = configuration.get("gitlab_sshd", "host_keys_glob")
-    generate = configuration.get("gitlab_sshd", "generate_host_keys")
-    if generate and keys.is_dir() and not list(keys.glob(pattern)):
-        for kind in HOST_KEYS:
-            _make_host_key(keys / f"ssh_host_{kind}_key", kind, git)
+    names = [keys / f"ssh_host_{kind}_key" for kind in HOST_KEYS]
+    if not any(name.exists() for name in names):
+        for name, kind in zip(names, HOST_KEYS, strict=True):
+            _make_host_key(name, kind, git)
     settings = {
-        "listen": configuration.get("gitlab_sshd", "listen_address"),
-        "host_key_files": sorted(str(file) for file in keys.glob(pattern)),
-        **{
-            name: configuration.get("gitlab_sshd", name)
-            for name in ("proxy_protocol", "proxy_policy", "proxy_header_timeout")
-        },
+        "listen": configuration.get("gitlab_sshd", "listen_address", "localhost:2222"),
+        "host_key_files": [str(name) for name in names],
+        "proxy_protocol": configuration.get("gitlab_sshd", "proxy_protocol", default=False),
     }
-    content = json.dumps({"user": configuration.get("user", "username"), "sshd": settings})
+    content = json.dumps({"user": "git", "sshd": settings})
     group = Owner(accounts.ROOT_OWNER.uid, git.gid)
     return files.write(paths.VAR / "gitlab-shell/config.yml", content, owner=group, mode=0o640)
 
@@ -51,14 +46,14 @@ def make_gitaly(_configuration: Configuration, owners: Owners) -> bool:
     return False
 
 
-def make_postgresql(configuration: Configuration, owners: Owners) -> bool:
+def make_postgresql(_configuration: Configuration, owners: Owners) -> bool:
     """Like Chef, this gives the folder itself to the user, but nothing that is in it."""
     owner = owners["postgresql"]
     files.folder(paths.POSTGRESQL, owner=owner, mode=0o2775)
     files.folder(paths.POSTGRESQL_DATA, owner=owner, mode=0o700)
     if not (paths.POSTGRESQL_DATA / "PG_VERSION").exists():
         accounts.run_as(owner, lambda: database_server.initialise(paths.POSTGRESQL_DATA))
-    files.write(paths.PSQL_RC, f"psql_user='{configuration.get('postgresql', 'username')}'\n")
+    files.write(paths.PSQL_RC, "psql_user='gitlab-psql'\n")
     return False
 
 

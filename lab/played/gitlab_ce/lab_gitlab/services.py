@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab_gitlab import paths
 from lab_gitlab.accounts import Owner
-from lab_gitlab.configuration import MONITORING, Configuration
+from lab_gitlab.configuration import Configuration
 
 PLACEHOLDER = ("sleep", "infinity")
 """Runs for services that only have to be seen running."""
@@ -30,8 +30,6 @@ class Service:
     enabled: bool = True
 
     def is_enabled(self, configuration: Configuration) -> bool:
-        if self.section in MONITORING and configuration.section("prometheus_monitoring").get("enable") is False:
-            return False
         return configuration.enabled(self.section, default=self.enabled)
 
 
@@ -53,7 +51,6 @@ BEFORE_MIGRATION = (
     Service("redis", "redis", _module("answering_service", str(paths.REDIS_SOCKET)), account="redis"),
     Service("gitaly", "gitaly", _module("answering_service", str(paths.GITALY_SOCKET))),
     Service("postgresql", "postgresql", _module("database_server"), account="postgresql"),
-    Service("gitlab-kas", "gitlab_kas"),
 )
 AFTER_MIGRATION = (
     Service("puma", "puma", _module("puma")),
@@ -66,13 +63,6 @@ AFTER_MIGRATION = (
         account=None,
         directory=paths.NGINX_DIRECTORY,
     ),
-    Service("registry", "registry", checks_mounts=False, enabled=False),
-    Service("node-exporter", "node_exporter", account="prometheus"),
-    Service("gitlab-exporter", "gitlab_exporter"),
-    Service("redis-exporter", "redis_exporter", account="redis"),
-    Service("prometheus", "prometheus", account="prometheus"),
-    Service("alertmanager", "alertmanager", account="prometheus"),
-    Service("postgres-exporter", "postgres_exporter", account="postgresql"),
 )
 
 

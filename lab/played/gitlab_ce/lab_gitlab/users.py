@@ -1,11 +1,10 @@
 """Users and their personal access tokens."""
 
 import datetime
-from typing import Any
 
 from lab_gitlab import crypto, instance_settings, passwords
 from lab_gitlab.application import Application
-from lab_gitlab.records import Column, Errors, Model, Record, now, shown, today
+from lab_gitlab.records import Column, Errors, Model, Record
 
 PAT_PREFIX = "glpat-"
 PAT_MAXIMUM_DAYS = 400
@@ -28,18 +27,11 @@ class User(Model):
         "admin": Column("boolean", False),
         "state": Column("text", "active"),
         "user_type": Column("text", "human"),
-        "otp_required_for_login": Column("boolean", False),
         "password_expires_at": Column("time"),
         "created_at": Column("time"),
     }
     virtual = ("password", "password_confirmation")
-    scopes = {
-        "active": "state = 'active'",
-        "admins": "admin = 1",
-        "blocked": "state = 'blocked'",
-        "human": "user_type = 'human'",
-        "with_two_factor": "otp_required_for_login = 1",
-    }
+    scopes = {"active": "state = 'active'", "admins": "admin = 1", "human": "user_type = 'human'"}
 
     def validate(self, app: Application, record: Record) -> Errors:
         errors: Errors = []
@@ -72,16 +64,11 @@ class PersonalAccessToken(Model):
         "scopes": Column("list", []),
         "expires_at": Column("date"),
         "revoked": Column("boolean", False),
-        "description": Column(),
         "token_digest": Column(),
-        "last_used_at": Column("time"),
         "created_at": Column("time"),
     }
     virtual = ("token",)
-    scopes = {
-        "active": "revoked = 0 AND (expires_at IS NULL OR expires_at > date('now'))",
-        "revoked": "revoked = 1",
-    }
+    scopes = {"active": "revoked = 0 AND (expires_at IS NULL OR expires_at > date('now'))"}
 
     def validate(self, app: Application, record: Record) -> Errors:
         errors: Errors = [(name, "can't be blank") for name in ("name", "scopes") if not record[name]]
@@ -112,8 +99,8 @@ def seed_administrator(app: Application, *, password: str, email: str) -> Record
 
 
 def user_with_password(app: Application, login: str, password: str) -> Record | None:
-    """An active user by name or address, whatever the second factor."""
-    user = USER.find(app, username=login) or USER.find(app, email=login)
+    """An active user by name."""
+    user = USER.find(app, username=login)
     if user is None or user["state"] != "active" or not password:
         return None
     return user if crypto.password_matches(password, user["encrypted_password"]) else None
@@ -135,60 +122,4 @@ def access_token(app: Application, token: str) -> tuple[Record, Record] | None:
     user = USER.find(app, id=found[0]["user_id"])
     if user is None or user["state"] != "active":
         return None
-    PERSONAL_ACCESS_TOKEN.update(app, found[0], last_used_at=now())
     return found[0], user
-
-
-def why_not(app: Application, token: str) -> str | None:
-    """What the API says of a token that was good once; None for one that never was."""
-    found = PERSONAL_ACCESS_TOKEN.find(app, token_digest=app.cipher.digest(token))
-    if found is None:
-        return None
-    if found["revoked"]:
-        return "Token was revoked. You have to re-authorize from the user."
-    return "Token is expired. You can either do re-authorization or token refresh."
-
-
-def present(user: Record) -> dict[str, Any]:
-    """As the API shows a user to an administrator."""
-    return {
-        "id": user["id"],
-        "username": user["username"],
-        "name": user["name"],
-        "state": user["state"],
-        "email": user["email"],
-        "is_admin": user["admin"],
-        "two_factor_enabled": user["otp_required_for_login"],
-        "bot": user["user_type"] != "human",
-        "created_at": shown(user["created_at"]),
-    }
-
-
-def present_basic(app: Application, user: Record) -> dict[str, Any]:
-    """As the API shows a user beside something of theirs."""
-    return {
-        "id": user["id"],
-        "username": user["username"],
-        "name": user["name"],
-        "state": user["state"],
-        "locked": False,
-        "avatar_url": None,
-        "web_url": f"{app.settings['gitlab']['url']}/{user['username']}",
-    }
-
-
-def present_token(token: Record) -> dict[str, Any]:
-    """As the API shows a personal access token: never with the token itself."""
-    over = token["expires_at"] is not None and token["expires_at"] <= today()
-    return {
-        "id": token["id"],
-        "name": token["name"],
-        "revoked": token["revoked"],
-        "created_at": shown(token["created_at"]),
-        "description": token["description"],
-        "scopes": token["scopes"],
-        "user_id": token["user_id"],
-        "last_used_at": shown(token["last_used_at"]),
-        "active": not token["revoked"] and not over,
-        "expires_at": token["expires_at"],
-    }

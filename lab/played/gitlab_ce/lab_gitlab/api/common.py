@@ -3,7 +3,6 @@
 Source: gitlab-org/gitlab lib/api/helpers.rb, lib/api/api_guard.rb, lib/gitlab/pagination/offset_pagination.rb.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
@@ -16,7 +15,6 @@ from lab_gitlab.http_server import Request, Response, json_response
 from lab_gitlab.records import Errors, Record, RecordInvalidError, UnknownAttributeError
 
 PER_PAGE, PER_PAGE_MAXIMUM = 20, 100
-PAGING = ("page", "per_page", "private_token", "job_token")
 
 Handler = Callable[..., Response]
 
@@ -42,11 +40,6 @@ UNAUTHORIZED = message(401, "401 Unauthorized")
 
 def not_found(what: str = "") -> RefusedError:
     return RefusedError(message(404, f"404 {what} Not Found" if what else "404 Not Found"))
-
-
-def record_not_found() -> RefusedError:
-    """ActiveRecord::RecordNotFound, in the words of the API."""
-    return RefusedError(message(404, "404 Not found"))
 
 
 def forbidden(reason: str = "") -> RefusedError:
@@ -87,40 +80,29 @@ def answers(handler: Handler) -> Handler:
     return answered
 
 
-def for_user(*scopes: str, admin: bool = False, job: bool = False) -> Callable[[Handler], Handler]:
-    """Only with a token of one of these scopes (`api` always does, `read_api` for reading); hands the caller over.
-
-    With `job`, also with the token of a job that runs.
-    """
+def for_user(*scopes: str) -> Callable[[Handler], Handler]:
+    """Only with a token of one of these scopes (`api` always does, `read_api` for reading); hands the caller over."""
 
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
         def checked(app: Application, request: Request, **path: str) -> Response:
             try:
                 caller = authentication.api_caller(app, request)
-            except AccessDeniedError as error:
-                return _denied(str(error))
-            if caller is None or (caller.job and not job):
+            except AccessDeniedError:
+                return UNAUTHORIZED
+            if caller is None:
                 return UNAUTHORIZED
             if users.password_expired(caller.user):
                 return PASSWORD_EXPIRED
             reading = ("read_api",) if request.method in ("GET", "HEAD") else ()
             needed = ("api", *reading, *scopes)
-            if not caller.job and not set(needed) & set(caller.scopes):
+            if not set(needed) & set(caller.scopes):
                 return _insufficient(needed)
-            if admin and not caller.user["admin"]:
-                return FORBIDDEN
             return handler(app, request, caller, **path)
 
         return answers(checked)
 
     return decorate
-
-
-def _denied(reason: str) -> Response:
-    if reason in ("", "None"):
-        return UNAUTHORIZED
-    return json_response(401, {"error": "invalid_token", "error_description": reason})
 
 
 def _insufficient(scopes: Sequence[str]) -> Response:
@@ -143,8 +125,6 @@ def project_of(app: Application, caller: Caller, name: str) -> Record:
     )
     if not found or not projects.may_read(app, found[0], caller.user):
         raise not_found("Project")
-    if caller.job and caller.job["project_id"] != found[0]["id"]:
-        raise forbidden()
     return found[0]
 
 
@@ -175,31 +155,15 @@ def boolean(value: Any) -> bool:
 
 
 def page(request: Request, entries: Sequence[Any], present: Callable[[Any], Any]) -> Response:
-    """One page of a list, with the headers that clients turn pages by."""
+    """One page of a list, with the link by which clients turn to the next (RFC 8288), under the address they used."""
     asked = number(request.parameter("per_page") or str(PER_PAGE), "per_page")
     size = min(max(asked, 1), PER_PAGE_MAXIMUM)
     current = max(number(request.parameter("page") or "1", "page"), 1)
-    last = max(math.ceil(len(entries) / size), 1)
+    headers = {}
+    if len(entries) > current * size:
+        kept = [(name, value) for name, values in request.query.items() for value in values if name != "page"]
+        scheme, host = request.headers.get("x-forwarded-proto", "http"), request.headers.get("host", "")
+        query = urlencode([*kept, ("page", current + 1)])
+        headers["Link"] = f'<{scheme}://{host}{request.path}?{query}>; rel="next"'
     shown = entries[(current - 1) * size : current * size]
-    headers = {
-        "X-Page": str(current),
-        "X-Per-Page": str(size),
-        "X-Total": str(len(entries)),
-        "X-Total-Pages": str(last),
-        "X-Next-Page": str(current + 1) if current < last else "",
-        "X-Prev-Page": str(current - 1) if current > 1 else "",
-        "Link": _links(request, size, {"prev": current - 1, "next": current + 1, "first": 1, "last": last}, last),
-    }
     return json_response(200, [present(entry) for entry in shown], **headers)
-
-
-def _links(request: Request, size: int, pages: Mapping[str, int], last: int) -> str:
-    """Where other pages are, under the address that the client has used (RFC 8288)."""
-    scheme, host = request.headers.get("x-forwarded-proto", "http"), request.headers.get("host", "")
-    kept = [(name, value) for name, values in request.query.items() for value in values if name not in PAGING]
-    links = []
-    for relation, number_of_page in pages.items():
-        if 1 <= number_of_page <= last:
-            query = urlencode([*kept, ("page", number_of_page), ("per_page", size)])
-            links.append(f'<{scheme}://{host}{request.path}?{query}>; rel="{relation}"')
-    return ", ".join(links)

@@ -1,83 +1,91 @@
-"""Projects. Source: gitlab-org/gitlab lib/api/projects.rb."""
+"""Projects, and the commits and files of their repositories.
 
+Source: gitlab-org/gitlab lib/api/projects.rb, commits.rb, files.rb, repositories.rb.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import projects
-from lab_gitlab.api.common import boolean, for_user, invalid, page, project_of, require
+from lab_gitlab import pipeline_creation, projects, repositories
+from lab_gitlab.api.common import bad_request, boolean, for_user, invalid, needed, not_found, page, project_of, require
 from lab_gitlab.application import Application
 from lab_gitlab.authentication import Caller
 from lab_gitlab.http_server import Request, Response, Routes, json_response
-from lab_gitlab.registry_client import RegistryError
+from lab_gitlab.records import Record
+from lab_gitlab.repositories import Action, RepositoryError
 
 ROUTES = Routes()
-VISIBILITY = {name: level for level, name in projects.VISIBILITY.items()}
-SETTINGS = (
-    *("name", "path", "description", "default_branch", "build_timeout", "ci_config_path", "ci_default_git_depth"),
-    *("shared_runners_enabled", "container_registry_enabled", "initialize_with_readme", "namespace_id"),
-)
-SWITCHES = ("shared_runners_enabled", "container_registry_enabled", "initialize_with_readme")
+PROJECT = "/api/v4/projects/:project"
 
 
-@ROUTES.add("GET", "/api/v4/projects")
-@for_user()
-def list_projects(app: Application, request: Request, caller: Caller) -> Response:
-    found = projects.PROJECT.select(app, order=[("id", "desc")])
-    search = (request.parameter("search") or "").lower()
-    seen = [one for one in found if projects.may_read(app, one, caller.user) and search in one["full_path"].lower()]
-    return page(request, seen, lambda one: projects.present(app, one))
-
-
-@ROUTES.add("POST", "/api/v4/projects")
-@for_user()
-def create_project(app: Application, request: Request, caller: Caller) -> Response:
-    given = _settings(request)
-    if not given.get("name") and not given.get("path"):
-        raise invalid("name, path are missing, at least one parameter must be provided")
-    made = projects.create_project(app, caller.user, given)
-    return json_response(201, projects.present(app, made))
-
-
-@ROUTES.add("GET", "/api/v4/projects/:project")
+@ROUTES.add("GET", PROJECT)
 @for_user()
 def show_project(app: Application, _request: Request, caller: Caller, project: str) -> Response:
     return json_response(200, projects.present(app, project_of(app, caller, project)))
 
 
-@ROUTES.add("PUT", "/api/v4/projects/:project")
+@ROUTES.add("POST", f"{PROJECT}/repository/commits")
 @for_user()
-def update_project(app: Application, request: Request, caller: Caller, project: str) -> Response:
+def create_commit(app: Application, request: Request, caller: Caller, project: str) -> Response:
+    """Several files in one commit; a pipeline follows where there is a .gitlab-ci.yml."""
     found = project_of(app, caller, project)
-    require(projects.may_administer(app, found, caller.user))
-    given = _settings(request)
-    if not given:
-        raise invalid(f"{', '.join(SETTINGS)} are missing, at least one parameter must be provided")
-    projects.require_visibility(app, caller.user, given)
-    return json_response(200, projects.present(app, projects.PROJECT.update(app, found, **given)))
-
-
-@ROUTES.add("DELETE", "/api/v4/projects/:project")
-@for_user()
-def delete_project(app: Application, _request: Request, caller: Caller, project: str) -> Response:
-    """At once and in the same breath; the real one does it a moment later, in the background."""
-    found = project_of(app, caller, project)
-    require(projects.may_own(app, found, caller.user))
+    require(projects.may_write(app, found, caller.user))
+    branch, message, listed = needed(request.fields, "branch", "commit_message", "actions")
+    actions = [_action(given) for given in listed]
+    parent = _parent(app, found, caller, request.fields, branch)
+    before = repositories.references(found, "refs/heads/", "refs/tags/")
+    who = (caller.user["name"], caller.user["email"] or "")
     try:
-        projects.PROJECT.destroy(app, found)
-    except RegistryError as error:
-        return json_response(400, {"message": str(error)})
-    return json_response(202, {"message": "202 Accepted"})
+        sha = repositories.write(found, branch=branch, parent=parent, message=message, author=who, actions=actions)
+    except RepositoryError as error:
+        raise bad_request(str(error)) from None
+    after = repositories.references(found, "refs/heads/", "refs/tags/")
+    pipeline_creation.after_push(app, found, caller.user, before, after)
+    return json_response(201, repositories.present(repositories.commit(found, sha), projects.web_url(app, found)))
 
 
-def _settings(request: Request) -> dict[str, Any]:
-    given = {
-        name: boolean(value) if name in SWITCHES else value
-        for name, value in request.fields.items()
-        if name in SETTINGS
-    }
-    if (visibility := request.fields.get("visibility")) is not None:
-        if visibility not in VISIBILITY:
-            raise invalid("visibility does not have a valid value")
-        given["visibility_level"] = VISIBILITY[visibility]
-    if access := request.fields.get("builds_access_level"):
-        given["builds_enabled"] = access != "disabled"
-    return given
+def _parent(app: Application, project: Record, caller: Caller, fields: Mapping[str, Any], branch: str) -> str | None:
+    """The commit that a new one follows. Raises RefusedError; the default branch is protected from the start."""
+    known = repositories.branches(project)
+    if branch == project["default_branch"] and known and not projects.may_administer(app, project, caller.user):
+        raise bad_request("You are not allowed to push into this branch")
+    start = fields.get("start_branch")
+    if start and branch in known and not boolean(fields.get("force")):
+        raise bad_request(f"A branch called '{branch}' already exists. Switch to that branch in order to make changes")
+    if known and (start or branch) not in known:
+        raise bad_request("You can only create or edit files when you are on a branch")
+    return known.get(start or branch)
+
+
+def _action(given: Mapping[str, Any]) -> Action:
+    if given.get("action") not in repositories.ACTIONS:
+        raise invalid("actions[0][action] does not have a valid value")
+    if not given.get("file_path"):
+        raise invalid("actions[0][file_path] is missing")
+    return Action(given["action"], given["file_path"], (given.get("content") or "").encode())
+
+
+@ROUTES.add("GET", f"{PROJECT}/repository/tree")
+@for_user()
+def list_tree(app: Application, request: Request, caller: Caller, project: str) -> Response:
+    """What lies at the top of the default branch."""
+    found = project_of(app, caller, project)
+    require(projects.may_read_code(app, found, caller.user))
+    sha = repositories.resolve(found, found["default_branch"])
+    if sha is None:
+        raise not_found("Tree")
+    return page(request, repositories.tree(found, sha), lambda entry: {"path": entry.path, "type": entry.kind})
+
+
+@ROUTES.add("GET", f"{PROJECT}/repository/files/:file/raw")
+@for_user()
+def raw_file(app: Application, request: Request, caller: Caller, project: str, file: str) -> Response:
+    found = project_of(app, caller, project)
+    require(projects.may_read_code(app, found, caller.user))
+    sha = repositories.resolve(found, request.parameter("ref") or found["default_branch"])
+    if sha is None:
+        raise not_found("Commit")
+    content = repositories.read(found, sha, file)
+    if content is None:
+        raise not_found("File")
+    return Response(200, content)

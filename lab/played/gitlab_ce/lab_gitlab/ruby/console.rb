@@ -10,21 +10,16 @@ module OpenSSL
   end
 end
 
-module PG
-  class Error < StandardError; end
-end
-
 # The application's side: one line of JSON each way.
 module Console
   class << self
-    attr_reader :version, :settings
+    attr_reader :version
 
     def connect(descriptor)
       @socket = UNIXSocket.for_fd(descriptor)
       @socket.close_on_exec = true
       hello = call('hello')
       @version = hello['version']
-      @settings = hello['settings']
       @columns = hello['columns']
     end
 
@@ -32,7 +27,7 @@ module Console
 
     def call(name, **arguments)
       @socket.puts(JSON.generate('call' => name, 'arguments' => plain(arguments)))
-      answer = JSON.parse(@socket.gets || raise(PG::Error, 'the application ended'))
+      answer = JSON.parse(@socket.gets || raise('the application ended'))
       return answer['result'] unless answer['error']
 
       raise Object.const_get(answer['error']), answer['message']

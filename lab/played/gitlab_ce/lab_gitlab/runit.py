@@ -1,0 +1,68 @@
+"""The package's services under runit, whose own programs supervise them (sv(8), runsv(8), svlogd(8))."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lab_gitlab import paths
+from lab_gitlab.files import folder, write
+
+DOWN = 3
+"""Exit code of `gitlab-ctl status` for a service that does not run, as of an init script (LSB)."""
+
+
+def names() -> list[str]:
+    """Services that are enabled, sorted."""
+    return sorted(link.name for link in paths.SERVICES.iterdir()) if paths.SERVICES.is_dir() else []
+
+
+def sv(command: str, service: str | Path) -> tuple[str, int]:
+    """What sv(8) prints and its exit code."""
+    environment = {**os.environ, "SVDIR": str(paths.SERVICES)}
+    done = subprocess.run([paths.SV, command, service], env=environment, capture_output=True, text=True, check=False)
+    text = done.stdout.strip() or done.stderr.strip()
+    return text, DOWN if text.startswith("down: ") else done.returncode
+
+
+def is_running(name: str) -> bool:
+    return sv("status", name)[0].startswith("run: ")
+
+
+def is_supervised(name: str) -> bool:
+    """runsvdir(8) looks for new services every five seconds."""
+    return sv("status", name)[0].startswith(("run: ", "down: ", "finish: "))
+
+
+def define(name: str, script: str) -> bool:
+    """Write a service's run script and have its output kept; True when the script is another than before."""
+    definition, log = paths.SERVICE_DEFINITIONS / name, paths.LOGS / name
+    folder(definition / "log")
+    folder(log)
+    write(definition / "log/run", f"#!/bin/sh\nexec {paths.SVLOGD} {log}\n", mode=0o755)
+    return write(definition / "run", script, mode=0o755)
+
+
+def enable(name: str) -> None:
+    link = paths.SERVICES / name
+    if not link.is_symlink():
+        link.symlink_to(paths.SERVICE_DEFINITIONS / name)
+
+
+def disable(name: str) -> None:
+    """Nothing supervises the service from now on."""
+    link = paths.SERVICES / name
+    if link.is_symlink():
+        link.unlink()
+        sv("exit", paths.SERVICE_DEFINITIONS / name)
+
+
+def wait(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
