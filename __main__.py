@@ -98,6 +98,6 @@ pulumi.export("publicAddresses", {place.value: ip for place, ip in addresses.pub
 pulumi.export("privateAddresses", {place.value: ip for place, ip in addresses.private.items()})
 pulumi.export("instanceIds", {role.value: machine.instance_id for role, machine in machines.items()})
 # Deprecated: the name goes with the next minor version.
-pulumi.export("initialRootPassword", "no longer an output; while it is valid: make root-password STACK=...")
+pulumi.export("initialRootPassword", "no longer an output; until it is changed: make root-password STACK=...")
 pulumi.export("acceptance", acceptance.result)
 pulumi.export("inspection", acceptance.inspection)

@@ -62,7 +62,7 @@ class Examination:
         self._program = build_zipapp(PROGRAMS / "acceptance_checks", compressed=True)
         self._without_pipeline = "" if self._image else "acceptancePipeline is false"
         if quick:
-            self._without_pipeline = "needs the pipeline, which --quick leaves out"
+            self._without_pipeline = "needs the pipeline, which --quick skips"
         self.settings: Mapping[str, object] = {}
         """GitLab's own, as far as they are of interest; empty when its console was not asked."""
         self._found: dict[str, Mapping[str, Any]] = {}
@@ -130,14 +130,14 @@ class Unreachable:
 def _unreachable(machines: Machines, place: Place, result: StepResult) -> Unreachable | None:
     where = f"the {place} machine at {machines.address(place)}"
     if result.status == LOCKED:
-        return Unreachable(f"a step of pulumi up is at work on {where}: wait until it has ended", False)
+        return Unreachable(f"a step of pulumi up is running on {where}: wait until it has finished", False)
     if result.status != NO_CONNECTION:
         return None
     if "Host key verification failed" in result.stderr:
-        return Unreachable(f"{where} shows another host key than at its first contact; nothing was sent to it", False)
+        return Unreachable(f"{where} has a different host key than on first contact; nothing was sent to it", False)
     if "Permission denied" in result.stderr:
-        return Unreachable(f"{where} does not accept the key of the stack's settings", False)
-    return Unreachable(f"{where} does not answer by SSH ({result.error})", True)
+        return Unreachable(f"{where} does not accept the key pair in the stack's settings", False)
+    return Unreachable(f"{where} does not answer over SSH ({result.error})", True)
 
 
 def judge(
@@ -164,7 +164,7 @@ def judge(
         elif check.id in NEEDS_A_TOKEN and without_pipeline:
             finding = Finding(check, "off", detail=without_pipeline)
         elif failed:
-            finding = Finding(check, "unseen", detail=f"not checked because this failed: {failed}")
+            finding = Finding(check, "unseen", detail=f"not checked because an earlier check failed: {failed}")
         else:
             finding = Finding(check, "unseen", detail=f"not checked: {_why_unknown(check, errors, unreachable)}")
         if finding.state == "broken" and failed is None:
@@ -212,9 +212,9 @@ def _conclusion(findings: Sequence[Finding]) -> list[str]:
         check = failed.check
         return [f"Failed: {check.title}. {check.failure} {failed.detail}", f"What to do: {check.remedy}"]
     if status_of(findings) == COULD_NOT_CHECK:
-        return ["No check failed, but not every check could be made."]
+        return ["No check failed, but some checks could not run."]
     if any(finding.state == "off" for finding in findings):
-        return ["All checks that were made passed."]
+        return ["All checks that ran passed; some were skipped."]
     return ["All checks passed."]
 
 
@@ -259,7 +259,7 @@ def read_outputs(text: str) -> dict[str, Any]:
             return inspection
     except (ValueError, KeyError, TypeError):
         raise CheckError(
-            "no stack output `inspection` on standard input. It is there after the first `up` that succeeded: "
+            "no stack output `inspection` on standard input. It is available after the first successful `up`: "
             "pulumi stack output --json --show-secrets --stack STACK"
         ) from None
     raise CheckError("the stack's output `inspection` is hidden: add --show-secrets")
@@ -268,13 +268,13 @@ def read_outputs(text: str) -> dict[str, Any]:
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description="Reports the first failing check of a stack.")
-    parser.add_argument("--quick", action="store_true", help="without the pipeline")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--quick", action="store_true", help="skip the checks that need a pipeline")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--within",
         type=int,
         metavar="SECONDS",
-        help=f"for everything; default {TIME_LIMIT}, with --quick {QUICK_TIME_LIMIT}",
+        help=f"time limit for all checks together; default {TIME_LIMIT}, or {QUICK_TIME_LIMIT} with --quick",
     )
     arguments = parser.parse_args()
     started = time.monotonic()

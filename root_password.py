@@ -33,14 +33,14 @@ def main() -> int:
 def tell(result: StepResult) -> int:
     """Print what the server has said. Returns the exit status."""
     if not result.lines:
-        why = "a step of pulumi up is at work there" if result.status == LOCKED else result.error
-        print(f"root-password: the server could not be asked: {why}", file=sys.stderr)
+        why = "a step of pulumi up is running there" if result.status == LOCKED else result.error
+        print(f"root-password: the server could not be queried: {why}", file=sys.stderr)
         return COULD_NOT_ASK
     password = result.lines[-1]["rootPassword"]
     if password is None:
         print(
-            "root-password: the server no longer has it, because root has another one since. If that is lost, on the "
-            "server: sudo gitlab-rake 'gitlab:password:reset[root]'",
+            "root-password: the server no longer has it, because root's password was changed. If the new one is lost, "
+            "run on the server: sudo gitlab-rake 'gitlab:password:reset[root]'",
             file=sys.stderr,
         )
         return GONE

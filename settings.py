@@ -25,7 +25,7 @@ MOST_JOBS = 250
 """At the same time: each has a network of its own, of the 255 that Docker can make on the runner's machine; a few are
 left for what jobs that were killed leave behind.
 """
-ONE_NETWORK_PER_JOB = "each job has a network of its own, and Docker makes 255. More jobs need more runners"
+ONE_NETWORK_PER_JOB = "each job has its own Docker network, and Docker has 255 of them. For more jobs, add runners"
 
 BLOCKED_SMTP_PORT = 25
 """AWS blocks it on the way to public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
@@ -38,7 +38,7 @@ class SettingsError(ValueError):
     """The stack's settings cannot be used; each of `problems` names a key, its value and what to do."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("The settings of this stack cannot be used:\n- " + "\n- ".join(problems))
+        super().__init__("The stack's settings are invalid:\n- " + "\n- ".join(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +162,14 @@ class Settings:
         warnings = supported_versions.warnings(self.gitlab_version)
         if self.smtp is not None and self.smtp.port == BLOCKED_SMTP_PORT:
             warnings.append(
-                f"smtpPort: AWS blocks port {BLOCKED_SMTP_PORT} on the way to public addresses, and mail would time "
-                "out. Use 587 (Amazon SES takes 2587 too), or have the block lifted before: "
+                f"smtpPort: AWS blocks port {BLOCKED_SMTP_PORT} to public addresses, so sending mail will time out. "
+                "Use 587 (Amazon SES also accepts 2587), or ask AWS to remove the restriction first: "
                 "EC2 User Guide, 'Restriction on email sent using port 25'."
             )
         if any(BLOCKED_SMTP_PORT in way.ports and way.protocol == "tcp" for way in self.extra_egress):
             warnings.append(
-                f"extraEgress: AWS blocks port {BLOCKED_SMTP_PORT} on the way to public addresses, also where a rule "
-                "opens it. Have the block lifted before, or use another port."
+                f"extraEgress: AWS blocks port {BLOCKED_SMTP_PORT} to public addresses even if a security group allows "
+                "it. Ask AWS to remove the restriction first, or use another port."
             )
         return warnings
 
@@ -243,35 +243,35 @@ def _problems_between_keys(settings: Settings) -> list[str]:
     if settings.availability_zone[:-1] != settings.region:
         problems.append(
             f"availabilityZone: {settings.availability_zone!r} is not in aws:region {settings.region!r}. "
-            f"Name a zone of that region, for example {settings.region}a."
+            f"Use a zone in that region, for example {settings.region}a."
         )
     if settings.certificate_arn:
         if not settings.domain:
             problems.append(
-                "domain: missing, but certificateArn is set. A certificate is for a name: set the domain it is for."
+                "domain: missing, but certificateArn is set. Set the domain name that the certificate was issued for."
             )
         certificate_region = settings.certificate_arn.split(":")[3]
         if certificate_region != settings.region:
             problems.append(
-                f"certificateArn: the certificate is in {certificate_region!r}, the load balancer in "
-                f"{settings.region!r}. Use a certificate of the load balancer's region."
+                f"certificateArn: the certificate is in {certificate_region!r}, but the load balancer is in "
+                f"{settings.region!r}. Use a certificate in the load balancer's region."
             )
     problems += _problems_of_the_world(settings)
     problems += extra_egress.problems_between_ways(settings.extra_egress)
     if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
         problems.append(
-            "registryGarbageCollectionUntagged: set, but registryGarbageCollection is missing. Say when to collect."
+            "registryGarbageCollectionUntagged: set, but registryGarbageCollection is missing. Set its schedule."
         )
     if settings.server.data_volume_id and settings.server.data_volume_id == settings.registry.data_volume_id:
         problems.append(
-            f"registryDataVolumeId: {settings.registry.data_volume_id!r} is serverDataVolumeId as well. "
-            "Each machine has a volume of its own: name the one of pushed images."
+            f"registryDataVolumeId: {settings.registry.data_volume_id!r} is also serverDataVolumeId. "
+            "Each machine needs its own volume: set the ID of the volume that holds the pushed images."
         )
     if settings.hosted_zone_id and not settings.domain:
-        problems.append("hostedZoneId: set, but domain is missing. Set the domain whose record shall be made.")
+        problems.append("hostedZoneId: set, but domain is missing. Set the domain to create the record for.")
     problems += [
-        f"adminCidrs: together they make {network}, larger than /{values.LARGEST_ADMIN_NETWORK}, which opens SSH to "
-        "strangers. Name the addresses of your administrators, for example 198.51.100.7/32."
+        f"adminCidrs: the networks together cover {network}, which is larger than /{values.LARGEST_ADMIN_NETWORK} and "
+        "opens SSH to too many addresses. List your administrators' addresses, for example 198.51.100.7/32."
         for network in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, settings.admin_cidrs))
         if network.prefixlen < values.LARGEST_ADMIN_NETWORK
     ]
@@ -292,13 +292,13 @@ def _privileged_problems(settings: Settings) -> list[str]:
     problems = []
     if not settings.runner_tags:
         problems.append(
-            "runnerTags: missing, but runnerPrivileged is true. Jobs that do not ask for it must not run privileged: "
-            "name a tag, for example privileged."
+            "runnerTags: missing, but runnerPrivileged is true. Only jobs that request a tag may run privileged: "
+            "set a tag, for example privileged."
         )
     if not settings.runner_privileged_images:
         problems.append(
-            "runnerPrivilegedImages: missing, but runnerPrivileged is true. Name the images that shall be privileged, "
-            "as jobs write them, for example docker:28-dind."
+            "runnerPrivilegedImages: missing, but runnerPrivileged is true. List the images to run privileged, spelled "
+            "as in the jobs, for example docker:28-dind."
         )
     return problems
 
@@ -310,17 +310,17 @@ def _problems_of_the_world(settings: Settings) -> list[str]:
     if not settings.certificate_arn:
         return [
             (
-                f"{clients} without certificateArn would carry passwords and job tokens of the whole world in clear. "
-                "Name the networks of your users, or set domain and certificateArn."
+                f"{clients} without certificateArn would send passwords and job tokens unencrypted over the internet. "
+                "List the networks of your users, or set domain and certificateArn."
             )
         ]
     ended = supported_versions.fixes_ended(settings.gitlab_version)
     if ended and not settings.accept_unsupported_gitlab:
         return [
             (
-                f"{clients} would let the world use gitlabVersion {settings.gitlab_version!r}, which gets no security "
-                f"fixes since {ended}. Name the networks of your users, upgrade along the required stops "
-                "(docs/operations.md, Upgrade), or set acceptUnsupportedGitlab to true."
+                f"{clients} would expose gitlabVersion {settings.gitlab_version!r} to the internet, and that version "
+                f"has received no security fixes since {ended}. List the networks of your users, upgrade along the "
+                "required stops (docs/operations.md, Upgrade), or set acceptUnsupportedGitlab to true."
             )
         ]
     return []
@@ -337,7 +337,7 @@ def _machine(keys: Reader, role: str, check_type: Check[str], *, has_data: bool)
 
 def _smtp(keys: Reader) -> SmtpSettings | None:
     login = {
-        "smtpUserName": keys.hidden("smtpUserName", values.matching(r"\S+", "has blanks")),
+        "smtpUserName": keys.hidden("smtpUserName", values.matching(r"\S+", "contains whitespace")),
         "smtpPassword": keys.optional_secret("smtpPassword", values.smtp_password),
     }
     port = keys.number("smtpPort", 1, 65535)
@@ -352,7 +352,7 @@ def _smtp(keys: Reader) -> SmtpSettings | None:
     missing = [key for key in login if not keys.has(key)]
     if len(missing) == 1:
         keys.problems.append(
-            f"{missing[0]}: missing. A login is smtpUserName and smtpPassword; a server that asks for none has neither."
+            f"{missing[0]}: missing. Set both smtpUserName and smtpPassword, or neither if the server needs no login."
         )
     return SmtpSettings(
         address=keys.text("smtpAddress", values.mail_server),

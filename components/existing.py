@@ -88,14 +88,14 @@ def _instance_type_problems(
     machines: dict[Place, MachineSettings], zone: str, found: dict[str, aws.ec2.GetInstanceTypeResult]
 ) -> list[str]:
     names = {f"{role}InstanceType": machine.instance_type for role, machine in machines.items()}
-    wanted = " and no ".join(sorted(set(names.values())))
+    wanted = " or ".join(sorted(set(names.values())))
     list_them = f"{OFFERINGS} --filters Name=location,Values={zone}"
     if not found:
         return [
             (
-                f"availabilityZone: AWS offers no {wanted} in {zone!r}. Use another zone of the "
-                "region, of those in: aws ec2 describe-availability-zones; or types that this one has, of those in: "
-                f"{list_them}"
+                f"availabilityZone: AWS does not offer {wanted} in {zone!r}. Use another zone of the region (list "
+                "them: aws ec2 describe-availability-zones) or other instance types (list those of this zone: "
+                f"{list_them})"
             )
         ]
     problems = []
@@ -104,28 +104,30 @@ def _instance_type_problems(
             problems += _instance_type_problem(key, name, found[name])
         else:
             problems.append(
-                f"{key}: AWS offers no {name!r} in {zone}. Correct it, use another type, or another availabilityZone. "
-                f"What the zone has: {list_them}"
+                f"{key}: AWS does not offer {name!r} in {zone}. Check the spelling, or use another type or another "
+                f"availabilityZone. List the types of the zone: {list_them}"
             )
     return problems
 
 
 def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeResult) -> list[str]:
-    example = "Use for example m6i.xlarge"
+    example = "Use a type such as m6i.xlarge"
     if ARCHITECTURE not in found.supported_architectures:
         architectures = " and ".join(found.supported_architectures)
-        return [f"{key}: {name!r} is for {architectures}, the packages and images are for {ARCHITECTURE}. {example}."]
+        return [
+            f"{key}: {name!r} is for {architectures}, but the packages and images are for {ARCHITECTURE}. {example}."
+        ]
     if found.ebs_nvme_support != "required" and key != f"{Place.RUNNER}InstanceType":
         # The runner has no data volume. Bare metal has no hypervisor, and volumes as the Nitro system has them.
         return [
             (
-                f"{key}: {name!r} is not of the Nitro system (hypervisor: {found.hypervisor}): its volumes are no NVMe "
-                f"devices, by whose names data volumes are found. {example}."
+                f"{key}: {name!r} is not a Nitro type (hypervisor: {found.hypervisor}): its volumes are not NVMe "
+                f"devices, and the program identifies data volumes by NVMe device name. {example}."
             )
         ]
     if key == f"{Place.SERVER}InstanceType" and found.memory_size < SERVER_MEMORY * 1024:
         memory = f"{found.memory_size / 1024:g} GiB"
-        return [f"{key}: {name!r} has {memory} of memory, GitLab needs {SERVER_MEMORY} GiB. {example}."]
+        return [f"{key}: {name!r} has {memory} of memory, but GitLab needs {SERVER_MEMORY} GiB. {example}."]
     return []
 
 
@@ -136,9 +138,9 @@ def _image_problem(image_id: str) -> list[str]:
         )
     )
     if image is None:
-        return _not_found("amiId", image_id, "Leave it empty for Red Hat's newest RHEL 8.")
+        return _not_found("amiId", image_id, "Leave it empty to use Red Hat's latest RHEL 8.10.")
     if image.architecture != ARCHITECTURE:
-        return [f"amiId: {image_id!r} is for {image.architecture}, the machines are x86_64. Use an image for x86_64."]
+        return [f"amiId: {image_id!r} is for {image.architecture}, but the machines are x86_64. Use an x86_64 image."]
     return []
 
 
@@ -147,7 +149,7 @@ def _image_owner_problem(region: str) -> list[str]:
         red_hat.account(region)
     except LookupError as error:
         return [
-            f"amiId: missing, and {error}, so its images cannot be found. Set amiId to one of RHEL 8.10 for x86_64."
+            f"amiId: missing, and {error}, so its images cannot be found. Set amiId to an x86_64 image of RHEL 8.10."
         ]
     return []
 
@@ -160,18 +162,18 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
         lambda: aws.ebs.get_volume(filters=[aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[volume_id])])
     )
     if volume is None:
-        return _not_found(key, volume_id, "Leave it empty for a new volume.")
+        return _not_found(key, volume_id, "Leave it empty to create a new volume.")
     problems = []
     if volume.availability_zone != zone:
         problems.append(
-            f"{key}: {volume_id!r} is in {volume.availability_zone}, and a volume stays in its zone. "
-            "Set availabilityZone to it."
+            f"{key}: {volume_id!r} is in {volume.availability_zone}, and a volume cannot be moved to another zone. "
+            "Set availabilityZone to that zone."
         )
     if not volume.encrypted or volume.volume_type != "gp3":
-        problems.append(f"{key}: {volume_id!r} is not an encrypted gp3 volume. Make one from a snapshot of it.")
+        problems.append(f"{key}: {volume_id!r} is not an encrypted gp3 volume. Create one from a snapshot of it.")
     if volume.size > size:
         problems.append(
-            f"{role}DataVolumeSize: {size} GiB, but {volume_id!r} has {volume.size}, and volumes do not shrink. "
+            f"{role}DataVolumeSize: {size} GiB, but {volume_id!r} has {volume.size} GiB, and a volume cannot shrink. "
             f"Set it to {volume.size}."
         )
     problems += _mark_problem(key, volume_id, volume.tags)
@@ -184,8 +186,8 @@ def _mark_problem(key: str, resource_id: str, tags: Mapping[str, str] | None) ->
     if owner == stack_tag():
         return []
     mark = f"aws ec2 create-tags --resources {resource_id} --tags Key={STACK_TAG},Value={stack_tag()}"
-    found = f"is marked as {owner}'s" if owner else "is not marked as this stack's"
-    return [f"{key}: {resource_id!r} {found} (tag {STACK_TAG}). If it is to be this stack's, mark it so: {mark}"]
+    found = f"is tagged as belonging to {owner}" if owner else "is not tagged as belonging to this stack"
+    return [f"{key}: {resource_id!r} {found} (tag {STACK_TAG}). To let this stack adopt it, tag it: {mark}"]
 
 
 def _volume_in_use(key: str, volume_id: str, own_machine: str) -> list[str]:
@@ -197,8 +199,8 @@ def _volume_in_use(key: str, volume_id: str, own_machine: str) -> list[str]:
         return []
     return [
         (
-            f"{key}: {volume_id!r} is attached to {', '.join(holders)}, and that is not this stack's {own_machine}. "
-            "Destroy the stack that uses it, or detach it, first; or leave the key empty for a new volume."
+            f"{key}: {volume_id!r} is attached to {', '.join(holders)}, which is not this stack's {own_machine}. "
+            "First destroy the stack that uses it or detach it, or leave this key empty to create a new volume."
         )
     ]
 
@@ -215,7 +217,7 @@ def _address_problem(allocation_id: str) -> list[str]:
     key = "balancerAddressId"
     address = _look_up(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
     if address is None:
-        return _not_found(key, allocation_id, "Leave it empty for a new address.")
+        return _not_found(key, allocation_id, "Leave it empty to create a new address.")
     problems = _mark_problem(key, allocation_id, address.tags)
     if not address.association_id:
         return problems
@@ -234,8 +236,8 @@ def _address_problem(allocation_id: str) -> list[str]:
         *problems,
         (
             f"{key}: {allocation_id!r} ({address.public_ip}) is associated with {interface.id} "
-            f"({interface.description!r}), and that is not this stack's load balancer. Destroy the stack that uses it, "
-            "or disassociate it, first; or leave the key empty for a new address."
+            f"({interface.description!r}), which is not this stack's load balancer. First destroy the stack that uses "
+            "it or disassociate it, or leave this key empty to create a new address."
         ),
     ]
 
@@ -244,16 +246,17 @@ def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     key = "hostedZoneId"
     zone = _look_up(lambda: aws.route53.get_zone(zone_id=zone_id))
     if zone is None:
-        return _not_found(key, zone_id, "Leave it empty and make the domain's record yourself.", where="account")
+        return _not_found(key, zone_id, "Leave it empty and create the domain's record yourself.", where="account")
     problems = []
     name = zone.name.rstrip(".")
     if not f".{domain}".endswith(f".{name}"):
         problems.append(
-            f"{key}: {zone_id!r} holds {name}, and the domain {domain} is not in it. Name the zone that holds it."
+            f"{key}: {zone_id!r} is the zone of {name}, which does not contain the domain {domain}. Use the zone that "
+            "contains it."
         )
     if zone.private_zone:
         problems.append(
-            f"{key}: {zone_id!r} is a private zone, which nobody outside its networks sees. Name the public zone of "
+            f"{key}: {zone_id!r} is a private zone, which is not visible outside its VPCs. Use the public zone of "
             f"{name}."
         )
     return problems

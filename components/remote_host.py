@@ -216,8 +216,9 @@ def _refusal(role: Place, address: pulumi.Output[str], public_key: str) -> pulum
         if KEY_REFUSED in failed.errors[0]:
             # What a hook raises is what the engine shows of the failed step.
             raise PermissionError(
-                f"the {role} machine at {await address.future()} does not take the key pair of sshPublicKey. Add this "
-                f"line to /home/{LOGIN_USER}/.ssh/authorized_keys there, then run pulumi up again: {public_key.strip()}"
+                f"the {role} machine at {await address.future()} does not accept the key pair of sshPublicKey. Add "
+                f"this line to /home/{LOGIN_USER}/.ssh/authorized_keys there, then run pulumi up again: "
+                f"{public_key.strip()}"
             )
         return False
 

@@ -36,10 +36,10 @@ def _updates(place: Place, machine: str) -> Check:
         title=f"updates of {machine}",
         place=place,
         limit=0,
-        failure=f"Security updates of {machine} are not installed at their time, or not in use.",
-        remedy=f"On {machine}: cat {SECURITY_UPDATES_LOG}; systemctl list-timers install-security-updates; "
-        f"again, with a reboot if one is needed: sudo systemd-run {INSTALL_SECURITY_UPDATES}. "
-        f"For a timer that is gone: pulumi up --replace '**::{place}-schedule-updates'",
+        failure=f"Security updates of {machine} were not installed on schedule, or a reboot is pending.",
+        remedy=f"On {machine}: cat {SECURITY_UPDATES_LOG}; systemctl list-timers install-security-updates. "
+        f"To install them now, with a reboot if needed: sudo systemd-run {INSTALL_SECURITY_UPDATES}. "
+        f"If the timer is missing: pulumi up --replace '**::{place}-schedule-updates'",
         only_warns=True,
     )
 
@@ -50,8 +50,8 @@ CHECKS = (
         title="name resolves",
         place=Place.RUNNER,
         limit=60,
-        failure="GitLab's name does not lead to the load balancer's address.",
-        remedy="Point the domain's address record to the load balancer's address; with hostedZoneId, run pulumi up.",
+        failure="GitLab's name does not resolve to the load balancer's address.",
+        remedy="Point the domain's A record to the load balancer's address; if hostedZoneId is set, run pulumi up.",
     ),
     Check(
         id="balancer",
@@ -66,7 +66,7 @@ CHECKS = (
         title="target healthy",
         place=Place.SERVER,
         limit=NEW_BALANCER,
-        failure="The load balancer's health checks of GitLab do not arrive, or are refused.",
+        failure="The load balancer's health checks do not reach GitLab, or fail.",
         remedy="Run pulumi up: it recreates a missing machine, rule or attachment.",
     ),
     Check(
@@ -74,8 +74,8 @@ CHECKS = (
         title="nginx",
         place=Place.SERVER,
         limit=30,
-        failure="GitLab's nginx does not answer on its own machine.",
-        remedy="On the server: sudo gitlab-ctl restart nginx; why it does not start: sudo gitlab-ctl tail nginx",
+        failure="GitLab's nginx does not answer on the server itself.",
+        remedy="On the server: sudo gitlab-ctl restart nginx; if it does not start: sudo gitlab-ctl tail nginx",
     ),
     Check(
         id="readiness",
@@ -90,7 +90,7 @@ CHECKS = (
         title="login page through the load balancer",
         place=Place.RUNNER,
         limit=NEW_BALANCER,
-        failure="GitLab's login page does not come through the load balancer.",
+        failure="GitLab's login page is not available through the load balancer.",
         remedy="Run pulumi up: it recreates a missing listener or rule of configuration/flows.py.",
     ),
     Check(
@@ -98,8 +98,8 @@ CHECKS = (
         title="readiness hidden from clients",
         place=Place.RUNNER,
         limit=30,
-        failure="GitLab shows its readiness to clients.",
-        remedy="Remove monitoring_whitelist and changes of nginx from the setting gitlabRb, then run pulumi up.",
+        failure="GitLab exposes its readiness endpoint to clients.",
+        remedy="Remove monitoring_whitelist and nginx settings from the setting gitlabRb, then run pulumi up.",
     ),
     Check(
         id="git-ssh",
@@ -108,14 +108,14 @@ CHECKS = (
         limit=NEW_BALANCER,
         failure="Git over SSH does not reach gitlab-sshd.",
         remedy="On the server: sudo gitlab-ctl restart gitlab-sshd; "
-        "then check the load balancer's target group of port 2222.",
+        "then check the load balancer's target group for port 2222.",
     ),
     Check(
         id="issuer",
         title="token issuer",
         place=Place.RUNNER,
         limit=30,
-        failure="GitLab's token issuer (/jwt/auth) does not refuse a wrong credential.",
+        failure="GitLab's token issuer (/jwt/auth) does not reject an invalid credential.",
         remedy="Check registry_enabled in /etc/gitlab/gitlab.rb on the server, then: sudo gitlab-ctl reconfigure",
     ),
     Check(
@@ -131,9 +131,9 @@ CHECKS = (
         title="token accepted",
         place=Place.SERVER,
         limit=30,
-        failure="The registry refuses the tokens that GitLab signs.",
-        remedy="For key, issuer or audience: pulumi up --replace '**::registry-run-registry' "
-        "--replace '**::server-configure-gitlab'. For a clock: chronyc tracking on both machines, "
+        failure="The registry rejects the tokens that GitLab signs.",
+        remedy="If key, issuer or audience differ: pulumi up --replace '**::registry-run-registry' "
+        "--replace '**::server-configure-gitlab'. If a clock is wrong: chronyc tracking on both machines, "
         "then: sudo docker restart registry",
     ),
     Check(
@@ -141,7 +141,7 @@ CHECKS = (
         title="runner process",
         place=Place.RUNNER,
         limit=60,
-        failure="gitlab-runner or its Docker does not run.",
+        failure="gitlab-runner or Docker is not running on the runner's machine.",
         remedy="On the runner's machine: sudo systemctl start docker gitlab-runner; then journalctl -u gitlab-runner",
     ),
     Check(
@@ -149,7 +149,8 @@ CHECKS = (
         title="registry known to Docker",
         place=Place.RUNNER,
         limit=60,
-        failure="Docker on the runner's machine cannot reach the registry, or a wrong credential is accepted.",
+        failure="Docker on the runner's machine cannot reach the registry, or the registry accepts an invalid "
+        "credential.",
         remedy="Run pulumi up --replace '**::runner-install-docker'; then check /etc/docker/daemon.json there.",
     ),
     Check(
@@ -166,7 +167,7 @@ CHECKS = (
         title="job taken",
         place=Place.SERVER,
         limit=300,
-        failure="No runner has taken the job.",
+        failure="No runner picked up the job.",
         remedy=f"On the runner's machine: journalctl -u gitlab-runner; the job's log: GitLab, {PROJECT_PATH}.",
     ),
     Check(
@@ -192,14 +193,14 @@ CHECKS = (
         limit=120,
         failure="The job could not push an image, or could push to another project.",
         remedy="On the registry's machine: df -h /srv/registry, sudo docker logs registry. "
-        "If the volume is full: a larger registryDataVolumeSize, then pulumi up.",
+        "If the volume is full, set a larger registryDataVolumeSize and run pulumi up.",
     ),
     Check(
         id="pull",
         title="pull",
         place=Place.SERVER,
         limit=300,
-        failure="A second job could not pull the image that the first had pushed.",
+        failure="A second job could not pull the image that the first job pushed.",
         remedy=f"The job's log: GitLab, {PROJECT_PATH}; on the registry's machine: sudo docker logs registry",
     ),
     Check(

@@ -192,7 +192,7 @@ def networks(settings: TrafficSettings) -> Mapping[Place, tuple[str, ...]]:
 def extra_egress_problems(settings: TrafficSettings) -> list[str]:
     """The ways of `extraEgress` that are open anyway: AWS refuses a rule that a security group has already."""
     return [
-        f"extraEgress: {way.protocol} {port} from the {way.place} to {WORLD} is open anyway ({flow.why}). Leave it out."
+        f"extraEgress: {way.protocol} {port} from the {way.place} to {WORLD} is already open ({flow.why}). Remove it."
         for way in settings.extra_egress
         for port in way.ports
         if str(WORLD) in way.networks
@@ -221,15 +221,15 @@ def rule_limit_problems(settings: TrafficSettings) -> list[str]:
                 most = (RULE_LIMIT - count + named * each) // each
                 problems.setdefault(
                     key,
-                    f"{key}: {named} networks make {count} {direction} rules of the {group}'s security group, and AWS "
-                    f"takes {RULE_LIMIT}. Join neighbouring networks, as 198.51.100.0/25 and 198.51.100.128/25 to "
-                    f"198.51.100.0/24, until there are {most} at most.",
+                    f"{key}: {named} networks create {count} {direction} rules in the {group}'s security group, but "
+                    f"AWS allows {RULE_LIMIT}. Merge adjacent networks, such as 198.51.100.0/25 and 198.51.100.128/25 "
+                    f"into 198.51.100.0/24, until at most {most} are left.",
                 )
         if Place.EXTRA_NETWORKS in others:
             extra = counts[Place.EXTRA_NETWORKS]
             problems[f"extraEgress {group}"] = (
-                f"extraEgress: {extra} pairs of port and network, each a rule, make {count} {direction} rules of the "
-                f"{group}'s security group, and AWS takes {RULE_LIMIT}. Join neighbouring networks, or name fewer "
-                f"ports, until there are {RULE_LIMIT - count + extra} pairs at most."
+                f"extraEgress: {extra} pairs of port and network, one rule each, create {count} {direction} rules in "
+                f"the {group}'s security group, but AWS allows {RULE_LIMIT}. Merge adjacent networks or list fewer "
+                f"ports until at most {RULE_LIMIT - count + extra} pairs are left."
             )
     return list(problems.values())

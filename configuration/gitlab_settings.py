@@ -60,7 +60,7 @@ def as_text(values: Mapping[str, object]) -> str:
         f"  {f'{setting.name}: {shown[setting.name]}':<{width}}  Admin > Settings > {setting.page}"
         for setting in IN_A_NEW_GITLAB
     ]
-    return "\n".join(["Settings of GitLab, as they are now:", *lines])
+    return "\n".join(["Current settings of GitLab:", *lines])
 
 
 def _shown(value: object) -> str:

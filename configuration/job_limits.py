@@ -46,13 +46,13 @@ def job_limit_problems(settings: Settings, machine: MachineSize) -> list[str]:
     memory, cpus, name = settings.runner_job_memory, settings.runner_job_cpus, settings.runner.instance_type
     if memory and not SMALLEST_LIMIT <= memory <= machine.memory:
         problems.append(
-            f"runnerJobMemory: {memory} is not from {SMALLEST_LIMIT} to the {machine.memory} MiB of {name!r}. "
-            "Correct it, leave it 0 for a share of the machine, or set a larger runnerInstanceType."
+            f"runnerJobMemory: {memory} is not between {SMALLEST_LIMIT} and the {machine.memory} MiB of {name!r}. "
+            "Change it, set it to 0 for a share of the machine, or set a larger runnerInstanceType."
         )
     if cpus > machine.cpus:
         # Docker refuses the container: "range of CPUs is from 0.01 to ..." (daemon/daemon_unix.go of Moby).
         problems.append(
-            f"runnerJobCpus: {cpus}, but {name!r} has {machine.cpus} vCPUs, and Docker starts no container with more. "
-            f"Set it to {machine.cpus} at most, or a larger runnerInstanceType."
+            f"runnerJobCpus: {cpus}, but {name!r} has {machine.cpus} vCPUs, and Docker rejects a higher limit. "
+            f"Set it to at most {machine.cpus}, or set a larger runnerInstanceType."
         )
     return problems

@@ -19,4 +19,4 @@ def account(region: str) -> str:
     for pattern, number in ACCOUNTS:
         if re.fullmatch(pattern, region):
             return number
-    raise LookupError(f"Red Hat's account is not known in {region}")
+    raise LookupError(f"Red Hat's AWS account is unknown in {region}")

@@ -24,8 +24,8 @@ def render_user_data(role: Place) -> str:
     text = "#cloud-config\n" + yaml.safe_dump(document, sort_keys=True, width=120)
     if len(text.encode()) > LARGEST_USER_DATA:
         raise ValueError(
-            f"user-data of the {role} machine has {len(text.encode())} bytes; EC2 takes {LARGEST_USER_DATA}. "
-            "Move something from cloud-init/ to a remote step."
+            f"the user data of the {role} machine is {len(text.encode())} bytes, but EC2 accepts {LARGEST_USER_DATA}. "
+            "Move part of cloud-init/ to a remote step."
         )
     return text
 

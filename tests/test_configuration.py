@@ -342,7 +342,7 @@ def test_user_data_set_the_locale_once_and_leave_the_mark_last(role):
 
 def test_user_data_that_ec2_would_refuse_are_refused_here(monkeypatch):
     monkeypatch.setattr("configuration.user_data.LARGEST_USER_DATA", 100)
-    with pytest.raises(ValueError, match=r"user-data of the server machine has .* EC2 takes 100"):
+    with pytest.raises(ValueError, match=r"user data of the server machine is .* EC2 accepts 100"):
         render_user_data(Place.SERVER)
 
 

@@ -254,7 +254,7 @@ def test_a_gitlab_without_security_fixes_is_told_and_is_no_failure(examine, play
     played.inspection["gitlabVersion"] = "17.10.4"
     found = examine()
     assert found.status == 0
-    assert "\nWarning: gitlabVersion: GitLab 17.10.4 gets no security fixes since 2025-06-19." in found.out
+    assert "\nWarning: gitlabVersion: GitLab 17.10.4 has received no security fixes since 2025-06-19." in found.out
     assert len(examine("--json").told["warnings"]) == 1
 
 
@@ -325,8 +325,8 @@ def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_look
     found = examine("--json")
     assert found.told["broken"]["check"] == "nginx"
     assert found.states("broken") == ["nginx", "sign-in"]
-    assert found.detail("readiness") == "not checked because this failed: nginx"
-    assert found.detail("pull") == "not checked because this failed: nginx"
+    assert found.detail("readiness") == "not checked because an earlier check failed: nginx"
+    assert found.detail("pull") == "not checked because an earlier check failed: nginx"
     assert not (played.folder / "go").exists()
 
 
@@ -366,7 +366,7 @@ def test_a_machine_that_is_silent_is_the_broken_check_it_stands_for(examine, pla
     found = examine("--json")
     assert found.status == 1
     assert found.states("broken") == [check]
-    assert found.detail(check).startswith(f"The {place} machine at {ADDRESSES[place]} does not answer by SSH")
+    assert found.detail(check).startswith(f"The {place} machine at {ADDRESSES[place]} does not answer over SSH")
 
 
 def test_when_no_machine_answers_it_is_the_way_to_them_that_is_missing(examine, played):
@@ -375,14 +375,14 @@ def test_when_no_machine_answers_it_is_the_way_to_them_that_is_missing(examine, 
     found = examine("--json")
     assert (found.status, found.told["verdict"]) == (2, "could not look")
     assert found.states("broken") == []
-    assert "does not answer by SSH" in found.detail("name")
+    assert "does not answer over SSH" in found.detail("name")
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("Host key verification failed.", "shows another host key than at its first contact; nothing was sent to it"),
-        ("ec2-user@192.0.2.1: Permission denied (publickey).", "does not accept the key of the stack's settings"),
+        ("Host key verification failed.", "has a different host key than on first contact; nothing was sent to it"),
+        ("ec2-user@192.0.2.1: Permission denied (publickey).", "does not accept the key pair in the stack's settings"),
     ],
 )
 def test_a_machine_that_lets_nobody_in_is_no_check_that_is_broken(examine, played, said, told):
@@ -399,7 +399,7 @@ def test_while_a_step_is_at_work_it_says_so_and_nothing_else(examine, played):
     found = examine("--json")
     assert found.status == 2
     for check in ("target", "accepted", "pull"):
-        assert "a step of pulumi up is at work on the server machine" in found.detail(check)
+        assert "a step of pulumi up is running on the server machine" in found.detail(check)
 
 
 def test_what_was_not_checked_in_time_is_never_well(examine, played):
@@ -426,7 +426,7 @@ def test_the_settings_of_gitlab_are_told_as_they_are_now_and_fail_no_check(exami
     )
     assert "  admin_mode: unknown to this GitLab " in found.out
     assert examine("--json").told["settings"] == known
-    assert "Settings of GitLab" not in examine("--quick").out
+    assert "settings of GitLab" not in examine("--quick").out
 
 
 def test_machines_are_checked_from_at_the_same_time(examine, played):
@@ -447,9 +447,9 @@ def test_a_quick_run_starts_no_pipeline_and_says_that_it_was_left_out(examine, p
     found = examine("--json", "--quick")
     assert (found.status, found.told["verdict"]) == (0, "well")
     assert found.states("off") == list(checks.NEEDS_A_TOKEN)
-    assert found.detail("pull") == "needs the pipeline, which --quick leaves out"
+    assert found.detail("pull") == "needs the pipeline, which --quick skips"
     assert not any("pipeline" in argument.split() for argument in played.read("arguments").splitlines())
-    assert "All checks that were made passed." in examine("--quick").out
+    assert "All checks that ran passed; some were skipped." in examine("--quick").out
     played.breaks("runner", "sign-in")
     assert examine("--quick").status == 1
 

@@ -53,7 +53,7 @@ ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large
 
 def test_a_type_that_the_zone_has_not_is_refused_with_the_command_that_lists_those_it_has(refused):
     [problem] = refused({"serverInstanceType": "m6i.xlage"}, {"offered": ["t3.small", "t3.large"]})
-    assert problem.startswith("serverInstanceType: AWS offers no 'm6i.xlage' in eu-central-1a. ")
+    assert problem.startswith("serverInstanceType: AWS does not offer 'm6i.xlage' in eu-central-1a. ")
     assert "aws ec2 describe-instance-type-offerings" in problem
     assert "Values=eu-central-1a" in problem
 
@@ -61,7 +61,7 @@ def test_a_type_that_the_zone_has_not_is_refused_with_the_command_that_lists_tho
 def test_a_zone_that_has_none_of_the_types_is_refused(refused):
     [problem] = refused({"availabilityZone": "eu-central-1x"}, {"offered": []})
     assert problem.startswith(
-        "availabilityZone: AWS offers no m6i.xlarge and no t3.large and no t3.small in 'eu-central-1x'. "
+        "availabilityZone: AWS does not offer m6i.xlarge or t3.large or t3.small in 'eu-central-1x'. "
         "Use another zone of the region"
     )
     assert "aws ec2 describe-availability-zones" in problem
@@ -70,9 +70,9 @@ def test_a_zone_that_has_none_of_the_types_is_refused(refused):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("runnerJobMemory", "9000", "9000 is not from 128 to the 8192 MiB of 't3.large'. Correct it, leave it 0"),
-        ("runnerJobMemory", "64", "64 is not from 128 to the 8192 MiB of 't3.large'"),
-        ("runnerJobCpus", "4", "4, but 't3.large' has 2 vCPUs, and Docker starts no container with more. Set it to 2"),
+        ("runnerJobMemory", "9000", "9000 is not between 128 and the 8192 MiB of 't3.large'. Change it, set it to 0"),
+        ("runnerJobMemory", "64", "64 is not between 128 and the 8192 MiB of 't3.large'"),
+        ("runnerJobCpus", "4", "4, but 't3.large' has 2 vCPUs, and Docker rejects a higher limit. Set it to at most 2"),
     ],
 )
 def test_a_limit_with_which_no_job_would_start_is_refused(refused, key, value, words):
@@ -84,15 +84,15 @@ ARM = {"supportedArchitectures": ["arm64"]}
 APPLE = {"supportedArchitectures": ["arm64_mac"], "hypervisor": None, "bareMetal": True}
 XEN = {"ebsNvmeSupport": "unsupported", "hypervisor": "xen"}
 OLD = {**XEN, "supportedArchitectures": ["i386", "x86_64"]}
-NOT_NITRO = "is not of the Nitro system (hypervisor: xen)"
+NOT_NITRO = "is not a Nitro type (hypervisor: xen)"
 XEN_WITH_LOCAL_NVME = {"ebsNvmeSupport": "supported", "hypervisor": "xen"}
 
 
 @pytest.mark.parametrize(
     ("name", "found", "reason"),
     [
-        ("m7g.xlarge", ARM, "is for arm64, the packages and images are for x86_64"),
-        ("mac2.metal", APPLE, "is for arm64_mac, the packages and images are for x86_64"),
+        ("m7g.xlarge", ARM, "is for arm64, but the packages and images are for x86_64"),
+        ("mac2.metal", APPLE, "is for arm64_mac, but the packages and images are for x86_64"),
         *[(name, OLD, NOT_NITRO) for name in ("t2.xlarge", "c3.xlarge")],
         *[(name, XEN, NOT_NITRO) for name in ("p2.xlarge", "g3.4xlarge", "x1.16xlarge", "h1.2xlarge", "f1.2xlarge")],
         ("i3.xlarge", XEN_WITH_LOCAL_NVME, NOT_NITRO),
@@ -107,7 +107,7 @@ def test_a_type_on_which_the_program_does_not_work_is_refused_whatever_it_is_cal
     assert [problem.split(":")[0] for problem in problems] == wrong
     for problem in problems:
         assert f"{name!r} {reason}" in problem
-        assert problem.endswith("Use for example m6i.xlarge.")
+        assert problem.endswith("Use a type such as m6i.xlarge.")
 
 
 @pytest.mark.parametrize("name", ["t2.large", "t2.medium", "m4.large", "g3.4xlarge", "p2.xlarge", "i3.large"])
@@ -121,7 +121,7 @@ def test_a_server_with_less_memory_than_gitlab_needs_is_refused_and_other_machin
     settings = {"serverInstanceType": "x9.large", "registryInstanceType": "t3.nano"}
     [problem] = refused(settings, {"memorySize": 512})
     assert problem == (
-        "serverInstanceType: 'x9.large' has 0.5 GiB of memory, GitLab needs 8 GiB. Use for example m6i.xlarge."
+        "serverInstanceType: 'x9.large' has 0.5 GiB of memory, but GitLab needs 8 GiB. Use a type such as m6i.xlarge."
     )
     run_program(dev_config(), existing={"memorySize": 8192})
 
@@ -144,21 +144,24 @@ def test_there_is_one_look_at_the_zone_and_one_at_each_type_of_machine(graph):
 def test_a_volume_that_another_machine_has_is_refused(refused):
     problems = refused(KEPT, {"holds": "server-other"})
     assert problems[0].startswith(
-        "serverDataVolumeId: 'vol-0123456789abcdef1' is attached to i-0123456789abcdef0, and that is not this stack's "
-        "server-test. Destroy the stack that uses it, or detach it, first"
+        "serverDataVolumeId: 'vol-0123456789abcdef1' is attached to i-0123456789abcdef0, which is not this stack's "
+        "server-test. First destroy the stack that uses it or detach it"
     )
     assert problems[1].startswith("registryDataVolumeId: 'vol-0123456789abcdef2' is attached to i-0123456789abcdef0")
 
 
 @pytest.mark.parametrize(
     ("tags", "found"),
-    [({}, "is not marked as this stack's"), ({"gitlab-stack": "gitlab/prod"}, "is marked as gitlab/prod's")],
+    [
+        ({}, "is not tagged as belonging to this stack"),
+        ({"gitlab-stack": "gitlab/prod"}, "is tagged as belonging to gitlab/prod"),
+    ],
 )
 def test_what_is_not_marked_as_this_stacks_is_refused_with_the_command_that_marks_it(refused, tags, found):
     problems = refused(KEPT, {"tags": tags})
     assert problems == [
         (
-            f"{key}: {each!r} {found} (tag gitlab-stack). If it is to be this stack's, mark it so: "
+            f"{key}: {each!r} {found} (tag gitlab-stack). To let this stack adopt it, tag it: "
             f"aws ec2 create-tags --resources {each} --tags Key=gitlab-stack,Value=gitlab/test"
         )
         for key, each in KEPT.items()
@@ -192,8 +195,8 @@ def test_an_address_that_something_else_has_is_refused(refused, existing):
     [problem] = refused(settings, {**IN_USE, **existing})
     assert problem.startswith(
         "balancerAddressId: 'eipalloc-0123456789abcdef0' (203.0.113.9) is associated with eni-0123456789abcdef0 "
-        "('ELB net/gitlab-1234567/0123456789abcdef'), and that is not this stack's load balancer. "
-        "Destroy the stack that uses it, or disassociate it, first"
+        "('ELB net/gitlab-1234567/0123456789abcdef'), which is not this stack's load balancer. "
+        "First destroy the stack that uses it or disassociate it"
     )
 
 
@@ -217,15 +220,15 @@ def test_a_public_zone_in_which_the_domain_lies_is_taken(zone):
 def test_a_zone_that_does_not_hold_the_domain_is_refused(refused, zone):
     [problem] = refused(DOMAIN, {"name": zone})
     assert problem == (
-        f"hostedZoneId: 'Z0123456789ABC' holds {zone}, and the domain git.example.com is not in it. "
-        "Name the zone that holds it."
+        f"hostedZoneId: 'Z0123456789ABC' is the zone of {zone}, which does not contain the domain git.example.com. "
+        "Use the zone that contains it."
     )
 
 
 def test_a_private_zone_is_refused(refused):
     [problem] = refused(DOMAIN, {"privateZone": True})
     assert problem.startswith("hostedZoneId: 'Z0123456789ABC' is a private zone")
-    assert problem.endswith("Name the public zone of example.com.")
+    assert problem.endswith("Use the public zone of example.com.")
 
 
 def test_a_zone_that_does_not_exist_is_refused_by_its_key(monkeypatch):
@@ -235,7 +238,7 @@ def test_a_zone_that_does_not_exist_is_refused_by_its_key(monkeypatch):
         run_program(dev_config(**DOMAIN), existing=None)
     [problem] = shown
     assert problem.startswith("hostedZoneId: AWS did not find 'Z0123456789ABC' in this account. ")
-    assert problem.endswith("Leave it empty and make the domain's record yourself.")
+    assert problem.endswith("Leave it empty and create the domain's record yourself.")
 
 
 @pytest.mark.parametrize(
@@ -260,8 +263,8 @@ def test_where_red_hats_account_is_not_known_an_image_has_to_be_named(refused, r
     where = {"aws__region": region, "availabilityZone": f"{region}a"}
     [problem] = refused(where, {})
     assert problem == (
-        f"amiId: missing, and Red Hat's account is not known in {region}, so its images cannot be found. "
-        "Set amiId to one of RHEL 8.10 for x86_64."
+        f"amiId: missing, and Red Hat's AWS account is unknown in {region}, so its images cannot be found. "
+        "Set amiId to an x86_64 image of RHEL 8.10."
     )
     assert run_program(dev_config(**where, amiId="ami-0fedcba9876543210")).resources
 

@@ -178,38 +178,38 @@ WRONG: list[tuple[Any, str]] = [
     (without("networks"), "extraEgress[0].networks: missing"),
     (without("why"), "extraEgress[0].why: missing"),
     (without("port"), "extraEgress[0]: has no port"),
-    ({**LDAPS, "ports": [389]}, "extraEgress[0]: has port and ports"),
-    ({**LDAPS, "place": "balancer"}, "extraEgress[0].place: 'balancer' is none of server, registry, runner"),
-    ({**LDAPS, "place": "internet"}, "extraEgress[0].place: 'internet' is none"),
-    ({**LDAPS, "place": "Server"}, "extraEgress[0].place: 'Server' is none"),
-    ({**LDAPS, "place": ["server"]}, "extraEgress[0].place: ['server'] is none"),
-    ({**LDAPS, "place": ""}, "extraEgress[0].place: '' is none"),
-    ({**LDAPS, "protocol": "icmp"}, "extraEgress[0].protocol: 'icmp' is none of tcp, udp"),
-    ({**LDAPS, "protocol": "-1"}, "extraEgress[0].protocol: '-1' is none"),
-    ({**LDAPS, "protocol": "TCP"}, "extraEgress[0].protocol: 'TCP' is none"),
-    ({**LDAPS, "protocol": 6}, "extraEgress[0].protocol: 6 is none"),
+    ({**LDAPS, "ports": [389]}, "extraEgress[0]: has both port and ports"),
+    ({**LDAPS, "place": "balancer"}, "extraEgress[0].place: 'balancer' is not one of server, registry, runner"),
+    ({**LDAPS, "place": "internet"}, "extraEgress[0].place: 'internet' is not one of"),
+    ({**LDAPS, "place": "Server"}, "extraEgress[0].place: 'Server' is not one of"),
+    ({**LDAPS, "place": ["server"]}, "extraEgress[0].place: ['server'] is not one of"),
+    ({**LDAPS, "place": ""}, "extraEgress[0].place: '' is not one of"),
+    ({**LDAPS, "protocol": "icmp"}, "extraEgress[0].protocol: 'icmp' is not one of tcp, udp"),
+    ({**LDAPS, "protocol": "-1"}, "extraEgress[0].protocol: '-1' is not one of"),
+    ({**LDAPS, "protocol": "TCP"}, "extraEgress[0].protocol: 'TCP' is not one of"),
+    ({**LDAPS, "protocol": 6}, "extraEgress[0].protocol: 6 is not one of"),
     *(({**LDAPS, "port": port}, f"extraEgress[0].port: {port!r} is not a port") for port in NO_PORTS),
     ({**SSH, "ports": []}, "extraEgress[0].ports: [] is not a list with at least one item"),
     ({**SSH, "ports": 22}, "extraEgress[0].ports: 22 is not a list"),
     ({**SSH, "ports": "22,2222"}, "extraEgress[0].ports: '22,2222' is not a list"),
-    ({**SSH, "ports": [22, 22]}, "extraEgress[0].ports: 22 is there twice"),
-    ({**SSH, "ports": [22, "22"]}, "extraEgress[0].ports: 22 is there twice"),
+    ({**SSH, "ports": [22, 22]}, "extraEgress[0].ports: 22 is listed twice"),
+    ({**SSH, "ports": [22, "22"]}, "extraEgress[0].ports: 22 is listed twice"),
     ({**SSH, "ports": [22, [80]]}, "extraEgress[0].ports: [80] is not a port"),
     ({**LDAPS, "networks": "10.20.0.0/24"}, "extraEgress[0].networks: '10.20.0.0/24' is not a list"),
     ({**LDAPS, "networks": []}, "extraEgress[0].networks: [] is not a list with at least one item"),
     (
         {**LDAPS, "networks": ["10.20.0.1/24"]},
-        "extraEgress[0].networks: '10.20.0.1/24' has host bits set. Write 10.20.0.0/24",
+        "extraEgress[0].networks: '10.20.0.1/24' has host bits set. Use 10.20.0.0/24",
     ),
     ({**LDAPS, "networks": ["2001:db8::/32"]}, "extraEgress[0].networks: '2001:db8::/32' is not an IPv4 network"),
     ({**LDAPS, "networks": ["ldap.example.com"]}, "extraEgress[0].networks: 'ldap.example.com' is not an IPv4"),
     ({**LDAPS, "networks": [10]}, "extraEgress[0].networks: 10 is not an IPv4 network"),
     ({**LDAPS, "networks": [None]}, "extraEgress[0].networks: None is not an IPv4 network"),
-    ({**LDAPS, "networks": ["10.0.0.5", "10.0.0.5/32"]}, "extraEgress[0].networks: '10.0.0.5/32' is there twice"),
+    ({**LDAPS, "networks": ["10.0.0.5", "10.0.0.5/32"]}, "extraEgress[0].networks: '10.0.0.5/32' is listed twice"),
     *(({**LDAPS, "why": why}, "extraEgress[0].why: ") for why in NO_REASONS),
-    ({**LDAPS, "prot": 636}, "extraEgress[0]: 'prot' is none of place, protocol"),
-    ({**LDAPS, "network": "10.0.0.0/8"}, "extraEgress[0]: 'network' is none"),
-    ({**LDAPS, "from": 1}, "extraEgress[0]: 'from' is none"),
+    ({**LDAPS, "prot": 636}, "extraEgress[0]: 'prot' is not one of place, protocol"),
+    ({**LDAPS, "network": "10.0.0.0/8"}, "extraEgress[0]: 'network' is not one of"),
+    ({**LDAPS, "from": 1}, "extraEgress[0]: 'from' is not one of"),
 ]
 
 
@@ -274,7 +274,7 @@ def test_a_way_to_the_world_that_is_open_anyway_is_refused_as_aws_would(changes,
     settings = load(**MAIL, extraEgress=[{"networks": ["0.0.0.0/0"], "why": "x", **changes}])
     problems = extra_egress_problems(settings)
     assert bool(problems) is open_anyway
-    assert all("is open anyway" in problem for problem in problems)
+    assert all("is already open" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(("place", "most"), [("registry", 59), ("server", 57), ("runner", 55)])
@@ -288,16 +288,16 @@ def test_the_rules_of_a_group_are_counted_and_those_of_its_ways_out_too(place, m
     assert problems(most) == []
     [problem] = problems(most + 1)
     assert problem == (
-        f"extraEgress: {most + 1} pairs of port and network, each a rule, make 61 egress rules of the {place}'s "
-        "security group, and AWS takes 60. Join neighbouring networks, or name fewer ports, until there are "
-        f"{most} pairs at most."
+        f"extraEgress: {most + 1} pairs of port and network, one rule each, create 61 egress rules in the {place}'s "
+        "security group, but AWS allows 60. Merge adjacent networks or list fewer ports until at most "
+        f"{most} pairs are left."
     )
 
 
 def test_ports_times_networks_are_counted_and_too_many_stop_the_program_before_its_first_resource():
     entry = {**SSH, "ports": list(range(5000, 5020)), "networks": ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"]}
     with pytest.raises(
-        Exception, match=r"extraEgress: 60 pairs of port and network, each a rule, make 65 egress rules"
+        Exception, match=r"extraEgress: 60 pairs of port and network, one rule each, create 65 egress rules"
     ):
         run_program(dev_config(extraEgress=[entry]))
 

@@ -115,7 +115,7 @@ def test_a_machine_that_refuses_the_key_is_named_with_the_line_to_add(graph, rol
     with pytest.raises(PermissionError) as refusal:
         asyncio.run(explain(failed))
     address = public_ip(graph, role)
-    assert f"the {role} machine at {address} does not take the key pair of sshPublicKey" in str(refusal.value)
+    assert f"the {role} machine at {address} does not accept the key pair of sshPublicKey" in str(refusal.value)
     assert "Add this line to /home/ec2-user/.ssh/authorized_keys there" in str(refusal.value)
     assert str(refusal.value).endswith(f": {openssh_pair()[0]}")
     failed.errors = ["Process exited with status 1"]

@@ -78,7 +78,7 @@ def test_a_server_that_cannot_be_asked_is_told_from_one_without_a_password(ask, 
 def test_while_a_step_is_at_work_it_says_so(ask):
     done = ask("", "", 75)
     assert done.returncode == 2
-    assert "a step of pulumi up is at work" in done.stderr
+    assert "a step of pulumi up is running" in done.stderr
 
 
 def test_outputs_without_what_is_needed_are_named(ask):

@@ -44,16 +44,16 @@ REFUSALS = [
     ("availabilityZone", {"availabilityZone": "us-west-2-lax-1a", "aws__region": "us-west-2"}, "not an availability"),
     ("networkCidr", {"networkCidr": "10.42.0.0"}, "prefix from /16"),
     ("networkCidr", {"networkCidr": "10.42.0.1/16"}, "host bits set"),
-    ("networkCidr", {"networkCidr": "8.8.0.0/16"}, "not private"),
+    ("networkCidr", {"networkCidr": "8.8.0.0/16"}, "not a private network"),
     ("networkCidr", {"networkCidr": "10.0.0.0/8"}, "unsupported prefix length. Use a prefix from /16 to /26"),
     ("networkCidr", {"networkCidr": "172.17.0.0/16"}, "which Docker uses"),
     ("adminCidrs", {"adminCidrs": None}, "missing"),
     ("adminCidrs", {"adminCidrs": []}, "empty"),
     ("adminCidrs", {"adminCidrs": "198.51.100.7/32"}, "not a list of strings"),
-    ("adminCidrs[0]", {"adminCidrs": ["0.0.0.0/0"]}, "opens SSH to the world"),
+    ("adminCidrs[0]", {"adminCidrs": ["0.0.0.0/0"]}, "opens SSH to too many addresses"),
     ("adminCidrs[0]", {"adminCidrs": ["8.0.0.0/8"]}, "'8.0.0.0/8' is larger than /16"),
-    ("adminCidrs[0]", {"adminCidrs": ["198.50.0.0/15"]}, "larger than /16, which opens SSH to the world"),
-    ("adminCidrs", {"adminCidrs": ["198.50.0.0/16", "198.51.0.0/16"]}, "together they make 198.50.0.0/15"),
+    ("adminCidrs[0]", {"adminCidrs": ["198.50.0.0/15"]}, "larger than /16 and opens SSH to too many addresses"),
+    ("adminCidrs", {"adminCidrs": ["198.50.0.0/16", "198.51.0.0/16"]}, "the networks together cover 198.50.0.0/15"),
     ("adminCidrs[1]", {"adminCidrs": ["198.51.100.7/32", "::/0"]}, "not an IPv4 network"),
     ("clientCidrs", {"clientCidrs": None}, "missing"),
     ("clientCidrs", {"clientCidrs": ["0.0.0.0/0"]}, "without certificateArn"),
@@ -61,7 +61,7 @@ REFUSALS = [
     (
         "clientCidrs",
         {"clientCidrs": ["64.0.0.0/2", "128.0.0.0/4", "144.0.0.0/4", "160.0.0.0/3"]},
-        "in clear",
+        "unencrypted over the internet",
     ),
     ("clientCidrs", {"clientCidrs": ["198.51.100.0/24", "198.51.100.0/24"]}, "contains duplicates. List each"),
     ("domain", {"domain": "https://git.example.com"}, "scheme"),
@@ -72,9 +72,9 @@ REFUSALS = [
     (
         "certificateArn",
         {"certificateArn": CERTIFICATE.replace("eu-central-1", "us-east-1"), "domain": "git.example.com"},
-        "in 'us-east-1', the load balancer in 'eu-central-1'",
+        "in 'us-east-1', but the load balancer is in 'eu-central-1'",
     ),
-    ("hostedZoneId", {"hostedZoneId": "example.com", "domain": "git.example.com"}, "not the id"),
+    ("hostedZoneId", {"hostedZoneId": "example.com", "domain": "git.example.com"}, "not a Route 53 hosted zone ID"),
     ("hostedZoneId", {"hostedZoneId": "Z0123456789ABC"}, "domain is missing"),
     ("registryPort", {"registryPort": "80"}, "from 1024 to 65535"),
     ("registryPort", {"registryPort": "http"}, "not a whole number"),
@@ -83,25 +83,25 @@ REFUSALS = [
     ("registryGarbageCollection", {"registryGarbageCollection": "*:*"}, "more than once an hour"),
     ("registryGarbageCollection", {"registryGarbageCollection": "Sun 03:00\nExecStart=x"}, "systemd calendar"),
     ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "yes"}, "neither true nor false"),
-    ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "true"}, "Say when to collect"),
-    ("serverDataVolumeId", {"serverDataVolumeId": "gitlab-data"}, "not the id of a volume"),
-    ("registryDataVolumeId", {"registryDataVolumeId": "vol-1"}, "not the id of a volume"),
+    ("registryGarbageCollectionUntagged", {"registryGarbageCollectionUntagged": "true"}, "Set its schedule"),
+    ("serverDataVolumeId", {"serverDataVolumeId": "gitlab-data"}, "not a volume ID"),
+    ("registryDataVolumeId", {"registryDataVolumeId": "vol-1"}, "not a volume ID"),
     (
         "registryDataVolumeId",
         {"serverDataVolumeId": "vol-0123456789abcdef0", "registryDataVolumeId": "vol-0123456789abcdef0"},
-        "'vol-0123456789abcdef0' is serverDataVolumeId as well. Each machine has a volume of its own",
+        "'vol-0123456789abcdef0' is also serverDataVolumeId. Each machine needs its own volume",
     ),
-    ("balancerAddressId", {"balancerAddressId": "203.0.113.9"}, "not the allocation id"),
+    ("balancerAddressId", {"balancerAddressId": "203.0.113.9"}, "not the allocation ID"),
     ("securityUpdates", {"securityUpdates": "on Sundays"}, "such as daily, Sun 03:00"),
-    ("amiId", {"amiId": "RHEL-8.10"}, "not the id of an image"),
+    ("amiId", {"amiId": "RHEL-8.10"}, "not an AMI ID"),
     ("serverInstanceType", {"serverInstanceType": "large"}, "not an instance type"),
     ("runnerRootVolumeSize", {"runnerRootVolumeSize": "10"}, "from 30 to"),
     ("serverDataVolumeSize", {"serverDataVolumeSize": "1"}, "from 10 to"),
     ("sshPublicKey", {"sshPublicKey": None}, "missing"),
-    ("sshPublicKey", {"sshPublicKey": "ecdsa-sha2-nistp256 AAAA"}, "EC2 takes no other"),
-    ("sshPublicKey", {"sshPublicKey": "ssh-ed25519 not-base64!"}, "damaged"),
-    ("sshPublicKey", {"sshPublicKey": "ssh-ed25519 AAAAB3NzaC1yc2E="}, "damaged"),
-    ("sshPublicKey", {"sshPublicKey": OTHER_PUBLIC_KEY}, "does not belong to sshPrivateKey"),
+    ("sshPublicKey", {"sshPublicKey": "ecdsa-sha2-nistp256 AAAA"}, "EC2 accepts no other type"),
+    ("sshPublicKey", {"sshPublicKey": "ssh-ed25519 not-base64!"}, "corrupt"),
+    ("sshPublicKey", {"sshPublicKey": "ssh-ed25519 AAAAB3NzaC1yc2E="}, "corrupt"),
+    ("sshPublicKey", {"sshPublicKey": OTHER_PUBLIC_KEY}, "does not match sshPrivateKey"),
     ("sshPrivateKey", {"sshPrivateKey": "hunter2"}, "not a private key"),
     ("sshPrivateKey", {"sshPrivateKey": ENCRYPTED_PRIVATE_KEY}, "passphrase"),
     ("gitlabVersion", {"gitlabVersion": "17.10"}, "not a version"),
@@ -109,17 +109,17 @@ REFUSALS = [
     ("runnerVersion", {"runnerVersion": "latest"}, "not a version"),
     ("registryVersion", {"registryVersion": "v4.15.2-gitlab"}, "not a version"),
     ("registryImage", {"registryImage": "registry.example.com/registry@sha256:abc"}, "not 64 hex digits"),
-    ("dockerVersion", {"dockerVersion": "29.1.3"}, "refuses the runner's Docker API"),
+    ("dockerVersion", {"dockerVersion": "29.1.3"}, "rejects the runner's Docker API"),
     ("containerdVersion", {"containerdVersion": "2.3"}, "not a version"),
-    ("containerdVersion", {"containerdVersion": "1.6.39"}, "Use 1.7.29, 2.1.5, 2.2.0 or later"),
-    ("containerdVersion", {"containerdVersion": "1.7.28"}, "lets containers out"),
-    ("containerdVersion", {"containerdVersion": "2.0.7"}, "lets containers out"),
-    ("containerdVersion", {"containerdVersion": "2.1.4"}, "lets containers out"),
-    ("gitlabPackageKeys", {"gitlabPackageKeys": []}, "empty. Name at least one"),
+    ("containerdVersion", {"containerdVersion": "1.6.39"}, "Use 1.7.29+, 2.1.5+, or 2.2.0 or later"),
+    ("containerdVersion", {"containerdVersion": "1.7.28"}, "containers can escape from"),
+    ("containerdVersion", {"containerdVersion": "2.0.7"}, "containers can escape from"),
+    ("containerdVersion", {"containerdVersion": "2.1.4"}, "containers can escape from"),
+    ("gitlabPackageKeys", {"gitlabPackageKeys": []}, "empty. List at least one"),
     (
         "runnerPackageKeys[0]",
         {"runnerPackageKeys": ["6C57C29C6BA75A4E"]},
-        "not the whole fingerprint of an OpenPGP key",
+        "not the full fingerprint of an OpenPGP key",
     ),
     ("dockerPackageKeys[0]", {"dockerPackageKeys": ["$(reboot)"]}, "(40 hex digits)"),
     (
@@ -129,10 +129,10 @@ REFUSALS = [
     ),
     ("initialRootPassword", {"initialRootPassword": "short"}, "shorter than 12"),
     ("initialRootPassword", {"initialRootPassword": "MyGitLabIsFine1"}, "contains 'gitlab'"),
-    ("initialRootPassword", {"initialRootPassword": "abababababab"}, "repeats itself"),
+    ("initialRootPassword", {"initialRootPassword": "abababababab"}, "repeats the same few characters"),
     ("initialRootPassword", {"initialRootPassword": "pässwörter-4711"}, "printable ASCII"),
     ("runnerConcurrency", {"runnerConcurrency": "0"}, "from 1 to"),
-    ("runnerConcurrency", {"runnerConcurrency": "251"}, "from 1 to 250: each job has a network of its own"),
+    ("runnerConcurrency", {"runnerConcurrency": "251"}, "from 1 to 250: each job has its own Docker network"),
     ("runnerSharedCache", {"runnerSharedCache": "yes"}, "neither true nor false"),
     ("runnerTags[0]", {"runnerTags": ["docker, linux"]}, "not a runner tag"),
     ("runnerDefaultImage", {"runnerDefaultImage": "Alpine latest"}, "not an image name"),
@@ -141,25 +141,25 @@ REFUSALS = [
     (
         "runnerPrivilegedImages",
         {**PRIVILEGED, "runnerPrivilegedImages": []},
-        "Name the images that shall be privileged",
+        "List the images to run privileged",
     ),
     ("runnerPrivilegedImages", {"runnerPrivilegedImages": ["docker:28-dind"]}, "runnerPrivileged is false"),
-    ("runnerTags", {**PRIVILEGED, "runnerTags": []}, "must not run privileged: name a tag"),
+    ("runnerTags", {**PRIVILEGED, "runnerTags": []}, "may run privileged: set a tag"),
     ("acceptancePipeline", {"acceptancePipeline": "no"}, "neither true nor false"),
     ("acceptanceImage", {"acceptanceImage": "curl:8.12.1; rm -rf /"}, "not an image name"),
     ("smtpUserName", {"smtpUserName": "git"}, "smtpAddress is missing"),
     ("smtpPassword", {"smtpAddress": "mail.example.com", "smtpUserName": "g", "emailFrom": "g@example.com"}, "missing"),
-    ("emailFrom", {"smtpAddress": "mail.example.com", "emailFrom": "nobody"}, "not a mail address"),
+    ("emailFrom", {"smtpAddress": "mail.example.com", "emailFrom": "nobody"}, "not an email address"),
     ("gitlabRb", {"gitlabRb": "external_url 'http://elsewhere'"}, "sets external_url"),
     ("deletionProtection", {"deletionProtection": "maybe"}, "neither true nor false"),
     ("gitlabSettings", {"gitlabSettings": ["admin_mode"]}, "is not a map"),
     ("gitlabSettings.adminMode", {"gitlabSettings": {"adminMode": True}}, "for example admin_mode"),
     ("tags", {"tags": ["a"]}, "not a map of strings"),
-    ("tags.aws:team", {"tags": {"aws:team": "x"}}, "AWS refuses"),
+    ("tags.aws:team", {"tags": {"aws:team": "x"}}, "AWS rejects"),
     ("tags.Name", {"tags": {"Name": "x"}}, "sets Name itself"),
     ("tags.gitlab-stack", {"tags": {"gitlab-stack": "x"}}, "sets gitlab-stack itself"),
     ("tags.GitLab-Stack", {"tags": {"GitLab-Stack": "x"}}, "sets gitlab-stack itself"),
-    ("tags.Team", {"tags": {"Team": "x" * 257}}, "AWS refuses"),
+    ("tags.Team", {"tags": {"Team": "x" * 257}}, "AWS rejects"),
 ]
 
 
@@ -191,7 +191,7 @@ def test_networks_that_are_large_but_not_the_world_are_taken():
     assert not settings.open_to_the_world
     tls = {"certificateArn": CERTIFICATE, "domain": "git.example.com"}
     world = {"clientCidrs": ["0.0.0.0/1", "128.0.0.0/1"], **tls}
-    with pytest.raises(SettingsError, match=r"- clientCidrs: 0\.0\.0\.0/1, 128\.0\.0\.0/1 would let the world use"):
+    with pytest.raises(SettingsError, match=r"- clientCidrs: 0\.0\.0\.0/1, 128\.0\.0\.0/1 would expose gitlabVersion"):
         load(**world)
     assert load(**world, acceptUnsupportedGitlab="true").open_to_the_world
 
@@ -218,7 +218,7 @@ def test_no_refusal_shows_a_secret():
 def test_the_program_refuses_before_it_registers_anything(changes, monkeypatch):
     registered = []
     monkeypatch.setattr("tests.engine.Registered", lambda *of: registered.append(of))
-    with pytest.raises(pulumi.RunError, match="settings of this stack cannot be used"):
+    with pytest.raises(pulumi.RunError, match="stack's settings are invalid"):
         run_program(dev_config(**changes))
     assert registered == []
 
@@ -383,10 +383,10 @@ def test_more_networks_than_rules_of_a_security_group_are_refused(key, most, num
         run_program(dev_config(**{key: numbered_networks(most + 1)}))
     assert registered == []
     [line] = str(refusal.value).splitlines()[1:]
-    assert line.startswith(f"- {key}: {most + 1} networks make {number}")
-    assert "AWS takes 60" in line
-    assert "Join neighbouring networks" in line
-    assert f"until there are {most} at most" in line
+    assert line.startswith(f"- {key}: {most + 1} networks create {number}")
+    assert "AWS allows 60" in line
+    assert "Merge adjacent networks" in line
+    assert f"until at most {most} are left" in line
 
 
 def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypatch):
@@ -406,7 +406,7 @@ def test_a_gitlab_without_security_fixes_is_warned_of_in_every_up_and_goes_on(mo
     monkeypatch.setattr(pulumi.log, "warn", shown.append)
     assert run_program(dev_config()).outputs
     [warning] = shown
-    assert warning.startswith("gitlabVersion: GitLab 17.10.4 gets no security fixes since 2025-06-19.")
+    assert warning.startswith("gitlabVersion: GitLab 17.10.4 has received no security fixes since 2025-06-19.")
     assert "docs/operations.md, Upgrade" in warning
 
 
@@ -415,7 +415,7 @@ def test_the_world_is_let_in_to_a_gitlab_without_security_fixes_only_by_a_settin
     with pytest.raises(SettingsError) as refusal:
         load(**open_to_all)
     [line] = str(refusal.value).splitlines()[1:]
-    assert line.startswith("- clientCidrs: 0.0.0.0/0 would let the world use gitlabVersion '17.10.4'")
+    assert line.startswith("- clientCidrs: 0.0.0.0/0 would expose gitlabVersion '17.10.4'")
     assert "set acceptUnsupportedGitlab to true" in line
     assert load(**open_to_all, acceptUnsupportedGitlab="true").accept_unsupported_gitlab
     assert load(**open_to_all, gitlabVersion=NEWEST).client_cidrs == ("0.0.0.0/0",)

@@ -56,7 +56,7 @@ def test_a_key_that_is_not_held_is_named_with_the_remedy(key):
         f"the SSH agent does not hold {wanted!r} (The agent has no identities.). Add it with `ssh-add"
     )
     add(key("another"))
-    assert "(it holds 1 other)" in str(ssh_agent.problem(wanted))
+    assert "(keys it holds: 1)" in str(ssh_agent.problem(wanted))
 
 
 @pytest.mark.parametrize("socket", [None, "gone"])
@@ -83,4 +83,4 @@ def test_a_key_that_comes_after_as_many_as_a_machine_takes_of_a_connection_is_re
     assert ssh_agent.problem(sixth) is None
     told = str(ssh_agent.problem(seventh))
     assert told.startswith(f"the SSH agent offers 6 other keys before {seventh!r}")
-    assert "Use an agent with that key alone" in told
+    assert "Use an agent with only that key" in told

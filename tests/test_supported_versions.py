@@ -23,7 +23,7 @@ from validation.supported_versions import AS_OF, MAINTAINED, RELEASED, fixes_end
 )
 def test_fixes_end_with_the_third_release_after_it(version, ended):
     assert str(fixes_ended(version)) == ended
-    assert f"GitLab {version} gets no security fixes since {ended}" in warnings(version)[0]
+    assert f"GitLab {version} has received no security fixes since {ended}" in warnings(version)[0]
 
 
 @pytest.mark.parametrize("version", [*(f"{each}.0" for each in MAINTAINED), "19.7.0", "20.0.3"])

@@ -21,8 +21,8 @@ SHORTHANDS = (
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 YEARS, MONTHS, DAYS, HOURS, SIXTIETHS = (1970, 2199), (1, 12), (1, 31), (0, 23), (0, 59)
 
-NO_CALENDAR = "is not a time such as daily, Sun 03:00 or *-*-01 04:30 Europe/Berlin (systemd calendar expression)"
-TOO_OFTEN = "comes more than once an hour, and what it starts may take longer. Give one minute, for example Sun 03:00"
+NO_CALENDAR = "is not a systemd calendar expression such as daily, Sun 03:00 or *-*-01 04:30 Europe/Berlin"
+TOO_OFTEN = "runs more than once an hour, and one run may take longer than that. Use a single minute, as in Sun 03:00"
 
 _WORD = re.compile(r"[A-Za-z]+")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
@@ -57,7 +57,7 @@ def _without_zone(value: str) -> str:
     if last.upper() != "UTC" and known and last not in known:
         if "/" not in last:
             raise ValueError(NO_CALENDAR)
-        raise ValueError("names a time zone that there is not. Name one such as Europe/Berlin, or UTC")
+        raise ValueError("has an unknown time zone. Use one such as Europe/Berlin, or UTC")
     if spec.endswith(" "):
         raise ValueError(NO_CALENDAR)
     return spec

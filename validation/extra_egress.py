@@ -52,7 +52,7 @@ def problems_between_ways(ways: tuple[ExtraEgress, ...]) -> list[str]:
                 if before != position:
                     problems.append(
                         f"{KEY}[{position}]: {way.protocol} {port} from the {way.place} to {network} is in "
-                        f"{KEY}[{before}] as well. Name each way once."
+                        f"{KEY}[{before}] as well. List each combination once."
                     )
     return problems
 
@@ -70,17 +70,17 @@ def _way(item: Mapping[str, object]) -> ExtraEgress:
 
 def _check(keys: Reader, name: str, item: object) -> None:
     if not isinstance(item, dict):
-        keys.refuse(name, item, "is not a map. Give place, protocol, port or ports, networks and why")
+        keys.refuse(name, item, "is not a map. Set place, protocol, port or ports, networks and why")
         return
     for field in item:
         if field not in FIELDS:
-            keys.refuse(name, field, f"is none of {', '.join(FIELDS)}")
+            keys.refuse(name, field, f"is not one of {', '.join(FIELDS)}")
     for field in ("place", "networks", "why"):
         if item.get(field) is None:
             keys.problems.append(f"{name}.{field}: missing.")
     for field, allowed in (("place", PLACES), ("protocol", PROTOCOLS)):
         if item.get(field) is not None and item[field] not in allowed:
-            keys.refuse(f"{name}.{field}", item[field], f"is none of {', '.join(allowed)}")
+            keys.refuse(f"{name}.{field}", item[field], f"is not one of {', '.join(allowed)}")
     _check_ports(keys, name, item)
     _check_each(keys, f"{name}.networks", item.get("networks"), _network)
     if item.get("why") is not None:
@@ -89,8 +89,8 @@ def _check(keys: Reader, name: str, item: object) -> None:
 
 def _check_ports(keys: Reader, name: str, item: Mapping[str, object]) -> None:
     if ("port" in item) == ("ports" in item):
-        has = "port and ports" if "port" in item else "no port"
-        keys.problems.append(f"{name}: has {has}. Give port, or ports as a list.")
+        has = "both port and ports" if "port" in item else "no port"
+        keys.problems.append(f"{name}: has {has}. Set either port, or ports as a list.")
     elif "ports" in item:
         _check_each(keys, f"{name}.ports", item["ports"], port)
     else:
@@ -108,7 +108,7 @@ def _check_each(keys: Reader, name: str, given: object, check: Callable[[object]
     for each in given:
         checked = _check_one(keys, name, each, check)
         if checked is not None and checked in seen:
-            keys.refuse(name, checked, "is there twice. Name it once")
+            keys.refuse(name, checked, "is listed twice. List it once")
         seen.append(checked)
 
 
@@ -126,7 +126,7 @@ def port(given: object) -> int:
         return given
     if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,4}", given) and int(given) <= 65535:
         return int(given)
-    raise ValueError("is not a port from 1 to 65535; several are a list: ports: [389, 636]")
+    raise ValueError("is not a port from 1 to 65535; for several, set a list: ports: [389, 636]")
 
 
 def _network(given: object) -> str:
@@ -141,9 +141,9 @@ def why(given: object) -> str:
         rf"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{{}}!$*]{{1,{LONGEST_WHY}}}", given
     ):
         raise ValueError(
-            f"is not what AWS takes as a description: 1 to {LONGEST_WHY} unaccented letters, digits, blanks and "
+            f"is not a description that AWS accepts: 1 to {LONGEST_WHY} unaccented letters, digits, spaces and "
             "._-:/()#,@[]+=&;{}!$*"
         )
     if given != given.strip():
-        raise ValueError("begins or ends with a blank")
+        raise ValueError("starts or ends with whitespace")
     return given

@@ -6,19 +6,19 @@ after the owner's lines, and takes away what GitLab's package has to decide; a r
 
 import re
 
-BALANCER = "the load balancer sends to nginx on port 80, by PROXY protocol"
-SSHD = "the load balancer sends git over SSH to gitlab-sshd on port 2222, whose host key the checks compare"
-REGISTRY = "the registry is a machine of this stack, and trusts this GitLab's tokens"
-PASSWORD = "the setting initialRootPassword, or a password made on the server, is the first one"
-ACCOUNTS = "the owners of the data on the volume have these names and numbers"
-SOCKET = "the checks and the steps ask GitLab at its package's socket"
+BALANCER = "the load balancer forwards to nginx on port 80 with the PROXY protocol"
+SSHD = "the load balancer forwards git over SSH to gitlab-sshd on port 2222, and the checks compare its host key"
+REGISTRY = "the registry runs on its own machine and trusts this GitLab's tokens"
+PASSWORD = "the first password is the setting initialRootPassword or one generated on the server"
+ACCOUNTS = "the data on the volume is owned by these account names and numbers"
+SOCKET = "the checks and the steps use the package's own socket to reach GitLab"
 
 SAID = {
     ("nginx", "listen_port"): BALANCER,
     ("nginx", "listen_https"): BALANCER,
     ("nginx", "proxy_protocol"): BALANCER,
     ("nginx", "real_ip_trusted_addresses"): BALANCER,
-    ("letsencrypt", "enable"): "TLS ends at the load balancer; set domain and certificateArn",
+    ("letsencrypt", "enable"): "TLS terminates at the load balancer; set domain and certificateArn",
     ("gitlab_sshd", "enable"): SSHD,
     ("gitlab_sshd", "listen_address"): SSHD,
     ("registry", "enable"): REGISTRY,
@@ -49,7 +49,7 @@ LEFT_TO_THE_PACKAGE = {
     ("gitlab_sshd", "generate_host_keys"): SSHD,
     ("gitlab_sshd", "host_keys_dir"): SSHD,
     ("gitlab_sshd", "host_keys_glob"): SSHD,
-    ("gitlab_rails", "gitlab_shell_ssh_port"): "clients reach git over SSH at port 22 of the load balancer",
+    ("gitlab_rails", "gitlab_shell_ssh_port"): "clients use port 22 of the load balancer for git over SSH",
     ("gitlab_rails", "registry_key_path"): REGISTRY,
     ("gitlab_workhorse", "enable"): SOCKET,
     ("gitlab_workhorse", "dir"): SOCKET,
@@ -67,7 +67,7 @@ well (omnibus-gitlab, translate_rails_nginx_settings).
 TOP_LEVEL = {
     "external_url": "which the program derives from the load balancer",
     "registry_external_url": "which the program derives from the load balancer",
-    "roles": "and this GitLab has all of them but its registry",
+    "roles": "but this machine runs every part of GitLab except the registry",
 }
 
 ASSIGNED = (
@@ -97,11 +97,11 @@ def lines(value: str) -> str:
     for section in SECTIONS:
         if re.search(rf"^\s*{section}\s*=(?![=~>])", text, re.MULTILINE):
             raise ValueError(
-                f"makes a variable {section}, which hides GitLab's settings. Write {section}['key'] = value"
+                f"assigns a variable named {section}, which hides GitLab's settings. Use {section}['key'] = value"
             )
     if match := re.search(r"^(?:__END__$|\s*(?:return|exit!?|abort)\b)", text, re.MULTILINE):
         raise ValueError(
-            f"has {match[0].strip()}, which ends the file before the program's own lines. Remove that line"
+            f"contains {match[0].strip()}, which ends the file before the program's own lines. Remove that line"
         )
     return value
 

@@ -27,7 +27,7 @@ NO_IMAGE = "is not an image name such as alpine:3.23"
 def image(value: str) -> str:
     """The name of an image, with a tag, a digest, both or none. Raises ValueError for anything else."""
     if "://" in value:
-        raise ValueError("has a scheme. Give the name alone, for example registry.example.com/group/image:1.0")
+        raise ValueError("includes a scheme. Set only the name, for example registry.example.com/group/image:1.0")
     found = REFERENCE.fullmatch(value)
     if not found or len(found["name"]) > LONGEST_NAME or re.fullmatch("[a-f0-9]{64}", found["name"]):
         raise ValueError(NO_IMAGE)

@@ -19,10 +19,10 @@ ED25519_OBJECT = bytes.fromhex("2b6570")
 INTEGER, OCTET_STRING, OBJECT, SEQUENCE = 0x02, 0x04, 0x06, 0x30
 
 FROM_FILE = "Set it from the file: pulumi config set --secret sshPrivateKey < KEY"
-PASSPHRASE = "is protected by a passphrase, which nobody can type during `up`. Make a key without one"
-OTHER_TYPE = "is neither an Ed25519 nor an RSA key; EC2 takes no other"
-ENDS_EARLY = "is damaged: its body ends too early"
-NO_RSA_KEY = "is damaged: its numbers are no RSA key"
+PASSPHRASE = "is protected by a passphrase, which cannot be entered during `up`. Create a key without one"
+OTHER_TYPE = "is neither an Ed25519 nor an RSA key; EC2 accepts no other type"
+ENDS_EARLY = "is corrupt: its body ends too early"
+NO_RSA_KEY = "is corrupt: its numbers are not an RSA key"
 
 
 class Wire:
@@ -74,17 +74,17 @@ def normalized(value: str) -> str:
     lines = [line.rstrip() for line in value.strip().splitlines()]
     first = lines[0] if lines else ""
     if first.startswith(("ssh-", "ecdsa-", "sk-")) or "PUBLIC KEY" in first:
-        raise ValueError(f"is a public key. If the two keys are swapped, exchange them. {FROM_FILE}")
+        raise ValueError(f"is a public key. Check whether sshPublicKey and sshPrivateKey are swapped. {FROM_FILE}")
     if first.startswith("PuTTY-User-Key-File"):
-        raise ValueError("is in PuTTY's form. Convert it: puttygen KEY.ppk -O private-openssh -o KEY")
+        raise ValueError("is in PuTTY's format. Convert it: puttygen KEY.ppk -O private-openssh -o KEY")
     if not first.startswith("-----BEGIN ") or "PRIVATE KEY" not in first:
-        raise ValueError(f"is not a private key in PEM form. {FROM_FILE}")
+        raise ValueError(f"is not a private key in PEM format. {FROM_FILE}")
     if len(lines) == 1:
-        raise ValueError(f"has lost its line ends. {FROM_FILE}")
+        raise ValueError(f"has lost its line breaks. {FROM_FILE}")
     if any(line[:1].isspace() for line in lines):
         raise ValueError(f"has indented lines. {FROM_FILE}")
     if lines[-1] != first.replace("BEGIN", "END", 1):
-        raise ValueError(f"is not whole: its last line is not the END of its first. {FROM_FILE}")
+        raise ValueError(f"is incomplete: its last line is not the END line that matches its first. {FROM_FILE}")
     return "\n".join(lines) + "\n"
 
 
@@ -100,11 +100,11 @@ def public_blob(pem: str) -> bytes:
     if kind not in READERS:
         raise ValueError(OTHER_TYPE)
     if any(line.startswith("-----") for line in body):
-        raise ValueError(f"holds more than one key. {FROM_FILE}")
+        raise ValueError(f"contains more than one key. {FROM_FILE}")
     try:
         blob = base64.b64decode("".join(body), validate=True)
     except (binascii.Error, ValueError):  # the latter: not ASCII
-        raise ValueError("is damaged: its body is not base64") from None
+        raise ValueError("is corrupt: its body is not base64") from None
     return READERS[kind](blob)
 
 
@@ -119,21 +119,21 @@ def _headers(lines: list[str]) -> tuple[list[str], list[str]]:
 def _openssh(blob: bytes) -> bytes:
     """OpenSSH's own form: its PROTOCOL.key."""
     if not blob.startswith(OPENSSH_MAGIC):
-        raise ValueError("is damaged: its body is not an OpenSSH key")
+        raise ValueError("is corrupt: its body is not an OpenSSH key")
     wire = Wire(blob.removeprefix(OPENSSH_MAGIC))
     cipher, derivation, _ = wire.string(), wire.string(), wire.string()
     if (cipher, derivation) != (b"none", b"none"):
         raise ValueError(PASSPHRASE)
     if wire.number() != 1:
-        raise ValueError(f"holds more than one key. {FROM_FILE}")
+        raise ValueError(f"contains more than one key. {FROM_FILE}")
     public, private = wire.string(), Wire(wire.string())
     if wire.rest or private.number() != private.number():
-        raise ValueError("is damaged: its parts do not fit each other")
+        raise ValueError("is corrupt: its parts do not match")
     found = _openssh_numbers(private)
     private.string()  # the comment
     padding = private.rest
     if found != public or padding != bytes(range(1, len(padding) + 1)):
-        raise ValueError("is damaged: its parts do not fit each other")
+        raise ValueError("is corrupt: its parts do not match")
     return public
 
 
@@ -144,7 +144,7 @@ def _openssh_numbers(wire: Wire) -> bytes:
         public, both = wire.string(), wire.string()
         seed, rest = both[:32], both[32:]
         if len(public) != 32 or rest != public or (any(seed) and public_from_seed(seed) != public):
-            raise ValueError("is damaged: its numbers are no Ed25519 key")
+            raise ValueError("is corrupt: its numbers are not an Ed25519 key")
         return ed25519_blob(public)
     if kind == RSA:
         modulus, exponent, private, coefficient, prime, other = (wire.integer() for _ in range(6))
@@ -160,7 +160,7 @@ def _pkcs1(blob: bytes) -> bytes:
         number, body = _der(body, INTEGER)
         numbers.append(int.from_bytes(number, signed=True))
     if rest or len(numbers) != 9:
-        raise ValueError("is damaged: its body is not an RSA key")
+        raise ValueError("is corrupt: its body is not an RSA key")
     _, modulus, exponent, private, prime, other, first, second, coefficient = numbers
     blob = _rsa(modulus, exponent, private, (prime, other), coefficient)
     if (first, second) != (private % (prime - 1), private % (other - 1)):
@@ -176,13 +176,13 @@ def _pkcs8(blob: bytes) -> bytes:
     object_id, _ = _der(algorithm, OBJECT)
     key, _ = _der(body, OCTET_STRING)
     if rest:
-        raise ValueError("is damaged: something follows its body")
+        raise ValueError("is corrupt: its body is followed by more data")
     if object_id == RSA_OBJECT:
         return _pkcs1(key)
     if object_id == ED25519_OBJECT:
         seed, rest = _der(key, OCTET_STRING)
         if rest or len(seed) != 32:
-            raise ValueError("is damaged: its numbers are no Ed25519 key")
+            raise ValueError("is corrupt: its numbers are not an Ed25519 key")
         return ed25519_blob(public_from_seed(seed))
     raise ValueError(OTHER_TYPE)
 
@@ -208,7 +208,7 @@ def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
     if length >= 0x80:
         length = int.from_bytes(wire.take(length & 0x7F))
     if found != tag:
-        raise ValueError("is damaged: its body is not a key")
+        raise ValueError("is corrupt: its body is not a key")
     return wire.take(length), wire.rest
 
 

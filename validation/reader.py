@@ -13,8 +13,8 @@ PRIVATE_KEY = re.compile(r"PRIVATE[\s\\nrt]*KEY|Private-Lines|b3BlbnNzaC1rZXktdj
 """What a private key has in it: in PEM form, in PuTTY's, OpenSSH's own without the lines around it, PEM in base64."""
 
 MISPLACED = (
-    "holds a private key, which belongs under sshPrivateKey alone, encrypted. If it is swapped with sshPublicKey, set "
-    "both again: pulumi config set sshPublicKey < KEY.pub; pulumi config set --secret sshPrivateKey < KEY"
+    "contains a private key, which is only allowed in sshPrivateKey, encrypted. If sshPublicKey and sshPrivateKey are "
+    "swapped, set both again: pulumi config set sshPublicKey < KEY.pub; pulumi config set --secret sshPrivateKey < KEY"
 )
 
 MAY_HOLD_PRIVATE_KEY = ("sshPrivateKey", "gitlabRb")
@@ -65,12 +65,12 @@ class Reader:
         known = {_bare(name): name for name in self._known}
         for name in sorted(set(self._config.names()) - self._known):
             if PRIVATE_KEY.search(name) and not re.fullmatch(r"\w{1,40}", name):
-                self.problems.append(f"(hidden): a key's name {MISPLACED}.")
+                self.problems.append(f"(hidden): the name of a key {MISPLACED}.")
                 continue
             nearest = difflib.get_close_matches(_bare(name), known, n=1)
             meant = f"Did you mean {known[nearest[0]]}? " if nearest else ""
             shown = name if name.isprintable() else ascii(name)
-            self.problems.append(f"{shown}: there is no such setting. {meant}Remove it: pulumi config rm {shown}")
+            self.problems.append(f"{shown}: unknown setting. {meant}Remove it: pulumi config rm {shown}")
 
     def refuse(self, place: str, value: object, problem: str, *, shown: str | None = None) -> None:
         """Add a problem of a value, at a key or inside it, which is shown unless it may be secret."""
@@ -124,7 +124,7 @@ class Reader:
         if not self._is_secret(key) and (lines := secret_lines(value)):
             numbers = ", ".join(map(str, lines))
             self.problems.append(
-                f"{key}: stored in plain text, with what looks like a secret in line {numbers}. "
+                f"{key}: stored in plain text, but appears to contain a secret in line {numbers}. "
                 f"Store it again with: pulumi config set --secret {key} < FILE"
             )
         return self._checked(key, value, check, shown="(hidden)")
@@ -160,7 +160,7 @@ class Reader:
             self.refuse(key, values, "is not a list of strings")
             return ()
         if not values and not empty_allowed:
-            self.problems.append(f"{key}: empty. Name at least one.")
+            self.problems.append(f"{key}: empty. List at least one value.")
         known = len(self.problems)
         places = [f"{key}[{position}]" for position in range(len(values))]
         texts = [(place, self._text(place, value)) for place, value in zip(places, values, strict=True)]
@@ -179,7 +179,9 @@ class Reader:
             self.refuse(key, values, "is not a map of strings")
             return {}
         if len(values) > MOST_TAGS:
-            self.problems.append(f"{key}: {len(values)} tags. AWS takes 50 a resource, ten are kept for the program.")
+            self.problems.append(
+                f"{key}: {len(values)} tags. Set at most {MOST_TAGS}: AWS allows 50 per resource, and ten are reserved."
+            )
         texts = {}
         for name, value in values.items():
             place = _place(key, name)
@@ -246,7 +248,7 @@ class Reader:
             return str(value).lower()
         if isinstance(value, int):
             return str(value)
-        self.refuse(place, value, "is not a text. Write it in quotes, as one text")
+        self.refuse(place, value, "is not a string. Put it in quotes")
         return None
 
     def _checked(

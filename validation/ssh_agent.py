@@ -9,7 +9,10 @@ agent has, in the agent's order (golang.org/x/crypto/ssh, publicKeyCallback).
 
 TIMEOUT = 10  # seconds
 
-REMEDY = "Add it with `ssh-add FILE`, FILE being the private key; without an agent, start one first: eval $(ssh-agent)"
+REMEDY = (
+    "Add it with `ssh-add FILE`, where FILE is the private key; if no agent is running, start one first: "
+    "eval $(ssh-agent)"
+)
 
 
 def problem(public_key_line: str) -> str | None:
@@ -19,17 +22,17 @@ def problem(public_key_line: str) -> str | None:
     except FileNotFoundError:
         return "ssh-add, which lists the SSH agent's keys, is not installed. Install the OpenSSH client."
     except subprocess.TimeoutExpired:
-        return f"the SSH agent has not said within {TIMEOUT} seconds which keys it holds. Start another one."
+        return f"the SSH agent did not list its keys within {TIMEOUT} seconds. Start a new agent."
     wanted = public_key_line.split()[:2]
     # With status 1 it holds none, with 2 there is no agent; it says so.
     held = [line.split()[:2] for line in done.stdout.splitlines()] if done.returncode == 0 else []
     if wanted not in held:
-        said = done.stderr.strip() or done.stdout.strip() if done.returncode else f"it holds {len(held)} other"
-        return f"the SSH agent does not hold {public_key_line!r} ({said}). {REMEDY}."
+        reason = done.stderr.strip() or done.stdout.strip() if done.returncode else f"keys it holds: {len(held)}"
+        return f"the SSH agent does not hold {public_key_line!r} ({reason}). {REMEDY}."
     if held.index(wanted) >= MOST_KEYS:
         return (
-            f"the SSH agent offers {held.index(wanted)} other keys before {public_key_line!r}, and a machine takes no "
-            f"more than {MOST_KEYS} of one connection. Use an agent with that key alone: "
+            f"the SSH agent offers {held.index(wanted)} other keys before {public_key_line!r}, and a machine accepts "
+            f"at most {MOST_KEYS} keys per connection. Use an agent with only that key: "
             "eval $(ssh-agent) && ssh-add FILE."
         )
     return None

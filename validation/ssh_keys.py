@@ -22,16 +22,16 @@ def public_key(value: str) -> str:
     types EC2 imports (EC2 User Guide, "Create a key pair for your Amazon EC2 instance").
     """
     if len(value.strip().splitlines()) > 1:
-        raise ValueError(f"has more than one line, and is to be one public key. {FROM_FILE}")
+        raise ValueError(f"has more than one line; a public key is a single line. {FROM_FILE}")
     parts = value.split()
     if len(parts) < 2 or parts[0] not in ("ssh-ed25519", "ssh-rsa"):
-        raise ValueError(f"is not an ssh-ed25519 or ssh-rsa public key line; EC2 takes no other. {FROM_FILE}")
+        raise ValueError(f"is not an ssh-ed25519 or ssh-rsa public key line; EC2 accepts no other type. {FROM_FILE}")
     if any(word.startswith(KEY_TYPES) for word in parts[2:]):
-        raise ValueError(f"holds more than one public key. {FROM_FILE}")
+        raise ValueError(f"contains more than one public key. {FROM_FILE}")
     try:
         body = base64.b64decode(parts[1], validate=True)
     except (binascii.Error, ValueError):  # the latter: not ASCII
-        raise ValueError("is damaged: its second word is not base64") from None
+        raise ValueError("is corrupt: its second field is not base64") from None
     _check_public_blob(body, parts[0])
     return " ".join(parts)
 
@@ -49,13 +49,13 @@ def pair_problems(public_key_line: str, private_key_text: str) -> list[str]:
     """What is wrong when the two are not of one pair."""
     if private_keys.public_blob(private_key_text) == base64.b64decode(public_key_line.split()[1]):
         return []
-    return ["sshPublicKey: does not belong to sshPrivateKey. Set both from one pair: KEY.pub and KEY."]
+    return ["sshPublicKey: does not match sshPrivateKey. Set both from the same key pair: KEY.pub and KEY."]
 
 
 def _check_public_blob(blob: bytes, kind: str) -> None:
     wire = Wire(blob)
     if wire.string() != kind.encode():
-        raise ValueError(f"is damaged: its second word is not a {kind} key")
+        raise ValueError(f"is corrupt: its second field is not an {kind} key")
     if kind.encode() == ED25519:
         whole = len(wire.string()) == 32 and not wire.rest
     else:
@@ -64,8 +64,8 @@ def _check_public_blob(blob: bytes, kind: str) -> None:
         bits = modulus.bit_length()
         if whole and not SMALLEST_RSA <= bits <= LARGEST_RSA:
             raise ValueError(
-                f"is an {RSA.decode()} key of {bits} bits; RHEL and EC2 take {SMALLEST_RSA} to {LARGEST_RSA} bits. "
-                "Make a new pair: ssh-keygen -t ed25519"
+                f"is an {RSA.decode()} key of {bits} bits; RHEL and EC2 accept {SMALLEST_RSA} to {LARGEST_RSA} bits. "
+                "Create a new pair: ssh-keygen -t ed25519"
             )
     if not whole:
-        raise ValueError(f"is damaged: its second word is not a whole {kind} key")
+        raise ValueError(f"is corrupt: its second field is not a complete {kind} key")

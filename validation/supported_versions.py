@@ -69,8 +69,8 @@ def warnings(version: str) -> list[str]:
         return []
     return [
         (
-            f"gitlabVersion: GitLab {version} gets no security fixes since {ended}. On {AS_OF} those that did were "
-            f"{', '.join(MAINTAINED)}. Upgrade along the required stops: docs/operations.md, Upgrade."
+            f"gitlabVersion: GitLab {version} has received no security fixes since {ended}. As of {AS_OF}, "
+            f"{', '.join(MAINTAINED)} receive them. Upgrade along the required stops: docs/operations.md, Upgrade."
         )
     ]
 

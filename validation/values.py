@@ -44,7 +44,7 @@ SMALL_SIZES = re.compile(r"(?:[a-z0-9-]+\.(?:nano|micro|small)|(?![rxz])[a-z0-9-
 large has two (Amazon EC2 Instance Types Guide).
 """
 
-BLANK_AT_END = "begins or ends with a blank, which is easily lost on the way. Set one without"
+BLANK_AT_END = "starts or ends with whitespace, which is easily lost when it is copied. Use one without"
 
 
 def matching(pattern: str, mismatch: str) -> Callable[[str], str]:
@@ -62,13 +62,13 @@ _REGION = r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}"
 _LABEL = "(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
 region = matching(_REGION, "is not an AWS region such as eu-central-1")
 availability_zone = matching(rf"{_REGION}[a-z]", "is not an availability zone such as eu-central-1a")
-ami_id = matching(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "is not the id of an image (ami- and 17 hex digits)")
-volume_id = matching(r"vol-([0-9a-f]{8}|[0-9a-f]{17})", "is not the id of a volume (vol- and 17 hex digits)")
+ami_id = matching(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "is not an AMI ID (ami- and 17 hex digits)")
+volume_id = matching(r"vol-([0-9a-f]{8}|[0-9a-f]{17})", "is not a volume ID (vol- and 17 hex digits)")
 address_id = matching(
     r"eipalloc-([0-9a-f]{8}|[0-9a-f]{17})",
-    "is not the allocation id of an elastic address (eipalloc- and 17 hex digits)",
+    "is not the allocation ID of an Elastic IP address (eipalloc- and 17 hex digits)",
 )
-hosted_zone_id = matching(r"Z[A-Z0-9]{1,31}", "is not the id of a Route 53 hosted zone (Z...)")
+hosted_zone_id = matching(r"Z[A-Z0-9]{1,31}", "is not a Route 53 hosted zone ID (Z...)")
 certificate_arn = matching(
     r"arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]{36}",
     "is not the ARN of an ACM certificate (arn:aws:acm:REGION:ACCOUNT:certificate/ID)",
@@ -76,7 +76,7 @@ certificate_arn = matching(
 instance_type = matching(r"[a-z][a-z0-9-]*[0-9][a-z0-9-]*\.[a-z0-9-]+", "is not an instance type such as m6i.xlarge")
 version = matching(r"(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}", "is not a version such as 17.10.4")
 runner_tag = matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "is not a runner tag (letters, digits, . _ : -)")
-smtp_authentication = matching("|".join(SMTP_AUTHENTICATIONS), f"is none of {', '.join(SMTP_AUTHENTICATIONS)}")
+smtp_authentication = matching("|".join(SMTP_AUTHENTICATIONS), f"is not one of {', '.join(SMTP_AUTHENTICATIONS)}")
 host_name = matching(
     rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+(?<!\.[0-9])(?<!\.[0-9][0-9])(?<!\.[0-9]{{3}})",
     "is not a host name such as git.example.com",
@@ -86,7 +86,7 @@ host_name = matching(
 def domain(value: str) -> str:
     """A lower-case domain name of two labels or more, 253 characters at most. Raises ValueError for anything else."""
     if "://" in value:
-        raise ValueError("has a scheme. Give the name alone, for example git.example.com")
+        raise ValueError("includes a scheme. Set only the name, for example git.example.com")
     if re.fullmatch(r"[\d.]+", value) or value != value.lower() or len(value) > 253:
         raise ValueError("is not a lower-case domain name such as git.example.com")
     return host_name(value)
@@ -95,7 +95,9 @@ def domain(value: str) -> str:
 def mail_server(value: str) -> str:
     """The name of a mail server, or its IPv4 address. Raises ValueError for anything else."""
     if "://" in value or re.search(r":[0-9]+$", value):
-        raise ValueError("has a scheme or a port. Give the name alone, for example mail.example.com, and smtpPort")
+        raise ValueError(
+            "includes a scheme or a port. Set only the name, for example mail.example.com, and the port as smtpPort"
+        )
     if re.fullmatch(r"[0-9.]+", value):
         try:
             return str(ipaddress.IPv4Address(value))
@@ -112,14 +114,14 @@ def email(value: str) -> str:
     quoted = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
     local, _, place = value.rpartition("@")
     if not re.fullmatch(rf"(?=.{{1,64}}$)(?:{atom}(?:\.{atom})*|{quoted})", local):
-        raise ValueError("is not a mail address such as git@example.com, without a name and < >")
+        raise ValueError("is not an email address such as git@example.com, without a display name")
     try:
         if place.startswith("[") and place.endswith("]"):
             ipaddress.IPv4Address(place[1:-1])
         else:
             host_name(place)
     except ValueError:
-        raise ValueError("is not a mail address: what follows @ is not a domain such as example.com") from None
+        raise ValueError("is not an email address: the part after @ is not a domain such as example.com") from None
     return value
 
 
@@ -128,7 +130,7 @@ def smtp_password(value: str) -> str:
     if value != value.strip():
         raise ValueError(BLANK_AT_END)
     if not value.isprintable():
-        raise ValueError("has more than one line, or a character that cannot be typed")
+        raise ValueError("contains a line break or another non-printable character")
     return value
 
 
@@ -138,7 +140,7 @@ def fingerprint(value: str) -> str:
     """
     digits = "".join(value.split()).upper()
     if not re.fullmatch(r"[0-9A-F]{40}", digits):
-        raise ValueError("is not the whole fingerprint of an OpenPGP key (40 hex digits)")
+        raise ValueError("is not the full fingerprint of an OpenPGP key (40 hex digits)")
     return digits
 
 
@@ -147,7 +149,7 @@ def gitlab_version(value: str) -> str:
     checked = version(value)
     if _numbers(checked)[:2] < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise ValueError(f"is older than {oldest}, the first release that this program knows. Use {oldest} or later")
+        raise ValueError(f"is older than {oldest}, the oldest supported release. Use {oldest} or later")
     return checked
 
 
@@ -155,7 +157,7 @@ def server_instance_type(value: str) -> str:
     """An instance type that may have the memory that GitLab needs. Raises ValueError for what is known to have less."""
     checked = instance_type(value)
     if SMALL_SIZES.fullmatch(checked):
-        raise ValueError("has less than the 8 GiB of memory that GitLab needs. Use for example m6i.xlarge")
+        raise ValueError("has less than the 8 GiB of memory that GitLab needs. Use a larger one such as m6i.xlarge")
     return checked
 
 
@@ -163,10 +165,10 @@ def docker_version(value: str) -> str:
     """A version of Docker Engine that the runner's helper can talk to. Raises ValueError for any other."""
     checked = version(value)
     if _numbers(checked) < OLDEST_DOCKER:
-        raise ValueError("has no el8 package that is called docker-ce-VERSION-1.el8. Use 28.5.x, or 29.3 and later")
+        raise ValueError("has no el8 package named docker-ce-VERSION-1.el8. Use 28.5.x, or 29.3 or later")
     # The helper of runner 17.10 speaks API 1.41 at the least; 29.0 to 29.2 refuse below 1.44 (runner issue 39101).
     if checked.startswith(("29.0.", "29.1.", "29.2.")):
-        raise ValueError("refuses the runner's Docker API version. Use 28.5.x, or 29.3 and later")
+        raise ValueError("rejects the runner's Docker API version. Use 28.5.x, or 29.3 or later")
     return checked
 
 
@@ -182,7 +184,7 @@ def containerd_version(value: str) -> str:
     major, minor, patch = _numbers(checked)
     mended = {(1, 7): 29, (2, 1): 5}
     if (major, minor) < (1, 7) or (major, minor) == (2, 0) or patch < mended.get((major, minor), 0):
-        raise ValueError("has a runc that lets containers out. Use 1.7.29, 2.1.5, 2.2.0 or later of these")
+        raise ValueError("includes a runc that containers can escape from. Use 1.7.29+, 2.1.5+, or 2.2.0 or later")
     return checked
 
 
@@ -194,7 +196,7 @@ def _ipv4_network(value: str, example: str) -> ipaddress.IPv4Network:
     try:
         return ipaddress.IPv4Network(value)
     except ValueError:
-        raise ValueError(f"has host bits set. Write {wide}, or the one address with /32") from None
+        raise ValueError(f"has host bits set. Use {wide}, or append /32 to a single address") from None
 
 
 def cidr(value: str) -> str:
@@ -209,8 +211,8 @@ def admin_cidr(value: str) -> str:
     checked = cidr(value)
     if ipaddress.IPv4Network(checked).prefixlen < LARGEST_ADMIN_NETWORK:
         raise ValueError(
-            f"is larger than /{LARGEST_ADMIN_NETWORK}, which opens SSH to the world. "
-            "Name your own address, for example 198.51.100.7/32"
+            f"is larger than /{LARGEST_ADMIN_NETWORK} and opens SSH to too many addresses. "
+            "Use your own address, for example 198.51.100.7/32"
         )
     return checked
 
@@ -221,9 +223,9 @@ def network(value: str) -> ipaddress.IPv4Network:
     """
     block = _ipv4_network(value, "10.42.0.0/16")
     if not any(block.subnet_of(private) for private in PRIVATE_NETWORKS):
-        raise ValueError("is not private. Use a block inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
+        raise ValueError("is not a private network. Use one inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
     if block.overlaps(DOCKER_NETWORK):
-        raise ValueError(f"overlaps {DOCKER_NETWORK}, which Docker uses on the machines. Use another block")
+        raise ValueError(f"overlaps {DOCKER_NETWORK}, which Docker uses on the machines. Use another network")
     if not 16 <= block.prefixlen <= 26:
         raise ValueError("has an unsupported prefix length. Use a prefix from /16 to /26")
     return block
@@ -238,21 +240,21 @@ def root_password(value: str) -> str:
     if len(value) < SHORTEST_PASSWORD:
         raise ValueError(f"is shorter than {SHORTEST_PASSWORD} characters")
     if len(value) > LONGEST_PASSWORD:
-        raise ValueError(f"is longer than {LONGEST_PASSWORD} characters, and GitLab takes no more")
+        raise ValueError(f"is longer than {LONGEST_PASSWORD} characters, GitLab's limit")
     if any(character not in string.printable or character in "\n\r\t\v\f" for character in value):
-        raise ValueError("has a character outside printable ASCII")
+        raise ValueError("contains a character outside printable ASCII")
     for part in WEAK_PASSWORD_PARTS:
         if part in value.lower():
-            raise ValueError(f"contains {part!r}, and GitLab refuses such passwords for its administrator")
+            raise ValueError(f"contains {part!r}, and GitLab rejects such passwords for administrators")
     if len(set(value)) < 6:
-        raise ValueError("repeats itself, and GitLab refuses weak passwords for its administrator")
+        raise ValueError("repeats the same few characters, and GitLab rejects weak passwords for administrators")
     return value
 
 
 def gitlab_setting(name: str) -> None:
     """Raises ValueError unless this may be the name of one of GitLab's own settings."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError("is not a name such as GitLab's settings have, for example admin_mode (GitLab, Settings API)")
+        raise ValueError("is not a name from GitLab's Settings API, for example admin_mode")
 
 
 def secret_lines(value: str) -> list[int]:
@@ -265,14 +267,14 @@ def tag(name: str, value: str) -> None:
     Tag: it takes fewer characters), and none of those that the program sets.
     """
     if not 1 <= len(name) <= 128 or not _is_tag_text(name) or name.lower().startswith("aws:"):
-        raise ValueError("has a key AWS refuses (1 to 128 letters, digits, spaces and _ . : / = + - @; not aws:)")
+        raise ValueError("has a key that AWS rejects (1 to 128 letters, digits, spaces and _ . : / = + - @; not aws:)")
     if len(value) > 256 or not _is_tag_text(value):
-        raise ValueError("is a value AWS refuses (up to 256 letters, digits, spaces and _ . : / = + - @, in one line)")
+        raise ValueError("is a value that AWS rejects (one line of up to 256 letters, digits, spaces, _ . : / = + - @)")
     if name == "Name":
-        raise ValueError("would give every resource one name; the program sets Name itself")
+        raise ValueError("would give every resource the same name; the program sets Name itself")
     # Policies do not tell upper case from lower in the key of a tag (IAM User Guide, "Condition").
     if name.lower() == STACK_TAG:
-        raise ValueError(f"would let another stack's operators at this one; the program sets {STACK_TAG} itself")
+        raise ValueError(f"would let another stack's operators change this one; the program sets {STACK_TAG} itself")
 
 
 def _is_tag_text(text: str) -> bool:

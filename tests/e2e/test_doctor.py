@@ -259,7 +259,7 @@ FAULTS = (
         on_runner("systemctl start docker gitlab-runner"),
     ),
     Fault("data volume full on the registry", "push", "data volume is full", fill_volume, enlarge_volume),
-    Fault("GitLab machine dead", "target", "does not answer by SSH", terminate_server, heal),
+    Fault("GitLab machine dead", "target", "does not answer over SSH", terminate_server, heal),
     Fault("DNS name wrong", "name", "leads to 198.51.100.99", misdirect_name, direct_name),
 )
 
@@ -331,4 +331,4 @@ def test_while_a_step_of_an_up_is_at_work_nothing_is_said_about_its_machine():
         must("runner", "systemctl stop busy")
     assert found.status == 2
     assert found.broken is None
-    assert any("a step of pulumi up is at work" in check["detail"] for check in found.told["checks"])
+    assert any("a step of pulumi up is running" in check["detail"] for check in found.told["checks"])

@@ -161,7 +161,7 @@ def test_a_machine_that_was_forgotten_is_named_once_with_the_line_to_add(other):
         refused = up(program=program)
     assert refused.status != 0
     told = re.findall(
-        r"the (\w+) machine at (\S+) does not take the key pair of sshPublicKey\. Add this line to (\S+) there, "
+        r"the (\w+) machine at (\S+) does not accept the key pair of sshPublicKey\. Add this line to (\S+) there, "
         r"then run pulumi up again: (.*)",
         refused.output,
     )
