@@ -25,58 +25,58 @@ help:  ## list these targets
 up: $(INSTALLED)  ## start the lab and run pulumi up on it
 	@$(PYTHON) -m lab up
 
-status: $(INSTALLED)  ## show the lab's machines, balancers, volumes and flows, and which part is real or played
+status: $(INSTALLED)  ## show the lab's machines, load balancers, volumes and flows, and which parts are real or simulated
 	@$(PYTHON) -m lab status
 
-preview: $(INSTALLED)  ## show what pulumi up of STACK would do on AWS, and its cost; no account, key or machine
+preview: $(INSTALLED)  ## show what pulumi up of STACK would create on AWS, and its cost; needs no account, key or machine
 	@$(PYTHON) -m lab preview $(if $(STATE),--state $(STATE)) $(STACK)
 
-preview-diff: $(INSTALLED)  ## show as Markdown what this change does to a STACK that was made by BASE
+preview-diff: $(INSTALLED)  ## show as Markdown how this change affects a STACK that was created by BASE
 	@$(PYTHON) -m lab preview-diff $(STACK) $(BASE) $(if $(OUT),>$(OUT))
 
-aws-preview: $(INSTALLED) plugins  ## show what pulumi up would change on the real STACK; needs its account and secrets
+aws-preview: $(INSTALLED) plugins  ## show what pulumi up would change in STACK on AWS; needs its account and secrets
 	@.ci/report $(or $(OUT),/dev/null) "pulumi preview of $(STACK)" pulumi preview $(REAL) --diff
 
-aws-drift: $(INSTALLED) plugins  ## fail, and say why, when the real STACK is not what the program says
+aws-drift: $(INSTALLED) plugins  ## fail and report the differences if STACK on AWS differs from the program
 	@.ci/report $(or $(OUT),/dev/null) "drift of $(STACK)" pulumi preview $(REAL) --diff --refresh --expect-no-changes
 
-# What is missing after this is not downloaded unchecked.
+# Prevents Pulumi from downloading plugins without a check.
 aws-preview aws-drift: export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
 
-plugins: $(INSTALLED)  ## install Pulumi's plugins in the pinned versions, by their checksums where these are known
+plugins: $(INSTALLED)  ## install the pinned versions of Pulumi's plugins, verified by checksum if one is known
 	@$(PYTHON) -m tools.install_pulumi
 
 pulumi-cli: $(INSTALLED)  ## install the pinned Pulumi CLI into .pulumi-cli, for CI on Linux
 	@$(PYTHON) -m tools.install_pulumi --cli .pulumi-cli
 
-comment:  ## put the Markdown in IN on the pull or merge request that the environment names
+comment:  ## post the Markdown in IN as a comment on the pull or merge request in the environment
 	@python3 .ci/comment.py $(IN)
 
-doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab is the lab's; DOCTOR=--quick leaves the pipeline out
+doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab for the lab; DOCTOR=--quick skips the pipeline
 	@$(OUTPUTS) | $(AGENT) $(PYTHON) doctor.py $(DOCTOR)
 
-root-password: $(INSTALLED)  ## show the first password of GitLab's root user of STACK, until it is changed
+root-password: $(INSTALLED)  ## show the first password of GitLab's root user in STACK, until it is changed
 	@$(OUTPUTS) | $(AGENT) $(PYTHON) root_password.py
 
 test: test-tools lint  ## unit tests and static checks: no Docker, no cloud, no engine
 	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-product test-lab
 
-test-product: $(INSTALLED)  ## unit tests of the product alone
+test-product: $(INSTALLED)  ## unit tests of the product only
 	$(PYTHON) -m pytest tests
 
-test-lab: $(INSTALLED)  ## unit tests of the lab alone
+test-lab: $(INSTALLED)  ## unit tests of the lab only
 	$(PYTHON) -m pytest lab/tests
 
-test-tools: $(INSTALLED)  ## install the programs that unit tests run, for root on Debian
+test-tools: $(INSTALLED)  ## install the programs that the unit tests use; as root on Debian
 	@$(PYTHON) -c 'from lab import host; host.ensure_test_tools()'
 
-contract: $(INSTALLED)  ## have the recipes of GitLab's own package judge gitlab.rb; OMNIBUS names checkouts of omnibus-gitlab
+contract: $(INSTALLED)  ## test gitlab.rb with the recipes of GitLab's own package; OMNIBUS lists checkouts of omnibus-gitlab
 	@OMNIBUS="$$(echo $(OMNIBUS))" $(PYTHON) -m pytest --override-ini addopts= tests/contract
 
-omnibus: $(INSTALLED)  ## clone what CI gives to make contract into .omnibus; needs the internet
+omnibus: $(INSTALLED)  ## clone the checkouts that CI uses for make contract into .omnibus; needs the internet
 	@$(PYTHON) -m tools.omnibus .omnibus
 
-lint: $(INSTALLED)  ## static checks alone
+lint: $(INSTALLED)  ## static checks only
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy .
@@ -85,33 +85,33 @@ lint: $(INSTALLED)  ## static checks alone
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" jactionlint .github/workflows/*.yaml
 	$(VENV)/bin/zizmor --offline --quiet --persona pedantic .github/workflows
 
-e2e: $(INSTALLED)  ## the life of a stack on the lab, from up to destroy
+e2e: $(INSTALLED)  ## end-to-end tests: a stack on the lab, from up to destroy
 	$(E2E) -m "not long"
 
-e2e-faults: $(INSTALLED)  ## what takes long: every fault, every replacement, the lab killed
+e2e-faults: $(INSTALLED)  ## long end-to-end tests: every fault, every replacement, a killed lab
 	TEST_EFFORT=24 $(PYTHON) -m pytest tests/test_settings_fuzz.py tests/test_registry_tree.py tests/test_registry_collection.py -k "any or random or two_damages"
 	$(E2E) -m "long or end"
 
-checks-table: $(INSTALLED)  ## write the list of checks into docs/operations.md
+checks-table: $(INSTALLED)  ## generate the table of checks in docs/operations.md
 	$(PYTHON) -m tools.docs_tables checks
 
-faults-table: $(INSTALLED)  ## write what was measured into docs/operations.md
+faults-table: $(INSTALLED)  ## generate the table of faults in docs/operations.md from the measurements
 	$(PYTHON) -m tools.docs_tables faults
 
-reachability-table: $(INSTALLED)  ## write who reaches what into SECURITY.md
+reachability-table: $(INSTALLED)  ## generate the reachability table in SECURITY.md
 	$(PYTHON) -m tools.docs_tables reachability
 
-down:  ## tear the lab down; what was built stays
+down:  ## tear the lab down; keep what was built
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi
 
 clean: down  ## tear the lab down, and remove what was built and installed here
 	rm -rf .lab .omnibus .pulumi-cli $(VENV) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-pins: $(INSTALLED)  ## look up again what tools/pins.yaml pins, and show what has changed; needs the internet and gpg
+pins: $(INSTALLED)  ## verify the pins in tools/pins.yaml and show what has changed; needs the internet and gpg
 	@$(PYTHON) -m tools.pins
 
-requirements:  ## re-pin the dependencies of the .in files; needs uv
+requirements:  ## re-pin the dependencies in the .in files; needs uv
 	$(PIN) requirements.in --output-file requirements.txt
 	$(PIN) requirements-dev.in --output-file requirements-dev.txt
 	$(PIN) lab/engine/go.in --output-file lab/engine/go.txt

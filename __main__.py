@@ -1,4 +1,4 @@
-"""GitLab CE, its runner and its container registry: three RHEL 8 machines behind one load balancer, checked."""
+"""GitLab CE, a CI runner and a container registry on RHEL 8 machines behind one load balancer, checked end to end."""
 
 import pulumi
 
@@ -97,7 +97,7 @@ pulumi.export("registryHost", registry_host)
 pulumi.export("publicAddresses", {place.value: ip for place, ip in addresses.public.items()})
 pulumi.export("privateAddresses", {place.value: ip for place, ip in addresses.private.items()})
 pulumi.export("instanceIds", {role.value: machine.instance_id for role, machine in machines.items()})
-# Deprecated: the name goes with the next minor version.
+# Deprecated: this output is removed in the next minor version.
 pulumi.export("initialRootPassword", "no longer an output; until it is changed: make root-password STACK=...")
 pulumi.export("acceptance", acceptance.result)
 pulumi.export("inspection", acceptance.inspection)

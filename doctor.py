@@ -1,13 +1,13 @@
-"""The doctor: makes the checks of configuration/checks.py on a stack as it is now, and reports the first failed one.
+"""The doctor: runs the checks of configuration/checks.py on a stack and reports the first one that fails.
 
     pulumi stack output --json --show-secrets --stack STACK | python doctor.py [--quick] [--json] [--within SECONDS]
 
-It needs the stack's outputs, an OpenSSH client, without sshPrivateKey in the settings the SSH agent, and access to port
-22 of the machines. It checks from all machines at the same time, with the checks that end every `pulumi up`, and never
-while one of its steps runs. It changes nothing except what the acceptance's pipeline does in its own project; `--quick`
-leaves the pipeline out.
+It needs the stack's outputs, an OpenSSH client, access to port 22 of the machines and, unless sshPrivateKey is set, an
+SSH agent. It runs the same checks as the acceptance at the end of `pulumi up`, on all machines at once, but never while
+a step of `up` is running. It changes nothing, except that the acceptance's pipeline runs in its own project; `--quick`
+skips the pipeline.
 
-Exit status: 0 all checks passed, 1 a check failed, 2 not every check could be made, whatever the reason.
+Exit status: 0 if all checks passed, 1 if a check failed, 2 if some checks could not run, for any reason.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from validation import supported_versions
 
 PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
 
-TIME_LIMIT = 180  # seconds for everything: GitLab's console takes up to 45, the pipeline's two jobs about as long
-QUICK_TIME_LIMIT = 20  # seconds for everything but the pipeline
-PATIENCE = 13  # seconds for one check: the load balancer makes its own every ten
-CLEANUP = 5  # seconds that are left to the machines, to revoke a token and to report
-LOCKED = 75  # exit status of read_only_command when a step of an up runs
+TIME_LIMIT = 180  # seconds for all checks: GitLab's console takes up to 45, the pipeline's two jobs about as long
+QUICK_TIME_LIMIT = 20  # seconds for all checks without the pipeline
+PATIENCE = 13  # seconds for one check: the load balancer's health checks run every ten
+CLEANUP = 5  # seconds reserved for the machines to revoke a token and to report
+LOCKED = 75  # exit status of read_only_command while a step of an up is running
 
 POSITION = {check.id: position for position, check in enumerate(CHECKS)}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check. `state` is ok, broken, unseen or off; `seconds` only where it was made."""
+    """The result of one check. `state` is ok, broken, unseen or off; `seconds` is None if the check did not run."""
 
     check: Check
     state: str
@@ -50,27 +50,27 @@ class Finding:
 
 
 class Examination:
-    """The checks of one stack, as far as its machines can be reached; a quick one leaves the pipeline out."""
+    """Runs the checks of one stack on the machines that can be reached; `quick` skips the pipeline."""
 
     def __init__(self, inspection: Mapping[str, Any], machines: Machines, *, quick: bool) -> None:
         self._endpoints = Endpoints(**inspection["stack"])
         self._image = inspection["acceptanceImage"]
-        self._tags = inspection.get("acceptanceTags", ())  # stacks of earlier versions have none
+        self._tags = inspection.get("acceptanceTags", ())  # missing in stacks of earlier versions
         self._machines = machines
         self._more = {"within": machines.time_left() - CLEANUP, "security_updates": inspection.get("securityUpdates")}
-        # Short, since a machine that does not answer reads nothing: what is sent first has to fit into a pipe.
+        # Compressed, because an unresponsive machine reads nothing: the initial input must fit into a pipe's buffer.
         self._program = build_zipapp(PROGRAMS / "acceptance_checks", compressed=True)
         self._without_pipeline = "" if self._image else "acceptancePipeline is false"
         if quick:
             self._without_pipeline = "needs the pipeline, which --quick skips"
         self.settings: Mapping[str, object] = {}
-        """GitLab's own, as far as they are of interest; empty when its console was not asked."""
+        """GitLab's own settings of interest; empty if its console was not queried."""
         self._found: dict[str, Mapping[str, Any]] = {}
         self._errors: dict[str, str] = {}
 
     def findings(self) -> list[Finding]:
-        """Make the checks and return a finding for every one of the list."""
-        # At once, since GitLab's console takes long; it starts nothing before it is sent the start message.
+        """Run the checks and return a finding for each of them."""
+        # Start early, since GitLab's console is slow; the pipeline itself waits for the start message.
         pipeline = None if self._without_pipeline else self._prepare_pipeline()
         with ThreadPoolExecutor() as pool:
             results = dict(zip(MACHINES, pool.map(self._check_from, MACHINES), strict=True))
@@ -121,7 +121,7 @@ class Examination:
 
 @dataclass(frozen=True)
 class Unreachable:
-    """A machine that no check could be made from. `silent`: nothing answers there at all."""
+    """A machine on which no check could run. `silent`: it does not respond at all."""
 
     why: str
     silent: bool
@@ -147,8 +147,8 @@ def judge(
     *,
     without_pipeline: str,
 ) -> list[Finding]:
-    """A finding for every check. A silent machine fails the check that stands for it, unless none answers: then it is
-    the access to them that is missing. `without_pipeline` says why no pipeline was to run; empty when one was.
+    """A finding for every check. A silent machine fails the check that represents it, unless all machines are silent:
+    then access to them is missing. `without_pipeline` is the reason why no pipeline runs; empty if one does.
     """
     silent = {checks.CHECK_OF_SILENT_MACHINE[place]: each.why for place, each in unreachable.items() if each.silent}
     if len(silent) == len(MACHINES):
@@ -179,31 +179,31 @@ def _why_unknown(check: Check, errors: Mapping[str, str], unreachable: Mapping[P
 
 
 def status_of(findings: Sequence[Finding]) -> int:
-    """The exit status: never PASSED when a check was not made."""
+    """The exit status: never PASSED if a check could not run."""
     states = {finding.state for finding in findings}
     return BROKEN if "broken" in states else COULD_NOT_CHECK if "unseen" in states else PASSED
 
 
 def first_failed(findings: Sequence[Finding]) -> Finding | None:
-    """The first check that failed, if one did."""
+    """The first failed check, if any."""
     return next((finding for finding in findings if finding.state == "broken"), None)
 
 
 def as_text(
     findings: Sequence[Finding], settings: Mapping[str, object], warnings: Sequence[str], seconds: float
 ) -> str:
-    """What a person reads: every check, GitLab's settings, then the first check that failed and what to do."""
+    """The report for people: all checks, GitLab's settings, then the first failed check and what to do."""
     signs = {"ok": "✓", "broken": "✗", "unseen": "?", "off": "–"}  # noqa: RUF001, an en dash
     width = max(len(finding.check.title) for finding in findings)
     lines = []
     for finding in findings:
-        seen = finding.detail if finding.check.only_warns else ""
-        notes = {"ok": f"{finding.seconds or 0.0:6.2f} s  {seen}", "broken": "failed"}
+        detail = finding.detail if finding.check.only_warns else ""
+        notes = {"ok": f"{finding.seconds or 0.0:6.2f} s  {detail}", "broken": "failed"}
         note = notes.get(finding.state, finding.detail)
         lines.append(f"{signs[finding.state]} {finding.check.title:<{width}}  {note}".rstrip())
-    told = ["", gitlab_settings.as_text(settings)] if settings else []
-    warned = [f"Warning: {warning}" for warning in warnings]
-    return "\n".join([*lines, *told, "", *_conclusion(findings), *warned, f"{seconds:.0f} s"])
+    setting_lines = ["", gitlab_settings.as_text(settings)] if settings else []
+    warning_lines = [f"Warning: {warning}" for warning in warnings]
+    return "\n".join([*lines, *setting_lines, "", *_conclusion(findings), *warning_lines, f"{seconds:.0f} s"])
 
 
 def _conclusion(findings: Sequence[Finding]) -> list[str]:
@@ -221,7 +221,7 @@ def _conclusion(findings: Sequence[Finding]) -> list[str]:
 def as_json(
     findings: Sequence[Finding], settings: Mapping[str, object], warnings: Sequence[str], seconds: float
 ) -> str:
-    """The same for programs."""
+    """The report for programs, in JSON."""
     verdict = {PASSED: "well", BROKEN: "broken", COULD_NOT_CHECK: "could not look"}[status_of(findings)]
     failed = first_failed(findings)
     listed = [
@@ -247,12 +247,12 @@ def as_json(
 
 
 def _id_of(check: Check) -> dict[str, str]:
-    # `hop` and `hops` are the former names of `check` and `checks`, deprecated: they go with the next minor version.
+    # `hop` and `hops` are the former names of `check` and `checks`. Deprecated: removed in the next minor version.
     return {"check": check.id, "hop": check.id}
 
 
 def read_outputs(text: str) -> dict[str, Any]:
-    """The stack's output `inspection`. Raises CheckError when it is not in the text."""
+    """The stack's output `inspection`. Raises CheckError if `text` does not contain it."""
     try:
         inspection = json.loads(text)["inspection"]
         if isinstance(inspection, dict):
@@ -266,7 +266,7 @@ def read_outputs(text: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Run the doctor. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Reports the first failing check of a stack.")
     parser.add_argument("--quick", action="store_true", help="skip the checks that need a pipeline")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -290,7 +290,7 @@ def main() -> int:
     except FileNotFoundError as missing:
         print(f"doctor: {missing.filename} is not installed", file=sys.stderr)
         return COULD_NOT_CHECK
-    except Exception as error:  # noqa: BLE001, Python's own exit status, 1, is that of a failed check
+    except Exception as error:  # noqa: BLE001, Python's own exit status 1 would mean a failed check
         print(f"doctor: could not check: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
         return COULD_NOT_CHECK
     shown = as_json if arguments.json else as_text

@@ -1,4 +1,4 @@
-"""How the doctor reaches the machines of a stack: with OpenSSH, by the SSH agent or with a key that is in no file."""
+"""Connects the doctor to the machines of a stack: with OpenSSH, through the SSH agent or with a key kept in memory."""
 
 import atexit
 import contextlib
@@ -22,18 +22,18 @@ from validation import ssh_agent
 
 CONNECT_TIMEOUT = 8  # seconds
 NO_CONNECTION = 255  # exit status of ssh
-NO_RESULT = 2  # exit status of a step that was ended here
+NO_RESULT = 2  # exit status of a step that was killed here
 
 Process = subprocess.Popen[str]
 
 
 class CheckError(Exception):
-    """The checks could not be made; the text says why."""
+    """The checks could not run; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step has brought: JSON lines of programs/acceptance_checks, exit status, and standard error."""
+    """The result of one step: JSON lines of programs/acceptance_checks, exit status and standard error."""
 
     lines: list[dict[str, Any]]
     status: int
@@ -41,28 +41,28 @@ class StepResult:
 
     @property
     def found(self) -> dict[str, dict[str, Any]]:
-        """The last line about each check that was decided."""
+        """The last line of each check that has a result."""
         return {line["check"]: line for line in self.lines if "check" in line and line["state"] != "deferred"}
 
     @property
     def deferred(self) -> dict[str, str]:
-        """Checks that a later one decides, and why."""
+        """Checks that depend on a later one, and the reason."""
         return {line["check"]: line["detail"] for line in self.lines if line.get("state") == "deferred"}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the registry's machine reports beside checks."""
+        """What the registry's machine reports in addition to checks."""
         return {key: value for line in self.lines for key, value in line.get("facts", {}).items()}
 
     @property
     def error(self) -> str:
-        """Why there is no result of a check."""
+        """The reason why a check has no result."""
         errors = [line["error"] for line in self.lines if "error" in line]
         return (errors or self.stderr.splitlines()[-1:] or ["no answer in time"])[-1]
 
 
 class Machines:
-    """The stack's machines over SSH, each held to the host key of its first contact."""
+    """The stack's machines over SSH, each verified by the host key of its first contact."""
 
     def __init__(self, inspection: Mapping[str, Any], deadline: float) -> None:
         self._machines = inspection["machines"]
@@ -79,19 +79,19 @@ class Machines:
         self._known_hosts = self._file("\n".join(hosts))
 
     def address(self, place: Place) -> str:
-        """Where the machine answers."""
+        """The machine's public address."""
         return str(self._machines[place]["address"])
 
     def time_left(self) -> float:
-        """Seconds."""
+        """Seconds until the deadline."""
         return self._deadline - time.monotonic()
 
     def run(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str | bytes] = ()) -> StepResult:
-        """Run a step that changes nothing, to its end."""
+        """Run a step that changes nothing, and wait for it."""
         return self.finish(self.start(place, step, arguments, payload))
 
     def start(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[str | bytes]) -> Process:
-        """Start such a step; more can be sent to it."""
+        """Start a step that changes nothing; `send` can pass more input to it."""
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": CONNECT_TIMEOUT,
@@ -114,7 +114,7 @@ class Machines:
         return process
 
     def finish(self, process: Process) -> StepResult:
-        """Wait for a step's end, or until there is no time left."""
+        """Wait for a step, or until the deadline."""
         try:
             out, stderr = process.communicate(timeout=max(0.1, self.time_left()))
             status = process.returncode
@@ -126,10 +126,11 @@ class Machines:
         return StepResult(lines, status, "\n".join(map(printable, stderr.strip().splitlines())))
 
     def _file(self, text: str) -> str:
-        """The path of a text for ssh: of a file in this process's memory, which is gone with the process however that
-        ends. Where there is none (macOS), of a file that every end but SIGKILL removes.
+        """The path of a file with this text, for ssh. The file is in this process's memory, so it disappears with the
+        process, however that ends. On systems without such files (macOS), it is on disk and removed on exit, except
+        after SIGKILL.
 
-        ssh closes what it inherits (closefrom in its main), so the path leads to this process's descriptor, not to its.
+        ssh closes inherited descriptors (closefrom in its main), so the path refers to this process's descriptor.
         """
         if sys.platform == "linux":
             descriptor = os.memfd_create("doctor")
@@ -138,12 +139,12 @@ class Machines:
             descriptor, path = tempfile.mkstemp()
             self._files.append(path)
             atexit.register(Path(path).unlink, missing_ok=True)
-        os.fchmod(descriptor, 0o600)  # ssh takes no key that others may read
+        os.fchmod(descriptor, 0o600)  # ssh rejects keys that others may read
         os.write(descriptor, (text.rstrip("\n") + "\n").encode())
         return path
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
-        """Ends this process as the signal does, with all that it has started."""
+        """Kill all child processes, then this process with the same signal."""
         for process in self._processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -154,8 +155,8 @@ class Machines:
 
 
 def _held(public_key: str) -> str:
-    """The public key of a pair of which the SSH agent has the private key; with it, ssh asks the agent for no other.
-    Raises CheckError when it has not.
+    """The public key, if the SSH agent holds its private key; ssh then requests no other key from the agent. Raises
+    CheckError if the agent does not hold it.
     """
     if problem := ssh_agent.problem(public_key):
         raise CheckError(problem)
@@ -163,7 +164,7 @@ def _held(public_key: str) -> str:
 
 
 def send(process: Process, text: str) -> None:
-    """Send more to a step's standard input, unless it has ended."""
+    """Send more input to a step, unless it has ended."""
     assert process.stdin
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(text)

@@ -1,11 +1,11 @@
-"""Prints the first password of GitLab's root user, as long as the server has it: until it was changed.
+"""Prints the first password of GitLab's root user while the server has it: until the password is changed.
 
     pulumi stack output --json --show-secrets --stack STACK | python root_password.py
 
-It needs the stack's outputs, an OpenSSH client and access to port 22 of the server, whose host key is pinned. The
-password is in no output and no state.
+It needs the stack's outputs, an OpenSSH client and access to port 22 of the server, whose host key is pinned. Neither
+the outputs nor the state contain the password.
 
-Exit status: 0 printed, 1 the server has it no more, 2 the server could not be asked.
+Exit status: 0 if printed, 1 if the server no longer has it, 2 if the server could not be queried.
 """
 
 import sys
@@ -20,18 +20,18 @@ TIME_LIMIT = 30  # seconds
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Print the password. Returns the exit status."""
     try:
         inspection = read_outputs(sys.stdin.read())
     except CheckError as reason:
         print(f"root-password: {reason}", file=sys.stderr)
         return COULD_NOT_ASK
     server = Machines(inspection, time.monotonic() + TIME_LIMIT)
-    return tell(server.run(Place.SERVER, "show_root_password", []))
+    return print_password(server.run(Place.SERVER, "show_root_password", []))
 
 
-def tell(result: StepResult) -> int:
-    """Print what the server has said. Returns the exit status."""
+def print_password(result: StepResult) -> int:
+    """Print the server's answer. Returns the exit status."""
     if not result.lines:
         why = "a step of pulumi up is running there" if result.status == LOCKED else result.error
         print(f"root-password: the server could not be queried: {why}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Settings of a stack: every key of `Pulumi.yaml` read and checked once, before any resource exists.
+"""The settings of a stack: reads and validates every key of `Pulumi.yaml` once, before any resource is created.
 
-Nothing here knows Pulumi: `Settings.load` takes anything that has `get`, so the checks run in plain unit tests. Secrets
-are held as plain text with `repr=False`; components mark them secret.
+This module does not import Pulumi: `Settings.load` accepts any `ConfigSource`, so plain unit tests can run the checks.
+Secrets are plain strings in fields with `repr=False`; components mark them as secret.
 """
 
 import ipaddress
@@ -16,26 +16,26 @@ from validation.reader import Check, ConfigSource, Reader
 WORLD = ipaddress.IPv4Network("0.0.0.0/0")
 
 SMALLEST_ROOT_VOLUME = 30
-"""GiB; the GitLab package unpacks to several GB beside the system."""
+"""GiB; the unpacked GitLab package needs several GB in addition to the operating system."""
 
 LARGEST_VOLUME = 16384
-"""GiB, of a root volume as of a data volume."""
+"""GiB, for root volumes and data volumes."""
 
 MOST_JOBS = 250
-"""At the same time: each has a network of its own, of the 255 that Docker can make on the runner's machine; a few are
-left for what jobs that were killed leave behind.
+"""Concurrent jobs. Each has its own network, and Docker can create 255 on the runner's machine; the remaining few allow
+for networks left behind by killed jobs.
 """
 ONE_NETWORK_PER_JOB = "each job has its own Docker network, and Docker has 255 of them. For more jobs, add runners"
 
 BLOCKED_SMTP_PORT = 25
-"""AWS blocks it on the way to public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
+"""AWS blocks it to public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
 
 IMPLICIT_TLS_PORTS = (465, 2465)
-"""RFC 8314, section 7.3; Amazon SES has the latter beside it ("Connecting to an Amazon SES SMTP endpoint")."""
+"""RFC 8314, section 7.3; Amazon SES also offers the latter ("Connecting to an Amazon SES SMTP endpoint")."""
 
 
 class SettingsError(ValueError):
-    """The stack's settings cannot be used; each of `problems` names a key, its value and what to do."""
+    """The stack's settings are invalid. Each of `problems` names a key, its value and the remedy."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("The stack's settings are invalid:\n- " + "\n- ".join(problems))
@@ -43,9 +43,9 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSettings:
-    """Size of one machine. Volumes in GiB; `data_volume_size` is None where a machine holds no data.
+    """The size of one machine. Volume sizes are in GiB; `data_volume_size` is None if the machine has no data volume.
 
-    `data_volume_id` names a volume that a destroyed stack has left, to be adopted.
+    `data_volume_id` is a volume kept from a destroyed stack, to adopt.
     """
 
     instance_type: str
@@ -56,8 +56,8 @@ class MachineSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SmtpSettings:
-    """The server that GitLab sends its mail through; `sender` is a mail address. User name and password are None for a
-    server that asks for no login; `authentication` is one of values.SMTP_AUTHENTICATIONS.
+    """The SMTP server that GitLab sends mail through; `sender` is an email address. `user_name` and `password` are None
+    if the server needs no login; `authentication` is one of values.SMTP_AUTHENTICATIONS.
     """
 
     address: str
@@ -69,13 +69,13 @@ class SmtpSettings:
 
     @property
     def implicit_tls(self) -> bool:
-        """Whether the connection begins with TLS; elsewhere it is asked for by STARTTLS."""
+        """Whether the connection starts with TLS; otherwise GitLab uses STARTTLS."""
         return self.port in IMPLICIT_TLS_PORTS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One stack, as its owner wants it. `Pulumi.yaml` describes each key."""
+    """The validated settings of one stack. `Pulumi.yaml` describes each key."""
 
     region: str
     availability_zone: str
@@ -126,27 +126,27 @@ class Settings:
 
     @property
     def subnet(self) -> ipaddress.IPv4Network:
-        """The one subnet: the first sixteenth of the network, never smaller than /27.
+        """The only subnet: the first sixteenth of the network, but never smaller than /27.
 
-        A /28 has 11 usable addresses. Three are the machines', and a load balancer wants eight free ones ("Availability
-        Zones for your Network Load Balancer"), so none would be left for anything else.
+        A /28 has 11 usable addresses. The machines use three, and a load balancer needs eight free ones ("Availability
+        Zones for your Network Load Balancer"), which would leave none.
         """
         return next(self.network.subnets(new_prefix=min(self.network.prefixlen + 4, 27)))
 
     @property
     def open_to_the_world(self) -> bool:
-        """Whether `client_cidrs` together are half of all addresses or more: AWS takes the world in pieces as well."""
+        """Whether `client_cidrs` together cover at least half of all addresses: AWS also accepts 0.0.0.0/0 in parts."""
         united = ipaddress.collapse_addresses(map(ipaddress.IPv4Network, self.client_cidrs))
         return sum(network.num_addresses for network in united) >= WORLD.num_addresses // 2
 
     @property
     def serves_tls(self) -> bool:
-        """Whether the load balancer ends TLS; it serves nothing in clear then."""
+        """Whether the load balancer terminates TLS; it then serves no plain HTTP."""
         return self.certificate_arn is not None
 
     @property
     def scheme(self) -> str:
-        """`http` or `https`, of GitLab's own address."""
+        """The scheme of external_url: `http` or `https`."""
         return "https" if self.serves_tls else "http"
 
     @property
@@ -156,8 +156,8 @@ class Settings:
 
     @property
     def warnings(self) -> list[str]:
-        """What is accepted and yet bad, or will not work in most accounts and cannot be looked up: each with key, value
-        and what to do.
+        """Settings that are valid but inadvisable, or that fail in most accounts and cannot be checked in advance. Each
+        warning contains the key, the value and the remedy.
         """
         warnings = supported_versions.warnings(self.gitlab_version)
         if self.smtp is not None and self.smtp.port == BLOCKED_SMTP_PORT:
@@ -175,13 +175,13 @@ class Settings:
 
     @classmethod
     def load(cls, config: ConfigSource, aws: ConfigSource, is_secret: Callable[[str], bool]) -> "Settings":
-        """Read the project's keys from `config` and the region from `aws`; `is_secret` tells whether a key of `config`
-        is encrypted in the stack's file.
+        """Read the project's keys from `config` and the region from `aws`; `is_secret` returns whether a key of
+        `config` is encrypted in the stack's file.
 
-        Raises SettingsError that lists everything wrong, not only the first problem.
+        Raises SettingsError, which lists all problems, not only the first one.
         """
         keys = Reader(config, is_secret)
-        # In this order problems are listed.
+        # Problems are listed in this order.
         settings = cls(
             region=keys.required("aws:region", aws.get("region"), values.region),
             availability_zone=keys.text("availabilityZone", values.availability_zone),
@@ -231,7 +231,7 @@ class Settings:
             deletion_protection=keys.boolean("deletionProtection"),
         )
         keys.refuse_unknown()
-        # Values of which one is wrong cannot be compared with each other.
+        # Values can only be compared with each other if all of them are valid.
         problems = keys.problems or _problems_between_keys(settings)
         if problems:
             raise SettingsError(problems)
@@ -282,7 +282,7 @@ def _problems_between_keys(settings: Settings) -> list[str]:
 
 
 def _privileged_problems(settings: Settings) -> list[str]:
-    """A privileged job can take over the runner's machine, and with it every job that runs there."""
+    """Problems of privileged jobs: one can take over the runner's machine, and with it every job that runs there."""
     if not settings.runner_privileged:
         return (
             ["runnerPrivilegedImages: set, but runnerPrivileged is false. Set it to true, or remove the images."]

@@ -1,1 +1,1 @@
-"""The resources of AWS, and the remote steps that configure the machines: the only code that talks to Pulumi."""
+"""The AWS resources and the remote steps that configure the machines: the only code that uses Pulumi."""

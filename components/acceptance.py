@@ -1,4 +1,4 @@
-"""The acceptance: the checks that end every `up` which changed something, the last of them by a pipeline."""
+"""The acceptance: the checks that end every `up` that changed something; the last ones run in a pipeline."""
 
 import dataclasses
 import hashlib
@@ -23,10 +23,10 @@ from settings import Settings
 
 
 class Acceptance(pulumi.ComponentResource):
-    """Uses the stack as its users will, and fails the `up` with the check that failed.
+    """Uses the stack like its users, and fails `up` if a check fails.
 
-    The checks of configuration/checks.py are made from one machine after the other. They are repeated when anything
-    they cover has changed: a machine, the input of a step, the rules, the listeners or the clients' networks.
+    The checks of configuration/checks.py run on one machine after the other. They run again if anything they cover has
+    changed: a machine, the input of a step, the rules, the listeners or the clients' networks.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Acceptance(pulumi.ComponentResource):
             pipeline = self._run_pipeline(settings, follows=at_registry)
             steps += [at_registry, pipeline, self._find_image(pipeline)]
         self.result = pulumi.Output.all(*(step.result for step in steps)).apply(report.results)
-        """Every check that passed, with its seconds."""
+        """The checks that passed, each with its duration in seconds."""
         self.inspection = _inspection(settings, self._endpoints, self._hosts)
-        """What the doctor needs to make the same checks at any time: a secret, since it gives access."""
+        """The data that the doctor needs to run the same checks at any time. Secret, since it grants access."""
         self.register_outputs({"result": self.result})
 
     def _own_text(self) -> str:
-        # What one changed step finds holds only after the steps before it: so a change of one part repeats all.
+        # A step's results are valid only after the steps before it, so a change of one script re-runs all of them.
         scripts = [script(name) for name in ("run_checks.sh", "acceptance_token.rb", "find_image.sh")]
         return hashlib.sha256(self._program + "\0".join(scripts).encode()).hexdigest()
 
@@ -145,7 +145,7 @@ def _inspection(
 ) -> pulumi.Output[dict[str, Any]]:
     return pulumi.Output.secret(
         {
-            "stack": endpoints.apply(dataclasses.asdict),  # the key has an older name, which stacks have in their state
+            "stack": endpoints.apply(dataclasses.asdict),  # a former name, kept because existing states contain it
             "user": LOGIN_USER,
             "publicKey": settings.ssh_public_key,
             **({"privateKey": settings.ssh_private_key} if settings.ssh_private_key else {}),

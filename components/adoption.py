@@ -1,4 +1,4 @@
-"""Resources that outlive a stack, and that a later stack adopts."""
+"""Resources that outlive a stack and can be adopted by a later one."""
 
 import pulumi
 
@@ -6,13 +6,13 @@ from settings import Settings
 
 
 def kept(settings: Settings, parent: pulumi.Resource, *, adopted_id: str | None) -> pulumi.ResourceOptions:
-    """Options of a resource that is protected as `deletionProtection` says, and that is not created but imported when
-    a setting names it: `adopted_id`.
+    """Options of a resource that `deletionProtection` protects, and that is imported instead of created if a setting
+    contains its ID: `adopted_id`.
     """
     return pulumi.ResourceOptions(
         parent=parent,
         protect=settings.deletion_protection,
         import_=adopted_id,
-        # An import fails when an input differs from what AWS has, and the tags are those of the stack that left it.
+        # An import fails if an input differs from the resource in AWS, which still has the tags of its former stack.
         ignore_changes=["tags", "tagsAll"] if adopted_id else None,
     )

@@ -15,8 +15,8 @@ from settings import Settings
 
 
 class ContainerRegistry(pulumi.ComponentResource):
-    """Runs the registry as a container that stores on the data volume and accepts tokens signed with the key of
-    `token_certificate` (PEM). `ready` is its last step.
+    """Runs the registry in a container that stores images on the data volume and accepts tokens signed with the key of
+    `token_certificate` (PEM). `ready` is the last step.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Checks of the settings against what AWS has and the SSH agent holds, before any resource is created."""
+"""Checks the settings against existing AWS resources and the SSH agent before any resource is created."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -15,29 +15,30 @@ from validation import ssh_agent
 from validation.values import STACK_TAG
 
 ARCHITECTURE = "x86_64"
-"""Of the GitLab packages, of the machines' image, and of the containers of registry and jobs."""
+"""The architecture of the GitLab packages, the machines' image, and the containers of the registry and of jobs."""
 
 SERVER_MEMORY = 8
-"""GiB, the least that GitLab needs (GitLab Docs, "Installation requirements")."""
+"""GiB, GitLab's minimum (GitLab Docs, "Installation requirements")."""
 
 LOAD_BALANCER_INTERFACE = "network_load_balancer"
-"""What the EC2 API calls the type of a network load balancer's interface (DescribeNetworkInterfaces)."""
+"""The EC2 API's type of a network load balancer's interface (DescribeNetworkInterfaces)."""
 
 OFFERINGS = "aws ec2 describe-instance-type-offerings --location-type availability-zone"
 
 NOT_TERMINATED = ("pending", "running", "shutting-down", "stopping", "stopped")
-"""States of a machine that may hold a volume. AWS lists terminated machines for an hour longer."""
+"""States of an instance that may have a volume attached. AWS lists terminated instances for another hour."""
 
 T = TypeVar("T")
 
 
 def check_existing(settings: Settings) -> MachineSize:
-    """Check that AWS accepts as many rules as the networks make and has the machines' types and image, and that the
-    volumes, the address and the hosted zone that the settings name exist, fit, and are not in other use. Without a
-    private key in the settings, that the SSH agent holds it, unless nothing but a preview is made. Returns the size of
-    the runner's machine.
+    """Check the settings against AWS, and return the size of the runner's machine.
 
-    Raises SettingsError that lists everything that is wrong, each by its key.
+    AWS must allow the number of security group rules and offer the instance types and the image. The volumes, the
+    address and the hosted zone in the settings must exist, match the other settings and not be in use elsewhere. If the
+    settings contain no private key, the SSH agent must hold it, except for a preview.
+
+    Raises SettingsError, which lists all problems with their keys.
     """
     machines = {
         Place.SERVER: settings.server,
@@ -71,7 +72,7 @@ def _agent_problem(settings: Settings) -> list[str]:
 
 
 def _offered_types(machines: dict[Place, MachineSettings], zone: str) -> dict[str, aws.ec2.GetInstanceTypeResult]:
-    """What AWS says of the machines' types, by name, of those that the zone has."""
+    """AWS's description of the machines' instance types, by name, if the zone offers them."""
     types = sorted({machine.instance_type for machine in machines.values()})
     offered = aws.ec2.get_instance_type_offerings(
         location_type="availability-zone",
@@ -80,7 +81,7 @@ def _offered_types(machines: dict[Place, MachineSettings], zone: str) -> dict[st
             aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=types),
         ],
     ).instance_types
-    # Only of types that exist: an unknown one would end the program with an error that names no key.
+    # Only of types that exist: an unknown one would end the program with an error that does not mention the key.
     return {name: aws.ec2.get_instance_type(instance_type=name) for name in sorted(set(offered or ()))}
 
 
@@ -118,7 +119,7 @@ def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeRe
             f"{key}: {name!r} is for {architectures}, but the packages and images are for {ARCHITECTURE}. {example}."
         ]
     if found.ebs_nvme_support != "required" and key != f"{Place.RUNNER}InstanceType":
-        # The runner has no data volume. Bare metal has no hypervisor, and volumes as the Nitro system has them.
+        # The runner has no data volume. Bare metal types have no hypervisor, but NVMe volumes like Nitro types.
         return [
             (
                 f"{key}: {name!r} is not a Nitro type (hypervisor: {found.hypervisor}): its volumes are not NVMe "
@@ -181,7 +182,7 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
 
 
 def _mark_problem(key: str, resource_id: str, tags: Mapping[str, str] | None) -> list[str]:
-    """What is adopted is marked as this stack's by somebody who may do so: the stack's operators may not."""
+    """An adopted resource must be tagged by someone with permission to do so; the stack's operators have none."""
     owner = (tags or {}).get(STACK_TAG)
     if owner == stack_tag():
         return []
@@ -191,8 +192,8 @@ def _mark_problem(key: str, resource_id: str, tags: Mapping[str, str] | None) ->
 
 
 def _volume_in_use(key: str, volume_id: str, own_machine: str) -> list[str]:
-    """A volume is attached to one machine at a time. Once it is adopted that is this stack's own, known by its Name:
-    only the program sets that, and before the volume is attached.
+    """A volume can be attached to only one machine at a time. After its adoption, that is this stack's own machine,
+    identified by its Name, which only the program sets, before it attaches the volume.
     """
     holders = _instances(("block-device-mapping.volume-id", volume_id))
     if not holders or _instances(("block-device-mapping.volume-id", volume_id), ("tag:Name", own_machine)):
@@ -221,8 +222,8 @@ def _address_problem(allocation_id: str) -> list[str]:
     problems = _mark_problem(key, allocation_id, address.tags)
     if not address.association_id:
         return problems
-    # Once it is adopted it is associated with an interface that the load balancer has created, without the program's
-    # tags: it is this stack's when it is in this stack's network.
+    # After its adoption it is associated with an interface that the load balancer created without the program's tags:
+    # the interface belongs to this stack if it is in this stack's VPC.
     interface = aws.ec2.get_network_interface(id=address.network_interface_id)
     own_network = aws.ec2.get_vpcs(
         filters=[
@@ -263,15 +264,15 @@ def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
 
 
 def _look_up(function: Callable[[], T]) -> T | None:
-    """The answer of a look-up that has to find one thing; None when it fails."""
+    """The result of a lookup that must find exactly one resource; None if it fails."""
     try:
         return function()
-    except Exception:  # noqa: BLE001  the SDK has no class of its own for a failed invoke
+    except Exception:  # noqa: BLE001  the SDK has no specific class for a failed invoke
         return None
 
 
 def _not_found(key: str, value: str, remedy: str, *, where: str = "region") -> list[str]:
     problem = f"{key}: AWS did not find {value!r} in this {where}. {remedy}"
-    # A failed invoke ends the program with its own error, whatever is raised afterwards; this is shown as well.
+    # A failed invoke ends the program with its own error, whatever is raised afterwards; this error is shown with it.
     pulumi.log.error(problem)
     return [problem]

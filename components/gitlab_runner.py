@@ -22,14 +22,15 @@ from settings import Settings
 
 
 def runner_system_id(runner_name: str) -> str:
-    """The id by which GitLab recognises the machine behind a runner. Derived from the name, so that a replaced machine
-    is the same one to GitLab and no stale record remains. Form: common/system_id_state.go of gitlab-runner 17.10.1.
+    """The ID by which GitLab identifies the machine of a runner. Derived from the name, so that GitLab treats a
+    replaced machine as the same one and no stale record remains. Format: common/system_id_state.go of gitlab-runner
+    17.10.1.
     """
     return "s_" + hashlib.sha256(runner_name.encode()).hexdigest()[:12]
 
 
 class GitLabRunner(pulumi.ComponentResource):
-    """Installs gitlab-runner with the docker executor and waits until GitLab has seen it. `token` is a secret;
+    """Installs gitlab-runner with the docker executor and waits until it has contacted GitLab. `token` is a secret;
     `registry_host` is host:port, as in image names; `ready` is the last step.
     """
 

@@ -20,12 +20,13 @@ from settings import Settings
 
 
 class GitLabServer(pulumi.ComponentResource):
-    """Installs and configures GitLab, then creates in it what the rest of the stack needs: the runner's record and the
-    project of the acceptance. The key that signs the registry's tokens comes first, so that the registry can be set up
-    while GitLab still installs; it stays on this machine's data volume, and only its certificate leaves.
+    """Installs and configures GitLab, then creates the runner and the acceptance project in it.
 
-    `ready` is the last step. `runner_token` is a secret; `token_certificate` is in PEM form and `git_ssh_host_key` in
-    that of authorized_keys.
+    The key that signs the registry's tokens is created first, so that the registry can be set up during GitLab's
+    installation. The key stays on this machine's data volume; only its certificate is sent elsewhere.
+
+    `ready` is the last step. `runner_token` is a secret; `token_certificate` is in PEM format and `git_ssh_host_key` in
+    authorized_keys format.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class GitLabServer(pulumi.ComponentResource):
             GITLAB,
             settings.gitlab_package_keys,
             version=settings.gitlab_version,
-            # One step at a time: waiting behind the key, it cannot keep the registry waiting.
+            # A machine runs one step at a time: after the key, this step cannot delay the registry.
             after=[token_key.command],
             parent=self,
         )
@@ -80,7 +81,7 @@ class GitLabServer(pulumi.ComponentResource):
                 pulumi.Output.secret(settings.initial_root_password or ""),
             ],
             after=[installed.command],
-            # GitLab signs with the copy of the key that reconfigure lays down (omnibus-gitlab recipes/gitlab-rails.rb).
+            # GitLab signs with the copy of the key that reconfigure writes (omnibus-gitlab recipes/gitlab-rails.rb).
             triggers=[token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest())],
             limit=MIGRATION_LIMIT,
             parent=self,

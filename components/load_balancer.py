@@ -1,4 +1,4 @@
-"""The one network load balancer behind external_url: web, git over SSH and the registry on one fixed address."""
+"""The network load balancer behind external_url: web, git over SSH and the registry on one fixed address."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 
 class ClientAddress(Enum):
-    """How a target learns who its client is (AWS, Network Load Balancers: target group attributes)."""
+    """How a target learns the client's address (AWS, Network Load Balancers: target group attributes)."""
 
     UNKNOWN = auto()
-    """It sees the load balancer."""
+    """Not at all: it sees the load balancer's address."""
 
     PROXY_HEADER = auto()
-    """It sees the load balancer, which names the client in a PROXY protocol v2 header. The header comes with the
-    client's first bytes, so this is for protocols in which the client speaks first.
+    """From a PROXY protocol v2 header; the source address is the load balancer's. The header is sent with the client's
+    first bytes, so this is for protocols in which the client sends first.
     """
 
     PRESERVED = auto()
-    """It sees the client. A machine cannot reach itself through the load balancer then: source and destination of the
-    packets would be the same.
+    """From the source address. A machine then cannot reach itself through the load balancer: the source and destination
+    of the packets would be the same.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """One port of the load balancer, and the machine and port that it forwards to; `tls`: TLS ends here."""
+    """One port of the load balancer, and the machine and port that it forwards to; `tls`: TLS terminates here."""
 
     name: str
     port: int
@@ -48,7 +48,7 @@ class Listener:
 
 
 def listeners(settings: Settings) -> tuple[Listener, ...]:
-    """The ports of the load balancer. With a certificate nothing is served in clear, so there is no port 80."""
+    """The ports of the load balancer. With a certificate it serves no plain HTTP, so there is no port 80."""
     often: dict[str, Any] = {"interval": 10, "timeout": 6, "healthy_threshold": 2, "unhealthy_threshold": 2}
     return (
         Listener(
@@ -57,7 +57,7 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
             tls=settings.serves_tls,
             target=Place.SERVER,
             target_port=GITLAB_HTTP_PORT,
-            # The server calls its own external_url.
+            # The server connects to its own external_url.
             client_address=ClientAddress.PROXY_HEADER,
             health_check={**often, "protocol": "HTTP", "path": "/-/readiness", "matcher": "200"},
         ),
@@ -67,7 +67,7 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
             tls=False,
             target=Place.SERVER,
             target_port=GITLAB_SSHD_PORT,
-            # An SSH server speaks first, and ssh-keyscan waits for it.
+            # An SSH server sends first, and ssh-keyscan waits for it.
             client_address=ClientAddress.PRESERVED,
             health_check={**often, "protocol": "TCP"},
         ),
@@ -84,7 +84,7 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """The load balancer with its listeners and, with a domain in a hosted zone, the domain's address record."""
+    """The load balancer with its listeners and, if the domain is in a hosted zone, the domain's A record."""
 
     def __init__(
         self,
@@ -107,10 +107,10 @@ class LoadBalancer(pulumi.ComponentResource):
                     subnet_id=network.subnet.id, allocation_id=addresses.load_balancer_allocation_id
                 )
             ],
-            # A load balancer created without a group can never get one.
+            # A load balancer created without security groups can never get one.
             security_groups=[security_group_id],
             tags=tagged(settings, name),
-            # The address can be in one load balancer only: the old one goes first.
+            # Only one load balancer can use the address, so the old one is deleted first.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[network.gateway], delete_before_replace=True),
         )
         self.listeners = listeners(settings)
@@ -125,7 +125,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 preserve_client_ip=str(listener.client_address is ClientAddress.PRESERVED).lower(),
                 proxy_protocol_v2=listener.client_address is ClientAddress.PROXY_HEADER,
                 deregistration_delay=30,
-                # Without it, a client that is still connected then waits until the idle timeout, 350 s.
+                # Otherwise a client that is still connected would wait for the idle timeout, 350 s.
                 connection_termination=True,
                 health_check=aws.lb.TargetGroupHealthCheckArgs(**listener.health_check),
                 tags=tagged(settings, full_name),

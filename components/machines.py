@@ -12,10 +12,10 @@ from settings import Settings
 
 
 def image_id(settings: Settings) -> pulumi.Input[str]:
-    """The image that the settings name; else Red Hat's newest RHEL 8.10 for x86_64 with the fee on the AWS bill (names
+    """The image in the settings; by default, Red Hat's latest RHEL 8.10 for x86_64 that is billed through AWS (names
     end in Hourly2, not Access2).
 
-    Raises LookupError in a region of which Red Hat's account is not known.
+    Raises LookupError if Red Hat's account in the region is unknown.
     """
     if settings.ami_id:
         return settings.ami_id
@@ -34,7 +34,7 @@ def image_id(settings: Settings) -> pulumi.Input[str]:
 def create_machines(
     settings: Settings, *, network: Network, addresses: Addresses, rules: pulumi.Resource
 ) -> dict[Place, VirtualMachine]:
-    """The machines by role. They start once the security group `rules` are there: the steps need them."""
+    """The machines by role. They start once the security group `rules` exist, because the steps need them."""
     image = image_id(settings)
     key_pair = aws.ec2.KeyPair("gitlab", public_key=settings.ssh_public_key, tags=tagged(settings, "gitlab"))
     return {

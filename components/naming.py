@@ -9,10 +9,11 @@ from validation.values import STACK_TAG
 
 
 class TaggedLate(StrEnum):
-    """What AWS makes without tags, so that it is tagged by a second call: the first one names nobody as its owner.
+    """Resources that AWS creates without tags, so that a second call must tag them; until then they have no owner.
 
-    The stack's operators may call such a thing theirs once nobody does (docs/iam). So that they do not get a stranger's
-    machine or group that way, it is marked apart from the rest, and there is little that they may do with it.
+    The stack's operators may tag such a resource as their own if it has no owner (docs/iam). Its tag value differs from
+    that of other resources and grants few permissions, so that operators cannot take over another stack's machine or
+    group this way.
     """
 
     ROOT_VOLUME = "root-volume"
@@ -25,11 +26,11 @@ def named(name: str) -> str:
 
 
 def stack_tag() -> str:
-    """Value of the tag that all resources of this stack have, and no others of the account."""
+    """The value of the tag that all resources of this stack have, and no others in the account."""
     return f"{pulumi.get_project()}/{pulumi.get_stack()}"
 
 
 def tagged(settings: Settings, name: str, late: TaggedLate | None = None) -> dict[str, str]:
-    """The tags of a resource: those of the settings, its Name, and whose it is."""
+    """The tags of a resource: those of the settings, its Name and its owner."""
     owner = f"{stack_tag()}/{late}" if late else stack_tag()
     return {**settings.tags, "Name": named(name), STACK_TAG: owner}

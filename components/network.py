@@ -1,4 +1,4 @@
-"""The VPC with one public subnet in one zone, and the addresses of everything that will be in it."""
+"""The VPC with one public subnet in one zone, and the addresses of all machines and the load balancer."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from settings import Settings
 
 
 class Network(pulumi.ComponentResource):
-    """VPC, subnet and the route to the internet. One zone: a load balancer's fixed address is one zone's."""
+    """VPC, subnet and the route to the internet. One zone, because a load balancer's fixed address is in one zone."""
 
     def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("gitlab:network:Network", name, None, opts)
@@ -26,7 +26,7 @@ class Network(pulumi.ComponentResource):
             tags=tags,
             opts=own,
         )
-        # Without rules, so that a resource without a group of its own is unreachable (Security Hub EC2.2).
+        # No rules, so that a resource without its own security group is unreachable (Security Hub EC2.2).
         aws.ec2.DefaultSecurityGroup(
             name, vpc_id=vpc.id, tags=tagged(settings, name, TaggedLate.DEFAULT_GROUP), opts=own
         )
@@ -55,8 +55,8 @@ class Network(pulumi.ComponentResource):
 
 
 class Addresses(pulumi.ComponentResource):
-    """Every machine's interface with its elastic address, and the load balancer's: known before any of them exists,
-    and kept when one is replaced. Four elastic addresses; an account has five per region unless it asks for more.
+    """The interface and Elastic IP address of every machine, and the load balancer's address. They are known before the
+    machines exist, and a replaced machine keeps them. Four addresses; the default quota is five per region.
 
     `public` and `private` are IPv4 addresses, `interface_ids` those of the machines' network interfaces.
     """
@@ -77,7 +77,7 @@ class Addresses(pulumi.ComponentResource):
             f"{name}-balancer",
             domain="vpc",
             tags=tagged(settings, f"{name}-balancer"),
-            # It depends on nothing: when it outlives the stack, nothing else has to.
+            # No dependencies: it can outlive the stack without anything else.
             opts=kept(settings, self, adopted_id=settings.balancer_address_id),
         )
         self.load_balancer_allocation_id = load_balancer.allocation_id
@@ -100,7 +100,7 @@ class Addresses(pulumi.ComponentResource):
                 tags=tagged(settings, f"{name}-{machine}"),
                 opts=reachable,
             )
-            # Through the address, so that whoever uses the interface waits until it is reachable.
+            # Depends on the address, so that users of the interface wait until it is reachable.
             self.interface_ids[machine] = pulumi.Output.all(id=interface.id, address=address.id).apply(
                 lambda known: known["id"]
             )

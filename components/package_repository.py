@@ -1,4 +1,4 @@
-"""A vendor's package repository on a machine, before anything is installed from it."""
+"""Configures a vendor's package repository on a machine, before anything is installed from it."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from components.remote_host import RemoteHost, Step
 from configuration.package_repositories import PackageRepository
 
 LIMIT = 600
-"""Seconds, for a few files of some kB each: curl tries each four times."""
+"""Seconds, for a few files of some kB each; curl tries up to four times per file."""
 
 
 def add_repository(
@@ -20,10 +20,10 @@ def add_repository(
     after: Sequence[pulumi.Resource],
     parent: pulumi.Resource,
 ) -> Step:
-    """Lay down a repository and its signing keys, if `fingerprints` has that of each.
+    """Add a repository and its signing keys, if `fingerprints` contains the fingerprint of every key.
 
-    The keys are fetched again before another `version` is installed: vendors extend the expiry of a key now and then,
-    and the one on the machine would run out.
+    The keys are downloaded again before another `version` is installed: vendors extend the expiry of their keys, and
+    the copy on the machine would expire.
     """
     return host.run(
         "add_repository",

@@ -1,4 +1,4 @@
-"""A machine on which steps run over SSH: the only maker of remote commands."""
+"""A machine on which steps run over SSH: the only code that creates remote commands."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,24 +18,25 @@ from configuration.remote_step import (
 )
 
 LOGIN_USER = "ec2-user"
-DIAL_ATTEMPTS = 60  # about four and a half minutes of refused connections, twenty of unanswered ones
+DIAL_ATTEMPTS = 60  # about 4.5 minutes if connections are refused, 20 minutes if they time out
 DIAL_TIMEOUT = 15  # seconds
 BY_AGENT = "ssh-agent"
-KEY_REFUSED = "unable to authenticate"  # Go's golang.org/x/crypto/ssh, by pulumi-command
-STEP_LIMIT = 45 * 60  # seconds `up` waits for a step, and before that for another one that is at work
+KEY_REFUSED = "unable to authenticate"  # golang.org/x/crypto/ssh, used by pulumi-command
+STEP_LIMIT = 45 * 60  # seconds that `up` waits for a step, and before that for another running step
 JOBS_LIMIT = 2 * 60 * 60
-"""Seconds for a step that lets running jobs finish before it installs: half an hour for them, the rest for dnf."""
+"""Seconds for a step that lets running jobs finish before it installs: half an hour for the jobs, the rest for dnf."""
 MIGRATION_LIMIT = 6 * 60 * 60
-"""Seconds for a step that may migrate a database: pg_upgrade and the migrations of some 100 GB take hours."""
+"""Seconds for a step that may migrate a database: pg_upgrade and migrations of about 100 GB take hours."""
 
 
 class RemoteHost:
-    """Runs the steps of one machine: after its first boot, one at a time, against the host key it showed when it was
-    new. That key is asked for once per machine, by the one step that pins none, does nothing else and is told nothing;
-    it is kept for as long as the machine is the same (docs/adr/0003).
+    """Runs the steps of one machine: after its first boot, one at a time, with the host key pinned on first contact.
 
-    Every other step is repeated when its text, arguments or payload change, and on a new machine; none is undone when
-    the machine goes. Secrets travel on standard input only, and while a step runs, only what it writes to file
+    The host key is read once per machine, by the only step that does not verify it; this step does nothing else and
+    gets no input. The key is kept until the machine is replaced (docs/adr/0003).
+
+    All other steps run again if their script, arguments or payload change, and on a new machine; none is undone when
+    the machine is deleted. Secrets are sent only on standard input, and while a step runs, only its output to file
     descriptor 4 is shown.
     """
 
@@ -67,7 +68,7 @@ class RemoteHost:
             secret_result=False,
         )
         self.ssh_access = {"address": address, "hostKey": self._host_key}
-        """Where the machine answers and its host key; the login user and the private key complete it."""
+        """The machine's address and host key; a login also needs the user and the private key."""
 
     def run(
         self,
@@ -85,13 +86,13 @@ class RemoteHost:
         name: str | None = None,
         former_name: str | None = None,
     ) -> "Step":
-        """Run remote/<step>.sh with `arguments`, each part of `payload` on a line of standard input.
+        """Run remote/<step>.sh with `arguments`, and with each part of `payload` as a line of standard input.
 
-        A changed trigger runs the step again. After `limit` seconds the operation fails; the step runs on, and the next
-        one on that machine waits for it. A `read_only` step is ended then. With `secret_result` its output is a secret.
-        With `shows_progress` the engine shows what the script writes to file descriptor 4, and nothing else.
-        `name` tells two runs of the same script apart. `former_name` is the step's name in an earlier version: stacks
-        made by that one keep the step's resource.
+        A changed trigger runs the step again. After `limit` seconds the operation fails, but the step continues, and
+        the next step on that machine waits for it; a `read_only` step is terminated instead. With `secret_result`, its
+        output is a secret. With `shows_progress`, the engine shows only what the script writes to file descriptor 4.
+        `name` distinguishes two runs of the same script. `former_name` is the step's name in an earlier version, so
+        that existing stacks keep the step's resource.
         """
         step_name = name or step
         command = self._command(
@@ -111,37 +112,37 @@ class RemoteHost:
 
     @property
     def fingerprint(self) -> pulumi.Output[str]:
-        """Changes when the machine is another one, of another type, or the input of any step so far has changed."""
+        """Changes if the machine is replaced, its type changes, or the input of any step so far has changed."""
         return pulumi.Output.all(*self._inputs).apply(
             lambda inputs: hashlib.sha256("\0".join(inputs).encode()).hexdigest()
         )
 
     def _kept_host_key(self, parent: pulumi.Resource) -> pulumi.Output[str]:
-        """What the machine says its host key is, the first time it is asked; another machine is asked again.
+        """The machine's host key as reported on first contact; it is read again only from a new machine.
 
-        The command is not run again for another text, address or key: all of its inputs but the triggers are ignored
-        once it has run. When it is made anew all the same, the stash keeps the first answer.
+        The command does not run again if its text, address or key changes: after the first run, all inputs except the
+        triggers are ignored. If it is recreated nevertheless, the stash keeps the first result.
         """
         name = f"{self.role}-host-key"
-        asked = remote.Command(
+        first_contact = remote.Command(
             name,
             connection=self._connection(None),
             create=host_key_command(),
-            # A private key that was in the settings is in the ignored connection as well: without one the command is
-            # made anew, so that the key leaves the state.
+            # The ignored connection contains a private key that was in the settings. Once the key is removed there, the
+            # command is recreated, so that the key is removed from the state as well.
             triggers=[self._instance_id, *([] if self._private_key else [BY_AGENT])],
             logging=remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=self._options(
                 parent,
                 ignore_changes=["addPreviousOutputInEnv", "connection", "create", "logging", "stdin"],
-                # Its former command printed the key as well, and did more.
+                # The former command printed the key too, and did more.
                 aliases=[pulumi.Alias(name=f"{self.role}-first-contact")],
             ),
         )
         kept = pulumi.Stash(
             name,
-            input=pulumi.Output.unsecret(asked.stdout),
+            input=pulumi.Output.unsecret(first_contact.stdout),
             opts=pulumi.ResourceOptions(parent=parent, ignore_changes=["input"], replacement_trigger=self._instance_id),
         )
         return kept.output
@@ -166,7 +167,7 @@ class RemoteHost:
             create=create,
             stdin=stdin,
             triggers=[self._instance_id, *triggers],
-            # run-step leaves standard error to file descriptor 4, until it says why the step has failed.
+            # run-step uses standard error only for file descriptor 4, until it reports why the step failed.
             logging=remote.Logging.STDERR if shows_progress else remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=self._options(
@@ -203,18 +204,18 @@ class RemoteHost:
             aliases=aliases,
             ignore_changes=ignore_changes,
             deleted_with=self._instance,
-            # Replaced first, a step whose machine is new would run there before the old one's is gone.
+            # Otherwise a step would run on a new machine before the old machine's step is deleted.
             delete_before_replace=True,
             hooks=pulumi.ResourceHookBinding(on_error=[self._refusal]),
         )
 
 
 def _refusal(role: Place, address: pulumi.Output[str], public_key: str) -> pulumi.ErrorHook:
-    """Says which machine refuses the settings' key and what to do, in place of the plugin's own error about SSH."""
+    """Reports which machine rejects the settings' key and what to do, instead of the plugin's own SSH error."""
 
     async def explain(failed: pulumi.ErrorHookArgs) -> bool:
         if KEY_REFUSED in failed.errors[0]:
-            # What a hook raises is what the engine shows of the failed step.
+            # The engine shows the exception of a hook as the error of the failed step.
             raise PermissionError(
                 f"the {role} machine at {await address.future()} does not accept the key pair of sshPublicKey. Add "
                 f"this line to /home/{LOGIN_USER}/.ssh/authorized_keys there, then run pulumi up again: "
@@ -226,11 +227,11 @@ def _refusal(role: Place, address: pulumi.Output[str], public_key: str) -> pulum
 
 
 class Step:
-    """A step that was run, and what it printed."""
+    """A step and its output."""
 
     def __init__(self, command: remote.Command, secret_result: bool) -> None:
         self.command = command
-        # The connection holds a private key, so every output of a command may be taken for secret.
+        # The connection contains a private key, so the engine may treat every output of the command as secret.
         self.result: pulumi.Output[str] = (
             pulumi.Output.secret(command.stdout) if secret_result else pulumi.Output.unsecret(command.stdout)
         )

@@ -1,4 +1,4 @@
-"""Security groups and their rules, from the one table of flows."""
+"""Security groups and their rules, created from the table of flows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from settings import Settings
 
 
 class SecurityGroups(pulumi.ComponentResource):
-    """A group for the load balancer and each machine; rules come later, as they need addresses, which need groups."""
+    """A group for the load balancer and each machine; rules are added later: they need addresses, which need groups."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class SecurityGroups(pulumi.ComponentResource):
 
 
 class SecurityGroupRules(pulumi.ComponentResource):
-    """One AWS rule for each rule of each flow and each peer. The provider removes AWS's own allow-all egress, so
-    anything else is closed, in both directions.
+    """One AWS rule per peer of each flow's rules. The provider removes AWS's allow-all egress rule, so all other
+    traffic is blocked in both directions.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SecurityGroupRules(pulumi.ComponentResource):
             )
 
     def _peers(self, rule: Rule) -> dict[str, dict[str, pulumi.Input[str]]]:
-        """The peers of a rule as arguments of its resources, by the suffix of each resource's name."""
+        """The peers of a rule as resource arguments, by the suffix of the resource's name."""
         if rule.peer is Peer.GROUP:
             return {"": {"referenced_security_group_id": self._group_ids[rule.other]}}
         if rule.peer is Peer.PUBLIC_ADDRESS:

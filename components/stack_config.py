@@ -1,14 +1,14 @@
-"""The stack's configuration, as the engine hands it to the program."""
+"""The stack's configuration, as the engine passes it to the program."""
 
 import pulumi
 from pulumi.runtime.config import CONFIG
 
 
 class StackConfig(pulumi.Config):
-    """`pulumi.Config` that can say as well which keys are there: the SDK gives only those that it is asked for by name.
+    """`pulumi.Config` that can also list the keys that are set: the SDK can only look up a key by name.
 
-    The engine hands over the whole configuration of the stack, of every namespace, with the defaults of Pulumi.yaml;
-    the SDK's launcher puts it where this looks (pulumi-language-python-exec: set_all_config).
+    The engine passes the stack's whole configuration, with all namespaces and the defaults of Pulumi.yaml; the SDK's
+    launcher stores it in CONFIG (pulumi-language-python-exec: set_all_config).
     """
 
     def names(self) -> list[str]:

@@ -25,7 +25,7 @@ from settings import MachineSettings, Settings
 
 @dataclass(frozen=True)
 class DataVolume:
-    """The volume of a machine's data and its attachment to the machine. `size` in GiB."""
+    """A machine's data volume and its attachment. `size` is in GiB."""
 
     id: pulumi.Output[str]
     size: int
@@ -33,12 +33,12 @@ class DataVolume:
 
 
 class VirtualMachine(pulumi.ComponentResource):
-    """A machine on an interface that exists before it, with an encrypted volume for its data that outlives it.
+    """A machine with an existing interface and an encrypted data volume that outlives it.
 
-    User data, image and key pair are set at launch: a change of any of them leaves a machine that exists alone.
-    Versions and configuration reach it by remote steps. Another instance type is a stop and a start. It is replaced
-    only on purpose (`pulumi up --replace`), and then the old one goes first: its volume and interface can be in one
-    machine only. `open_ports` are opened in firewalld, where the image has it.
+    User data, image and key pair are set at launch: changing them does not affect an existing machine. Versions and
+    configuration are applied by remote steps. Changing the instance type stops and starts the machine. It is replaced
+    only on request (`pulumi up --replace`), and then the old one is deleted first, because its volume and interface can
+    be attached to only one machine. `open_ports` are opened in firewalld, if the image has it.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class VirtualMachine(pulumi.ComponentResource):
         self.register_outputs({"instanceId": instance.id})
 
     def mount_data(self, mountpoint: str, *targets: str, service: str, parent: pulumi.Resource) -> Step:
-        """Mount the data volume, bind a folder of it over each of `targets`, and let its file system fill it;
-        `service` is what lives on it.
+        """Mount the data volume, bind-mount one of its directories over each of `targets`, and grow its file system to
+        the size of the volume; `service` is the systemd service that uses it.
 
-        Raises ValueError without a data volume.
+        Raises ValueError if the machine has no data volume.
         """
         if self.data_volume is None:
             raise ValueError(f"the {self.role} machine has no data volume")
@@ -137,7 +137,7 @@ class VirtualMachine(pulumi.ComponentResource):
             ami=image_id,
             instance_type=machine.instance_type,
             key_name=key_name,
-            # Deprecated since provider 6.10 for primary_network_interface, which waits for the next major plugin.
+            # Deprecated since provider 6.10 in favour of primary_network_interface: switch with the next major plugin.
             network_interfaces=[
                 aws.ec2.InstanceNetworkInterfaceArgs(network_interface_id=interface_id, device_index=0)
             ],
@@ -145,7 +145,7 @@ class VirtualMachine(pulumi.ComponentResource):
             metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
                 http_endpoint="enabled",
                 http_tokens="required",
-                # Jobs and other containers are one hop further and get no metadata.
+                # Containers, including jobs, are one network hop further away and get no metadata.
                 http_put_response_hop_limit=1,
             ),
             root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
@@ -160,9 +160,9 @@ class VirtualMachine(pulumi.ComponentResource):
                 parent=self,
                 depends_on=list(after),
                 delete_before_replace=True,
-                # AWS cannot change the key pair of a machine that exists, so the provider would replace the machine. A
-                # machine that is created again, by `--replace` or because it was lost, takes the program's values all
-                # the same: the engine then has no old ones to keep (pulumi 3.259, resource/deploy/step_generator.go).
+                # AWS cannot change the key pair of an existing machine, so the provider would replace the machine. A
+                # machine that is recreated, by `--replace` or because it was lost, still gets the program's values: the
+                # engine then has no old ones to keep (pulumi 3.259, resource/deploy/step_generator.go).
                 ignore_changes=["userDataBase64", "ami", "keyName"],
             ),
         )
@@ -175,7 +175,7 @@ class VirtualMachine(pulumi.ComponentResource):
         name = f"{self.role}-data"
         volume = aws.ebs.Volume(
             name,
-            # Not the subnet's: when the volume outlives the stack, the subnet does not have to.
+            # Not the subnet's attribute, so that the volume can outlive the stack without the subnet.
             availability_zone=settings.availability_zone,
             type="gp3",
             size=machine.data_volume_size,
@@ -203,7 +203,7 @@ class VirtualMachine(pulumi.ComponentResource):
         parent: pulumi.Resource,
         after: Sequence[pulumi.Resource] = (),
     ) -> Step:
-        """Have the file system fill its volume of `size` GiB, which AWS enlarges without the machine's knowledge."""
+        """Grow the file system to its volume's `size` in GiB; AWS enlarges the volume without notifying the machine."""
         return self.host.run(
             "grow_file_system",
             name=name,

@@ -1,1 +1,1 @@
-"""The machines' configuration as text, and the tables behind it: pure functions and data, no Pulumi."""
+"""Renders the machines' configuration and defines the tables behind it: pure functions and data, no Pulumi."""

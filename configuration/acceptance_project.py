@@ -1,4 +1,4 @@
-"""The project whose pipeline ends every `up`: where it is in GitLab and what its repository holds."""
+"""The acceptance project, whose pipeline ends every `up`: its path in GitLab and the files of its repository."""
 
 import json
 from collections.abc import Sequence
@@ -13,21 +13,19 @@ PROJECT_PATH = "gitlab-stack/acceptance"
 DEFAULT_IMAGE = (
     "docker.io/curlimages/curl:8.12.1@sha256:94e9e444bcba979c2ea12e27ae39bee4cd10bc7041a472c4727a558e213744e6"
 )
-"""The image that acceptance/.gitlab-ci.yml names."""
+"""The image in acceptance/.gitlab-ci.yml."""
 
 
 def runner_tags(settings: Settings) -> tuple[str, ...]:
-    """What the jobs have to ask for; nothing unless the runner refuses jobs without a tag."""
+    """Tags that the jobs must request; empty unless the runner rejects untagged jobs."""
     return settings.runner_tags if settings.runner_privileged else ()
 
 
 def files(image: str, tags: Sequence[str] = ()) -> dict[str, str]:
-    """The text of every file by its path in the repository; `image` is the one that the jobs run in, `tags` are
-    those of their runner.
-    """
+    """The content of every file by its path in the repository, with the jobs' `image` and their runner's `tags`."""
     texts = {path.name: path.read_text() for path in sorted(ACCEPTANCE.iterdir())}
     texts[".gitlab-ci.yml"] = texts[".gitlab-ci.yml"].replace(DEFAULT_IMAGE, image)
     if tags:
-        asked = f"default:\n  tags: {json.dumps(tags)} # setting runnerTags\n"
-        texts[".gitlab-ci.yml"] = texts[".gitlab-ci.yml"].replace("default:\n", asked)
+        tagged = f"default:\n  tags: {json.dumps(tags)} # setting runnerTags\n"
+        texts[".gitlab-ci.yml"] = texts[".gitlab-ci.yml"].replace("default:\n", tagged)
     return texts

@@ -1,7 +1,7 @@
-"""The checks from a person's name for GitLab to an image on the registry's disk: one list for all who make them.
+"""The list of checks, from resolving GitLab's name to finding a pushed image on the registry's disk.
 
-The acceptance that ends `pulumi up` and the doctor make these checks, and the table in docs/operations.md is generated
-from this list. `programs/acceptance_checks` holds the function behind each id; it runs on the machines.
+The acceptance at the end of `pulumi up` and the doctor both run these checks, and the table in docs/operations.md is
+generated from this list. `programs/acceptance_checks`, which runs on the machines, implements each check by its id.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ from configuration.flows import Place
 from configuration.paths import INSTALL_SECURITY_UPDATES, SECURITY_UPDATES_LOG
 
 NEW_BALANCER = 300
-"""Seconds until a new load balancer of AWS serves its first request, health checks included."""
+"""Seconds until a new AWS load balancer serves its first request, including health checks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check: the machine it is made from, how many seconds `up` waits for it to pass, and what a person reads when
-    it fails. One that `only_warns` is about what grows old by itself: `up` shows that it failed, and goes on; to the
-    doctor it is a failure. When it passes, the doctor says what was seen.
+    """One check: the machine it runs on, the seconds that `up` waits for it to pass, and the messages if it fails.
+
+    If a check that `only_warns` fails, `up` shows a warning and continues, because its subject can expire without any
+    change to the stack; the doctor reports a failure, and if the check passes, the state it found.
     """
 
     id: str
@@ -217,25 +218,25 @@ CHECKS = (
 )
 
 NEEDS_A_JOB = ("taken", "clone", "job-token", "push", "pull", "volume")
-"""Checks that only a pipeline can make."""
+"""Checks that need a pipeline."""
 
 NEEDS_A_TOKEN = ("accepted", *NEEDS_A_JOB)
-"""Checks made with a token that GitLab issues for them; `online` is made once more with it."""
+"""Checks that need a token that GitLab issues for them; `online` is repeated with it."""
 
 BEFORE_THE_PIPELINE = tuple(check.id for check in CHECKS if check.id not in NEEDS_A_TOKEN and not check.only_warns)
-"""Checks without which the doctor starts no pipeline."""
+"""Checks that must pass before the doctor starts a pipeline."""
 
 CHECK_OF_SILENT_MACHINE = {Place.SERVER: "target", Place.REGISTRY: "registry", Place.RUNNER: "process"}
-"""The check that fails when a machine does not answer at all."""
+"""The check that fails if a machine does not respond at all."""
 
 BY_ID = {check.id: check for check in CHECKS}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """What the checks have to know of a stack; none of it is a secret.
+    """The endpoints of a stack that the checks use; none of them is secret.
 
-    `host` is GitLab's name or address; `git_ssh_host_key` is in authorized_keys form.
+    `host` is GitLab's name or address; `git_ssh_host_key` is in authorized_keys format.
     """
 
     external_url: str
@@ -250,23 +251,23 @@ class Endpoints:
 
 
 def checks_from(place: Place) -> tuple[Check, ...]:
-    """What a machine can check without a token, in order."""
+    """The checks that a machine can run without a token, in order."""
     return tuple(check for check in CHECKS if check.place is place and check.id not in NEEDS_A_TOKEN)
 
 
 def checks_by_pipeline() -> tuple[Check, ...]:
-    """What the server checks with a token, and by a pipeline; `online` here is that the runner is not paused."""
+    """The checks that the server runs with a token and a pipeline; `online` then means that the runner is active."""
     return tuple(check for check in CHECKS if check.id in (*NEEDS_A_TOKEN, "online") and check.id != "volume")
 
 
 def table() -> str:
-    """The list as a table in Markdown."""
+    """The list of checks as a Markdown table."""
     places = {
         Place.SERVER: "the server",
         Place.RUNNER: "the runner's machine",
         Place.REGISTRY: "the registry's machine",
     }
-    lines = ["| check | made from | `up` waits | what a failure means | what to do |", "|---|---|---|---|---|"]
+    lines = ["| check | runs on | `up` waits | what a failure means | what to do |", "|---|---|---|---|---|"]
     for check in CHECKS:
         remedy = check.remedy.replace("|", "\\|")
         lines.append(f"| {check.title} | {places[check.place]} | {check.limit} s | {check.failure} | {remedy} |")

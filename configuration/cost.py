@@ -1,4 +1,4 @@
-"""Monthly cost of a stack, at AWS's list prices in prices.yaml."""
+"""Estimates the monthly cost of a stack from AWS's list prices in prices.yaml."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ from settings import MachineSettings, Settings
 PRICES: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("prices.yaml").read_text())
 
 HOURS = 730
-"""Hours of a month, as AWS's own calculator counts them."""
+"""Hours per month, as in AWS's own calculator."""
 
 FREE_TRAFFIC = 100
-"""GB a month to the internet that AWS does not charge for."""
+"""GB per month to the internet that AWS does not charge for."""
 
 TRAFFIC_TO_CLIENTS = 200
-"""GB a month to clients. An assumption: some forty people who clone and pull images."""
+"""GB per month to clients. An assumption: about forty users who clone and pull images."""
 
 TRAFFIC_OF_JOBS = 200
-"""GB a month between jobs and load balancer, an assumption as well. It uses public addresses, for which AWS charges in
-each direction; one capacity unit of the load balancer carries 730 GB a month.
+"""GB per month between jobs and load balancer, also an assumption. It uses public addresses, for which AWS charges in
+each direction; one capacity unit of the load balancer covers 730 GB per month.
 """
 
 LARGE_MACHINE = 12
-"""vCPU up to which Red Hat's fee per vCPU is the higher one."""
+"""Number of vCPUs up to which Red Hat charges the higher fee per vCPU."""
 
 NOT_PRICED = "not priced"
 
 
 @dataclass(frozen=True)
 class CostLine:
-    """The monthly cost of one item in US dollars; None when prices.yaml has no price for it."""
+    """The monthly cost of one item in US dollars; None if prices.yaml has no price for it."""
 
     item: str
     monthly: Decimal | None
 
 
 def cost(settings: Settings) -> tuple[CostLine, ...]:
-    """The items of a stack that runs all month, each with its cost."""
+    """The items of a stack that runs all month, with their costs."""
     return tuple(_lines(settings, PRICES["regions"].get(settings.region, {})))
 
 
@@ -52,16 +52,16 @@ def total(lines: Sequence[CostLine]) -> Decimal:
 
 
 def cost_table(lines: Sequence[CostLine]) -> str:
-    """The items as a Markdown table with their sum. An item without a price says so, in the sum as well."""
+    """The items and their total as a Markdown table, which also shows which prices are missing."""
     rows = [(line.item, dollars(line.monthly)) for line in lines]
     missing = [line for line in lines if line.monthly is None]
-    amount = dollars(total(lines)) + (" and what is not priced" if missing else "")
-    rows.append(("**together**", f"**{NOT_PRICED if len(missing) == len(lines) else amount}**"))
+    amount = dollars(total(lines)) + (" plus items that are not priced" if missing else "")
+    rows.append(("**total**", f"**{NOT_PRICED if len(missing) == len(lines) else amount}**"))
     return "\n".join(["| item | a month |", "|---|---|", *(f"| {item} | {cell} |" for item, cell in rows)])
 
 
 def dollars(amount: Decimal | None) -> str:
-    """The amount to the cent, or that it is not priced."""
+    """The amount to the cent, or NOT_PRICED."""
     return NOT_PRICED if amount is None else f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
 
 
@@ -109,5 +109,5 @@ def _times(price: float | Decimal | None, amount: int) -> Decimal | None:
 
 
 def _decimal(price: float | Decimal) -> Decimal:
-    """The price as it is written, not as a binary fraction."""
+    """The price exactly as written, not as a binary fraction."""
     return Decimal(str(price))

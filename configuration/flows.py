@@ -1,4 +1,4 @@
-"""All network traffic of the stack: one table, of which security groups, documentation and tests are made."""
+"""All network traffic of the stack, in one table that security groups, documentation and tests are generated from."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,27 +16,27 @@ GITLAB_SSHD_PORT = 2222
 """The server's port of gitlab-sshd; 22 there is the administrators' OpenSSH."""
 
 GITLAB_HTTP_PORT = 80
-"""The server's port of GitLab's nginx, whether or not TLS ends at the load balancer."""
+"""The server's port of GitLab's nginx, whether or not TLS terminates at the load balancer."""
 
 
 RULE_LIMIT = 60
-"""Rules of one security group in one direction, unless AWS has granted more (Amazon VPC quotas)."""
+"""Rules per security group and direction, unless AWS has granted a higher quota (Amazon VPC quotas)."""
 
 
 class TrafficSettings(Protocol):
-    """The settings that decide what is open; `Settings` has them all."""
+    """The settings that determine which traffic is allowed; `Settings` has all of them."""
 
     @property
     def web_port(self) -> int:
-        """Of the load balancer, for GitLab's web interface."""
+        """The load balancer's port for GitLab's web interface."""
 
     @property
     def registry_port(self) -> int:
-        """Of the registry, everywhere."""
+        """The registry's port, on the load balancer and on its machine."""
 
     @property
     def smtp(self) -> SmtpSettings | None:
-        """The server that GitLab sends its mail through."""
+        """The SMTP server that GitLab sends mail through."""
 
     @property
     def client_cidrs(self) -> tuple[str, ...]:
@@ -44,11 +44,11 @@ class TrafficSettings(Protocol):
 
     @property
     def admin_cidrs(self) -> tuple[str, ...]:
-        """IPv4 networks that may reach the machines by SSH."""
+        """IPv4 networks that may reach the machines over SSH."""
 
     @property
     def extra_egress(self) -> tuple[ExtraEgress, ...]:
-        """Ways out of the machines that the owner has added."""
+        """Egress rules of the machines that the user has added."""
 
 
 class Place(StrEnum):
@@ -71,8 +71,8 @@ GROUPS = (Place.LOAD_BALANCER, *MACHINES)
 
 @dataclass(frozen=True)
 class Flow:
-    """Connections that `source` opens to `port` of `target`, and why they are needed; `networks` are where to when the
-    target is EXTRA_NETWORKS.
+    """Connections from `source` to `port` of `target`, and why they are needed; `networks` are the address ranges of
+    the target if it is EXTRA_NETWORKS.
     """
 
     source: Place
@@ -84,20 +84,20 @@ class Flow:
 
 
 class Peer(StrEnum):
-    """How a rule names its peer."""
+    """How a rule refers to its peer."""
 
     GROUP = "group"
-    """By its security group: matches private addresses inside the VPC only."""
+    """By its security group, which matches only private addresses inside the VPC."""
 
     PUBLIC_ADDRESS = "public address"
-    """By its elastic address, which is the source of a connection through the internet gateway."""
+    """By its Elastic IP address, the source address of a connection through the internet gateway."""
 
     NETWORKS = "networks"
-    """By the address ranges of the settings, or the whole internet."""
+    """By address ranges: those of the settings, or the whole internet."""
 
 
 class Direction(StrEnum):
-    """Of a rule, seen from the security group that has it."""
+    """The direction of a rule, from the perspective of its security group."""
 
     INGRESS = "ingress"
     EGRESS = "egress"
@@ -105,8 +105,8 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One security group rule: `group` admits (ingress) or sends (egress) to `port`; `other` is its peer, which
-    `networks` are when it is EXTRA_NETWORKS.
+    """One security group rule: `group` accepts (ingress) or opens (egress) connections to `port`. `other` is its peer;
+    `networks` are the address ranges of the peer if it is EXTRA_NETWORKS.
     """
 
     group: Place
@@ -119,12 +119,12 @@ class Rule:
     networks: tuple[str, ...] = ()
 
     def ranges(self, settings: TrafficSettings) -> tuple[str, ...]:
-        """The address ranges of a peer that is named by them. AWS needs one rule for each."""
+        """The address ranges of a peer that is referred to by NETWORKS. AWS needs one rule for each."""
         return self.networks or networks(settings)[self.other]
 
 
 def flows(settings: TrafficSettings) -> tuple[Flow, ...]:
-    """All traffic of the stack. Anything else is closed."""
+    """All traffic of the stack. Anything else is blocked."""
     return tuple(_flows(settings))
 
 
@@ -157,29 +157,29 @@ def _flows(settings: TrafficSettings) -> Iterator[Flow]:
 
 
 def rules(flow: Flow) -> tuple[Rule, ...]:
-    """The rules that let a flow pass, one at each end that has a security group.
+    """The rules that allow a flow, one for each end that has a security group.
 
-    A machine that calls the load balancer's public address leaves through the internet gateway, so both ends see public
-    addresses and a reference to a group would never match (kubernetes-sigs/aws-load-balancer-controller issue 3394).
-    What the load balancer forwards matches a reference to its group, also where it preserves the client's address (AWS,
-    Network Load Balancers: security groups).
+    A connection from a machine to the load balancer's public address passes the internet gateway, so both ends see
+    public addresses, and a reference to a group would never match (kubernetes-sigs/aws-load-balancer-controller issue
+    3394). Traffic that the load balancer forwards matches a reference to its group, even if it preserves the client's
+    address (AWS, Network Load Balancers: security groups).
     """
     if Place.LOAD_BALANCER is flow.target and flow.source in MACHINES:
         source_peer = target_peer = Peer.PUBLIC_ADDRESS
     else:
         source_peer = Peer.GROUP if flow.source in GROUPS else Peer.NETWORKS
         target_peer = Peer.GROUP if flow.target in GROUPS else Peer.NETWORKS
-    about = flow.port, flow.why, flow.protocol, flow.networks
-    made = []
+    fields = flow.port, flow.why, flow.protocol, flow.networks
+    allowing = []
     if flow.target in GROUPS:
-        made.append(Rule(flow.target, Direction.INGRESS, flow.source, source_peer, *about))
+        allowing.append(Rule(flow.target, Direction.INGRESS, flow.source, source_peer, *fields))
     if flow.source in GROUPS:
-        made.append(Rule(flow.source, Direction.EGRESS, flow.target, target_peer, *about))
-    return tuple(made)
+        allowing.append(Rule(flow.source, Direction.EGRESS, flow.target, target_peer, *fields))
+    return tuple(allowing)
 
 
 def networks(settings: TrafficSettings) -> Mapping[Place, tuple[str, ...]]:
-    """The address ranges of the places that have no security group. AWS needs one rule for each range."""
+    """The address ranges of the places without a security group. AWS needs one rule for each range."""
     extra = {network: None for way in settings.extra_egress for network in way.networks}
     return {
         Place.CLIENTS: settings.client_cidrs,
@@ -190,7 +190,7 @@ def networks(settings: TrafficSettings) -> Mapping[Place, tuple[str, ...]]:
 
 
 def extra_egress_problems(settings: TrafficSettings) -> list[str]:
-    """The ways of `extraEgress` that are open anyway: AWS refuses a rule that a security group has already."""
+    """Entries of `extraEgress` that are already open: AWS rejects duplicate rules of a security group."""
     return [
         f"extraEgress: {way.protocol} {port} from the {way.place} to {WORLD} is already open ({flow.why}). Remove it."
         for way in settings.extra_egress
@@ -202,13 +202,13 @@ def extra_egress_problems(settings: TrafficSettings) -> list[str]:
 
 
 def rule_limit_problems(settings: TrafficSettings) -> list[str]:
-    """The settings that need more rules than a security group can have: each by key, with number, limit and remedy."""
-    made: dict[tuple[Place, Direction], list[Rule]] = defaultdict(list)
+    """Settings that need more rules than a security group can have, each with its key, count, limit and remedy."""
+    by_group: dict[tuple[Place, Direction], list[Rule]] = defaultdict(list)
     for flow in flows(settings):
         for rule in rules(flow):
-            made[rule.group, rule.direction].append(rule)
+            by_group[rule.group, rule.direction].append(rule)
     problems: dict[str, str] = {}
-    for (group, direction), of_group in made.items():
+    for (group, direction), of_group in by_group.items():
         counts: dict[Place, int] = defaultdict(int)
         for rule in of_group:
             counts[rule.other] += len(rule.ranges(settings)) if rule.peer is Peer.NETWORKS else 1

@@ -1,7 +1,7 @@
-"""GitLab's own configuration, /etc/gitlab/gitlab.rb. Sources: omnibus-gitlab at 17.10.4+ce.0.
+"""Renders GitLab's own configuration, /etc/gitlab/gitlab.rb. Sources: omnibus-gitlab at 17.10.4+ce.0.
 
-From 19.2 on the package reports the four keys `nginx[...]` as deprecated in favour of `gitlab_rails['nginx'][...]`, and
-still applies them (gitlab.rb.template at 19.3.0+ce.0); 17.10 knows only these.
+Since 19.2 the package reports the four keys `nginx[...]` as deprecated in favour of `gitlab_rails['nginx'][...]`, but
+still applies them (gitlab.rb.template at 19.3.0+ce.0); 17.10 supports only these.
 """
 
 from collections import defaultdict
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from configuration.flows import GITLAB_HTTP_PORT, GITLAB_SSHD_PORT
 from configuration.paths import GITLAB_FOLDERS, INITIAL_ROOT_PASSWORD, TOKEN_CERTIFICATE, TOKEN_KEY
 from settings import Settings
-from validation.gitlab_rb import LEFT_TO_THE_PACKAGE, SAID, SECTIONS
+from validation.gitlab_rb import PACKAGE_DEFAULTS, SECTIONS, SET_BY_PROGRAM
 
 TOKEN_ISSUER = "omnibus-gitlab-issuer"
-"""`iss` of the registry's tokens: what GitLab signs and the registry expects."""
+"""`iss` of the registry's tokens, as signed by GitLab and expected by the registry."""
 
 
 @dataclass(frozen=True)
 class SystemAccount:
-    """A system user and group with the same pinned number, so that the owners of kept data exist on a new machine."""
+    """A system user and group with the same fixed ID, so that data on the volume keeps its owners on a new machine."""
 
     section: str
     number: int
@@ -27,11 +27,11 @@ class SystemAccount:
 
 EXTRA_LINES = "# From the setting gitlabRb."
 END_OF_EXTRA_LINES = "# End of gitlabRb."
-"""Lines around the owner's own. remote/configure_gitlab.sh looks for them, to say where in the setting a mistake is."""
+"""Lines around the user's own. remote/configure_gitlab.sh uses them to report the line of the setting with an error."""
 
 MERGED = """\
-# What they say is kept, beside what the program relies on. To read a key that is missing would make it (ConfigMash).
-# A variable of a section's name would hide it.
+# Keeps the values above and adds those that the program relies on. Reading a missing key would create it (ConfigMash).
+# Assigns each section's name, since a variable of that name would hide the section.
 {sections} = %w[{sections}].map { |section| Gitlab[section] }
 rails = Gitlab['gitlab_rails']
 rails['env'] = {} unless rails.key?('env') && rails['env'].is_a?(Hash)
@@ -46,7 +46,7 @@ if shut_out.is_a?(Hash)
 end
 hosts = rails.key?('allowed_hosts') ? Array(rails['allowed_hosts']) : []
 require 'socket'
-# The load balancer's health checks come to the machine's own address, the program's to localhost.
+# The load balancer's health checks use the machine's own address, the program's use localhost.
 own = Socket.ip_address_list.select(&:ipv4?).map(&:ip_address)
 rails['allowed_hosts'] = hosts | [{host}, 'localhost', *own] unless hosts.empty?
 mounted = Gitlab['high_availability']
@@ -55,11 +55,11 @@ Gitlab['registry_external_url'] = nil
 {left}.each { |section, keys| keys.each { |key| Gitlab[section].delete(key) } }
 {nginx}.each { |key| rails['nginx'].delete(key) if rails.key?('nginx') && rails['nginx'].is_a?(Hash) }
 """
-"""Ruby after the owner's lines. The registry's images are on another machine, so GitLab's backup leaves them out: with
-its folder, restore would give it to an account that is not there (omnibus-gitlab, rake_backup_wrapper).
+"""Ruby after the user's lines. The registry's images are on another machine, so GitLab's backup skips them: otherwise,
+restore would assign their directory to an account that does not exist (omnibus-gitlab, rake_backup_wrapper).
 """
 
-# Outside the range dnf draws from (999 downwards) and above RHEL's reserved numbers (below 201).
+# Outside the range that dnf allocates from (999 downwards) and above RHEL's reserved IDs (below 201).
 SYSTEM_ACCOUNTS = (
     SystemAccount("user", 440),
     SystemAccount("web_server", 441),
@@ -77,25 +77,25 @@ def ruby_string(text: str) -> str:
 def render_gitlab_rb(
     settings: Settings, *, external_url: str, public_host: str, registry_private_ip: str, runner_public_ip: str
 ) -> str:
-    """The whole file. A secret: it holds the mail password when there is one, never the root password or a key."""
+    """The whole file. Secret: it contains the SMTP password, if one is set, but never the root password or a key."""
     excepted = f"['127.0.0.1', {ruby_string(runner_public_ip)}]"
     lines = [
         "# Written by the Pulumi program of this stack; a later `pulumi up` overwrites changes made here.",
         "",
-        "# Thirty failed logins by git or Docker in three minutes shut an address out for an hour, as at gitlab.com.",
-        "# Not the runner's: all jobs share it, and two checks fail to log in from there. GitLab sees its public one.",
+        "# Thirty failed logins by git or Docker within three minutes block an address for an hour, as on gitlab.com.",
+        "# Except the runner's public address: all jobs share it, and two checks fail to log in from it on purpose.",
         "gitlab_rails['rack_attack_git_basic_auth'] = {",
         f"  'enabled' => true, 'ip_whitelist' => {excepted},",
         "  'maxretry' => 30, 'findtime' => 180, 'bantime' => 3600",
         "}",
         "",
-        "# Backups, among them the dump that the package makes before each upgrade, go after a week.",
+        "# Delete backups after a week, including the dump that the package creates before each upgrade.",
         "gitlab_rails['backup_keep_time'] = 604800",
         "",
-        "# Services wait for the volume.",
+        "# Services wait for the data volume.",
         f"high_availability['mountpoint'] = {_ruby_strings(GITLAB_FOLDERS)}",
         "",
-        "# Each log: 30 days, or 30 files of these sizes (runit's, logrotate's). The package has 200 MiB and no limit.",
+        "# Keep logs for 30 days or 30 files of these sizes (runit, logrotate). Package defaults: 200 MiB, no limit.",
         "logging['svlogd_size'] = 20 * 1024 * 1024",
         "logging['logrotate_maxsize'] = '100M'",
         "",
@@ -110,7 +110,7 @@ def render_gitlab_rb(
 
 def _merged(excepted: str, public_host: str) -> str:
     left: dict[str, list[str]] = defaultdict(list)
-    for section, key in LEFT_TO_THE_PACKAGE:
+    for section, key in PACKAGE_DEFAULTS:
         left[section].append(key)
     shown = ", ".join(f"{ruby_string(section)} => {_ruby_strings(keys)}" for section, keys in left.items())
     filled = {
@@ -120,7 +120,7 @@ def _merged(excepted: str, public_host: str) -> str:
         "{host}": ruby_string(public_host),
         "{folders}": _ruby_strings(GITLAB_FOLDERS),
         "{left}": f"{{ {shown} }}",
-        "{nginx}": _ruby_strings(key for section, key in (*SAID, *LEFT_TO_THE_PACKAGE) if section == "nginx"),
+        "{nginx}": _ruby_strings(key for section, key in (*SET_BY_PROGRAM, *PACKAGE_DEFAULTS) if section == "nginx"),
     }
     text = MERGED
     for name, value in filled.items():
@@ -133,22 +133,22 @@ def _ruby_strings(texts: Iterable[str]) -> str:
 
 
 def _relied_on(settings: Settings, external_url: str, public_host: str, registry_private_ip: str) -> list[str]:
-    """What nobody may say otherwise (SAID), the last lines of the file."""
+    """The last lines of the file, which override all earlier ones (SET_BY_PROGRAM)."""
     lines = [
         f"external_url {ruby_string(external_url)}",
         "",
-        "# Behind the load balancer: true client addresses by PROXY protocol, TLS (if any) ends there.",
+        "# Behind the load balancer: client addresses from the PROXY protocol; TLS (if any) terminates there.",
         f"nginx['listen_port'] = {GITLAB_HTTP_PORT}",
         "nginx['listen_https'] = false",
         "nginx['proxy_protocol'] = true",
         f"nginx['real_ip_trusted_addresses'] = [{ruby_string(str(settings.subnet))}]",
         "letsencrypt['enable'] = false",
         "",
-        "# git over SSH: never the machine's own OpenSSH. Clients show their own addresses, without PROXY protocol.",
+        "# git over SSH: never the machine's own OpenSSH. Client addresses are preserved, without the PROXY protocol.",
         "gitlab_sshd['enable'] = true",
         f"gitlab_sshd['listen_address'] = '[::]:{GITLAB_SSHD_PORT}'",
         "",
-        "# The registry is another machine; a file laid at registry_key_path alone would be overwritten.",
+        "# The registry is on another machine. A file placed at registry_key_path would be overwritten.",
         "registry['enable'] = false",
         "gitlab_rails['registry_enabled'] = true",
         f"gitlab_rails['registry_host'] = {ruby_string(public_host)}",
@@ -158,7 +158,7 @@ def _relied_on(settings: Settings, external_url: str, public_host: str, registry
         f"registry['internal_key'] = File.read({ruby_string(TOKEN_KEY)})",
         f"registry['internal_certificate'] = File.read({ruby_string(TOKEN_CERTIFICATE)})",
         "",
-        "# The owners of kept data have fixed numbers.",
+        "# Fixed IDs for the owners of the data on the volume.",
     ]
     for account in SYSTEM_ACCOUNTS:
         lines += [
@@ -167,7 +167,7 @@ def _relied_on(settings: Settings, external_url: str, public_host: str, registry
         ]
     lines += [
         "",
-        "# Used once, when the database is seeded. The file goes when root has another password; none is made up then.",
+        "# Used once, when the database is seeded. The file is deleted once root's password has changed.",
         f"first_password = {ruby_string(INITIAL_ROOT_PASSWORD)}",
         "gitlab_rails['initial_root_password'] = File.read(first_password).strip if File.exist?(first_password)",
         "gitlab_rails['store_initial_root_password'] = false",
@@ -191,7 +191,7 @@ def _mail(settings: Settings) -> list[str]:
             f"gitlab_rails['smtp_password'] = {ruby_string(smtp.password)}",
             f"gitlab_rails['smtp_authentication'] = {ruby_string(smtp.authentication)}",
         ]
-    # Both would end the package's reconfigure (omnibus-gitlab, SmtpHelper).
+    # With both set, the package's reconfigure fails (omnibus-gitlab, SmtpHelper).
     if smtp.implicit_tls:
         lines += ["gitlab_rails['smtp_tls'] = true", "gitlab_rails['smtp_enable_starttls_auto'] = false"]
     else:

@@ -1,22 +1,22 @@
-"""How much of the runner's machine one job may use, so that none starves the others or the machine."""
+"""Resource limits for jobs, so that no job starves the others or the runner's machine."""
 
 from dataclasses import dataclass
 
 from settings import Settings
 
 SYSTEM_MEMORY = 1024
-"""MiB that the shares of jobs leave to the system, Docker and gitlab-runner."""
+"""MiB that the shares of the jobs leave to the system, Docker and gitlab-runner."""
 SMALLEST_SHARE = 512
-"""MiB a job has in any case: a clone and a small compiler. Many jobs on a small machine may have more together than it
-has.
+"""MiB that a job always gets, enough for a clone and a small compiler. With many jobs on a small machine, their limits
+may add up to more memory than the machine has.
 """
 SMALLEST_LIMIT = 128
-"""MiB below which no job gets as far as its script."""
+"""MiB that a job needs to reach its script."""
 
 
 @dataclass(frozen=True)
 class MachineSize:
-    """What AWS says of an instance type: memory in MiB, and vCPUs."""
+    """The size of an instance type according to AWS: memory in MiB, and vCPUs."""
 
     memory: int
     cpus: int
@@ -24,14 +24,14 @@ class MachineSize:
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The most that each container of a job has: memory in MiB, and vCPUs."""
+    """The limits of each container of a job: memory in MiB, and vCPUs."""
 
     memory: int
     cpus: int
 
 
 def job_limits(settings: Settings, machine: MachineSize) -> JobLimits:
-    """What the settings say; where they say nothing, the job's share of the runner's machine."""
+    """The limits from the settings; by default, the job's share of the runner's machine."""
     jobs = settings.runner_concurrency
     share = max((machine.memory - SYSTEM_MEMORY) // jobs, SMALLEST_SHARE)
     return JobLimits(
@@ -41,7 +41,7 @@ def job_limits(settings: Settings, machine: MachineSize) -> JobLimits:
 
 
 def job_limit_problems(settings: Settings, machine: MachineSize) -> list[str]:
-    """Limits with which no job would start, each with key, value and what to do."""
+    """Limits with which no job could start, each with key, value and remedy."""
     problems = []
     memory, cpus, name = settings.runner_job_memory, settings.runner_job_cpus, settings.runner.instance_type
     if memory and not SMALLEST_LIMIT <= memory <= machine.memory:
@@ -50,7 +50,7 @@ def job_limit_problems(settings: Settings, machine: MachineSize) -> list[str]:
             "Change it, set it to 0 for a share of the machine, or set a larger runnerInstanceType."
         )
     if cpus > machine.cpus:
-        # Docker refuses the container: "range of CPUs is from 0.01 to ..." (daemon/daemon_unix.go of Moby).
+        # Docker's error would be: "range of CPUs is from 0.01 to ..." (daemon/daemon_unix.go of Moby).
         problems.append(
             f"runnerJobCpus: {cpus}, but {name!r} has {machine.cpus} vCPUs, and Docker rejects a higher limit. "
             f"Set it to at most {machine.cpus}, or set a larger runnerInstanceType."

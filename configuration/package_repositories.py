@@ -1,7 +1,7 @@
-"""The vendors' package repositories as .repo files: signed packages, signed metadata, switched off between steps.
+"""The vendors' package repositories as .repo files: signed packages, signed metadata, disabled between steps.
 
-A repository that is off keeps `dnf update` from moving a pinned package; each install step switches its own on.
-Addresses and keys as of late 2026, after packages.gitlab.com dropped its older paths at the end of September 2026
+A disabled repository prevents `dnf update` from upgrading a pinned package; each install step enables its own.
+URLs and keys are as of late 2026, after packages.gitlab.com removed its older paths at the end of September 2026
 (GitLab blog "Changes to packages.gitlab.com"; omnibus-gitlab doc/update/package_signatures.md; docker/docs rhel.md).
 """
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 GITLAB_KEYS = "https://packages.gitlab.com/gpgkey"
 
 KEYS = "/etc/pki/rpm-gpg"
-"""Where RHEL has the keys of packages."""
+"""RHEL's directory for package signing keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackageRepository:
-    """A repository of signed packages. `product` is what the settings call it, `name` is dnf's id of it, `file` lies in
-    the folder of dnf's .repo files, `key_addresses` are where the vendor offers its signing keys.
+    """A repository of signed packages. `product` is its name in the settings, `name` its dnf repository ID, `file` its
+    file in dnf's directory for .repo files, and `key_addresses` are the URLs of the vendor's signing keys.
 
-    dnf reads the keys from one file on the machine, for packages and metadata alike (libdnf Repo.cpp, importRepoKeys;
-    dnf crypto.py, retrieve): add_repository.sh has compared them before it lays that file down.
+    dnf reads the keys for packages and metadata from one file on the machine (libdnf Repo.cpp, importRepoKeys; dnf
+    crypto.py, retrieve): add_repository.sh verifies their fingerprints before it writes that file.
     """
 
     product: str
@@ -33,7 +33,7 @@ class PackageRepository:
 
     @property
     def setting(self) -> str:
-        """The setting that has the fingerprints of its keys."""
+        """The setting with the fingerprints of its keys."""
         return f"{self.product}PackageKeys"
 
     def render(self) -> str:
@@ -65,7 +65,7 @@ GITLAB = PackageRepository(
     file="gitlab_gitlab-ce.repo",
     base_url="https://packages.gitlab.com/gitlab/gitlab-ce/el/8/$basearch",
     signed_metadata=True,
-    # Of the metadata, then of packages until spring 2025 and since: 17.10.4 was signed shortly before the change.
+    # For the metadata, then for packages until spring 2025 and since then: 17.10.4 was signed just before the change.
     key_addresses=(
         f"{GITLAB_KEYS}/gpg.key",
         f"{GITLAB_KEYS}/gitlab/3D645A26AB9FBD22.pub.gpg",
@@ -88,10 +88,9 @@ DOCKER = PackageRepository(
     name="docker-ce-stable",
     title="Docker CE",
     file="docker-ce.repo",
-    # Of the release 8 by name: `$releasever` may be 8.10, which Docker does not publish (docker/for-linux issue 1530).
+    # Not `$releasever`, which may be 8.10: Docker publishes only 8 (docker/for-linux issue 1530).
     base_url="https://download.docker.com/linux/rhel/8/$basearch/stable",
-    # Docker says of its packages that they are signed, and of its metadata nothing: its own docker-ce.repo has gpgcheck
-    # alone.
+    # Docker documents that its packages are signed, but not its metadata: its own docker-ce.repo sets only gpgcheck.
     signed_metadata=False,
     key_addresses=("https://download.docker.com/linux/rhel/gpg",),
 )

@@ -1,24 +1,24 @@
-"""Where files are on the machines, if this program chose the place. The scripts in remote/, the programs in programs/
-and the files of cloud-init/ write these paths out; tests/test_paths.py checks that they write no other.
+"""Paths on the machines that this program chooses. The scripts in remote/, the programs in programs/ and the files in
+cloud-init/ repeat these paths literally; tests/test_paths.py checks that they use no others.
 """
 
 # Every machine.
 INSTALLED_PROGRAMS = "/usr/local/sbin"
-"""Folder of what the steps install. It is not on the path of sudo in RHEL (secure_path), so commands name it."""
+"""Directory of the programs that steps install. RHEL's sudo does not search it (secure_path): use absolute paths."""
 RUN_STEP = f"{INSTALLED_PROGRAMS}/run-step"
 FIRST_BOOT = f"{INSTALLED_PROGRAMS}/first-boot"
 STATE = "/var/lib/gitlab-stack"
 FIRST_BOOT_DONE = f"{STATE}/first-boot-done"
-"""Exists once the first boot has ended well; the step prepare_host waits for it."""
+"""Exists once the first boot has succeeded; the step prepare_host waits for it."""
 LOCK = "/run/gitlab-stack.lock"
-"""Held by flock(1): exclusively by a step or a garbage collection, shared by the doctor's checks."""
+"""Lock file for flock(1): exclusive for steps and garbage collections, shared for the doctor's checks."""
 LOGS = "/var/log/gitlab-stack"
-"""Folder of the steps' logs: NAME.log is the last run of the step NAME."""
+"""Directory of the steps' logs: NAME.log is the log of the last run of the step NAME."""
 INSTALL_SECURITY_UPDATES = f"{INSTALLED_PROGRAMS}/install-security-updates"
 SECURITY_UPDATES_STARTED = f"{STATE}/security-updates-started"
-"""Touched when an installation of security updates starts."""
+"""Touched when the installation of security updates starts."""
 SECURITY_UPDATES_INSTALLED = f"{STATE}/security-updates-installed"
-"""Touched when one has succeeded."""
+"""Touched when the installation succeeds."""
 SECURITY_UPDATES_LOG = f"{LOGS}/install-security-updates.log"
 GREETING = "/etc/motd.d/gitlab-stack"
 KEEP_DATA_MOUNTED = f"{INSTALLED_PROGRAMS}/keep-data-mounted"
@@ -28,28 +28,28 @@ KEEP_DATA_MOUNTED_SERVICE = "/etc/systemd/system/keep-data-mounted.service"
 GITLAB_DATA = "/srv/gitlab"
 """Mountpoint of GitLab's data volume."""
 GITLAB_FOLDERS = ("/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab")
-"""GitLab's own folders that are kept on the data volume."""
+"""GitLab's own directories that are stored on the data volume."""
 INITIAL_ROOT_PASSWORD = "/etc/gitlab/seeded-root-password"
-"""The first password of GitLab's root user, readable by the machine's root alone; written before GitLab is seeded with
-it, deleted by FORGET_ROOT_PASSWORD when that user has another one.
+"""The first password of GitLab's root user, readable only by the machine's root; written before GitLab is seeded with
+it, deleted by FORGET_ROOT_PASSWORD once that user's password has changed.
 """
 SEEDED = "/etc/gitlab/seeded-by-stack"
-"""Mark of a GitLab that this program has seeded or taken over; holds a hash of its first password."""
+"""Marks a GitLab that this program has seeded or adopted; contains a hash of its first password."""
 UNPREPARED = "/etc/gitlab/unprepared"
 """Exists from before the database is seeded until prepare_gitlab has succeeded once."""
 FORGET_ROOT_PASSWORD = f"{INSTALLED_PROGRAMS}/forget-root-password"
 TOKEN_KEY = "/etc/gitlab/registry-token.key"
-"""Private key that signs the registry's tokens."""
+"""The private key that signs the registry's tokens."""
 TOKEN_CERTIFICATE = "/etc/gitlab/registry-token.crt"
 CONFIGURED_VERSION = "/etc/gitlab/configured-version"
-"""The version of GitLab that was ready last, on the data volume; the start of an upgrade."""
+"""The last version of GitLab that became ready, stored on the data volume; upgrades start from it."""
 ACCEPTANCE_LOCK = "/run/gitlab-stack-acceptance.lock"
-"""Held while the acceptance issues or revokes its token."""
+"""Lock file, held while the acceptance issues or revokes its token."""
 
 # The runner's machine.
 PRUNE_DOCKER = f"{INSTALLED_PROGRAMS}/prune-docker"
 DOCKER_IN_DOCKER = "/etc/gitlab-runner/docker-in-docker.json"
-"""daemon.json of a Docker that a privileged job runs as a service."""
+"""daemon.json of a Docker daemon that a privileged job runs as a service."""
 REFUSE_CONTAINERS = f"{INSTALLED_PROGRAMS}/refuse-containers"
 REFUSE_CONTAINERS_SERVICE = "/etc/systemd/system/refuse-containers.service"
 
@@ -60,11 +60,11 @@ REGISTRY_IMAGES = f"{REGISTRY_DATA}/images"
 """The registry's root directory on the volume."""
 REGISTRY_HTTP_SECRET = f"{REGISTRY_DATA}/http-secret.env"
 REGISTRY_CONFIGURATION = "/etc/docker/registry"
-"""Folder of the registry's configuration, mounted into its container at the same place."""
+"""Directory of the registry's configuration, mounted at the same path in its container."""
 REGISTRY_CONFIG = f"{REGISTRY_CONFIGURATION}/config.yml"
 REGISTRY_TOKEN_CERTIFICATE = f"{REGISTRY_CONFIGURATION}/gitlab-registry.crt"
 REGISTRY_TREE = "/usr/bin/registry-tree"
-"""For people, who run it with sudo: on the path of sudo in RHEL."""
+"""For administrators, who run it with sudo: RHEL's sudo searches this directory."""
 COLLECT_GARBAGE = f"{INSTALLED_PROGRAMS}/collect-garbage"
 COLLECT_GARBAGE_LOG = f"{LOGS}/collect-garbage.log"
 COLLECT_GARBAGE_RESULT = "/run/collect-garbage/result"
@@ -72,7 +72,7 @@ DOCKER_WAITS_FOR_DATA = "/etc/systemd/system/docker.service.d/data-volume.conf"
 
 
 def volume_device(volume_id: str) -> str:
-    """Block device of an EBS volume on a Nitro machine, which names /dev/nvme*n1 by order of appearance; only the
-    serial number is the volume's own (Amazon EBS user guide, "Map Amazon EBS volumes to NVMe device names").
+    """The block device of an EBS volume on a Nitro machine. /dev/nvme*n1 are numbered in order of detection; only the
+    serial number identifies the volume (Amazon EBS user guide, "Map Amazon EBS volumes to NVMe device names").
     """
     return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '', 1)}"

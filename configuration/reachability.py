@@ -1,7 +1,7 @@
-"""Who reaches what, worked out from the table of flows: a connection passes only if the rules of both its ends let it.
+"""Computes which places can reach each other from the table of flows: both ends' rules must allow a connection.
 
-It is about every pair of places, also those that have no flow: a rule that names a network may let in more than what it
-was made for.
+It covers every pair of places, including those without a flow, because a rule for a network may allow more than it was
+created for.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from settings import SmtpSettings
 from validation.extra_egress import PROTOCOLS, ExtraEgress
 
 JOB = "a job's container"
-"""Docker lets it out in the name of the runner's machine, but not to that machine itself, nor to its metadata."""
+"""It connects from the address of the runner's machine, but cannot reach that machine or its metadata service."""
 
 NOTHING = "nothing"
 
@@ -27,7 +27,7 @@ NAMES = {
     Place.REGISTRY: "the registry",
     Place.RUNNER: "the runner's machine",
 }
-"""Who connects. Whoever else is outside is the internet."""
+"""Sources of connections. The internet is everything that is not listed separately."""
 
 METADATA = "its metadata service"
 METADATA_OF_A_MACHINE = "80: with a session token (IMDSv2)"
@@ -35,7 +35,7 @@ METADATA_OF_A_MACHINE = "80: with a session token (IMDSv2)"
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """As much of the settings of a stack as decides what is open."""
+    """Example settings: the part of a stack's settings that determines which traffic is allowed."""
 
     web_port: int
     registry_port: int = 5000
@@ -47,41 +47,39 @@ class Example:
 
 class _Way(Enum):
     PRIVATE = auto()
-    """By private addresses, inside the VPC."""
+    """With private addresses, inside the VPC."""
 
     PUBLIC = auto()
-    """By elastic addresses, through the internet gateway."""
+    """With Elastic IP addresses, through the internet gateway."""
 
 
 def ports(settings: TrafficSettings, protocol: str = "tcp") -> tuple[int, ...]:
-    """Every port that is open anywhere."""
+    """All ports that any flow uses."""
     return tuple(sorted({flow.port for flow in flows(settings) if flow.protocol == protocol}))
 
 
 def reached(settings: TrafficSettings, source: Place, target: Place, protocol: str = "tcp") -> tuple[int, ...]:
-    """The ports of `target`, at any of its addresses (of EXTRA_NETWORKS: at some), to which `source` can open a
-    connection.
-    """
-    made = [rule for flow in flows(settings) for rule in rules(flow)]
+    """The ports that `source` can connect to at any address of `target` (for EXTRA_NETWORKS: at some of them)."""
+    all_rules = [rule for flow in flows(settings) for rule in rules(flow)]
     ways = [_Way.PUBLIC] if {source, target} - set(GROUPS) else list(_Way)
 
     def passes(port: int, way: _Way) -> bool:
-        at = [rule for rule in made if (rule.port, rule.protocol) == (port, protocol)]
+        candidates = [rule for rule in all_rules if (rule.port, rule.protocol) == (port, protocol)]
         sent = source not in GROUPS or any(
-            rule.group is source and rule.direction is Direction.EGRESS and _is_about(rule, target, way, settings)
-            for rule in at
+            rule.group is source and rule.direction is Direction.EGRESS and _matches(rule, target, way, settings)
+            for rule in candidates
         )
         admitted = target not in GROUPS or any(
-            rule.group is target and rule.direction is Direction.INGRESS and _is_about(rule, source, way, settings)
-            for rule in at
+            rule.group is target and rule.direction is Direction.INGRESS and _matches(rule, source, way, settings)
+            for rule in candidates
         )
         return sent and admitted
 
     return tuple(port for port in ports(settings, protocol) if any(passes(port, way) for way in ways))
 
 
-def _is_about(rule: Rule, place: Place, way: _Way, settings: TrafficSettings) -> bool:
-    """Whether the peer of the rule matches the place, when it is met by this way."""
+def _matches(rule: Rule, place: Place, way: _Way, settings: TrafficSettings) -> bool:
+    """Whether the rule's peer matches the place on this path."""
     if rule.peer is Peer.NETWORKS:
         if rule.other is Place.EXTRA_NETWORKS is place:
             return True
@@ -92,7 +90,7 @@ def _is_about(rule: Rule, place: Place, way: _Way, settings: TrafficSettings) ->
 
 
 def table(settings: TrafficSettings) -> str:
-    """The matrix in Markdown: a row for whoever connects, a column for where to, in a cell the ports and why."""
+    """The matrix in Markdown: a row for each source, a column for each target; cells contain the ports and reasons."""
     targets = (*GROUPS, Place.INTERNET, *([Place.EXTRA_NETWORKS] if settings.extra_egress else []))
     names = {**NAMES, Place.EXTRA_NETWORKS: "networks of extraEgress"}
     head = ["from \\ to", *(names[target] for target in targets), METADATA]
@@ -117,13 +115,13 @@ def _cell(settings: TrafficSettings, source: Place, target: Place) -> str:
 
 def _words(settings: TrafficSettings, source: Place, target: Place) -> Iterator[str]:
     for protocol in PROTOCOLS:
-        made = [
+        own = [
             flow for flow in flows(settings) if (flow.source, flow.target, flow.protocol) == (source, target, protocol)
         ]
         for port in reached(settings, source, target, protocol):
             shown = f"{port}" if protocol == "tcp" else f"{port} ({protocol})"
-            for flow in [flow for flow in made if flow.port == port]:
+            for flow in [flow for flow in own if flow.port == port]:
                 where = f" ({', '.join(flow.networks)})" if flow.networks else ""
                 yield f"{shown}: {flow.why}{where}"
-            if port not in [flow.port for flow in made]:
-                yield f"{shown}: by a rule for others"
+            if port not in [flow.port for flow in own]:
+                yield f"{shown}: through a rule for another place"

@@ -1,4 +1,4 @@
-"""The container registry's config.yml. Source: docs/configuration.md of container-registry 4.15.2."""
+"""Renders the container registry's config.yml. Source: docs/configuration.md of container-registry 4.15.2."""
 
 import yaml
 
@@ -10,8 +10,8 @@ TOKEN_SERVICE = "container_registry"
 
 
 def render_registry_config(*, external_url: str, port: int) -> str:
-    """Token authentication against GitLab. `http.secret` is left out: the machine generates it and passes it as
-    REGISTRY_HTTP_SECRET.
+    """The config.yml, with token authentication by GitLab. `http.secret` is omitted: the machine generates it and
+    passes it as REGISTRY_HTTP_SECRET.
     """
     return yaml.safe_dump(
         {
@@ -24,7 +24,7 @@ def render_registry_config(*, external_url: str, port: int) -> str:
             },
             "http": {
                 "addr": f":{port}",
-                # TLS may end at the load balancer: the registry does not know the client's scheme.
+                # TLS may terminate at the load balancer: the registry does not know the client's scheme.
                 "relativeurls": True,
                 "headers": {"X-Content-Type-Options": ["nosniff"]},
             },
@@ -44,5 +44,5 @@ def render_registry_config(*, external_url: str, port: int) -> str:
 
 
 def registry_image(version: str) -> str:
-    """GitLab's own build of the registry (CNG images)."""
+    """The name of GitLab's own registry image (CNG images)."""
     return f"registry.gitlab.com/gitlab-org/build/cng/gitlab-container-registry:v{version}-gitlab"

@@ -1,4 +1,4 @@
-"""The wire format of programs/acceptance_checks: the task it reads, and the report it prints, JSON lines."""
+"""The wire format of programs/acceptance_checks: the task it reads and the report it prints, in JSON lines."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ def task(
     show_progress: bool = False,
     more: Mapping[str, object] | None = None,
 ) -> str:
-    """The task in JSON: the endpoints, the checks to make in order, and what `more` keys they need.
+    """The task in JSON: the endpoints, the checks to run in order, and `more` keys that they need.
 
-    `patience` is the most seconds to wait for one check, where its own limit is more. With `show_progress` people read
-    the output: a line for each check as it passes, and the report at the end when all have passed.
+    `patience` caps the seconds to wait for each check. With `show_progress`, the output is for people: a line for each
+    check as it passes, and the report at the end if all have passed.
     """
     limited = [
         {**asdict(check), "limit": check.limit if patience is None else min(check.limit, patience)} for check in checks
@@ -30,30 +30,30 @@ def task(
 
 
 def findings(report: str) -> list[dict[str, Any]]:
-    """The report's lines about checks: `check` (its id), `state` (ok, broken or deferred), `seconds`, `detail`."""
+    """The lines of the report about checks: `check` (its id), `state` (ok, broken or deferred), `seconds`, `detail`."""
     lines = [_with_current_key(parsed(line)) for line in report.splitlines()]
     return [line for line in lines if "check" in line]
 
 
 def parsed(line: str) -> dict[str, Any]:
-    """One line of JSON that a machine has printed, with every text in it printable. Raises ValueError for another."""
+    """One line of JSON printed by a machine, with every string made printable. Raises ValueError for anything else."""
     return dict(json.loads(line, object_pairs_hook=lambda pairs: {printable(name): _clean(of) for name, of in pairs}))
 
 
 def _clean(value: object) -> object:
-    # A map is clean: json makes the innermost first.
+    # Maps are already clean: json builds the innermost ones first.
     if isinstance(value, list):
         return [_clean(each) for each in value]
     return printable(value) if isinstance(value, str) else value
 
 
 def _with_current_key(line: dict[str, Any]) -> dict[str, Any]:
-    # A stack's state may hold a report of the version before, as with `up --target`; until the next minor version.
+    # Until the next minor version: after `up --target`, a stack's state may contain a report of the previous version.
     return {"check": line["hop"], **line} if "hop" in line else line
 
 
 def facts(report: str) -> dict[str, Any]:
-    """The facts of a report by the registry's machine."""
+    """The facts in a report of the registry's machine."""
     return {key: value for line in report.splitlines() for key, value in parsed(line).get("facts", {}).items()}
 
 
@@ -66,7 +66,7 @@ def results(reports: Sequence[str]) -> list[dict[str, Any]]:
         if finding["state"] == "ok"
     }
     return [
-        # `hop` is the former name of `check`, deprecated: it goes with the next minor version.
+        # `hop` is the former name of `check`. Deprecated: it is removed in the next minor version.
         {"check": check.title, "hop": check.title, "seconds": seconds[check.id]}
         for check in CHECKS
         if check.id in seconds
@@ -75,14 +75,14 @@ def results(reports: Sequence[str]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class PushedImage:
-    """What a pipeline has pushed: `name` is group/project/image:tag, without the registry's host."""
+    """The image that a pipeline pushed: `name` is group/project/image:tag, without the registry's host."""
 
     name: str
     digest: str
 
 
 def pushed_image(report: str) -> PushedImage:
-    """The image that a report names. Raises ValueError when it names none."""
+    """The pushed image in a report. Raises ValueError if it contains none."""
     for finding in findings(report):
         if finding["check"] == "push" and "@" in finding["detail"]:
             name, _, digest = finding["detail"].partition("@")

@@ -1,4 +1,4 @@
-"""systemd units of the programs that stay on the machines. Sources: systemd.service(5), systemd.timer(5)."""
+"""systemd units of the programs installed on the machines. Sources: systemd.service(5), systemd.timer(5)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,19 +16,19 @@ from configuration.paths import (
 )
 
 PRUNE_CALENDAR = "03:17"
-"""When Docker is pruned: every night, but not at midnight, when nightly pipelines begin."""
+"""When Docker is pruned: every night, but not at midnight, when nightly pipelines start."""
 FORGET_CALENDAR = "05:23"
-"""When the first password of GitLab's root user is looked at: GitLab's console takes a minute of one processor."""
+"""When the first password of GitLab's root user is checked: at night, as GitLab's console uses one CPU for a minute."""
 FULL_DISK = 70
-"""Per cent of Docker's disk in use above which images without a container are removed."""
+"""Disk usage of Docker, in percent, above which images without a container are removed."""
 UPDATE_DELAY = {Place.SERVER: 0, Place.REGISTRY: 30 * 60, Place.RUNNER: 60 * 60}
-"""Seconds from the time of the setting until each machine installs its updates: one after the other, so that no two of
-them reboot together. A calendar has no offset, and systemd of RHEL 8 (239) no FixedRandomDelay.
+"""Seconds that each machine waits after the scheduled time before it installs updates, so that no two machines reboot
+together. Calendar expressions have no offset, and systemd 239 of RHEL 8 has no FixedRandomDelay.
 """
 
 
 def security_updates_service(place: Place) -> str:
-    """Runs install-security-updates once, when it is this machine's turn."""
+    """Runs install-security-updates once, after this machine's delay."""
     return _unit(
         Unit={"Description": "Install security updates", "After": "network-online.target"},
         Service={
@@ -40,11 +40,9 @@ def security_updates_service(place: Place) -> str:
 
 
 def security_updates_timer(calendar: str) -> str:
-    """Starts install-security-updates.service at `calendar`, as of systemd.time(7), and after a boot when a time was
-    missed.
-    """
+    """Starts install-security-updates.service at `calendar` (systemd.time(7)), and after a boot if it missed a run."""
     return _unit(
-        Unit={"Description": "Install security updates, now and then"},
+        Unit={"Description": "Install security updates on schedule"},
         Timer={"OnCalendar": calendar, "Persistent": "true"},
         Install={"WantedBy": "timers.target"},
     )
@@ -53,7 +51,7 @@ def security_updates_timer(calendar: str) -> str:
 def docker_prune_service() -> str:
     """Runs prune-docker once."""
     return _unit(
-        Unit={"Description": "Remove what jobs left in Docker", "After": "docker.service"},
+        Unit={"Description": "Remove leftovers of jobs from Docker", "After": "docker.service"},
         Service={"Type": "oneshot", "ExecStart": f"{PRUNE_DOCKER} {FULL_DISK}"},
     )
 
@@ -61,31 +59,31 @@ def docker_prune_service() -> str:
 def docker_prune_timer() -> str:
     """Starts docker-prune.service every night."""
     return _unit(
-        Unit={"Description": "Remove what jobs left in Docker, every night"},
+        Unit={"Description": "Remove leftovers of jobs from Docker every night"},
         Timer={"OnCalendar": PRUNE_CALENDAR, "RandomizedDelaySec": "30min"},
         Install={"WantedBy": "timers.target"},
     )
 
 
 def refuse_containers_service() -> str:
-    """Runs refuse-containers before Docker starts, which does not start without it."""
+    """Runs refuse-containers before Docker starts; Docker does not start without it."""
     return _unit(
-        Unit={"Description": "Refuse what containers send to this machine itself", "Before": "docker.service"},
+        Unit={"Description": "Block traffic from containers to this machine", "Before": "docker.service"},
         Service={"Type": "oneshot", "RemainAfterExit": "yes", "ExecStart": REFUSE_CONTAINERS},
         Install={"RequiredBy": "docker.service"},
     )
 
 
 def forget_root_password_service() -> str:
-    """Runs forget-root-password once, while there is a password to forget and beside no step of this program."""
+    """Runs forget-root-password once, if there is a password to delete and no step of this program is running."""
     return _unit(
         Unit={
-            "Description": "Forget the first password of GitLab's root user when it was changed",
+            "Description": "Delete the initial password of GitLab's root user once it has changed",
             "ConditionPathExists": INITIAL_ROOT_PASSWORD,
         },
         Service={
             "Type": "oneshot",
-            # What is busy now is not so tomorrow.
+            # If a step is running, the next day is early enough.
             "ExecStart": f"/usr/bin/flock --shared --nonblock --conflict-exit-code 0 {LOCK} {FORGET_ROOT_PASSWORD}",
             "Nice": "19",
         },
@@ -95,17 +93,17 @@ def forget_root_password_service() -> str:
 def forget_root_password_timer() -> str:
     """Starts forget-root-password.service every day."""
     return _unit(
-        Unit={"Description": "Forget the first password of GitLab's root user when it was changed, every day"},
+        Unit={"Description": "Check daily whether to delete the initial password of GitLab's root user"},
         Timer={"OnCalendar": FORGET_CALENDAR, "RandomizedDelaySec": "30min", "Persistent": "true"},
         Install={"WantedBy": "timers.target"},
     )
 
 
 def collect_garbage_service(*, port: int, untagged: bool) -> str:
-    """Runs collect-garbage once for the registry on `port`; with `untagged`, manifests without a tag are freed too."""
+    """Runs collect-garbage once for the registry on `port`; with `untagged`, it also deletes untagged manifests."""
     return _unit(
         Unit={
-            "Description": "Free what no image of the registry needs",
+            "Description": "Collect the registry's garbage",
             "After": "docker.service",
             "RequiresMountsFor": REGISTRY_DATA,
         },
@@ -113,7 +111,7 @@ def collect_garbage_service(*, port: int, untagged: bool) -> str:
             "Type": "oneshot",
             "RuntimeDirectory": "collect-garbage",
             "ExecStart": f"{COLLECT_GARBAGE} collect {port}{' -m' if untagged else ''}",
-            # Also after a failure, a timeout or a kill.
+            # Runs after a failure, a timeout or a kill as well.
             "ExecStopPost": f"{COLLECT_GARBAGE} finish {port}",
             "TimeoutStopSec": "300",
         },
@@ -121,18 +119,18 @@ def collect_garbage_service(*, port: int, untagged: bool) -> str:
 
 
 def collect_garbage_timer(calendar: str) -> str:
-    """Starts collect-garbage.service at `calendar`, as of systemd.time(7), and after a boot when a time was missed."""
+    """Starts collect-garbage.service at `calendar` (systemd.time(7)), and after a boot if it missed a run."""
     return _unit(
-        Unit={"Description": "Free what no image of the registry needs, now and then"},
+        Unit={"Description": "Collect the registry's garbage on schedule"},
         Timer={"OnCalendar": calendar, "Persistent": "true"},
         Install={"WantedBy": "timers.target"},
     )
 
 
 def keep_data_mounted_service(*, device: str, service: str, mountpoint: str, targets: Sequence[str]) -> str:
-    """Runs keep-data-mounted all the time, for the volume that is `device`."""
+    """Runs keep-data-mounted permanently, for the volume at `device`."""
     return _unit(
-        Unit={"Description": "Mount the data volume when it comes late or again"},
+        Unit={"Description": "Mount the data volume whenever it is attached"},
         Service={
             "ExecStart": " ".join([KEEP_DATA_MOUNTED, device, service, mountpoint, *targets]),
             "Restart": "always",

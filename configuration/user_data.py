@@ -1,4 +1,4 @@
-"""The machines' user data: first boot only, no secret, no network; everything else is a remote step."""
+"""Renders the machines' user data: first boot only, no secrets, no network; everything else is a remote step."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from configuration.flows import Place
 
 CLOUD_INIT = Path(__file__).resolve().parent.parent / "cloud-init"
 LARGEST_USER_DATA = 16384
-"""Bytes EC2 takes before base64 (EC2 user guide, "Add user data")."""
+"""Bytes that EC2 accepts, before base64 encoding (EC2 user guide, "Add user data")."""
 
 
 def render_user_data(role: Place) -> str:
-    """The #cloud-config of one machine: the role's own lists, then those of `cloud-init/base.yaml`, whose last
-    command leaves the file that marks first boot as done.
+    """The #cloud-config of one machine: the lists of its role, then those of `cloud-init/base.yaml`, whose last command
+    creates the file that marks the first boot as done.
 
-    Raises ValueError when the text is larger than EC2 takes.
+    Raises ValueError if it is larger than EC2 accepts.
     """
     document = _read("base")
     for key, additions in _read(role.value).items():

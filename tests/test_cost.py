@@ -65,7 +65,7 @@ def test_an_instance_type_without_a_price_is_not_priced_and_neither_is_the_sum()
     assert "| runner, c7i.48xlarge | not priced |" in shown
     assert "| Red Hat Enterprise Linux | not priced |" in shown
     assert shown.endswith("** |")
-    assert "and what is not priced**" in shown
+    assert "plus items that are not priced**" in shown
 
 
 def test_a_region_without_prices_is_not_priced_and_never_free():
@@ -76,7 +76,7 @@ def test_a_region_without_prices_is_not_priced_and_never_free():
 
 
 def test_a_stack_of_which_nothing_is_priced_has_no_sum():
-    assert "| **together** | **not priced** |" in cost_table([CostLine("anything", None)])
+    assert "| **total** | **not priced** |" in cost_table([CostLine("anything", None)])
 
 
 def test_amounts_are_to_the_cent_and_thousands_are_told_apart():

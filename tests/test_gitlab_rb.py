@@ -11,7 +11,7 @@ from settings import SettingsError
 from tests.engine import ROOT
 from tests.test_configuration import gitlab_rb
 from tests.test_settings import load
-from validation.gitlab_rb import LEFT_TO_THE_PACKAGE, SAID, TOP_LEVEL
+from validation.gitlab_rb import PACKAGE_DEFAULTS, SET_BY_PROGRAM, TOP_LEVEL
 
 EVALUATE = ROOT / "lab/played/gitlab_ce/lab_gitlab/ruby/gitlab_rb.rb"
 needs_ruby = pytest.mark.needs("ruby")
@@ -41,11 +41,11 @@ def evaluated(tmp_path_factory):
 
 
 def relied_on(settings: dict[str, Any]) -> dict[str, Any]:
-    said = {f"{section} {key}": settings[section].get(key) for section, key in (*SAID, *LEFT_TO_THE_PACKAGE)}
+    said = {f"{section} {key}": settings[section].get(key) for section, key in (*SET_BY_PROGRAM, *PACKAGE_DEFAULTS)}
     return {**said, **{name: settings[name] for name in ("external_url", "registry_external_url")}}
 
 
-SETS = [f"{section}['{key}'] = 'elsewhere'" for section, key in (*SAID, *LEFT_TO_THE_PACKAGE)]
+SETS = [f"{section}['{key}'] = 'elsewhere'" for section, key in (*SET_BY_PROGRAM, *PACKAGE_DEFAULTS)]
 OTHER_WAYS = [
     "nginx.merge!('listen_port' => 8080, 'enable' => false)",
     "nginx.store('listen_port', 8080)",
@@ -185,7 +185,7 @@ def refusal(line: str) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize(("section", "key"), [*SAID, *LEFT_TO_THE_PACKAGE])
+@pytest.mark.parametrize(("section", "key"), [*SET_BY_PROGRAM, *PACKAGE_DEFAULTS])
 @pytest.mark.parametrize(
     "form",
     ["{s}['{k}'] = 1", '  {s}["{k}"]=1', "{s}[:{k}] ||= 1", "x = 1; {s} [ '{k}' ] = 1", "Gitlab['{s}']['{k}'] = 1"],

@@ -33,7 +33,7 @@ def test_who_lets_in_the_world_lets_in_every_place_of_it():
     world = dataclasses.replace(EXAMPLE, client_cidrs=("0.0.0.0/0",))
     assert reached(world, Place.INTERNET, Place.LOAD_BALANCER) == (22, 443, 5000)
     assert reached(world, Place.REGISTRY, Place.LOAD_BALANCER) == (443,), "its way out to the world is for 443"
-    assert "443: by a rule for others" in reachability.table(world)
+    assert "443: through a rule for another place" in reachability.table(world)
 
 
 def test_administrators_among_the_clients_networks_are_clients():

@@ -1,1 +1,1 @@
-"""Reading and checking of single settings, in plain Python: imports neither `settings` nor Pulumi."""
+"""Reads and validates single settings, in plain Python: imports neither `settings` nor Pulumi."""

@@ -1,5 +1,5 @@
-"""When a timer elapses: the calendar expressions of systemd.time(7), as the systemd 239 of RHEL 8 reads them
-(src/basic/calendarspec.c), but for one thing: none is more often than hourly.
+"""Validates the calendar expressions of systemd.time(7) as systemd 239 of RHEL 8 parses them
+(src/basic/calendarspec.c), with one restriction: at most one run per hour.
 """
 
 import functools
@@ -30,7 +30,7 @@ _PART = re.compile(r"([0-9]+)(?:\.\.([0-9]+))?(?:/([0-9]+))?")
 
 
 def calendar(value: str) -> str:
-    """A calendar expression. Raises ValueError for anything else, and for what comes more than once an hour."""
+    """A calendar expression. Raises ValueError for anything else, and for more than one run per hour."""
     if not value.isascii() or not value.isprintable():
         raise ValueError(NO_CALENDAR)
     spec = _without_zone(value)
@@ -52,7 +52,7 @@ def _without_zone(value: str) -> str:
     spec, _, last = value.rpartition(" ")
     if not spec or not _ZONE.fullmatch(last) or _weekday(re.split(r"[.,-]", last)[0]) is not None:
         return value
-    # Whoever runs the program may have no list of zones; the machines have.
+    # The computer that runs the program may lack a time zone database; the machines have one.
     known = _zones()
     if last.upper() != "UTC" and known and last not in known:
         if "/" not in last:
@@ -65,13 +65,13 @@ def _without_zone(value: str) -> str:
 
 @functools.cache
 def _zones() -> frozenset[str]:
-    import zoneinfo  # noqa: PLC0415  as it is imported, it searches this machine; most settings name no zone
+    import zoneinfo  # noqa: PLC0415  importing it searches the file system, and most settings contain no zone
 
     return frozenset(zoneinfo.available_timezones())
 
 
 def _without_weekdays(spec: str) -> str:
-    """What follows the weekdays: names, whole or of three letters, with commas; ranges end after they begin."""
+    """The expression without its weekdays: full names or three letters, separated by commas; ranges must not wrap."""
     first, _, rest = spec.partition(" ")
     if not first[:1].isalpha():
         return spec
@@ -96,7 +96,7 @@ def _check_date(date: str) -> None:
     for year in years:
         _numbers(re.sub(r"(?<![0-9])([0-9]{2})(?![0-9])", r"20\1", year), YEARS)
     _numbers(months, MONTHS)
-    # The last days of a month go 28 days back.
+    # Days counted from the end of a month go back 28 days at most.
     _numbers(days, (1, 28) if separators.endswith("~") else DAYS, backwards=separators.endswith("~"))
 
 
@@ -116,7 +116,7 @@ def _check_time(time: str) -> None:
 
 
 def _numbers(chain: str, bounds: tuple[int, int], *, backwards: bool = False) -> None:
-    """Check `*`, or numbers with commas between them, each with an end and a step or without."""
+    """Check `*`, or a comma-separated list of numbers, each with an optional end and step."""
     if chain == "*":
         return
     lowest, highest = bounds

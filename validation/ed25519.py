@@ -1,4 +1,4 @@
-"""The public key of an Ed25519 seed: RFC 8032, section 5.1.5. A key in PKCS#8 form holds the seed alone."""
+"""Derives the public key from an Ed25519 seed: RFC 8032, section 5.1.5. A PKCS#8 key contains only the seed."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ _NEUTRAL: Point = (0, 1, 1, 0)
 
 
 def public_from_seed(seed: bytes) -> bytes:
-    """The 32 bytes of the public key that belongs to a private key of 32 bytes."""
+    """The 32-byte public key of a 32-byte private key."""
     digest = hashlib.sha512(seed).digest()
     scalar = int.from_bytes(digest[:32], "little") & ((1 << 254) - 8) | (1 << 254)
     x, y, z, _ = _times(scalar, _BASE)

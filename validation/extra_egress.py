@@ -1,4 +1,4 @@
-"""The setting `extraEgress`: ways out of the machines beyond those that the program needs."""
+"""The setting `extraEgress`: egress rules of the machines in addition to those that the program needs."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,18 +10,18 @@ from validation.reader import Reader
 
 KEY = "extraEgress"
 PLACES = ("server", "registry", "runner")
-"""Machines that a way can start at; configuration/flows.py has the places of the stack."""
+"""Machines that can have such a rule; configuration/flows.py defines all places of the stack."""
 
 PROTOCOLS = ("tcp", "udp")
 FIELDS = ("place", "protocol", "port", "ports", "networks", "why")
 
 LONGEST_WHY = 200
-"""Characters. AWS takes 255 in the description of a rule (EC2 API Reference, IpRange), which says where to as well."""
+"""Characters. AWS allows 255 in a rule's description (EC2 API Reference, IpRange), which also contains the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraEgress:
-    """What the machine `place` may connect to, by `tcp` or `udp`: these ports of these IPv4 networks; and why."""
+    """Ports and IPv4 networks that the machine `place` may connect to; `protocol` is `tcp` or `udp`."""
 
     place: str
     protocol: str
@@ -31,18 +31,18 @@ class ExtraEgress:
 
 
 def load(keys: Reader) -> tuple[ExtraEgress, ...]:
-    """The ways out that the settings name, none when they name none. What is wrong goes to `keys.problems`."""
-    made = []
+    """The entries of the setting; empty if it is not set. Problems are added to `keys.problems`."""
+    loaded = []
     for position, item in enumerate(keys.items(KEY)):
         known = len(keys.problems)
         _check(keys, f"{KEY}[{position}]", item)
         if len(keys.problems) == known:
-            made.append(_way(cast("Mapping[str, object]", item)))
-    return tuple(made)
+            loaded.append(_way(cast("Mapping[str, object]", item)))
+    return tuple(loaded)
 
 
 def problems_between_ways(ways: tuple[ExtraEgress, ...]) -> list[str]:
-    """AWS refuses a rule that a security group has already: each that two ways would make, once."""
+    """Combinations that two entries contain: AWS rejects duplicate rules of a security group."""
     seen: dict[tuple[str, str, int, str], int] = {}
     problems = []
     for position, way in enumerate(ways):
@@ -98,7 +98,7 @@ def _check_ports(keys: Reader, name: str, item: Mapping[str, object]) -> None:
 
 
 def _check_each(keys: Reader, name: str, given: object, check: Callable[[object], object]) -> None:
-    """Refuse what is wrong with a list; None, which has been told already, is none."""
+    """Report problems of a list; None has already been reported as missing."""
     if given is None:
         return
     if not isinstance(given, list) or not given:
@@ -121,7 +121,7 @@ def _check_one(keys: Reader, name: str, given: object, check: Callable[[object],
 
 
 def port(given: object) -> int:
-    """A number of TCP's or UDP's, or its text. Raises ValueError for anything else."""
+    """A TCP or UDP port, as a number or a string of digits. Raises ValueError for anything else."""
     if type(given) is int and 1 <= given <= 65535:
         return given
     if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,4}", given) and int(given) <= 65535:
@@ -136,7 +136,7 @@ def _network(given: object) -> str:
 
 
 def why(given: object) -> str:
-    """Why a way is there, as AWS takes it. Raises ValueError for anything else."""
+    """The reason for a rule, if AWS accepts it as a description. Raises ValueError for anything else."""
     if not isinstance(given, str) or not re.fullmatch(
         rf"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{{}}!$*]{{1,{LONGEST_WHY}}}", given
     ):

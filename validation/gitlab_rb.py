@@ -1,7 +1,7 @@
-"""The setting `gitlabRb`: lines of the owner, refused by name where they would undo what the program relies on.
+"""The setting `gitlabRb`: the user's own lines, rejected if they would override what the program relies on.
 
-A line can be written in more ways than a pattern knows. So configuration/gitlab_rb.py also puts what the program says
-after the owner's lines, and takes away what GitLab's package has to decide; a refusal here only says so beforehand.
+Patterns cannot recognize every way to write a line. So configuration/gitlab_rb.py also writes the program's values
+after the user's lines and deletes keys that must keep the package's default; the checks here only report it earlier.
 """
 
 import re
@@ -13,7 +13,7 @@ PASSWORD = "the first password is the setting initialRootPassword or one generat
 ACCOUNTS = "the data on the volume is owned by these account names and numbers"
 SOCKET = "the checks and the steps use the package's own socket to reach GitLab"
 
-SAID = {
+SET_BY_PROGRAM = {
     ("nginx", "listen_port"): BALANCER,
     ("nginx", "listen_https"): BALANCER,
     ("nginx", "proxy_protocol"): BALANCER,
@@ -37,9 +37,9 @@ SAID = {
         for key in ("uid", "gid")
     },
 }
-"""What the program says in gitlab.rb and relies on, by section and key, and why."""
+"""What the program sets in gitlab.rb and relies on, by section and key, and why."""
 
-LEFT_TO_THE_PACKAGE = {
+PACKAGE_DEFAULTS = {
     ("nginx", "enable"): BALANCER,
     ("nginx", "listen_address"): BALANCER,
     ("nginx", "listen_addresses"): BALANCER,
@@ -60,8 +60,8 @@ LEFT_TO_THE_PACKAGE = {
     ("user", "group"): ACCOUNTS,
     ("manage_accounts", "enable"): ACCOUNTS,
 }
-"""What the program relies on as the package has it. From 19.2 on GitLab reads keys of nginx in gitlab_rails['nginx'] as
-well (omnibus-gitlab, translate_rails_nginx_settings).
+"""Keys that must keep the package's default. From 19.2 on, GitLab also reads the keys of nginx from
+gitlab_rails['nginx'] (omnibus-gitlab, translate_rails_nginx_settings).
 """
 
 TOP_LEVEL = {
@@ -74,14 +74,14 @@ ASSIGNED = (
     r"(?:\s*\[[^\]\n]*\])*\s*(?:(?:\|\||&&|[|&+*-])?=(?![=~>])|<<"
     r"|\.\s*(?:push|concat|replace|clear|delete|store|merge!|update))"
 )
-"""What follows a setting that is changed, itself or in a part."""
+"""What follows the name of a setting if the line changes it or a part of it."""
 
-SECTIONS = sorted({section for section, _ in (*SAID, *LEFT_TO_THE_PACKAGE)} | {"high_availability"})
+SECTIONS = sorted({section for section, _ in (*SET_BY_PROGRAM, *PACKAGE_DEFAULTS)} | {"high_availability"})
 
 
 def lines(value: str) -> str:
-    """Lines for GitLab's gitlab.rb. Raises ValueError when one sets what the program relies on, or ends the file, which
-    goes on after them.
+    """Lines for GitLab's gitlab.rb. Raises ValueError if a line sets what the program relies on, or ends the file
+    before the program's own lines.
     """
     text = "\n".join(line for line in re.split(r"\r?\n", value) if not line.lstrip().startswith("#"))
     for name, why in TOP_LEVEL.items():
@@ -91,7 +91,7 @@ def lines(value: str) -> str:
             re.MULTILINE,
         ):
             raise ValueError(f"sets {name}, {why}. Remove that line")
-    for (section, key), why in {**SAID, **LEFT_TO_THE_PACKAGE}.items():
+    for (section, key), why in {**SET_BY_PROGRAM, **PACKAGE_DEFAULTS}.items():
         if re.search(rf"{_section(section)}\s*{_subscript(key)}{ASSIGNED}", text):
             raise ValueError(f"sets {section}['{key}'], but {why}. Remove that line")
     for section in SECTIONS:

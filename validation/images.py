@@ -1,5 +1,5 @@
-"""Names of container images, as Docker and the runner read them: the grammar of github.com/distribution/reference
-(reference.go, normalize.go).
+"""Validates names of container images as Docker and the runner parse them: the grammar of
+github.com/distribution/reference (reference.go, normalize.go).
 """
 
 import re
@@ -7,17 +7,17 @@ import re
 _ALPHANUMERIC = "[a-z0-9]+"
 _COMPONENT = rf"{_ALPHANUMERIC}(?:(?:[._]|__|-+){_ALPHANUMERIC})*"
 _LABEL = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-# Not by an IPv6 address, which the grammar has as well: the machines have none.
+# The grammar also allows IPv6 addresses, but the machines have no IPv6.
 _HOST = rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?"
 REFERENCE = re.compile(
     rf"(?P<name>(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
     r"(?:@(?P<algorithm>sha256|sha384|sha512):(?P<hex>[a-f0-9]+))?"
 )
-"""Digests are those that go-digest knows."""
+"""The digest algorithms are those of go-digest."""
 
 LONGEST_NAME = 255
-"""Characters of the name without tag and digest."""
+"""Characters, without tag and digest."""
 
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
@@ -25,7 +25,7 @@ NO_IMAGE = "is not an image name such as alpine:3.23"
 
 
 def image(value: str) -> str:
-    """The name of an image, with a tag, a digest, both or none. Raises ValueError for anything else."""
+    """An image name with optional tag and digest. Raises ValueError for anything else."""
     if "://" in value:
         raise ValueError("includes a scheme. Set only the name, for example registry.example.com/group/image:1.0")
     found = REFERENCE.fullmatch(value)

@@ -1,6 +1,6 @@
-"""Private keys as files hold them: the PEM form and the bodies inside, read as far as the public key.
+"""Parses private key files, the PEM format and the bodies inside, as far as the public key.
 
-What is read is what pulumi-command logs in with: golang.org/x/crypto/ssh, ParseRawPrivateKey.
+Supports the formats that pulumi-command can log in with: golang.org/x/crypto/ssh, ParseRawPrivateKey.
 """
 
 import base64
@@ -12,7 +12,7 @@ OPENSSH_MAGIC = b"openssh-key-v1\0"
 ED25519, RSA = b"ssh-ed25519", b"ssh-rsa"
 
 RSA_OBJECT = bytes.fromhex("2a864886f70d010101")
-"""rsaEncryption, 1.2.840.113549.1.1.1 (RFC 8017), as DER writes its value."""
+"""DER value of rsaEncryption, 1.2.840.113549.1.1.1 (RFC 8017)."""
 ED25519_OBJECT = bytes.fromhex("2b6570")
 """id-Ed25519, 1.3.101.112 (RFC 8410)."""
 
@@ -26,7 +26,7 @@ NO_RSA_KEY = "is corrupt: its numbers are not an RSA key"
 
 
 class Wire:
-    """Fields of an SSH blob (RFC 4251, section 5), taken from the front. Each raises ValueError where it ends."""
+    """Reads the fields of an SSH blob (RFC 4251, section 5) in order. Methods raise ValueError at its end."""
 
     def __init__(self, blob: bytes) -> None:
         self.rest = blob
@@ -39,11 +39,11 @@ class Wire:
         return taken
 
     def number(self) -> int:
-        """A number of four bytes."""
+        """A four-byte number, `uint32`."""
         return int.from_bytes(self.take(4))
 
     def string(self) -> bytes:
-        """A string with its length before it."""
+        """A string, preceded by its length."""
         return self.take(self.number())
 
     def integer(self) -> int:
@@ -52,24 +52,24 @@ class Wire:
 
 
 def string(value: bytes) -> bytes:
-    """A string of an SSH blob: its length, and itself."""
+    """A string of an SSH blob: its length, then its bytes."""
     return len(value).to_bytes(4) + value
 
 
 def rsa_blob(modulus: int, exponent: int) -> bytes:
-    """The public key of these numbers as SSH has it (RFC 4253, section 6.6)."""
+    """The RSA public key with these numbers in SSH format (RFC 4253, section 6.6)."""
     numbers = (value.to_bytes(value.bit_length() // 8 + 1) for value in (exponent, modulus))
     return string(RSA) + b"".join(map(string, numbers))
 
 
 def ed25519_blob(public: bytes) -> bytes:
-    """The public key of these 32 bytes as SSH has it (RFC 8709)."""
+    """The Ed25519 public key of these 32 bytes in SSH format (RFC 8709)."""
     return string(ED25519) + string(public)
 
 
 def normalized(value: str) -> str:
-    """The PEM text with plain line ends, without blanks at the ends of lines. Raises ValueError that says what keeps it
-    from being one.
+    """The PEM text with plain line breaks and no trailing whitespace. Raises ValueError with the reason if it is not
+    PEM.
     """
     lines = [line.rstrip() for line in value.strip().splitlines()]
     first = lines[0] if lines else ""
@@ -89,8 +89,8 @@ def normalized(value: str) -> str:
 
 
 def public_blob(pem: str) -> bytes:
-    """The public key, as SSH has it, of the unencrypted private key in a `normalized` text. Raises ValueError for what
-    is no such key, cut or damaged.
+    """The public key, in SSH format, of the unencrypted private key in a `normalized` text. Raises ValueError for
+    anything else, and for an incomplete or corrupt key.
     """
     first, *lines, _ = pem.splitlines()
     headers, body = _headers(lines)
@@ -109,7 +109,7 @@ def public_blob(pem: str) -> bytes:
 
 
 def _headers(lines: list[str]) -> tuple[list[str], list[str]]:
-    """Headers of a PEM text, which a blank line ends (RFC 1421), and what comes after them."""
+    """The headers of a PEM text, which a blank line terminates (RFC 1421), and the lines after them."""
     if not any(":" in line for line in lines[:1]):
         return [], lines
     end = lines.index("") if "" in lines else len(lines)
@@ -117,7 +117,7 @@ def _headers(lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _openssh(blob: bytes) -> bytes:
-    """OpenSSH's own form: its PROTOCOL.key."""
+    """OpenSSH's own format: its PROTOCOL.key."""
     if not blob.startswith(OPENSSH_MAGIC):
         raise ValueError("is corrupt: its body is not an OpenSSH key")
     wire = Wire(blob.removeprefix(OPENSSH_MAGIC))
@@ -138,7 +138,7 @@ def _openssh(blob: bytes) -> bytes:
 
 
 def _openssh_numbers(wire: Wire) -> bytes:
-    """The public key. Zeros in the place of what only the owner knows are taken: a preview without secrets has them."""
+    """The public key. Accepts zeros in place of the private numbers: a preview without secrets uses them."""
     kind = wire.string()
     if kind == ED25519:
         public, both = wire.string(), wire.string()
@@ -192,7 +192,7 @@ def _elliptic(_: bytes) -> bytes:
 
 
 def _rsa(modulus: int, exponent: int, private: int, primes: tuple[int, int], coefficient: int) -> bytes:
-    """The public key of these numbers, which have to fit each other (RFC 8017, section 3.2)."""
+    """The public key of these numbers. Raises ValueError if they do not match (RFC 8017, section 3.2)."""
     one, other = primes
     if exponent <= 0 or min(primes) <= 2 or one * other != modulus or coefficient * other % one != 1:
         raise ValueError(NO_RSA_KEY)
@@ -202,7 +202,7 @@ def _rsa(modulus: int, exponent: int, private: int, primes: tuple[int, int], coe
 
 
 def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
-    """The content of the element at the front (X.690, DER), which is of this type, and what follows it."""
+    """The content of the first element (X.690, DER), which must have this tag, and the bytes after it."""
     wire = Wire(data)
     found, length = wire.take(2)
     if length >= 0x80:
@@ -218,4 +218,4 @@ READERS = {
     "PRIVATE KEY": _pkcs8,
     "EC PRIVATE KEY": _elliptic,
 }
-"""By what stands after BEGIN."""
+"""By the label after BEGIN."""

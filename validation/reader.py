@@ -1,4 +1,4 @@
-"""Reads keys of a stack's configuration and collects what is wrong with them, so that one run names every mistake."""
+"""Reads the keys of a stack's configuration and collects all problems, so that one run reports every mistake."""
 
 import difflib
 import json
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar, cast
 
 MOST_TAGS = 40
-"""AWS takes 50 a resource (Tagging AWS Resources User Guide); ten are left for those of the program and of AWS."""
+"""AWS allows 50 per resource (Tagging AWS Resources User Guide); ten are reserved for the program and AWS."""
 
 PRIVATE_KEY = re.compile(r"PRIVATE[\s\\nrt]*KEY|Private-Lines|b3BlbnNzaC1rZXktdjE|LS0tLS1CRUdJTi", re.IGNORECASE)
-"""What a private key has in it: in PEM form, in PuTTY's, OpenSSH's own without the lines around it, PEM in base64."""
+"""Matches private keys in PEM and PuTTY format, OpenSSH's format without BEGIN and END, and base64-encoded PEM."""
 
 MISPLACED = (
     "contains a private key, which is only allowed in sshPrivateKey, encrypted. If sshPublicKey and sshPrivateKey are "
@@ -23,19 +23,19 @@ LONGEST_SHOWN = 300
 """Characters of a value in a message."""
 
 LINE_ENDS = "\r\n"
-"""Of a secret, at its ends: `pulumi config set --secret KEY < FILE` leaves some, and they are no part of it."""
+"""Stripped from both ends of a secret: `pulumi config set --secret KEY < FILE` keeps the line break of the file."""
 
 T = TypeVar("T")
 
 Check = Callable[[str], T]
-"""Makes a value of a key's text. Raises ValueError that says what is wrong: "is not a version such as 17.10.4"."""
+"""Converts a key's string to its value. Raises ValueError with the problem: "is not a version such as 17.10.4"."""
 
 
 class ConfigSource(Protocol):
-    """What the reader needs of `pulumi.Config`."""
+    """The part of `pulumi.Config` that the reader needs."""
 
     def get(self, key: str) -> str | None:
-        """The text of a key, JSON for lists and maps; None when it is not set."""
+        """The string of a key, JSON for lists and maps; None if it is not set."""
 
     def names(self) -> Iterable[str]:
         """Every key that is set, without the namespace."""
@@ -44,10 +44,10 @@ class ConfigSource(Protocol):
 class Reader:
     """Reads the keys of one project.
 
-    A method never raises for a wrong value: it adds a line to `problems` and goes on, and then what it returns is not
-    of its type. So whoever reads has to look at `problems` before using any value, as `Settings.load` does.
-    `is_secret` tells whether a key is encrypted in the stack's file. Blanks and line ends around a text do not count,
-    but in secrets. Nothing that is encrypted or holds a private key is shown.
+    Methods never raise for an invalid value: they add a line to `problems`, and then their return value does not have
+    the declared type. So callers must check `problems` before they use any value, as `Settings.load` does.
+    `is_secret` returns whether a key is encrypted in the stack's file. Whitespace around a string is ignored, except in
+    secrets. Problems never show values that are encrypted or contain a private key.
     """
 
     def __init__(self, config: ConfigSource, is_secret: Callable[[str], bool]) -> None:
@@ -57,11 +57,11 @@ class Reader:
         self.problems: list[str] = []
 
     def has(self, key: str) -> bool:
-        """Whether the key is set to anything but the empty text, which stands for none in Pulumi.yaml."""
+        """Whether the key is set to anything but the empty string, which means "not set" in Pulumi.yaml."""
         return bool(self._get(key).strip(LINE_ENDS if self._is_secret(key) else None))
 
     def refuse_unknown(self) -> None:
-        """Add a problem for every key that is set and was never asked for; so this comes last."""
+        """Add a problem for every key that is set but was never read; so call this last."""
         known = {_bare(name): name for name in self._known}
         for name in sorted(set(self._config.names()) - self._known):
             if PRIVATE_KEY.search(name) and not re.fullmatch(r"\w{1,40}", name):
@@ -73,7 +73,7 @@ class Reader:
             self.problems.append(f"{shown}: unknown setting. {meant}Remove it: pulumi config rm {shown}")
 
     def refuse(self, place: str, value: object, problem: str, *, shown: str | None = None) -> None:
-        """Add a problem of a value, at a key or inside it, which is shown unless it may be secret."""
+        """Add a problem of the value at `place`, a key or a position in it; show the value unless it may be secret."""
         try:
             text = value if isinstance(value, str) else repr(value)
         except RecursionError:
@@ -87,23 +87,23 @@ class Reader:
         self.problems.append(f"{place}: {shown} {problem}.")
 
     def required(self, key: str, value: str | None, check: Check[T]) -> T:
-        """A value from elsewhere, checked as if it were of this project; `key` is its full name."""
+        """A value from another namespace, checked like the project's own; `key` is its full name."""
         return self._checked(key, value or "", check)
 
     def text(self, key: str, check: Check[T]) -> T:
-        """A key that has to be set."""
+        """A required key."""
         return self._checked(key, self._get(key), check)
 
     def hidden(self, key: str, check: Check[T]) -> T | None:
-        """A key that may be left out, and whose value is never shown: people mistake it for a secret beside it."""
+        """An optional key whose value is never shown, because users confuse it with the secret next to it."""
         return self._checked(key, self._get(key).strip(), check, shown="(hidden)") if self.has(key) else None
 
     def optional(self, key: str, check: Check[T]) -> T | None:
-        """A key that may be left out."""
+        """An optional key."""
         return self.text(key, check) if self.has(key) else None
 
     def secret(self, key: str, check: Check[T]) -> T:
-        """A key that has to be set and encrypted; its value is never shown."""
+        """A required key that must be encrypted; its value is never shown."""
         command = f"pulumi config set --secret {key}"
         if self.has(key) and not self._is_secret(key):
             self.problems.append(f"{key}: stored in plain text. Store it again with: {command}")
@@ -111,12 +111,12 @@ class Reader:
         return self._checked(key, value, check, shown="(secret)", remedy=f"Set it with: {command}")
 
     def optional_secret(self, key: str, check: Check[T]) -> T | None:
-        """A key that may be left out, else has to be encrypted; its value is never shown."""
+        """An optional key that must be encrypted if it is set; its value is never shown."""
         return self.secret(key, check) if self.has(key) else None
 
     def optional_hidden(self, key: str, check: Check[T], secret_lines: Callable[[str], list[int]]) -> T | None:
-        """A key that may be left out and may hold secrets: never shown, and accepted in plain text as well when none of
-        its lines looks secret. `secret_lines` gives the numbers of those that do.
+        """An optional key that may contain secrets: its value is never shown, and plain text is accepted only if no
+        line looks like a secret. `secret_lines` returns the numbers of the lines that do.
         """
         value = self._get(key)
         if not value:
@@ -130,7 +130,7 @@ class Reader:
         return self._checked(key, value, check, shown="(hidden)")
 
     def number(self, key: str, lowest: int, highest: int, *, reason: str | None = None) -> int:
-        """A whole number from `lowest` to `highest`, both included; `reason` says why there are no more."""
+        """A whole number from `lowest` to `highest`, inclusive; `reason` explains the upper limit."""
 
         def whole(value: str) -> int:
             if not re.fullmatch(r"-?[0-9]{1,18}", value) or not lowest <= int(value) <= highest:
@@ -150,7 +150,7 @@ class Reader:
         return self.text(key, truth)
 
     def sequence(self, key: str, check: Check[T], *, empty_allowed: bool = False) -> tuple[T, ...]:
-        """A list of strings without duplicates, each of them checked; it may be left out when it may be empty."""
+        """A list of unique strings, each of them checked; optional if `empty_allowed`."""
         values = self._structure(key)
         if values is None:
             if not empty_allowed:
@@ -165,13 +165,13 @@ class Reader:
         places = [f"{key}[{position}]" for position in range(len(values))]
         texts = [(place, self._text(place, value)) for place, value in zip(places, values, strict=True)]
         checked = tuple(self._checked(place, text, check) for place, text in texts if text is not None)
-        # Only of right values: what stands for the wrong ones is the same for all.
+        # Only if all values are valid: the placeholders of invalid ones are equal.
         if len(self.problems) == known and len(set(checked)) != len(checked):
             self.refuse(key, values, "contains duplicates. List each value once")
         return checked
 
     def mapping(self, key: str, check: Callable[[str, str], None]) -> Mapping[str, str]:
-        """A map of strings, which may be left out; `check` raises ValueError for a name or value that is wrong."""
+        """An optional map of strings; `check` raises ValueError for an invalid name or value."""
         values = self._structure(key)
         if values is None:
             return {}
@@ -199,8 +199,8 @@ class Reader:
         return texts
 
     def structure(self, key: str, check: Callable[[str], None]) -> Mapping[str, object]:
-        """A map with values of any kind, which may be left out and may hold secrets: no value is ever shown. `check`
-        raises ValueError for a name that is wrong.
+        """An optional map with values of any type. It may contain secrets, so no value is ever shown. `check` raises
+        ValueError for an invalid name.
         """
         values = self._structure(key)
         if values is None:
@@ -216,19 +216,19 @@ class Reader:
         return values
 
     def items(self, key: str) -> list[object]:
-        """The items of a list of any kind, which may be left out; whoever asks checks them."""
+        """The items of an optional list; the caller checks them."""
         values = self._structure(key)
         if values is not None and not isinstance(values, list):
             self.refuse(key, values, "is not a list")
         return values if isinstance(values, list) else []
 
     def _get(self, key: str) -> str:
-        """The text of a key, which is known from now on; the empty one when it is not set."""
+        """The string of a key, empty if it is not set; marks the key as known."""
         self._known.add(key)
         return self._config.get(key) or ""
 
     def _structure(self, key: str) -> object:
-        """The value of a key that holds JSON; its text when that is none, for the message that says what it is not."""
+        """The value of a key that contains JSON; its string if it is not valid JSON, so that the error can show it."""
         text = self._get(key)
         if not text.strip():
             return None
@@ -239,8 +239,8 @@ class Reader:
         return value
 
     def _text(self, place: str, value: object) -> str | None:
-        """The text of an entry. `pulumi config set --path` keeps true, false and whole numbers as such: they are taken
-        as they were typed. None, and a problem, for anything else.
+        """The string of an entry. `pulumi config set --path` stores true, false and whole numbers as such; they are
+        converted back to strings. For anything else, adds a problem and returns None.
         """
         if isinstance(value, str):
             return value
@@ -271,15 +271,15 @@ class Reader:
                 return check(value)
             except ValueError as error:
                 self.refuse(key, value, str(error), shown=shown)
-        # There is no T. That this is none cannot be noticed: with a problem, nobody gets the settings made of it.
+        # None is not a T, but the caller discards all values if there is a problem.
         return cast("T", None)
 
 
 def _place(key: str, name: str) -> str:
-    """Where an entry of a map is; the map alone when its name cannot be shown."""
+    """The place of a map's entry; only the map's key if the entry's name cannot be shown."""
     return f"{key}.{name}" if name.isprintable() and not PRIVATE_KEY.search(name) else key
 
 
 def _bare(name: str) -> str:
-    """A key's name without what people get wrong in it."""
+    """A key's name in lower case, without punctuation, to compare misspelled names."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

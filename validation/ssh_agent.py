@@ -1,10 +1,10 @@
-"""The SSH agent of whoever runs the program: whether it can log in with the administrators' key pair."""
+"""Checks whether the user's SSH agent can log in with the administrators' key pair."""
 
 import subprocess
 
 MOST_KEYS = 6
-"""Keys that a machine lets one connection offer: MaxAuthTries of sshd_config(5). pulumi-command offers all that the
-agent has, in the agent's order (golang.org/x/crypto/ssh, publicKeyCallback).
+"""Keys that a machine accepts per connection: MaxAuthTries of sshd_config(5). pulumi-command offers all keys of the
+agent, in the agent's order (golang.org/x/crypto/ssh, publicKeyCallback).
 """
 
 TIMEOUT = 10  # seconds
@@ -16,7 +16,7 @@ REMEDY = (
 
 
 def problem(public_key_line: str) -> str | None:
-    """Why the agent that SSH_AUTH_SOCK names cannot log in with that key pair, and what to do; None when it can."""
+    """Why the agent at SSH_AUTH_SOCK cannot log in with that key pair, and what to do; None if it can."""
     try:
         done = subprocess.run(["ssh-add", "-L"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except FileNotFoundError:
@@ -24,7 +24,7 @@ def problem(public_key_line: str) -> str | None:
     except subprocess.TimeoutExpired:
         return f"the SSH agent did not list its keys within {TIMEOUT} seconds. Start a new agent."
     wanted = public_key_line.split()[:2]
-    # With status 1 it holds none, with 2 there is no agent; it says so.
+    # Exit status 1: the agent holds no keys; 2: no agent is running. ssh-add prints which.
     held = [line.split()[:2] for line in done.stdout.splitlines()] if done.returncode == 0 else []
     if wanted not in held:
         reason = done.stderr.strip() or done.stdout.strip() if done.returncode else f"keys it holds: {len(held)}"

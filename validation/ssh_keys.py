@@ -1,4 +1,4 @@
-"""The administrators' SSH key pair: its form, and that the two keys are of one pair."""
+"""Validates the administrators' SSH keys and checks that they form a pair."""
 
 import base64
 import binascii
@@ -7,19 +7,19 @@ from validation import private_keys
 from validation.private_keys import ED25519, RSA, Wire
 
 SMALLEST_RSA, LARGEST_RSA = 2048, 4096
-"""Bits. RHEL's SSH server takes no smaller ones (crypto-policies, RequiredRSASize), EC2 imports no larger ones (EC2
-User Guide, "Create a key pair for your Amazon EC2 instance").
+"""Bits. RHEL's SSH server rejects smaller keys (crypto-policies, RequiredRSASize), EC2 rejects larger keys (EC2 User
+Guide, "Create a key pair for your Amazon EC2 instance").
 """
 
 KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ssh-dss", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
-"""How the first word of a public key line begins (sshd(8), AUTHORIZED_KEYS FILE FORMAT)."""
+"""Prefixes of the first field of a public key line (sshd(8), AUTHORIZED_KEYS FILE FORMAT)."""
 
 FROM_FILE = "Set it from the file: pulumi config set sshPublicKey < KEY.pub"
 
 
 def public_key(value: str) -> str:
-    """An ssh-ed25519 or ssh-rsa public key line, with single spaces. Raises ValueError for anything else: these are the
-    types EC2 imports (EC2 User Guide, "Create a key pair for your Amazon EC2 instance").
+    """An ssh-ed25519 or ssh-rsa public key line, with single spaces. Raises ValueError for anything else: EC2 imports
+    only these types (EC2 User Guide, "Create a key pair for your Amazon EC2 instance").
     """
     if len(value.strip().splitlines()) > 1:
         raise ValueError(f"has more than one line; a public key is a single line. {FROM_FILE}")
@@ -37,8 +37,8 @@ def public_key(value: str) -> str:
 
 
 def private_key(value: str) -> str:
-    """An unencrypted private key in PEM form, Ed25519 or RSA, that ends with one line feed. Raises ValueError for
-    anything else, a body that is cut or damaged included.
+    """An unencrypted Ed25519 or RSA private key in PEM format that ends with one line feed. Raises ValueError for
+    anything else, including an incomplete or corrupt body.
     """
     pem = private_keys.normalized(value)
     private_keys.public_blob(pem)
@@ -46,7 +46,7 @@ def private_key(value: str) -> str:
 
 
 def pair_problems(public_key_line: str, private_key_text: str) -> list[str]:
-    """What is wrong when the two are not of one pair."""
+    """A problem if the two keys are not a pair."""
     if private_keys.public_blob(private_key_text) == base64.b64decode(public_key_line.split()[1]):
         return []
     return ["sshPublicKey: does not match sshPrivateKey. Set both from the same key pair: KEY.pub and KEY."]

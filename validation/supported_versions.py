@@ -1,14 +1,15 @@
-"""Which versions of GitLab get security fixes. Versions are MAJOR.MINOR.PATCH, releases are MAJOR.MINOR.
+"""Which versions of GitLab receive security fixes. Versions are MAJOR.MINOR.PATCH, releases are MAJOR.MINOR.
 
 GitLab backports security fixes "to the previous two monthly releases in addition to the current stable release"
-(gitlabhq, doc/policy/maintenance.md), so a release gets none once the third after it is out. A fixed table, not a
-clock: what is warned of and what is refused changes with this program only, never between two runs of it.
+(gitlabhq, doc/policy/maintenance.md), so a release no longer receives any once the third release after it is out. This
+is a fixed table rather than a comparison with today's date, so that warnings and errors change only with the program,
+never between two runs of it.
 """
 
 import datetime
 
 AS_OF = datetime.date(2026, 11, 27)
-"""The day of the table."""
+"""The date of the table."""
 
 RELEASED = {
     "17.8": datetime.date(2025, 1, 16),
@@ -35,25 +36,25 @@ RELEASED = {
     "19.5": datetime.date(2026, 10, 15),
     "19.6": datetime.date(2026, 11, 19),
 }
-"""The day of each monthly release, which the same page sets for the third Thursday of the month. Seen to hold by the
-patch releases: on 2026-09-23 they were 19.4.1, 19.3.3 and 19.2.7 (GitLab's release posts).
+"""The date of each monthly release: the third Thursday of the month, according to the same page. The patch releases
+confirm it: on 2026-09-23 they were 19.4.1, 19.3.3 and 19.2.7 (GitLab's release posts).
 """
 
 OLDEST = (17, 8)
-"""The first release of the table, and GitLab's first required stop that the program knows (configuration/
-upgrade_stops.py). No older one was ever set up by it.
+"""The first release of the table, and the first required stop in configuration/upgrade_stops.py. The program never
+supported an older release.
 """
 
 GETS_FIXES = 3
-"""The newest releases, of which each patch release has one."""
+"""Number of the newest releases that receive patch releases."""
 
 MAINTAINED = tuple(RELEASED)[-GETS_FIXES:]
-"""The releases that get security fixes on the day of the table."""
+"""The releases that receive security fixes on the date of the table."""
 
 
 def fixes_ended(version: str) -> datetime.date | None:
-    """The day since which a version gets no security fixes, for one older than the table the first such day in it; None
-    for a version that gets them, or is newer than the table.
+    """The date since which a version receives no security fixes; for a version older than the table, the first such
+    date in it. None for a version that still receives them or is newer than the table.
     """
     if _release(version) >= _release(MAINTAINED[0]):
         return None
@@ -63,7 +64,7 @@ def fixes_ended(version: str) -> datetime.date | None:
 
 
 def warnings(version: str) -> list[str]:
-    """What the owner of a GitLab of that version should know; none when it gets security fixes."""
+    """A warning if that version of GitLab no longer receives security fixes."""
     ended = fixes_ended(version)
     if ended is None:
         return []

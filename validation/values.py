@@ -1,5 +1,5 @@
-"""Checks of single values: each takes the text of a key and returns the value, or raises ValueError whose message
-continues the sentence that begins with key and value.
+"""Checks of single values: each accepts the string of a key and returns its value, or raises ValueError with a message
+that continues "KEY: VALUE ...".
 """
 
 import ipaddress
@@ -13,42 +13,42 @@ from validation.supported_versions import OLDEST
 _SECRET_NAME = r"""(?i:[\w-]*(?:password|passwd|secret|token|key)[\w-]*)["']?\]?\s*(?:=>|=|:)\s*"""
 _SECRET_VALUE = r"""(?:"(?!")|'(?!')|%[qQ]?[^\w\s]|<<)(?!/(?:etc|opt|srv|var)/)"""
 SECRET_LINE = re.compile(f"{_SECRET_NAME}{_SECRET_VALUE}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
-"""A line of Ruby that gives a quoted value, but for a path, to what is named like a secret; or a private key itself."""
+"""A line of Ruby that assigns a quoted value, except a path, to a name like that of a secret; or a private key."""
 
 WEAK_PASSWORD_PARTS = ("gitlab", "devops", "administrator", "admin", "root", "example")
-"""GitLab refuses passwords that contain these or a part of the administrator's name: lib/security/weak_passwords.rb."""
+"""GitLab rejects passwords that contain these or a part of the administrator's name: lib/security/weak_passwords.rb."""
 
 PRIVATE_NETWORKS = tuple(ipaddress.IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 """RFC 1918."""
 
 STACK_TAG = "gitlab-stack"
-"""Key of the tag by which policies of AWS tell what is whose."""
+"""Key of the tag that shows, in AWS's policies, which stack a resource belongs to."""
 
 DOCKER_NETWORK = ipaddress.IPv4Network("172.17.0.0/16")
-"""Docker's default bridge on the registry's and the runner's machine (Docker docs, "Bridge network driver")."""
+"""Docker's default bridge network on the registry's and the runner's machine (Docker docs, "Bridge network driver")."""
 
 LARGEST_ADMIN_NETWORK = 16
 """Prefix length: 65,536 addresses."""
 
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 128
-"""Characters of the first password of GitLab's root user; GitLab takes no more (config/initializers/8_devise.rb)."""
+"""Characters of the first password of GitLab's root user; the maximum is GitLab's (config/initializers/8_devise.rb)."""
 
 OLDEST_DOCKER = (23, 0, 0)
-"""Before it, Docker's packages for el8 were all called VERSION-3.el8 (download.docker.com/linux/rhel)."""
+"""Docker named earlier el8 packages VERSION-3.el8 (download.docker.com/linux/rhel)."""
 
 SMTP_AUTHENTICATIONS = ("login", "plain", "cram_md5")
-"""What GitLab's package takes (omnibus-gitlab, SmtpHelper)."""
+"""The methods that GitLab's package accepts (omnibus-gitlab, SmtpHelper)."""
 
 SMALL_SIZES = re.compile(r"(?:[a-z0-9-]+\.(?:nano|micro|small)|(?![rxz])[a-z0-9-]+\.medium|c[a-z0-9-]*\.large)")
-"""Types with less than 8 GiB, by their names: the families c have 2 GiB for each vCPU, the others 4 or more, and a
-large has two (Amazon EC2 Instance Types Guide).
+"""Names of instance types with less than 8 GiB: the c families have 2 GiB per vCPU, all others at least 4, and the size
+`large` has two vCPUs (Amazon EC2 Instance Types Guide).
 """
 
 BLANK_AT_END = "starts or ends with whitespace, which is easily lost when it is copied. Use one without"
 
 
 def matching(pattern: str, mismatch: str) -> Callable[[str], str]:
-    """A check that the whole text matches a regular expression; `mismatch` says what it is not, with an example."""
+    """A check that the whole string matches a regular expression; `mismatch` is the message if it does not."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -84,7 +84,7 @@ host_name = matching(
 
 
 def domain(value: str) -> str:
-    """A lower-case domain name of two labels or more, 253 characters at most. Raises ValueError for anything else."""
+    """A lower-case domain name with at least two labels and at most 253 characters. Raises ValueError otherwise."""
     if "://" in value:
         raise ValueError("includes a scheme. Set only the name, for example git.example.com")
     if re.fullmatch(r"[\d.]+", value) or value != value.lower() or len(value) > 253:
@@ -93,7 +93,7 @@ def domain(value: str) -> str:
 
 
 def mail_server(value: str) -> str:
-    """The name of a mail server, or its IPv4 address. Raises ValueError for anything else."""
+    """The host name or IPv4 address of an SMTP server. Raises ValueError for anything else."""
     if "://" in value or re.search(r":[0-9]+$", value):
         raise ValueError(
             "includes a scheme or a port. Set only the name, for example mail.example.com, and the port as smtpPort"
@@ -107,7 +107,7 @@ def mail_server(value: str) -> str:
 
 
 def email(value: str) -> str:
-    """A mail address as RFC 5321 has it (section 4.1.2, Mailbox): the part before @ has 64 characters at most. Raises
+    """An email address according to RFC 5321 (section 4.1.2, Mailbox), with at most 64 characters before the @. Raises
     ValueError for anything else.
     """
     atom = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -126,7 +126,7 @@ def email(value: str) -> str:
 
 
 def smtp_password(value: str) -> str:
-    """A password of a mail server. Raises ValueError for more than one line, and for blanks at the ends."""
+    """A password for an SMTP server. Raises ValueError for line breaks and for whitespace at either end."""
     if value != value.strip():
         raise ValueError(BLANK_AT_END)
     if not value.isprintable():
@@ -135,8 +135,8 @@ def smtp_password(value: str) -> str:
 
 
 def fingerprint(value: str) -> str:
-    """The fingerprint of an OpenPGP key: 40 hex digits, upper case. Blanks between them, as vendors write it, go away.
-    Raises ValueError for anything else: the shorter ids of keys can be forged (evil32.com).
+    """The fingerprint of an OpenPGP key, 40 upper-case hex digits; spaces, as vendors publish it, are removed. Raises
+    ValueError for anything else: the shorter key IDs can be forged (evil32.com).
     """
     digits = "".join(value.split()).upper()
     if not re.fullmatch(r"[0-9A-F]{40}", digits):
@@ -145,7 +145,7 @@ def fingerprint(value: str) -> str:
 
 
 def gitlab_version(value: str) -> str:
-    """A version of GitLab that this program can set up. Raises ValueError for any other."""
+    """A version of GitLab that this program supports. Raises ValueError for any other."""
     checked = version(value)
     if _numbers(checked)[:2] < OLDEST:
         oldest = ".".join(map(str, OLDEST))
@@ -154,7 +154,7 @@ def gitlab_version(value: str) -> str:
 
 
 def server_instance_type(value: str) -> str:
-    """An instance type that may have the memory that GitLab needs. Raises ValueError for what is known to have less."""
+    """An instance type that may have enough memory for GitLab. Raises ValueError for one that is known not to."""
     checked = instance_type(value)
     if SMALL_SIZES.fullmatch(checked):
         raise ValueError("has less than the 8 GiB of memory that GitLab needs. Use a larger one such as m6i.xlarge")
@@ -162,11 +162,11 @@ def server_instance_type(value: str) -> str:
 
 
 def docker_version(value: str) -> str:
-    """A version of Docker Engine that the runner's helper can talk to. Raises ValueError for any other."""
+    """A version of Docker Engine that the runner's helper supports. Raises ValueError for any other."""
     checked = version(value)
     if _numbers(checked) < OLDEST_DOCKER:
         raise ValueError("has no el8 package named docker-ce-VERSION-1.el8. Use 28.5.x, or 29.3 or later")
-    # The helper of runner 17.10 speaks API 1.41 at the least; 29.0 to 29.2 refuse below 1.44 (runner issue 39101).
+    # The helper of runner 17.10 uses API 1.41; Docker 29.0 to 29.2 reject versions below 1.44 (runner issue 39101).
     if checked.startswith(("29.0.", "29.1.", "29.2.")):
         raise ValueError("rejects the runner's Docker API version. Use 28.5.x, or 29.3 or later")
     return checked
@@ -177,13 +177,13 @@ def _numbers(checked: str) -> tuple[int, ...]:
 
 
 def containerd_version(value: str) -> str:
-    """A version of the package containerd.io whose runc keeps containers in. Raises ValueError for any other; 2.0 was
-    never mended: CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (containerd pull request 12475).
+    """A version of the package containerd.io whose runc has no known container escape. Raises ValueError for any other.
+    2.0 was never fixed: CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (containerd pull request 12475).
     """
     checked = version(value)
     major, minor, patch = _numbers(checked)
-    mended = {(1, 7): 29, (2, 1): 5}
-    if (major, minor) < (1, 7) or (major, minor) == (2, 0) or patch < mended.get((major, minor), 0):
+    fixed = {(1, 7): 29, (2, 1): 5}
+    if (major, minor) < (1, 7) or (major, minor) == (2, 0) or patch < fixed.get((major, minor), 0):
         raise ValueError("includes a runc that containers can escape from. Use 1.7.29+, 2.1.5+, or 2.2.0 or later")
     return checked
 
@@ -200,13 +200,13 @@ def _ipv4_network(value: str, example: str) -> ipaddress.IPv4Network:
 
 
 def cidr(value: str) -> str:
-    """An IPv4 network in its usual form: a single address gets /32. Raises ValueError for anything else."""
+    """An IPv4 network in canonical form; a single address gets /32. Raises ValueError for anything else."""
     return str(_ipv4_network(value, "198.51.100.0/24"))
 
 
 def admin_cidr(value: str) -> str:
-    """An IPv4 network of LARGEST_ADMIN_NETWORK or smaller. Raises ValueError for a larger one: administrators are not
-    the whole world.
+    """An IPv4 network no larger than LARGEST_ADMIN_NETWORK. Raises ValueError for a larger one, which would expose SSH
+    to far more than the administrators.
     """
     checked = cidr(value)
     if ipaddress.IPv4Network(checked).prefixlen < LARGEST_ADMIN_NETWORK:
@@ -218,8 +218,8 @@ def admin_cidr(value: str) -> str:
 
 
 def network(value: str) -> ipaddress.IPv4Network:
-    """A private IPv4 network (RFC 1918) from /16, AWS's largest VPC, to /26, the smallest that has room for the subnet
-    (`Settings.subnet`). Raises ValueError for anything else, and for what overlaps Docker's own network.
+    """A private IPv4 network (RFC 1918) from /16, AWS's largest VPC, to /26, the smallest that fits the subnet
+    (`Settings.subnet`). Raises ValueError for anything else, and if it overlaps Docker's own network.
     """
     block = _ipv4_network(value, "10.42.0.0/16")
     if not any(block.subnet_of(private) for private in PRIVATE_NETWORKS):
@@ -232,8 +232,8 @@ def network(value: str) -> ipaddress.IPv4Network:
 
 
 def root_password(value: str) -> str:
-    """A password that GitLab accepts for its administrator. Raises ValueError for one that it would refuse: a weak
-    one stops GitLab's first reconfigure, long after the settings were read.
+    """A password that GitLab accepts for its administrator. Raises ValueError for one that GitLab would reject: a weak
+    password fails GitLab's first reconfigure, long after the settings were read.
     """
     if value != value.strip():
         raise ValueError(BLANK_AT_END)
@@ -252,19 +252,19 @@ def root_password(value: str) -> str:
 
 
 def gitlab_setting(name: str) -> None:
-    """Raises ValueError unless this may be the name of one of GitLab's own settings."""
+    """Raise ValueError unless `name` has the form of a GitLab setting's name."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError("is not a name from GitLab's Settings API, for example admin_mode")
 
 
 def secret_lines(value: str) -> list[int]:
-    """Numbers, from 1, of the lines that look as if they held a secret (SECRET_LINE)."""
+    """Numbers, starting at 1, of the lines that appear to contain a secret (SECRET_LINE)."""
     return [number for number, line in enumerate(value.splitlines(), start=1) if SECRET_LINE.search(line)]
 
 
 def tag(name: str, value: str) -> None:
-    """Raises ValueError unless this is a tag that EC2 and Elastic Load Balancing accept (the latter's API Reference,
-    Tag: it takes fewer characters), and none of those that the program sets.
+    """Raise ValueError unless EC2 and Elastic Load Balancing accept this tag, and the program does not set it itself.
+    Elastic Load Balancing allows fewer characters (its API Reference, Tag).
     """
     if not 1 <= len(name) <= 128 or not _is_tag_text(name) or name.lower().startswith("aws:"):
         raise ValueError("has a key that AWS rejects (1 to 128 letters, digits, spaces and _ . : / = + - @; not aws:)")
@@ -272,13 +272,13 @@ def tag(name: str, value: str) -> None:
         raise ValueError("is a value that AWS rejects (one line of up to 256 letters, digits, spaces, _ . : / = + - @)")
     if name == "Name":
         raise ValueError("would give every resource the same name; the program sets Name itself")
-    # Policies do not tell upper case from lower in the key of a tag (IAM User Guide, "Condition").
+    # Tag keys are not case-sensitive in policies (IAM User Guide, "Condition").
     if name.lower() == STACK_TAG:
         raise ValueError(f"would let another stack's operators change this one; the program sets {STACK_TAG} itself")
 
 
 def _is_tag_text(text: str) -> bool:
-    r"""Whether Elastic Load Balancing takes it (API Reference, Tag): `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`. Of \p{Z} only the
-    blank: the others are separators of lines, and what nobody sees.
+    r"""Whether Elastic Load Balancing accepts it (API Reference, Tag): `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`. Of \p{Z} only the
+    space: the others are line separators and invisible characters.
     """
     return all(each in " _.:/=+-@" or unicodedata.category(each)[0] in "LN" for each in text)

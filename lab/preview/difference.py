@@ -307,7 +307,7 @@ def _cost(base: Plan, head: Plan, changes: Sequence[tuple[str, str, str]]) -> li
     if not changes:
         return [f"### Cost: unchanged, {after} a month"]
     rows = [f"| {item} | {old} | {new} |" for item, old, new in changes]
-    rows.append(f"| **together** | **{before}** | **{after}** |")
+    rows.append(f"| **total** | **{before}** | **{after}** |")
     title = f"### Cost a month: {before} → {after}"
     return ["\n".join([title, "", "| item | before | after |", "|---|---|---|", *rows])]
 
@@ -318,7 +318,7 @@ def _together(cost: Sequence[tuple[str, str | None]] | None) -> str:
     amounts = [Decimal(amount) for _, amount in cost if amount is not None]
     if not amounts:
         return "not priced"
-    return _dollars(sum(amounts, Decimal())) + ("" if len(amounts) == len(cost) else " and what is not priced")
+    return _dollars(sum(amounts, Decimal())) + ("" if len(amounts) == len(cost) else " plus items that are not priced")
 
 
 def _amount(item: str, cost: Mapping[str, str | None]) -> str:

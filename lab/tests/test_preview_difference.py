@@ -128,7 +128,7 @@ def test_flows_that_open_and_close_are_a_table_of_their_own():
 def test_the_month_is_shown_before_and_after():
     head = plan(cost=[["gp3 volumes", "12.5"], ["server", None]])
     text = told(base=plan(cost=[["gp3 volumes", "10"]]), head=head)
-    assert "### Cost a month: $10.00 → $12.50 and what is not priced" in text
+    assert "### Cost a month: $10.00 → $12.50 plus items that are not priced" in text
     assert "| gp3 volumes | $10.00 | $12.50 |" in text
     assert "| server |  | not priced |" in text
 

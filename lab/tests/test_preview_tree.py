@@ -66,7 +66,7 @@ def test_a_version_is_asked_for_its_flows_and_its_cost():
     facts = version.facts(version.configuration(API))
     assert ["runner", "internet", 443, "packages and images"] in facts["flows"]
     assert ["server, m6i.xlarge", "167.90"] in facts["cost"]
-    assert "| **together** |" in facts["costTable"]
+    assert "| **total** |" in facts["costTable"]
 
 
 def test_the_steps_of_a_version_answer_by_its_own_examples(tmp_path):

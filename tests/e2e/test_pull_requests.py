@@ -167,7 +167,7 @@ def test_a_preview_from_nothing_names_the_cost_and_needs_no_key():
     assert done.status == 0, done.output
     assert "a placeholder stands for" not in done.output
     assert re.search(r"\b\d{2,3} to create", done.output)
-    assert "| **together** | **$422.70** |" in done.output
+    assert "| **total** | **$422.70** |" in done.output
 
 
 @pytest.mark.parametrize(

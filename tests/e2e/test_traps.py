@@ -118,8 +118,8 @@ def test_a3_without_egress_the_balancer_reaches_no_target_and_checks_no_health()
         {
             "configuration/flows.py": [
                 (
-                    "    if flow.source in GROUPS:\n        made.append(Rule(flow.source",
-                    "    if flow.source in MACHINES:\n        made.append(Rule(flow.source",
+                    "    if flow.source in GROUPS:\n        allowing.append(Rule(flow.source",
+                    "    if flow.source in MACHINES:\n        allowing.append(Rule(flow.source",
                 )
             ]
         },
