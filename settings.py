@@ -166,7 +166,7 @@ class Settings:
                 "Use 587 (Amazon SES also accepts 2587), or ask AWS to remove the restriction first: "
                 "EC2 User Guide, 'Restriction on email sent using port 25'."
             )
-        if any(BLOCKED_SMTP_PORT in way.ports and way.protocol == "tcp" for way in self.extra_egress):
+        if any(BLOCKED_SMTP_PORT in entry.ports and entry.protocol == "tcp" for entry in self.extra_egress):
             warnings.append(
                 f"extraEgress: AWS blocks port {BLOCKED_SMTP_PORT} to public addresses even if a security group allows "
                 "it. Ask AWS to remove the restriction first, or use another port."
@@ -256,8 +256,8 @@ def _problems_between_keys(settings: Settings) -> list[str]:
                 f"certificateArn: the certificate is in {certificate_region!r}, but the load balancer is in "
                 f"{settings.region!r}. Use a certificate in the load balancer's region."
             )
-    problems += _problems_of_the_world(settings)
-    problems += extra_egress.problems_between_ways(settings.extra_egress)
+    problems += _world_problems(settings)
+    problems += extra_egress.problems_between_entries(settings.extra_egress)
     if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
         problems.append(
             "registryGarbageCollectionUntagged: set, but registryGarbageCollection is missing. Set its schedule."
@@ -303,7 +303,7 @@ def _privileged_problems(settings: Settings) -> list[str]:
     return problems
 
 
-def _problems_of_the_world(settings: Settings) -> list[str]:
+def _world_problems(settings: Settings) -> list[str]:
     if not settings.open_to_the_world:
         return []
     clients = f"clientCidrs: {', '.join(settings.client_cidrs)}"

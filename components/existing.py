@@ -133,7 +133,7 @@ def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeRe
 
 
 def _image_problem(image_id: str) -> list[str]:
-    image = _look_up(
+    image = _lookup(
         lambda: aws.ec2.get_ami(
             filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=[image_id])], include_deprecated=True
         )
@@ -159,7 +159,7 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
     if machine.data_volume_id is None or machine.data_volume_size is None:
         return []
     key, volume_id, size = f"{role}DataVolumeId", machine.data_volume_id, machine.data_volume_size
-    volume = _look_up(
+    volume = _lookup(
         lambda: aws.ebs.get_volume(filters=[aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[volume_id])])
     )
     if volume is None:
@@ -216,7 +216,7 @@ def _instances(*filters: tuple[str, str]) -> Sequence[str]:
 
 def _address_problem(allocation_id: str) -> list[str]:
     key = "balancerAddressId"
-    address = _look_up(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
+    address = _lookup(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
     if address is None:
         return _not_found(key, allocation_id, "Leave it empty to create a new address.")
     problems = _mark_problem(key, allocation_id, address.tags)
@@ -245,7 +245,7 @@ def _address_problem(allocation_id: str) -> list[str]:
 
 def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     key = "hostedZoneId"
-    zone = _look_up(lambda: aws.route53.get_zone(zone_id=zone_id))
+    zone = _lookup(lambda: aws.route53.get_zone(zone_id=zone_id))
     if zone is None:
         return _not_found(key, zone_id, "Leave it empty and create the domain's record yourself.", where="account")
     problems = []
@@ -263,7 +263,7 @@ def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     return problems
 
 
-def _look_up(function: Callable[[], T]) -> T | None:
+def _lookup(function: Callable[[], T]) -> T | None:
     """The result of a lookup that must find exactly one resource; None if it fails."""
     try:
         return function()

@@ -151,9 +151,9 @@ def _flows(settings: TrafficSettings) -> Iterator[Flow]:
     yield Flow(Place.RUNNER, Place.INTERNET, 80, "plain HTTP downloads of jobs")
     if settings.smtp:
         yield Flow(Place.SERVER, Place.INTERNET, settings.smtp.port, "outgoing mail")
-    for way in settings.extra_egress:
-        for port in way.ports:
-            yield Flow(Place(way.place), Place.EXTRA_NETWORKS, port, way.why, way.protocol, way.networks)
+    for entry in settings.extra_egress:
+        for port in entry.ports:
+            yield Flow(Place(entry.place), Place.EXTRA_NETWORKS, port, entry.why, entry.protocol, entry.networks)
 
 
 def rules(flow: Flow) -> tuple[Rule, ...]:
@@ -180,7 +180,7 @@ def rules(flow: Flow) -> tuple[Rule, ...]:
 
 def networks(settings: TrafficSettings) -> Mapping[Place, tuple[str, ...]]:
     """The address ranges of the places without a security group. AWS needs one rule for each range."""
-    extra = {network: None for way in settings.extra_egress for network in way.networks}
+    extra = {network: None for entry in settings.extra_egress for network in entry.networks}
     return {
         Place.CLIENTS: settings.client_cidrs,
         Place.ADMINISTRATORS: settings.admin_cidrs,
@@ -192,12 +192,14 @@ def networks(settings: TrafficSettings) -> Mapping[Place, tuple[str, ...]]:
 def extra_egress_problems(settings: TrafficSettings) -> list[str]:
     """Entries of `extraEgress` that are already open: AWS rejects duplicate rules of a security group."""
     return [
-        f"extraEgress: {way.protocol} {port} from the {way.place} to {WORLD} is already open ({flow.why}). Remove it."
-        for way in settings.extra_egress
-        for port in way.ports
-        if str(WORLD) in way.networks
+        f"extraEgress: {entry.protocol} {port} from the {entry.place} to {WORLD} is already open ({flow.why}). Remove "
+        "this entry."
+        for entry in settings.extra_egress
+        for port in entry.ports
+        if str(WORLD) in entry.networks
         for flow in flows(settings)
-        if (flow.source, flow.target, flow.port) == (way.place, Place.INTERNET, port) and flow.protocol == way.protocol
+        if (flow.source, flow.target) == (entry.place, Place.INTERNET)
+        and (flow.port, flow.protocol) == (port, entry.protocol)
     ]
 
 

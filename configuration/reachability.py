@@ -45,7 +45,7 @@ class Example:
     extra_egress: tuple[ExtraEgress, ...] = ()
 
 
-class _Way(Enum):
+class _Path(Enum):
     PRIVATE = auto()
     """With private addresses, inside the VPC."""
 
@@ -61,24 +61,24 @@ def ports(settings: TrafficSettings, protocol: str = "tcp") -> tuple[int, ...]:
 def reached(settings: TrafficSettings, source: Place, target: Place, protocol: str = "tcp") -> tuple[int, ...]:
     """The ports that `source` can connect to at any address of `target` (for EXTRA_NETWORKS: at some of them)."""
     all_rules = [rule for flow in flows(settings) for rule in rules(flow)]
-    ways = [_Way.PUBLIC] if {source, target} - set(GROUPS) else list(_Way)
+    paths = [_Path.PUBLIC] if {source, target} - set(GROUPS) else list(_Path)
 
-    def passes(port: int, way: _Way) -> bool:
+    def passes(port: int, path: _Path) -> bool:
         candidates = [rule for rule in all_rules if (rule.port, rule.protocol) == (port, protocol)]
         sent = source not in GROUPS or any(
-            rule.group is source and rule.direction is Direction.EGRESS and _matches(rule, target, way, settings)
+            rule.group is source and rule.direction is Direction.EGRESS and _matches(rule, target, path, settings)
             for rule in candidates
         )
         admitted = target not in GROUPS or any(
-            rule.group is target and rule.direction is Direction.INGRESS and _matches(rule, source, way, settings)
+            rule.group is target and rule.direction is Direction.INGRESS and _matches(rule, source, path, settings)
             for rule in candidates
         )
         return sent and admitted
 
-    return tuple(port for port in ports(settings, protocol) if any(passes(port, way) for way in ways))
+    return tuple(port for port in ports(settings, protocol) if any(passes(port, path) for path in paths))
 
 
-def _matches(rule: Rule, place: Place, way: _Way, settings: TrafficSettings) -> bool:
+def _matches(rule: Rule, place: Place, path: _Path, settings: TrafficSettings) -> bool:
     """Whether the rule's peer matches the place on this path."""
     if rule.peer is Peer.NETWORKS:
         if rule.other is Place.EXTRA_NETWORKS is place:
@@ -86,7 +86,7 @@ def _matches(rule: Rule, place: Place, way: _Way, settings: TrafficSettings) -> 
         ranges = [IPv4Network(text) for text in rule.ranges(settings)]
         places = [IPv4Network(text) for text in networks(settings).get(place) or ("0.0.0.0/0",)]
         return all(any(inner.subnet_of(outer) for outer in ranges) for inner in places)
-    return rule.other is place and way is (_Way.PRIVATE if rule.peer is Peer.GROUP else _Way.PUBLIC)
+    return rule.other is place and path is (_Path.PRIVATE if rule.peer is Peer.GROUP else _Path.PUBLIC)
 
 
 def table(settings: TrafficSettings) -> str:

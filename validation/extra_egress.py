@@ -37,27 +37,27 @@ def load(keys: Reader) -> tuple[ExtraEgress, ...]:
         known = len(keys.problems)
         _check(keys, f"{KEY}[{position}]", item)
         if len(keys.problems) == known:
-            loaded.append(_way(cast("Mapping[str, object]", item)))
+            loaded.append(_entry(cast("Mapping[str, object]", item)))
     return tuple(loaded)
 
 
-def problems_between_ways(ways: tuple[ExtraEgress, ...]) -> list[str]:
+def problems_between_entries(entries: tuple[ExtraEgress, ...]) -> list[str]:
     """Combinations that two entries contain: AWS rejects duplicate rules of a security group."""
     seen: dict[tuple[str, str, int, str], int] = {}
     problems = []
-    for position, way in enumerate(ways):
-        for port in way.ports:
-            for network in way.networks:
-                before = seen.setdefault((way.place, way.protocol, port, network), position)
+    for position, entry in enumerate(entries):
+        for port in entry.ports:
+            for network in entry.networks:
+                before = seen.setdefault((entry.place, entry.protocol, port, network), position)
                 if before != position:
                     problems.append(
-                        f"{KEY}[{position}]: {way.protocol} {port} from the {way.place} to {network} is in "
+                        f"{KEY}[{position}]: {entry.protocol} {port} from the {entry.place} to {network} is in "
                         f"{KEY}[{before}] as well. List each combination once."
                     )
     return problems
 
 
-def _way(item: Mapping[str, object]) -> ExtraEgress:
+def _entry(item: Mapping[str, object]) -> ExtraEgress:
     given = item["ports"] if "ports" in item else [item["port"]]
     return ExtraEgress(
         place=str(item["place"]),
