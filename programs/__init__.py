@@ -1,1 +1,1 @@
-"""Programs that are installed on a machine and stay there, run by the Python that is on it."""
+"""Programs that are installed on the machines; those in Python use the system's interpreter."""

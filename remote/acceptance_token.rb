@@ -1,7 +1,8 @@
-# Runs in GitLab's console with issue or revoke, PROJECT and, to issue, RUNNER_NAME and SETTINGS (JSON list of names). The token belongs to the acceptance's own
-# project, with the rights of an owner: it gives access to nothing else, needs no person's account, and can delete old pipelines.
-# Issuing also reports what GitLab knows of the runner, and its settings, because each call of the console takes long. GitLab counts a token's
-# life in days; the caller revokes it earlier, and the next run here removes its user. Prints JSON.
+# Issues or revokes the token of the acceptance; runs in GitLab's console. Arguments: `issue` or `revoke`, PROJECT and, for `issue`,
+# RUNNER_NAME and SETTINGS (JSON list of names). It is an access token of the acceptance's project with the role Owner: it gives access to
+# nothing else, needs no user account, and can delete old pipelines. `issue` also reports the state of the runner and the values of the
+# settings, because every start of the console is slow. GitLab expires tokens by the day; the caller revokes this one earlier, and the next
+# run of this program removes its user. Prints JSON.
 require 'json'
 
 action, project_path, runner_name, settings = ARGV
@@ -10,11 +11,11 @@ project = Project.find_by_full_path(project_path) || abort("project #{project_pa
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
-  # Only an owner can grant rights, and the first one may have left.
+  # Only an owner can grant the role, and the project's first owner may have left.
   project.add_owner(admin)
   PersonalAccessToken.where(name: name, user_id: project.bots.map(&:id)).each do |token|
     revoked = ResourceAccessTokens::RevokeService.new(admin, project, token).execute
-    abort("GitLab did not revoke a token: #{revoked.message}") if revoked.error?
+    abort("GitLab could not revoke an access token: #{revoked.message}") if revoked.error?
   end
 
   if action == 'issue'
@@ -22,7 +23,7 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
       admin, project,
       { name: name, scopes: ['api'], access_level: Gitlab::Access::OWNER, expires_at: Date.tomorrow.iso8601 }
     ).execute
-    abort("GitLab created no token: #{created.message}") if created.error?
+    abort("GitLab could not create an access token: #{created.message}") if created.error?
     runner = Ci::Runner.instance_type.find_by(description: runner_name)
     current = Gitlab::CurrentSettings.current_application_settings
     names = JSON.parse(settings).select { |name| current.respond_to?(name) }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# install_docker.sh VERSION CONTAINERD: installs Docker Engine and its daemon.json, and containerd.io CONTAINERD, unless a later patch
-# of the same minor version is there, to which install-security-updates goes. Standard input, base64: daemon.json.
+# install_docker.sh VERSION CONTAINERD: installs Docker Engine VERSION with its daemon.json, and containerd.io CONTAINERD. A later patch of
+# the same minor version of containerd.io, installed by install-security-updates, is kept. Standard input, base64: daemon.json.
 set -euo pipefail
 version=$1 containerd=$2
 read -r daemon
@@ -13,7 +13,7 @@ mv /etc/docker/daemon.json.new /etc/docker/daemon.json
 present=$(rpm -q --queryformat '%{VERSION}' containerd.io) || present=$containerd
 newest=$(printf '%s\n' "$containerd" "$present" | sort -V | tail -n 1)
 if [ "${present%.*}" = "${containerd%.*}" ]; then containerd=$newest; fi
-# Of a version there may be more than one release, each with another runc.
+# A version can have several package releases, each with a different runc.
 dnf -y --enablerepo=docker-ce-stable install "docker-ce-$version-1.el8" "docker-ce-cli-$version-1.el8" "containerd.io-$containerd-*.el8"
 systemctl enable --now docker
 if [ "$changed" = 1 ]; then systemctl reload docker; fi

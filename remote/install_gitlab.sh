@@ -1,28 +1,28 @@
 #!/bin/bash
-# install_gitlab.sh VERSION POSTGRESQL [STOP...]: installs or upgrades the GitLab CE package. VERSION needs PostgreSQL POSTGRESQL at
-# least; an upgrade to it must not skip a STOP, oldest first.
+# install_gitlab.sh VERSION POSTGRESQL [STOP...]: installs or upgrades the GitLab CE package. VERSION requires at least PostgreSQL
+# POSTGRESQL; the upgrade must not skip a STOP (oldest first).
 set -euo pipefail
 version=$1 needed=$2
 shift 2
 
 if [ -e /var/opt/gitlab/bootstrapped ] && [ ! -s /etc/gitlab/gitlab-secrets.json ]; then
-    echo "The data volume holds a GitLab, but /etc/gitlab/gitlab-secrets.json is missing: new secrets would make its CI"
-    echo "variables, 2FA and runner tokens unreadable. Restore the file from a backup, then run pulumi up again."
+    echo "The data volume contains a GitLab installation, but /etc/gitlab/gitlab-secrets.json is missing: new secrets would make its"
+    echo "CI variables, 2FA and runner tokens unreadable. Restore the file from a backup, then run pulumi up again."
     exit 1
 fi
 
 earlier() { [ "$1" != "$2" ] && printf '%s\n' "$1" "$2" | sort -VC; }
 
-# The package's own checks ask what is installed and what runs; on a new machine with an old volume both are missing.
+# The package's own checks inspect the installed package and the running services; a new machine with an old volume has neither.
 check_path() { # FROM STOP...
     if earlier "$version" "$1"; then
-        echo "gitlabVersion $version is older than $1, which has already used the data; GitLab cannot be downgraded."
+        echo "gitlabVersion $version is older than $1, which has already migrated the data; GitLab cannot be downgraded."
         echo "Set gitlabVersion to $1 or later."
         exit 1
     fi
     for stop in "${@:2}"; do
         if earlier "${1%.*}" "$stop"; then
-            echo "GitLab cannot be upgraded from $1 to $version at once: set gitlabVersion to the last patch of $stop first."
+            echo "GitLab cannot be upgraded directly from $1 to $version: set gitlabVersion to the last patch of $stop first."
             exit 1
         fi
     done
@@ -31,24 +31,24 @@ check_path() { # FROM STOP...
 check_postgresql() { # FROM
     actual=$(cat /var/opt/gitlab/postgresql/data/PG_VERSION 2>/dev/null || echo "$needed")
     if [ "${actual%%.*}" -lt "$needed" ]; then
-        echo "gitlabVersion $version needs PostgreSQL $needed, but the data are of PostgreSQL $actual; nothing was changed."
-        echo "With gitlabVersion $1 in place, run on the server: sudo gitlab-ctl pg-upgrade -V $needed; then pulumi up again."
+        echo "gitlabVersion $version requires PostgreSQL $needed, but the database is at PostgreSQL $actual. Nothing was changed."
+        echo "With gitlabVersion $1 still installed, run on the server: sudo gitlab-ctl pg-upgrade -V $needed; then pulumi up again."
         exit 1
     fi
 }
 
 check_background_migrations() { # FROM
-    # 3 is finished, 6 finalized: gitlabhq doc/update/background_migrations.md
+    # 3: finished, 6: finalized (gitlabhq doc/update/background_migrations.md)
     if ! unfinished=$(gitlab-psql -tAc "SELECT job_class_name FROM batched_background_migrations WHERE status NOT IN (3, 6)"); then
-        echo "gitlabVersion $version needs the background migrations of GitLab $1 to be finished, but whether they are is unknown:"
-        echo "its database does not answer. Nothing was changed. On a server that was in use: sudo gitlab-ctl start;"
-        echo "on a new one, set gitlabVersion to $1. Then run pulumi up, and upgrade once it succeeds."
+        echo "gitlabVersion $version requires that the background migrations of GitLab $1 are finished, but their state is unknown:"
+        echo "the database does not respond. Nothing was changed. On an existing server, run: sudo gitlab-ctl start;"
+        echo "on a new server, set gitlabVersion to $1. Then run pulumi up, and upgrade once it succeeds."
         exit 1
     fi
     if [ -n "$unfinished" ]; then
-        echo "Background migrations of GitLab $1 are not finished; an upgrade to $version would fail in the middle. Nothing was"
-        echo "changed. Wait until Admin > Monitoring > Background migrations shows none that is queued or failed, then run"
-        echo "pulumi up again. Unfinished: $(tr '\n' ' ' <<<"$unfinished")"
+        echo "Background migrations of GitLab $1 are not finished; an upgrade to $version would fail midway. Nothing was changed."
+        echo "Wait until Admin > Monitoring > Background migrations shows no queued or failed migrations, then run pulumi up again."
+        echo "Unfinished: $(tr '\n' ' ' <<<"$unfinished")"
         exit 1
     fi
 }
@@ -57,7 +57,7 @@ package=gitlab-ce-$version-ce.0.el8
 configured=$(cat /etc/gitlab/configured-version 2>/dev/null || echo "$version")
 if [ "$configured" != "$version" ]; then check_path "$configured" "$@"; fi
 if ! rpm -q "$package"; then
-    # Not if the package is installed already: its own migrations are queued then, and the upgrade can only go on.
+    # Skipped if the package is already installed: then its own migrations are queued, and the upgrade can only continue.
     if [ "$configured" != "$version" ]; then
         check_postgresql "$configured"
         check_background_migrations "$configured"

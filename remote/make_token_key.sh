@@ -1,6 +1,6 @@
 #!/bin/bash
-# make_token_key.sh: generates the key pair that signs the registry's tokens, once; it is kept on the data volume, which the private
-# key never leaves. Prints the certificate.
+# make_token_key.sh: generates, once, the key pair that signs registry tokens. It is stored on the data volume, and the private key never
+# leaves it. Prints the certificate.
 set -euo pipefail
 key=/etc/gitlab/registry-token.key certificate=/etc/gitlab/registry-token.crt
 chmod 0775 /etc/gitlab

@@ -1,8 +1,8 @@
 #!/bin/bash
-# mount_data.sh VOLUME_ID DEVICE SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, creates its file system only if it is blank,
-# and binds a folder of it over each TARGET. SERVICE keeps its data there. The files that a TARGET holds on the root disk, because it
-# was not a target when the machine was new, are moved to the volume first.
-# Standard input, base64, a line each: keep-data-mounted, its service.
+# mount_data.sh VOLUME_ID DEVICE SERVICE MOUNTPOINT [TARGET...]: mounts a data volume, with a new file system only if it is blank, and
+# bind-mounts a folder of it over each TARGET, where SERVICE stores its data. Files of a TARGET that are still on the root disk (because
+# an earlier version of this stack did not have that TARGET) are first moved to the volume.
+# Standard input, base64, one per line: keep-data-mounted and its systemd unit.
 set -euo pipefail
 volume_id=$1 device=$2 service=$3 mountpoint=$4
 shift 4
@@ -14,7 +14,7 @@ for _ in {1..120}; do
     sleep 1
 done
 [ -b "$device" ] || {
-    echo "volume $volume_id did not appear as $device within 120 s: is it attached to $(hostname)?"
+    echo "volume $volume_id did not appear as $device within 120 s. Check that it is attached to $(hostname)."
     exit 1
 }
 
@@ -24,8 +24,8 @@ case $status in
     0) ;; # it has a file system
     2) mkfs.xfs -q "$device" && udevadm settle ;; # blank
     *)
-        echo "volume $volume_id holds data that blkid cannot identify (status $status). Nothing was written to it."
-        echo "Find out what it is: lsblk --fs $device"
+        echo "volume $volume_id contains data that blkid cannot identify (status $status). Nothing was written to it."
+        echo "Inspect it with: lsblk --fs $device"
         exit 1
         ;;
 esac
@@ -38,7 +38,7 @@ add_mount() { # FSTAB_SOURCE TARGET TYPE OPTIONS
     systemctl daemon-reload
     if mountpoint -q "$2"; then return; fi
     if [ -n "$(ls -A "$2")" ]; then
-        echo "$2 already holds files on the root disk; the data volume would hide them. Move them away first"
+        echo "$2 already contains files on the root disk, which the data volume would hide. Move them elsewhere, then run pulumi up again"
         exit 1
     fi
     mount "$2"
@@ -47,7 +47,7 @@ add_mount() { # FSTAB_SOURCE TARGET TYPE OPTIONS
 
 add_mount "UUID=$uuid" "$mountpoint" xfs defaults,nofail,x-systemd.device-timeout=60
 if [ "$(findmnt --noheadings --output UUID --mountpoint "$mountpoint")" != "$uuid" ]; then
-    echo "$mountpoint on $(hostname) is mounted from another volume than $volume_id. Unmount it, then run pulumi up again"
+    echo "$mountpoint on $(hostname) is mounted from a volume other than $volume_id. Unmount it, then run pulumi up again"
     exit 1
 fi
 
@@ -59,7 +59,7 @@ start_service() {
 
 holds_files() { [ -d "$1" ] && [ -n "$(ls -A "$1")" ]; }
 
-# Interrupted at any point it can be repeated: TARGET is valid until TARGET.moved exists, the copy after that.
+# Safe to repeat after an interruption at any point: TARGET is valid until TARGET.moved exists, the copy from then on.
 move_files() { # TARGET FOLDER
     if mountpoint -q "$1"; then return; fi
     if [ ! -e "$1.moved" ]; then
@@ -70,7 +70,7 @@ move_files() { # TARGET FOLDER
         if ! cp --archive "$1" "$2.new"; then
             rm -rf "$2.new"
             start_service
-            echo "$1 cannot be moved to the data volume, $mountpoint: is there room for it? df -h $mountpoint; du -sh $1"
+            echo "$1 could not be moved to the data volume, $mountpoint. Check its free space: df -h $mountpoint; du -sh $1"
             exit 1
         fi
         sync
@@ -88,7 +88,7 @@ for target in "$@"; do
 done
 start_service
 
-# From here on it is mounted again whenever it comes late or comes back.
+# From now on the volume is mounted again whenever it is attached late or re-attached.
 base64 -d <<<"$program" >/usr/local/sbin/keep-data-mounted.new
 chmod 0755 /usr/local/sbin/keep-data-mounted.new
 mv /usr/local/sbin/keep-data-mounted.new /usr/local/sbin/keep-data-mounted

@@ -1,20 +1,20 @@
-# Runs in GitLab's console with RUNNER_NAME, RUNNER_TAGS (JSON list), PROJECT (group/project), JOBS (`any`, or `protected`: only those
-# of protected branches and tags that name one of the runner's tags) and whether GitLab is new: a new one is set to what standard input
-# says (JSON), and root has to choose another password; creates the stack's one runner record and the project that the acceptance
-# pushes to. Idempotent. Prints JSON, with the names of settings that this GitLab does not have.
+# Creates the stack's runner and the acceptance's project; runs in GitLab's console. Arguments: RUNNER_NAME, RUNNER_TAGS (JSON list),
+# PROJECT (group/project), JOBS (`any`, or `protected`: only jobs of protected branches and tags that use one of the runner's tags), and
+# `true` if GitLab is new. Then it also applies the application settings of standard input (JSON) and requires root to choose another
+# password. Idempotent. Prints JSON, including the names of settings that this GitLab version does not have.
 require 'json'
 
 runner_name, runner_tags, project_path, jobs, is_new = ARGV
 group_path, project_name = project_path.split('/', 2)
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
-# Once: later these are up to the owner.
+# Only once: later the administrators manage these settings.
 unknown = []
 if is_new == 'true'
   current = ApplicationSetting.current_without_cache || ApplicationSetting.create_from_defaults
   known, unknown = JSON.parse($stdin.read).partition { |name, _| current.respond_to?("#{name}=") }
-  current.update(known.to_h) || abort("GitLab refuses settings; see gitlabSettings: #{current.errors.full_messages.join(', ')}")
-  # Until then the first password opens nothing but the page that asks for another one (GlobalPolicy, rule password_expired).
+  current.update(known.to_h) || abort("GitLab rejected values of gitlabSettings: #{current.errors.full_messages.join(', ')}")
+  # Until it is changed, the initial password only gives access to the page that asks for a new one (GlobalPolicy, password_expired).
   User.find_by_username('root')&.update!(password_expires_at: Time.current)
 end
 
@@ -25,10 +25,10 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
       user: admin,
       params: { runner_type: 'instance_type', description: runner_name, run_untagged: true, paused: false }
     ).execute
-    abort("GitLab created no runner: #{created.message}") if created.error?
+    abort("GitLab could not create the runner: #{created.message}") if created.error?
     runner = created.payload.fetch(:runner)
   end
-  # Otherwise the access level is up to the owner, as pausing is.
+  # Otherwise the access level, like pausing, is left to the administrators.
   access = {}
   access = { access_level: 'not_protected' } unless runner.run_untagged?
   access = { access_level: 'ref_protected' } if jobs == 'protected'
@@ -41,7 +41,7 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
       { name: group_path, path: group_path, visibility_level: Gitlab::VisibilityLevel::PRIVATE,
         organization_id: Organizations::Organization::DEFAULT_ORGANIZATION_ID }
     ).execute
-    abort("GitLab created no group #{group_path}: #{created.payload[:group].errors.full_messages}") if created.error?
+    abort("GitLab could not create the group #{group_path}: #{created.payload[:group].errors.full_messages}") if created.error?
     group = created.payload.fetch(:group)
   end
 
@@ -50,7 +50,7 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
       admin,
       { name: project_name, path: project_name, namespace_id: group.id, visibility_level: Gitlab::VisibilityLevel::PRIVATE }
     ).execute
-    abort("GitLab created no project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
+    abort("GitLab could not create the project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
   end
 
   puts JSON.generate(runnerToken: runner.token, unknownSettings: unknown.map(&:first))

@@ -1,6 +1,6 @@
 #!/bin/bash
-# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT JOBS: runs prepare_gitlab.rb in GitLab. Standard input, base64, a line each: that
-# program, and what a new GitLab is set to (JSON). Prints JSON with the runner's token, a secret, and the host key of git over SSH.
+# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT JOBS: runs prepare_gitlab.rb in GitLab's console. Standard input, base64, one per line:
+# that program, and the settings of a new GitLab (JSON). Prints JSON: the runner's token (a secret) and the host key of git over SSH.
 set -euo pipefail
 unprepared=/etc/gitlab/unprepared
 read -r program
@@ -9,7 +9,7 @@ is_new=false
 [ ! -e "$unprepared" ] || is_new=true
 prepared=$(base64 -d <<<"$settings" | gitlab-rails runner "$(base64 -d <<<"$program")" "$@" "$is_new" | tail -n 1)
 [ "${prepared:0:1}" = "{" ] || {
-    echo "GitLab's console printed no result; the lines above say why"
+    echo "GitLab's console did not print a result; see the lines above"
     exit 1
 }
 rm -f "$unprepared"
@@ -17,7 +17,7 @@ unknown=$(/usr/libexec/platform-python -c '
 import json, sys
 print(", ".join(json.load(sys.stdin).get("unknownSettings", [])))
 ' <<<"$prepared")
-[ -z "$unknown" ] || echo "This GitLab has no setting of the name, so it was left out: $unknown" >&4
+[ -z "$unknown" ] || echo "Skipped gitlabSettings that this GitLab version does not have: $unknown" >&4
 /usr/libexec/platform-python -c '
 import json, sys
 result = json.load(sys.stdin)

@@ -1,14 +1,14 @@
 #!/bin/bash
-# prepare_host.sh [PORT...]: waits for the first boot, installs run-step, which runs all later steps, and opens PORTs where
-# firewalld is active (the RHEL 8 image has none).
-# Standard input: this script, which bash reads a line at a time, then run-step in base64.
+# prepare_host.sh [PORT...]: waits for the first boot, installs run-step, which runs all later steps, and opens each PORT if firewalld
+# is active (the RHEL 8 image does not include it).
+# Standard input: this script, which bash reads line by line, then run-step in base64.
 set -euo pipefail
 
 main() {
     read -r run_step
-    timeout 30m cloud-init status --wait &>/dev/null || true # its exit codes differ between builds: trust the mark
+    timeout 30m cloud-init status --wait &>/dev/null || true # exit codes differ between builds: trust the marker file
     if [ ! -e /var/lib/gitlab-stack/first-boot-done ]; then
-        echo "first boot did not finish on $(hostname); end of /var/log/cloud-init-output.log:" >&2
+        echo "first boot did not finish on $(hostname); last lines of /var/log/cloud-init-output.log:" >&2
         tail -n 20 /var/log/cloud-init-output.log >&2
         exit 1
     fi

@@ -1,6 +1,6 @@
 #!/bin/bash
-# refuse_containers.sh: refuses what jobs send to the runner's machine itself, now and before Docker starts. Standard input, base64, a
-# line each: the program, its service.
+# refuse_containers.sh: blocks connections from jobs to the runner's machine itself, now and before every start of Docker. Standard input,
+# base64, one per line: the program and its systemd unit.
 set -euo pipefail
 read -r program
 read -r service
@@ -10,7 +10,7 @@ mv /usr/local/sbin/refuse-containers.new /usr/local/sbin/refuse-containers
 base64 -d <<<"$service" >/etc/systemd/system/refuse-containers.service
 systemctl daemon-reload
 systemctl enable --quiet refuse-containers
-# Not by a restart of the service: Docker, which requires it, would be restarted too, and with it end the jobs.
+# Restarting the service would also restart Docker, which requires it, and abort the jobs.
 /usr/local/sbin/refuse-containers
 systemctl start refuse-containers
-echo "containers do not reach this machine's own ports" >&3
+echo "containers cannot connect to this machine's own ports" >&3

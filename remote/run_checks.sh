@@ -1,9 +1,9 @@
 #!/bin/bash
-# run_checks.sh GROUP: runs a GROUP of checks on this machine: server, runner, registry or pipeline. Standard input, base64, a line
-# each: the zipapp of programs/acceptance_checks, its task, and what else it reads. Prints JSON lines, one for each check.
+# run_checks.sh GROUP: runs one GROUP of checks on this machine: server, runner, registry or pipeline. Standard input, base64, one per
+# line: the zipapp of programs/acceptance_checks, its task, and its further input. Prints one line of JSON for each check.
 set -euo pipefail
 read -r program
-# A file without a name, in memory only, as the process that would remove it is replaced by the program.
+# Unlinked while it is open, because exec below replaces the shell that could delete it later.
 archive=$(mktemp --tmpdir=/dev/shm)
 exec 5<>"$archive"
 rm "$archive"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# run_read_only.sh SECONDS [ARGUMENT...]: runs a step that changes nothing, for SECONDS at most, beside others like it, but not
-# while one of run-step runs: then its exit status is 75. Reads and answers as run-step does; other output goes to standard error.
+# run_read_only.sh SECONDS [ARGUMENT...]: runs a read-only step for at most SECONDS. Several can run at the same time; while run-step
+# is running a step, the exit status is 75. Input and result are those of run-step; other output goes to standard error.
 set -euo pipefail
 umask 077
 limit=$1

@@ -1,5 +1,5 @@
 #!/bin/bash
-# show_root_password.sh: prints JSON with the first password of GitLab's root user, a secret; null when the machine has it no more.
+# show_root_password.sh: prints JSON with the initial password of GitLab's root user, a secret; null once it has been deleted.
 set -euo pipefail
 /usr/libexec/platform-python -c '
 import json, os, sys

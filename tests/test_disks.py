@@ -87,7 +87,7 @@ def test_a_disk_that_grows_after_a_while_is_waited_for_and_filled(disk):
     done = grow(disk, 3)
     later.join()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr.endswith(f"has the 3 GiB of {disk.device}\n")
+    assert done.stderr.endswith(f"uses all 3 GiB of {disk.device}\n")
     assert disk.size > 2.7
 
 
@@ -102,7 +102,8 @@ def test_a_file_system_that_fills_its_disk_stays_as_it_is(disk):
 def test_a_disk_that_does_not_grow_is_named_with_what_to_do(disk):
     failed = grow(disk, 3, seconds=2)
     assert failed.returncode == 1
-    assert f"server-root-dev is to have 3 GiB, but its disk {disk.device} has {2 * GIB} bytes" in failed.stdout
+    expected = f"server-root-dev should have 3 GiB, but after 5 minutes its disk {disk.device} has {2 * GIB} bytes"
+    assert expected in failed.stdout
     assert "aws ec2 describe-volumes-modifications" in failed.stdout
 
 
@@ -112,7 +113,7 @@ def test_a_file_system_that_does_not_grow_is_noticed(disk):
     failed = grow(disk, 3, xfs_growfs="true")
     assert failed.returncode == 1
     assert f"the file system of {disk.mountpoint} on {disk.device}" in failed.stdout
-    assert "bytes of server-root-dev unused" in failed.stdout
+    assert "bytes of server-root-dev are unused" in failed.stdout
 
 
 def test_a_root_that_is_no_partition_of_an_nvme_disk_is_left_alone(tmp_path):
@@ -126,7 +127,7 @@ def test_a_root_that_is_no_partition_of_an_nvme_disk_is_left_alone(tmp_path):
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         check=True,
     )
-    assert done.stdout.startswith("/ is on /dev/mapper/vg-root, not on a plain NVMe disk")
+    assert done.stdout.startswith("/ was not grown: it is on /dev/mapper/vg-root, not on a plain NVMe disk")
 
 
 def test_every_volume_is_filled_in_the_up_that_enlarges_it_the_root_before_anything_else(graph):

@@ -148,9 +148,9 @@ def test_another_key_at_the_vendors_address_ends_the_step_and_changes_nothing(
     pinned = [fingerprint("metadata"), fingerprint("packages")]
     done = add(pinned, vendor.offer("gpg.key", "metadata"), vendor.offer("packages.gpg", "stranger"))
     assert done.returncode == 1
-    assert "runner_gitlab-runner: https://vendor/packages.gpg offers a key that is not trusted" in done.stdout
+    assert "runner_gitlab-runner: https://vendor/packages.gpg contains a key that is not trusted" in done.stdout
     assert fingerprint("stranger") in done.stdout
-    assert f"runnerPackageKeys has {' '.join(pinned)}." in done.stdout
+    assert f"runnerPackageKeys contains {' '.join(pinned)}." in done.stdout
     assert "pulumi up again" in done.stdout
     assert trusted() == []
     assert not list((tmp_path / "etc/yum.repos.d").iterdir())
@@ -194,14 +194,14 @@ def test_an_address_without_a_key_is_named(vendor, fingerprint, add, trusted, co
     (vendor.offered / "none.gpg").write_bytes(content)
     done = add([fingerprint("packages")], vendor.offer("packages.gpg", "packages"), "https://vendor/none.gpg")
     assert done.returncode == 1
-    assert "https://vendor/none.gpg offers no OpenPGP key" in done.stdout
+    assert "https://vendor/none.gpg does not contain an OpenPGP key" in done.stdout
     assert trusted() == []
 
 
 def test_keys_that_cannot_be_downloaded_end_the_step(fingerprint, add, trusted):
     done = add([fingerprint("packages")], "https://vendor/gone.gpg")
     assert done.returncode == 1
-    assert "runner_gitlab-runner: https://vendor/gone.gpg cannot be downloaded. Nothing was changed." in done.stdout
+    assert "runner_gitlab-runner: could not download https://vendor/gone.gpg. Nothing was changed." in done.stdout
     assert "404" in done.stderr
     assert trusted() == []
 

@@ -103,9 +103,9 @@ def test_the_image_of_the_proof_is_shown_with_the_digest_that_the_push_reported(
 
 def test_a_proof_whose_image_is_not_there_or_another_one_or_damaged_fails(find_image, registry, filled):
     for image, digest, message in (
-        ("group/app:none", filled.made["app"], "stores somewhere else than on its data volume"),
-        ("nobody/app:1.0", filled.made["app"], "stores somewhere else than on its data volume"),
-        ("group/app:1.0", filled.made["shared"], "is another one"),
+        ("group/app:none", filled.made["app"], "does not store images on its data volume"),
+        ("nobody/app:1.0", filled.made["app"], "does not store images on its data volume"),
+        ("group/app:1.0", filled.made["shared"], "has a different one"),
     ):
         refused = find_image(image, digest)
         assert refused.returncode == 1
@@ -204,7 +204,7 @@ def test_what_no_image_needs_is_freed_while_nothing_can_be_pushed(collection):
     status, journal = collection.run()
     assert status == 0, journal
     assert re.fullmatch(
-        r"garbage collection: freed \d[\d.]*KB, all that is left is sound; pushes are accepted\n", journal
+        r"garbage collection: freed \d[\d.]*KB, all remaining files are intact; pushes are accepted\n", journal
     )
     assert before - collection.registry.blobs() == expected != set()
     [exec_] = [line for line in collection.calls.read_text().splitlines() if line.startswith("exec ")]
@@ -278,9 +278,8 @@ def test_damage_is_told_when_it_is_found_afterwards(collection):
     damage(collection.registry)
     status, journal = collection.run()
     assert status == 1
-    assert re.match(
-        r"garbage collection: freed \S+, but then the registry's files were damaged or could not be checked", journal
-    )
+    damaged = "but afterwards the registry's files were damaged or could not be checked"
+    assert re.match(rf"garbage collection: freed \S+, {damaged}", journal)
     assert collection.told()[-2:] == BACK
 
 
@@ -317,7 +316,7 @@ def test_a_collection_waits_for_a_step_and_touches_nothing_when_it_has_waited_to
         os.killpg(step.pid, 9)
     assert status == 75
     assert journal == (
-        "garbage collection: not started: a step has kept this machine busy for an hour: "
+        "garbage collection: not started: a step has been running on this machine for an hour: "
         f"fuser -v {collection.folder}/run/gitlab-stack.lock\n"
     )
     assert collection.told() == []

@@ -59,7 +59,7 @@ def machine(tmp_path) -> Machine:
 def test_the_registry_is_asked_itself_whatever_its_image_says_of_its_health(machine):
     done = machine.run()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr.endswith(f"{IMAGE} answers on port 5000\n")
+    assert done.stderr.endswith(f"{IMAGE} responds on port 5000\n")
 
 
 SHUT = ["--cap-drop ALL", "--security-opt no-new-privileges", "--read-only", "--tmpfs /tmp"]
@@ -82,7 +82,7 @@ def test_a_registry_that_does_not_stay_up_is_given_up_soon_with_what_it_said(mac
     machine.put("curl", "exit 7")
     failed = machine.run()
     assert failed.returncode == 1
-    assert "does not answer on port 5000; Docker has restarted it 3 times" in failed.stdout
+    assert "does not respond on port 5000; Docker has restarted it 3 times" in failed.stdout
     assert failed.stdout.endswith("panic: no configuration\n")
 
 

@@ -219,8 +219,8 @@ def test_a_step_that_takes_too_long_is_not_cut_and_the_one_repeated_waits_for_it
     late = run_step(f"echo upgrading; {step}", limit=1)
     assert time.monotonic() - started < 2.5
     assert (late.returncode, late.stdout) == (75, "")
-    assert "a_step still runs on" in late.stderr
-    assert "after 1 s and is not ended. Run pulumi up again: it waits for it." in late.stderr
+    assert "a_step is still running on" in late.stderr
+    assert "after 1 s and was not stopped. Run pulumi up again: it waits for the step." in late.stderr
     assert late.stderr.endswith("upgrading\n")
     assert marks.read_text().split() == ["start"]
     assert run_step(step).stdout == "result\n"
@@ -346,7 +346,7 @@ def test_an_upgrade_is_refused_when_the_database_cannot_be_asked(gitlab_machine,
         (tmp_path / "bin/gitlab-psql").unlink()
     refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"))
     assert refused.returncode == 1
-    assert "its database does not answer" in refused.stdout
+    assert "the database does not respond" in refused.stdout
     assert "set gitlabVersion to 17.10.4" in refused.stdout
     assert not (tmp_path / "installed").exists()
     assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4")).returncode == 0
@@ -374,7 +374,7 @@ def test_an_upgrade_is_refused_when_the_data_are_of_an_older_postgresql_than_it_
     assert (done.returncode == 0) == allowed, done.stdout + done.stderr
     assert (tmp_path / "installed").exists() == allowed
     if not allowed:
-        assert f"are of PostgreSQL {postgresql}" in done.stdout
+        assert f"is at PostgreSQL {postgresql}" in done.stdout
         assert "sudo gitlab-ctl pg-upgrade -V" in done.stdout
 
 
@@ -399,9 +399,8 @@ def test_a_volume_is_formatted_only_when_it_is_blank():
 def log_machine(tmp_path):
     """A machine with its logs on the root disk; runs what binds the targets in mount_data.sh, up to its nth command."""
     text = script("mount_data.sh")
-    functions = re.findall(
-        r"^\w+\(\) \{.*?(?:^\}|\}$)", text.split("# From here on it is mounted again")[0], re.MULTILINE | re.DOTALL
-    )
+    binding = text.split("# From now on the volume is mounted again")[0]
+    functions = re.findall(r"^\w+\(\) \{.*?(?:^\}|\}$)", binding, re.MULTILINE | re.DOTALL)
     loop = re.search(r"^for target in .*?^start_service$", text, re.MULTILINE | re.DOTALL)
     assert loop
     fakes = {
@@ -467,7 +466,7 @@ def test_files_on_the_root_disk_are_not_hidden_under_a_volume_that_has_its_own(l
     run, logs = log_machine
     (tmp_path / "volume/logs").mkdir()
     (tmp_path / "volume/logs/other").touch()
-    with pytest.raises(AssertionError, match="already holds files on the root disk"):
+    with pytest.raises(AssertionError, match="already contains files on the root disk"):
         run()
     assert (logs / "nginx/access.log").exists()
 
@@ -476,7 +475,7 @@ def test_a_move_without_room_leaves_the_service_running(log_machine, tmp_path):
     run, logs = log_machine
     (tmp_path / "cp").write_text("#!/bin/bash\nexit 1\n")
     (tmp_path / "cp").chmod(0o755)
-    with pytest.raises(AssertionError, match="is there room for it"):
+    with pytest.raises(AssertionError, match="could not be moved to the data volume"):
         run()
     assert (tmp_path / "running").exists()
     assert (logs / "nginx/access.log").exists()
@@ -736,7 +735,7 @@ echo '{{"runnerToken":"glrt-1","unknownSettings":["one","two"]}}'
         )
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "asked").read_text() == f"runner program runner [] group/project any {is_new}\n{{settings}}"
-        assert "This GitLab has no setting of the name, so it was left out: one, two\n" in done.stderr
+        assert "Skipped gitlabSettings that this GitLab version does not have: one, two\n" in done.stderr
         assert json.loads((tmp_path / "result").read_text()) == {
             "runnerToken": "glrt-1",
             "gitSshHostKey": "ssh-ed25519 AAAA",
@@ -749,7 +748,7 @@ def test_a_console_that_fails_without_a_result_fails_the_step(gitlab_machine, tm
     (tmp_path / "etc/gitlab/unprepared").touch()
     failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program", "{}"])
     assert failed.returncode == 1
-    assert "GitLab's console printed no result" in failed.stdout
+    assert "GitLab's console did not print a result" in failed.stdout
     assert (tmp_path / "etc/gitlab/unprepared").exists(), "GitLab is as new as it was"
 
 
@@ -757,7 +756,7 @@ def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitl
     (tmp_path / "var/opt/gitlab/bootstrapped").touch()
     refused = gitlab_machine("configure_gitlab.sh", payload=["", ""])
     assert refused.returncode == 1
-    assert "seeded by something else" in refused.stdout
+    assert "not seeded by this stack" in refused.stdout
     assert not (tmp_path / "etc/gitlab/seeded-root-password").exists()
     (tmp_path / "etc/gitlab/seeded-by-stack").touch()
     assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 0, "it is taken over as advised"

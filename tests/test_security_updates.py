@@ -138,7 +138,7 @@ def test_a_machine_without_docker_asks_its_repository_nothing(machine):
 def test_a_machine_reboots_only_when_the_updates_ask_for_it(machine):
     machine.hint("reboot")
     done = machine.run()
-    assert done.stdout == "security updates are installed, and this machine reboots for them\n"
+    assert done.stdout == "security updates are installed; rebooting this machine to apply them\n"
     assert machine.changed()[-1] == "systemctl reboot"
     assert machine.succeeded()
 
@@ -154,7 +154,7 @@ def test_a_hint_that_fails_is_no_reason_to_reboot_and_is_told(machine):
     machine.hint("error")
     done = machine.run()
     assert done.returncode == 1
-    assert "failed, see" in done.stdout
+    assert "failed; see" in done.stdout
     assert "systemctl reboot" not in machine.changed()
     assert not machine.succeeded()
 
@@ -187,7 +187,7 @@ def test_jobs_that_take_too_long_are_not_cut_and_the_run_has_failed(machine):
     machine.packages("printf 2.3.5-1.el8")
     done = machine.run(jobs_time="1s")
     assert done.returncode == 1
-    assert done.stdout.startswith("jobs still ran after 1s")
+    assert done.stdout.startswith("jobs were still running after 1s")
     assert not [line for line in machine.changed() if re.match("systemctl (stop|reboot|start)", line)]
     assert not machine.succeeded()
 
@@ -218,7 +218,7 @@ def test_nothing_is_installed_while_a_step_or_a_collection_has_the_lock(machine)
         done = machine.run()
         os.killpg(holding.pid, signal.SIGKILL)
     assert done.returncode == 75
-    assert "not started: a step has kept this machine busy" in done.stdout
+    assert "not started: a step has been running on this machine" in done.stdout
     assert not (machine.folder / "told").exists()
     assert not machine.succeeded()
 

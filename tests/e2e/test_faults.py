@@ -417,7 +417,7 @@ def test_a_package_repository_that_offers_another_key(image):
     assert "add_runner_repository failed" in refused.output
     [stranger] = packages.settings()["dockerPackageKeys"]
     assert stranger in refused.output
-    assert f"runnerPackageKeys has {' '.join(packages.settings()['runnerPackageKeys'])}" in refused.output
+    assert f"runnerPackageKeys contains {' '.join(packages.settings()['runnerPackageKeys'])}" in refused.output
     assert must("runner", f"cat {keys}") == before
     heal()
 
@@ -510,6 +510,6 @@ def test_a_step_that_outlasts_its_limit_is_finished_and_the_next_waits_for_it(ou
 
     late = run(2, "sleep 6; echo done >/root/of-the-test")
     assert late.status == 75
-    assert "of_the_test still runs on" in late.output
+    assert "of_the_test is still running on" in late.output
     assert on("runner", "test -e /root/of-the-test").status != 0
     assert run(30, "cat /root/of-the-test >&3; rm /root/of-the-test").output == "done\n"

@@ -101,7 +101,8 @@ def test_garbage_is_collected_while_others_push_refused_cleanly_and_then_accepte
         must("runner", "systemctl stop pusher")
     # The first may have begun while the registry was coming back.
     assert [push[0] for push in pushes()[after + 1 :]] == ["0"] * len(pushes()[after + 1 :])
-    assert re.fullmatch(r"garbage collection: freed \S+, all that is left is sound; pushes are accepted", results()[-1])
+    expected = r"garbage collection: freed \S+, all remaining files are intact; pushes are accepted"
+    assert re.fullmatch(expected, results()[-1])
     assert must("registry", "registry-tree verify").endswith("\nsound")
     kept.pull(before)
 
@@ -160,7 +161,7 @@ def test_the_timer_follows_the_settings_and_an_up_waits_for_a_collection(outputs
     try:
         begin()
         heal()
-        assert "all that is left is sound" in results()[-1]
+        assert "all remaining files are intact" in results()[-1]
         assert must("registry", "systemctl is-enabled collect-garbage.timer") == "enabled"
         assert " 03:00:00 " in must("registry", "systemctl list-timers --no-legend collect-garbage.timer")
     finally:

@@ -185,7 +185,7 @@ def test_a7_images_on_the_root_disk_are_found_out():
                 ("source=/srv/registry/images", "source=/var/lib/images"),
             ]
         },
-        "stores somewhere else than on its data volume",
+        "does not store images on its data volume",
     )
 
 
@@ -323,7 +323,7 @@ def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed():
             ]
         },
         "token accepted failed",
-        "answers 401 to a valid credential",
+        "returned 401 for valid credentials",
     )
     assert prove().status == 0
     must("server", "gitlab-rails runner -", stdin=change.format(first))
