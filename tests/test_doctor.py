@@ -43,7 +43,7 @@ sleep "$(cat "$folder/$view.seconds" 2>/dev/null || echo 0)"
 rm "$folder/$view.sleeps"
 if [ "$view" = pipeline ]; then
     read -r size && head -c "$size" >/dev/null && read -r && read -r
-    if ! read -r go; then echo '{{"error": "nothing was to be started"}}'; exit 2; fi
+    if ! read -r go; then echo '{{"error": "standard input ended before the start message"}}'; exit 2; fi
     base64 -d <<<"$go" >"$folder/go"
 fi
 cat "$folder/$view" 2>/dev/null
@@ -321,7 +321,7 @@ def test_the_check_that_is_broken_is_named_with_its_message_and_remedy(examine, 
 
 def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_looked_at(examine, played):
     played.breaks("server", "nginx")
-    played.breaks("runner", "sign-in", "answers 502")
+    played.breaks("runner", "sign-in", "returned 502")
     found = examine("--json")
     assert found.told["broken"]["check"] == "nginx"
     assert found.states("broken") == ["nginx", "sign-in"]
@@ -331,11 +331,11 @@ def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_look
 
 
 def test_a_check_that_was_deferred_to_the_broken_one_says_why(examine, played):
-    deferred = line("target", "deferred", "nginx does not answer, so no health check can be seen")
+    deferred = line("target", "deferred", "nginx does not respond, so no health check can be observed")
     played.put("server", deferred + line("nginx", "broken", "Connection refused"))
     found = examine("--json")
     assert found.told["broken"]["check"] == "nginx"
-    assert found.detail("target") == "not checked: nginx does not answer, so no health check can be seen"
+    assert found.detail("target") == "not checked: nginx does not respond, so no health check can be observed"
 
 
 def test_a_token_is_checked_although_the_runner_behind_it_is_broken_and_no_job_is_started(examine, played):
@@ -362,7 +362,7 @@ def test_an_image_that_is_not_on_the_disk_is_said_so_with_the_last_word_of_who_l
 def test_a_machine_that_is_silent_is_the_broken_check_it_stands_for(examine, played, place, check):
     played.silent(place)
     if place is Place.REGISTRY:
-        played.breaks("runner", "registry", "answers 503")
+        played.breaks("runner", "registry", "returned 503")
     found = examine("--json")
     assert found.status == 1
     assert found.states("broken") == [check]
@@ -409,11 +409,11 @@ def test_what_was_not_checked_in_time_is_never_well(examine, played):
     assert found.seconds < 5
     assert found.detail("name") == "not checked: no answer in time"
     played.put("runner.seconds", "0")
-    played.put("pipeline", line("accepted") + line("taken") + json.dumps({"error": "there was no time left"}) + "\n")
+    played.put("pipeline", line("accepted") + line("taken") + json.dumps({"error": "no time left"}) + "\n")
     played.put("pipeline.status", "2")
     found = examine("--json")
     assert found.status == 2
-    assert found.detail("pull") == "not checked: there was no time left"
+    assert found.detail("pull") == "not checked: no time left"
 
 
 def test_the_settings_of_gitlab_are_told_as_they_are_now_and_fail_no_check(examine, played):

@@ -39,10 +39,10 @@ FACTS = {"issuer": "omnibus-gitlab-issuer", "service": "container_registry", "ke
         ({}, 1000.0, None),
         ({}, 1059.0, None),
         ({"kid": "CCCC"}, 1000.0, "Key: GitLab signs with CCCC, the registry trusts AAAA:BBBB."),
-        ({"iss": "somebody"}, 1000.0, "Issuer: GitLab is somebody, the registry trusts omnibus-gitlab-issuer."),
+        ({"iss": "somebody"}, 1000.0, "Issuer: the token is from somebody, the registry trusts omnibus-gitlab-issuer."),
         ({"aud": "other"}, 1000.0, "Audience: the token is for other, the registry is container_registry."),
         ({}, 880.0, "Clock: the registry is 120 s behind GitLab."),
-        ({}, 1120.0, "Clock: the registry is 120 s before GitLab."),
+        ({}, 1120.0, "Clock: the registry is 120 s ahead of GitLab."),
     ],
 )
 def test_key_issuer_audience_and_clock_of_a_token_are_told_apart(claims, clock, why):
@@ -264,7 +264,7 @@ def test_a_machine_that_plans_no_revocation_could_not_be_checked_and_gets_no_tok
 def test_nothing_is_started_before_it_is_told_to(pipeline):
     output = pipeline.perform(None)
     assert output.status == 2
-    assert output.lines == [{"error": "nothing was to be started"}]
+    assert output.lines == [{"error": "standard input ended before the start message"}]
     assert not pipeline.gitlab.told("POST", "/pipeline")
 
 
@@ -278,18 +278,18 @@ def test_a_console_without_an_answer_is_said_to_be_one(pipeline):
     pipeline.console_answers = False
     output = pipeline.perform({})
     assert output.status == 2
-    assert "console made no token" in output.said
+    assert "console did not issue a token" in output.said
 
 
 @pytest.mark.parametrize(
     ("check", "change", "what"),
     [
         ("accepted", lambda p: p.claims.update(kid="CCCC"), "Key: GitLab signs with CCCC"),
-        ("accepted", lambda p: setattr(p, "registry_answer", 401), "answers 401. Neither key, issuer"),
+        ("accepted", lambda p: setattr(p, "registry_answer", 401), "returned 401. Key, issuer"),
         ("accepted", lambda p: p.claims.update(iat=time.time() + 120), "Clock: the registry is 1[12]. s behind"),
-        ("online", lambda p: setattr(p, "runner", None), "GitLab has no runner of the name the-runner"),
-        ("online", lambda p: p.runner.update(active=False), "the runner the-runner paused"),
-        ("taken", lambda p: p.gitlab.on("POST", "/pipeline", {"message": "no"}, status=400), "with 400"),
+        ("online", lambda p: setattr(p, "runner", None), "GitLab has no runner named the-runner"),
+        ("online", lambda p: p.runner.update(active=False), "The runner the-runner is paused"),
+        ("taken", lambda p: p.gitlab.on("POST", "/pipeline", {"message": "no"}, status=400), "returned 400"),
         ("taken", lambda p: p.jobs["push"].update(status="pending"), "The job is pending"),
         (
             "taken",
@@ -326,7 +326,7 @@ def test_what_is_broken_about_a_pipeline_is_named(pipeline, check, change, what)
 def test_a_push_that_fails_on_a_full_volume_says_so(pipeline):
     pipeline.traces["push"] = f"{CLONED}check job-token ok 0.1\ncheck push broken The manifest is answered with 500.\n"
     output = pipeline.perform({"facts": FACTS | {"used_percent": 100}})
-    assert output["push"]["detail"].endswith("The registry's data volume is full (100 percent).")
+    assert output["push"]["detail"].endswith("The registry's data volume is full (100%).")
 
 
 def test_without_time_left_a_check_is_not_made_and_never_passes(pipeline):
@@ -334,7 +334,7 @@ def test_without_time_left_a_check_is_not_made_and_never_passes(pipeline):
     task = report.task(ENDPOINTS, checks.checks_by_pipeline(), more={"console": "", "files": FILES, "within": 0.3})
     output = run_group("pipeline", task, json.dumps({"facts": FACTS}))
     assert output.status == 2
-    assert output.lines[-1] == {"error": "there was no time left for: job taken"}
+    assert output.lines[-1] == {"error": "no time left for: job taken"}
     assert pipeline.revoked
 
 
@@ -343,7 +343,7 @@ def test_two_do_not_run_the_pipeline_at_once(pipeline, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         output = pipeline.perform({})
     assert output.status == 2
-    assert "by somebody else" in output.said
+    assert "another run of the acceptance pipeline" in output.said
     assert pipeline.commands == []
 
 

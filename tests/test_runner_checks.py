@@ -96,23 +96,23 @@ def test_a_stack_that_is_well_is_seen_so_from_the_runners_machine(check_from_run
 @pytest.mark.parametrize(
     ("check", "says", "pages", "what"),
     [
-        ("name", {"getent": (2, "")}, {}, "does not resolve; the load balancer has 127.0.0.1"),
-        ("name", {"getent": (0, "192.0.2.1 STREAM x")}, {}, "leads to 192.0.2.1; the load balancer has 127.0.0.1"),
-        ("sign-in", {}, {"/users/sign_in": (502, "")}, "answers 502 instead of 200"),
-        ("hidden", {}, {"/-/readiness": (200, "")}, "answers 200 instead of 404"),
+        ("name", {"getent": (2, "")}, {}, "does not resolve; the load balancer's address is 127.0.0.1"),
+        ("name", {"getent": (0, "192.0.2.1 STREAM x")}, {}, "resolves to 192.0.2.1; .* address is 127.0.0.1"),
+        ("sign-in", {}, {"/users/sign_in": (502, "")}, "returned 502 instead of 200"),
+        ("hidden", {}, {"/-/readiness": (200, "")}, "returned 200 instead of 404"),
         (
             "git-ssh",
             {"ssh_keyscan": (0, "# h SSH-2.0-OpenSSH_8.0\nh ssh-ed25519 BBBB")},
             {},
-            "shows: # h SSH-2.0-OpenSSH_8.0 / h ssh-ed25519 BBBB",
+            "printed: # h SSH-2.0-OpenSSH_8.0 / h ssh-ed25519 BBBB",
         ),
-        ("git-ssh", {"ssh_keyscan": (0, "# h SSH-2.0-GitLab-SSHD\nh ssh-ed25519 BBBB")}, {}, "shows:"),
-        ("issuer", {}, {"/jwt/auth": (404, "")}, "answers 404 to a wrong credential"),
-        ("issuer", {}, {"/jwt/auth": (200, "")}, "answers 200 to a wrong credential"),
-        ("registry", {}, {"/v2/": (503, "")}, "answers 503 instead of 401"),
-        ("registry", {}, {"/v2/": (401, 'Bearer realm="http://other/jwt/auth"')}, "sends for tokens to: .*other"),
+        ("git-ssh", {"ssh_keyscan": (0, "# h SSH-2.0-GitLab-SSHD\nh ssh-ed25519 BBBB")}, {}, "printed:"),
+        ("issuer", {}, {"/jwt/auth": (404, "")}, "returned 404 for invalid credentials"),
+        ("issuer", {}, {"/jwt/auth": (200, "")}, "returned 200 for invalid credentials"),
+        ("registry", {}, {"/v2/": (503, "")}, "returned 503 instead of 401"),
+        ("registry", {}, {"/v2/": (401, 'Bearer realm="http://other/jwt/auth"')}, "different token issuer: .*other"),
         ("process", {"systemctl": (3, "inactive")}, {}, "The service docker is inactive"),
-        ("process", {"docker__version": (1, "Cannot connect to the Docker daemon")}, {}, "Docker does not answer"),
+        ("process", {"docker__version": (1, "Cannot connect to the Docker daemon")}, {}, "Docker does not respond"),
         ("docker", {"docker__login": (0, "Login Succeeded")}, {}, "Login Succeeded"),
         ("docker", {"docker__login": (1, "server gave HTTP response to HTTPS client")}, {}, "HTTP response to HTTPS"),
         ("online", {"gitlab_runner": (1, "Verifying runner... is removed   runner=t1_x")}, {}, "is removed"),
@@ -138,7 +138,7 @@ def test_a_readiness_that_is_not_seen_once_is_checked_again_and_one_that_is_show
         if url.endswith("/-/readiness"):
             balancer.pages["/-/readiness"] = next(answers)
             if balancer.pages["/-/readiness"][0] == 504:
-                raise FailedCheckError("no answer within 10 s.")
+                raise FailedCheckError("no response within 10 s.")
         return fetch(url, headers)
 
     monkeypatch.setattr(clients, "fetch", losing)

@@ -40,10 +40,10 @@ def test_a_server_that_is_well_is_seen_so(server):
 @pytest.mark.parametrize(
     ("log", "what"),
     [
-        (lambda: "", "No health check of the load balancer"),
-        (lambda: health_check(200, agent="curl/8"), "No health check of the load balancer"),
+        (lambda: "", "contains no health check of the load balancer"),
+        (lambda: health_check(200, agent="curl/8"), "contains no health check of the load balancer"),
         (lambda: health_check(200, age=40), "arrived 4[01] s ago"),
-        (lambda: health_check(200) + health_check(404), "answered with 404"),
+        (lambda: health_check(200) + health_check(404), "GitLab returns 404"),
     ],
     ids=["no check ever", "somebody else's", "an old one", "one that is refused"],
 )
@@ -125,7 +125,7 @@ def test_a_gitlab_that_is_not_ready_is_named_with_what_ails_it_and_not_the_targe
     server.on("GET", r"/-/readiness\?all=1", checks, status=503)
     seen = check_from(Place.SERVER)
     assert [line["check"] for line in seen.lines if line["state"] == "broken"] == ["readiness"]
-    assert seen["readiness"]["detail"] == "GitLab's readiness is 503 (redis: refused)."
+    assert seen["readiness"]["detail"] == "GitLab's readiness endpoint returned 503 (redis: refused)."
 
 
 def test_a_target_whose_check_fails_although_gitlab_is_ready_is_never_taken_for_well(server, tmp_path):
@@ -146,7 +146,7 @@ def test_a_check_is_waited_for_as_long_as_it_may_take_and_told_about(server, tmp
     assert seen.well == ["target", "nginx", "readiness", "server-updates"]
     assert seen["target"]["seconds"] >= 0.3
     assert len(shown) == 1
-    assert re.fullmatch(r"waiting for target healthy, 0 s of 20: No health check .*", shown[0])
+    assert re.fullmatch(r"waiting for target healthy, 0 s of 20: .* contains no health check .*", shown[0])
 
 
 def test_a_word_of_progress_is_one_short_line(tmp_path):

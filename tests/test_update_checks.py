@@ -74,25 +74,25 @@ def test_a_timer_that_is_not_on_is_told(machine, state):
 
 def test_an_installation_that_did_not_succeed_is_told_with_the_age_of_the_last_that_did(machine):
     machine.mark(started=0.5)
-    assert machine.fails().endswith("the last that did: none since the machine was set up.")
+    assert machine.fails().endswith("the last successful one: none since the machine was set up.")
     machine.mark(installed=8)
-    assert machine.fails() == "The last installation did not succeed; the last that did: 8 days old."
+    assert machine.fails() == "The last installation did not succeed; the last successful one: 8 days old."
 
 
 def test_a_kernel_that_is_installed_and_does_not_run_is_told(machine):
     machine.mark(started=1.01, installed=1)
     machine.kernels = (0, f"kernel-core-{NEW}   Fri 27 Nov 2026\nkernel-core-{OLD}   Fri 01 May 2026")
-    assert machine.fails() == f"The kernel {NEW} is installed, but {OLD} runs."
+    assert machine.fails() == f"The kernel {NEW} is installed, but {OLD} is running."
     machine.running = NEW
     assert machine.seen() == "1 day old, kernel running = installed"
 
 
 def test_a_machine_whose_kernel_rpm_does_not_know_is_told(machine):
     machine.kernels = (1, "package kernel-core is not installed")
-    assert machine.fails() == "rpm names no kernel: package kernel-core is not installed."
+    assert machine.fails() == "rpm lists no kernel: package kernel-core is not installed."
 
 
 @pytest.mark.parametrize("calendar", ["", None])
 def test_updates_that_are_switched_off_are_said_to_be_so_and_fail_nothing(machine, calendar):
     machine.timer = (3, "inactive")
-    assert machine.seen(calendar) == "switched off: securityUpdates is empty"
+    assert machine.seen(calendar) == "disabled: securityUpdates is empty"

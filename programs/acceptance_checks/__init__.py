@@ -1,6 +1,5 @@
-"""acceptance_checks: checks that a stack works, from one of its machines, and stops at the first check that fails.
+"""acceptance_checks: checks from one of a stack's machines that the stack works, and stops at the first failing check.
 
-It is sent to the machines as a zipapp and runs on their own Python, 3.6 or newer, with the standard library only.
-configuration/checks.py has the list of the checks, in order, with their limits and what a person reads of them;
-`table.py` has the function behind each.
+It is sent to the machines as a zipapp and runs on their system Python, 3.6 or newer, with only the standard library.
+configuration/checks.py defines the checks: their order, limits and messages. `table.py` has the function of each check.
 """

@@ -1,4 +1,4 @@
-"""The token of the acceptance's project: issued by GitLab's console, revoked however this process ends."""
+"""The access token of the acceptance's project: issued by GitLab's console, revoked however this process ends."""
 
 import contextlib
 import fcntl
@@ -15,25 +15,25 @@ from .run import CheckRun
 TOKEN_LOCK = "/run/gitlab-stack-acceptance.lock"
 REVOCATION = "gitlab-stack-revoke"  # prefix of the names of the timer and of the service it starts
 CONSOLE_LIMIT = 300  # seconds; the console loads all of GitLab
-TOKEN_LIFE = "15min"  # until the machine itself revokes the token, if this process was killed
+TOKEN_LIFE = "15min"  # until a systemd timer revokes the token, if this process was killed
 
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Keep others from doing the same on this machine. Raises CheckError when another does already."""
+    """Hold this machine's lock for the pipeline. Raises CheckError if another process holds it."""
     with open(TOKEN_LOCK, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise CheckError("the acceptance's pipeline is being run by somebody else at this moment") from None
+            raise CheckError("another run of the acceptance pipeline is in progress") from None
         yield
 
 
 def issue_token(run: CheckRun, console: str) -> Dict[str, Any]:
-    """A `token` for the acceptance's project, what GitLab knows of the `runner`, and those of its `settings` that the
-    task asks for. Raises CheckError.
+    """Issue a `token` for the acceptance's project; also returns GitLab's state of the `runner` and the values of the
+    application `settings` that the task lists. Raises CheckError.
 
-    `console` is the program for GitLab's console, remote/acceptance_token.rb.
+    `console` is the source of the program for GitLab's console, remote/acceptance_token.rb.
     """
     endpoints = run.endpoints
     command = ["gitlab-rails", "runner", console, "issue", endpoints["project"], endpoints["runner_name"]]
@@ -45,15 +45,15 @@ def issue_token(run: CheckRun, console: str) -> Dict[str, Any]:
         raise CheckError(f"GitLab's console did not answer within {limit:.0f} s") from None
     answer = clients.last_line(done.stdout.decode(errors="replace"))
     if done.returncode != 0 or not answer.startswith("{"):
-        raise CheckError("GitLab's console made no token; the lines above say why")
+        raise CheckError("GitLab's console did not issue a token; see the lines above")
     issued: Dict[str, Any] = json.loads(answer)
     return issued
 
 
 def schedule_revocation(run: CheckRun, console: str) -> None:
-    """Have the machine itself revoke the token if this process is killed."""
+    """Start a systemd timer that revokes the token if this process is killed."""
     cancel_revocation()
-    # A name of its own: systemd has no second unit of the name of one that is not quite gone.
+    # A unique name, because systemd refuses a new unit while one of the same name still exists.
     unit = f"{REVOCATION}-{os.getpid()}"
     timer = ["systemd-run", "--quiet", "--collect", "--unit", unit, "--on-active", TOKEN_LIFE]
     timer += ["/usr/bin/gitlab-rails", "runner", console, "revoke", run.endpoints["project"]]
@@ -61,8 +61,8 @@ def schedule_revocation(run: CheckRun, console: str) -> None:
 
 
 def cancel_revocation() -> None:
-    """Stop every such timer, also a killed process's, and a revocation under way: issuing a token revokes earlier ones.
+    """Stop all such timers, also those of killed processes, and any running revocation.
 
-    The exit status is of no interest: there may be none.
+    This is safe, because issuing a token revokes earlier ones. The exit status is ignored: there may be no timer.
     """
     subprocess.run(["systemctl", "stop", f"{REVOCATION}*"], stderr=subprocess.DEVNULL, check=False)

@@ -1,4 +1,4 @@
-"""How the checks ask: over HTTP, over GitLab's own socket, and by the machine's commands."""
+"""Clients of the checks: HTTP, GitLab's Workhorse socket, and commands of the machine."""
 
 import http.client
 import os
@@ -24,7 +24,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: str, headers: Optional[Dict[str, str]] = None) -> Answer:
-    """The answer to a GET, not by way of a proxy. Raises FailedCheckError when there is none."""
+    """Send a GET without a proxy. Raises FailedCheckError if there is no response."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
     try:
         with opener.open(urllib.request.Request(url, headers=headers or {}), timeout=TIMEOUT) as answer:
@@ -36,22 +36,22 @@ def fetch(url: str, headers: Optional[Dict[str, str]] = None) -> Answer:
 
 
 def expect(url: str, status: int) -> None:
-    """Raise FailedCheckError when a GET is answered with another status."""
+    """Raise FailedCheckError unless a GET returns this status."""
     answered = fetch(url)[0]
     if answered != status:
-        raise FailedCheckError(f"{url} answers {answered} instead of {status}.")
+        raise FailedCheckError(f"{url} returned {answered} instead of {status}.")
 
 
 def error_text(error: BaseException) -> str:
-    """What went wrong, as a sentence's end."""
+    """The cause of an error, to be used at the end of a sentence."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, socket.timeout):
-        return f"no answer within {TIMEOUT} s."
+        return f"no response within {TIMEOUT} s."
     return f"{getattr(reason, 'strerror', None) or str(reason) or type(reason).__name__}."
 
 
 def run(*command: str, stdin: str = "", **environment: str) -> Tuple[int, str]:
-    """Exit status of a command and all its output. Raises FailedCheckError when there is none, or not in time."""
+    """Exit status and output of a command. Raises FailedCheckError if it is not installed or times out."""
     try:
         done = subprocess.run(
             command,
@@ -63,19 +63,19 @@ def run(*command: str, stdin: str = "", **environment: str) -> Tuple[int, str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise FailedCheckError(f"{' '.join(command[:2])}: no answer within {2 * TIMEOUT} s.") from None
+        raise FailedCheckError(f"{' '.join(command[:2])} did not finish within {2 * TIMEOUT} s.") from None
     except FileNotFoundError:
         raise FailedCheckError(f"{command[0]} is not installed.") from None
     return done.returncode, done.stdout.decode(errors="replace").strip()
 
 
 def last_line(text: str) -> str:
-    """The last line of a text; empty when there is none."""
+    """The last line of a string; empty if it has no lines."""
     return (text.splitlines() or [""])[-1]
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over GitLab's own socket: port 80 answers only what comes through the load balancer."""
+    """HTTP over the Workhorse socket, because port 80 only accepts the load balancer's PROXY connections."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=TIMEOUT)
@@ -89,7 +89,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def ask_gitlab(method: str, path: str, headers: Optional[Dict[str, str]] = None, body: Optional[str] = None) -> Answer:
-    """GitLab's answer on its own socket. Raises FailedCheckError when there is none."""
+    """Send a request to the Workhorse socket. Raises FailedCheckError if there is no response."""
     connection = UnixConnection(WORKHORSE)
     try:
         connection.request(method, path, body=body, headers=headers or {})

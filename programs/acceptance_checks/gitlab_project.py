@@ -1,4 +1,4 @@
-"""The acceptance's project and a pipeline of it, over GitLab's API."""
+"""The acceptance's project and its pipelines, over GitLab's API."""
 
 import json
 import re
@@ -8,33 +8,33 @@ from typing import Any, Dict, Tuple
 from . import clients
 from .outcomes import FailedCheckError, Measured, printable
 
-KEEP_PIPELINES = 3  # and as many images
+KEEP_PIPELINES = 3  # and the same number of images
 BRANCH = "main"
 
 
 class Project:
-    """The acceptance's project. Every method raises FailedCheckError when GitLab does not answer as it should."""
+    """The acceptance's project. Every method raises FailedCheckError if GitLab does not respond as expected."""
 
     def __init__(self, path: str, token: str) -> None:
         self.path = f"/api/v4/projects/{urllib.parse.quote(path, safe='')}"
         self.token = token
 
     def call(self, method: str, path: str, body: object = None, allowed: Tuple[int, ...] = (200, 201, 202, 204)) -> Any:  # noqa: ANN401, JSON of any shape
-        """What the API answers, from JSON where it is JSON. Raises FailedCheckError for a status not `allowed`."""
+        """Call the API. Returns the body, decoded if it is JSON. Raises FailedCheckError for a status not `allowed`."""
         headers = {"PRIVATE-TOKEN": self.token, "Content-Type": "application/json"}
         request = None if body is None else json.dumps(body)
         status, answered, content = clients.ask_gitlab(method, path, headers, request)
         text = content.decode(errors="replace")
         if status not in allowed:
-            raise FailedCheckError(f"GitLab answers {method} {path} with {status}: {text[:200]}.")
+            raise FailedCheckError(f"GitLab returned {status} for {method} {path}: {text[:200]}.")
         return json.loads(text) if text and "json" in (answered.get("Content-Type") or "") else text
 
     def get(self, path: str) -> Any:  # noqa: ANN401, JSON of any shape
-        """What the API answers for a path below the project's."""
+        """GET a path below the project's."""
         return self.call("GET", self.path + path)
 
     def commit_files(self, files: Dict[str, str]) -> None:
-        """Commit what differs from these files: texts by path."""
+        """Commit the files (content by path) that differ from the project's."""
         actions = []
         for name, content in sorted(files.items()):
             path = f"{self.path}/repository/files/{urllib.parse.quote(name, safe='')}/raw?ref={BRANCH}"
@@ -43,7 +43,7 @@ class Project:
                 continue
             actions.append({"action": "update" if status == 200 else "create", "file_path": name, "content": content})
         if actions:
-            message = "The acceptance of this stack, as its Pulumi program has it"
+            message = "Update the acceptance files from the stack's Pulumi program"
             commit = {"branch": BRANCH, "commit_message": message, "actions": actions}
             self.call("POST", f"{self.path}/repository/commits", commit)
 
@@ -63,14 +63,14 @@ class Project:
 
 
 class Pipeline:
-    """A pipeline that was started. The methods that check return a Measured or raise FailedCheckError."""
+    """A started pipeline. Methods that check something return a Measured or raise FailedCheckError."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self.id = int(project.call("POST", f"{project.path}/pipeline", {"ref": BRANCH})["id"])
 
     def job(self, name: str) -> Dict[str, Any]:
-        """The job as the API has it."""
+        """A job, as returned by the API."""
         for job in self.project.get(f"/pipelines/{self.id}/jobs?per_page=100"):
             if job["name"] == name:
                 return dict(job)
@@ -85,7 +85,7 @@ class Pipeline:
         self.project.call("POST", f"{self.project.path}/pipelines/{self.id}/cancel")
 
     def taken(self, name: str) -> Measured:
-        """A runner has taken the job; measures how long it was queued."""
+        """Check that a runner has picked up the job; measures how long it was queued."""
         job = self.job(name)
         if job["status"] in ("created", "pending", "preparing", "waiting_for_resource"):
             raise FailedCheckError(f"The job is {job['status']}.")
@@ -94,7 +94,7 @@ class Pipeline:
         return Measured(float(job.get("queued_duration") or 0.0))
 
     def cloned(self, name: str) -> Measured:
-        """The job has cloned its project; measures that section of its log."""
+        """Check that the job has cloned its project; measures that section of its log."""
         job = self.job(name)
         trace = self.trace(job)
         section = re.search(r"section_start:(\d+):get_sources.*?section_end:(\d+):get_sources", trace, re.DOTALL)
@@ -106,10 +106,10 @@ class Pipeline:
         raise FailedCheckError("The job has not cloned its project yet.")
 
     def marked(self, name: str, mark: str) -> Measured:
-        """The job's own line about a check: `check NAME ok SECONDS [NOTE]` or `check NAME broken WHY`."""
+        """Check the line that a job printed for a check: `check NAME ok SECONDS [NOTE]` or `check NAME broken WHY`."""
         job = self.job(name)
         trace = self.trace(job)
-        # A runner may put the time before each line (FF_TIMESTAMPS).
+        # The runner can prefix each line with a timestamp (FF_TIMESTAMPS).
         line = re.search(rf"(?:^| )check {mark} (ok|broken) ?(.*)$", trace, re.MULTILINE)
         if line and line.group(1) == "ok":
             seconds, _, note = line.group(2).strip().partition(" ")
@@ -121,8 +121,8 @@ class Pipeline:
         raise FailedCheckError(f"The job {name} is {job['status']}.")
 
     def failure(self, job: Dict[str, Any]) -> str:
-        """How a job ended: its status, the reason and the end of its log."""
+        """The status of a job that ended, the reason, and the end of its log."""
         trace = re.sub(r"section_\w+:\d+:\w+", "", self.trace(job)).replace("\r", "\n")
         lines = [line for line in map(printable, trace.splitlines()) if line]
         reason = job.get("failure_reason") or "no reason given"
-        return f"The job {job['name']} is {job['status']} ({reason}). Its log ends: {' / '.join(lines[-3:])}"
+        return f"The job {job['name']} is {job['status']} ({reason}). Last lines of its log: {' / '.join(lines[-3:])}"

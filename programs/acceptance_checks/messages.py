@@ -1,4 +1,4 @@
-"""What the program reads and prints; configuration/report.py has the other end."""
+"""Input and output of the program; configuration/report.py implements the other end."""
 
 import base64
 import contextlib
@@ -9,13 +9,13 @@ from typing import Any, Dict, List, Optional
 
 from .outcomes import COULD_NOT_CHECK, printable
 
-MAX_PROGRESS_LENGTH = 300  # characters; a longer line could stop the engine's display (pulumi-command, 64 KiB)
+MAX_PROGRESS_LENGTH = 300  # characters; a line of more than 64 KiB would stop the engine's display (pulumi-command)
 
 
 class Report:
-    """Lines of JSON on standard output: printed at once, or `at_end` all together, when every check has passed.
+    """Lines of JSON on standard output, printed at once or, with `at_end`, together once every check has passed.
 
-    The engine shows people what a failed step has printed, so they would read JSON there.
+    With `at_end` a failed step prints no JSON, which the engine would show to the user.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Report:
         self._lines: List[str] = []
 
     def add(self, **line: object) -> None:
-        """Report one line."""
+        """Add one line."""
         text = json.dumps(line, sort_keys=True)
         if self.at_end:
             self._lines.append(text)
@@ -31,28 +31,28 @@ class Report:
             print(text, flush=True)
 
     def close(self) -> None:
-        """Print what was held back."""
+        """Print the lines that were held back."""
         for text in self._lines:
             print(text)
         sys.stdout.flush()
 
 
 def progress(text: str) -> None:
-    """Show a line to whoever watches, if anyone does; line breaks become spaces, other control characters go."""
+    """Write a line to file descriptor 4 if it is open; line breaks become spaces, control characters are removed."""
     with contextlib.suppress(OSError):
         os.write(4, (printable(text)[:MAX_PROGRESS_LENGTH] + "\n").encode())
 
 
 def read_message() -> Optional[Dict[str, Any]]:
-    """The next line of standard input; None at its end."""
+    """Decode the next line of standard input; None at its end."""
     line = sys.stdin.readline()
     return dict(json.loads(base64.b64decode(line).decode())) if line.strip() else None
 
 
 def could_not_check(report: Report, why: str) -> int:
-    """Report why. Returns the exit status."""
+    """Report why the checks could not be run. Returns the exit status."""
     why = printable(why)
-    with contextlib.suppress(OSError):  # nobody reads any more
+    with contextlib.suppress(OSError):  # the reader has closed its end
         report.add(error=why)
     print(f"Could not check: {why}", file=sys.stderr)
     return COULD_NOT_CHECK

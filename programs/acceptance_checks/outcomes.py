@@ -1,4 +1,4 @@
-"""What a check can come to."""
+"""The possible outcomes of a check."""
 
 import re
 from typing import Any, Callable, NamedTuple, Union
@@ -9,19 +9,20 @@ PASSED, BROKEN, COULD_NOT_CHECK = 0, 1, 2
 TERMINAL_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[PX^_\]]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
 )
-"""Commands to a terminal, with their parameters or text (ECMA-48, 5.4 and 5.6)."""
+"""Terminal control sequences with their parameters or strings (ECMA-48, 5.4 and 5.6)."""
 
 
 def printable(text: str) -> str:
-    """One line without any control character of Unicode, C0 and C1, and without sequences that command a terminal: what
-    a machine says, a job's log among it, ends in an administrator's terminal, and somebody may have taken the machine.
+    """The text as one line without control characters (C0 and C1) and terminal control sequences.
+
+    Output of a machine, job logs included, is shown in an administrator's terminal, and the machine may be compromised.
     """
     line = " ".join(filter(None, TERMINAL_SEQUENCE.sub("", text).replace("\t", " ").splitlines()))
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line).strip()
 
 
 class FailedCheckError(Exception):
-    """The check fails at this moment; the text says what was observed. `final`: waiting does not help."""
+    """The check currently fails; the message describes what was observed. `final`: retrying cannot help."""
 
     def __init__(self, observed: str, final: bool = False) -> None:
         super().__init__(printable(observed))
@@ -29,29 +30,29 @@ class FailedCheckError(Exception):
 
 
 class CheckError(Exception):
-    """The check could not be made, so nothing is known; the text says why."""
+    """The check could not be run, so its result is unknown; the message explains why."""
 
 
 class Deferred(NamedTuple):
-    """A later check decides: why nothing is known yet, and what will be so when this check is made again."""
+    """A later check decides: the reason, and the condition `until` which the check is deferred."""
 
     reason: str
     until: str
 
 
 class Measured(NamedTuple):
-    """The check passed and knows better than the clock how many seconds its part took."""
+    """The check passed and measured its own duration in seconds."""
 
     seconds: float
     note: str = ""
 
 
 class ReportedElsewhere(NamedTuple):
-    """The check passed; another group of checks reports that."""
+    """The check passed; another group of checks reports it."""
 
 
 Result = Union[None, Measured, Deferred, ReportedElsewhere]
-"""What a check returns unless it raises; None when it passed and the clock tells how long it took."""
+"""Return value of a check; None if it passed and its duration is measured by the caller."""
 
 Check = Callable[[Any], Result]
-"""Gets what its group of checks has in common, most often the stack's endpoints."""
+"""Receives the context of its group of checks, usually the stack's endpoints."""

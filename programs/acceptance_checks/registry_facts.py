@@ -1,4 +1,4 @@
-"""What the registry's machine can tell. None of it is a check; it explains what looks the same from outside."""
+"""Facts about the registry's machine. They are not checks, but explain failures that look the same from outside."""
 
 import base64
 import contextlib
@@ -14,7 +14,7 @@ REGISTRY_DATA = "/srv/registry"
 
 
 def registry_facts() -> Dict[str, Any]:
-    """Whom the registry trusts (issuer, service, key ids), and how full its data volume is, in percent."""
+    """The registry's trust settings (issuer, service, key IDs), and the used space of its data volume in percent."""
     facts: Dict[str, Any] = {"issuer": None, "service": None, "keys": [], "used_percent": None}
     with contextlib.suppress(OSError):
         with open(os.path.join(REGISTRY_FOLDER, "config.yml")) as file:
@@ -29,7 +29,7 @@ def registry_facts() -> Dict[str, Any]:
 
 
 def trusted_keys(bundle: str) -> List[str]:
-    """Ids of the public keys in a bundle of certificates."""
+    """IDs of the public keys in a certificate bundle."""
     keys = []
     for certificate in re.findall("-----BEGIN CERT.*?-----END CERT[^\n]*", bundle, re.DOTALL):
         status, public_key = clients.run("openssl", "x509", "-pubkey", "-noout", stdin=certificate + "\n")
@@ -38,7 +38,7 @@ def trusted_keys(bundle: str) -> List[str]:
 
 
 def key_id(public_key: str) -> str:
-    """The id of a public key in PEM, as GitLab and the registry write it (GitLab's lib/json_web_token/rsa_token.rb)."""
+    """The ID of a PEM public key, as computed by GitLab and the registry (GitLab's lib/json_web_token/rsa_token.rb)."""
     der = base64.b64decode("".join(line for line in public_key.splitlines() if not line.startswith("-----")))
     text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
     return ":".join(text[i : i + 4] for i in range(0, len(text), 4))

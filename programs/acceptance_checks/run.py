@@ -1,4 +1,4 @@
-"""A run of checks: one after the other, each for as long as it may take, to the first that fails."""
+"""A run of checks, one after the other, each retried up to its limit, until the first one fails."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from .messages import Report
 from .outcomes import BROKEN, Check, CheckError, Deferred, FailedCheckError, Measured, ReportedElsewhere, Result
 
 RETRY_INTERVAL = 1  # seconds between two attempts
-FIRST_PROGRESS_AFTER, PROGRESS_INTERVAL = 5, 10  # seconds until it is shown what is waited for
+FIRST_PROGRESS_AFTER, PROGRESS_INTERVAL = 5, 10  # seconds until the first progress line, and between further ones
 
 
 class CheckRun:
@@ -24,15 +24,15 @@ class CheckRun:
         self._next_progress = 0.0
 
     def perform_all(self, table: Mapping[str, Check], context: object) -> None:
-        """Perform every check of the task; then those again that had been deferred, for good."""
+        """Run every check of the task, then the deferred ones a second time, when they may not be deferred again."""
         deferred = [name for name in self.checks if not self.perform(name, table[name], context)]
         for name in deferred:
             self.perform(name, table[name], context, may_defer=False)
 
     def perform(self, name: str, check: Check, context: object, may_defer: bool = True) -> bool:
-        """Repeat a check until it passes or its limit is over; one that fails ends the program, unless it only warns.
+        """Retry a check until it passes or reaches its limit. A failed check exits, unless it only warns.
 
-        Returns whether it is decided: false when it was deferred. Raises CheckError when the run's time is up.
+        Returns False if the check was deferred. Raises CheckError if the run's time limit is reached.
         """
         started = time.monotonic()
         self._next_progress = started + FIRST_PROGRESS_AFTER
@@ -45,7 +45,7 @@ class CheckRun:
             self._wait_or_fail(name, result, time.monotonic() - started)
 
     def fail(self, name: str, observed: str, waited: float = 0.0) -> NoReturn:
-        """Report a failed check and end the program."""
+        """Report a failed check and exit."""
         check = self.checks[name]
         self.report.add(check=name, state="broken", seconds=round(waited, 3), detail=observed)
         print(f"The stack is up but does not work: {check['title']} failed.", file=sys.stderr)
@@ -65,7 +65,7 @@ class CheckRun:
         if error.final or waited + RETRY_INTERVAL > limit:
             self.fail(name, str(error), waited)
         if time.monotonic() > self.end:
-            raise CheckError(f"there was no time left for: {title}")
+            raise CheckError(f"no time left for: {title}")
         if time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + PROGRESS_INTERVAL
             messages.progress(f"waiting for {title}, {int(waited)} s of {limit}: {error}")
@@ -84,7 +84,7 @@ class CheckRun:
 
 
 def attempt(check: Check, context: object, may_defer: bool) -> Union[Result, FailedCheckError]:
-    """Make a check once. Returns the error when it fails, also when it defers although it may not."""
+    """Run a check once. Returns the error if it fails, or if it is deferred although it may not be."""
     try:
         result = check(context)
     except FailedCheckError as error:

@@ -1,4 +1,4 @@
-"""What the runner's machine can check: the stack as its users reach it, and the runner itself."""
+"""Checks that run on the runner's machine: the stack as its users reach it, and the runner itself."""
 
 import base64
 import re
@@ -14,20 +14,20 @@ Endpoints = Mapping[str, Any]
 
 
 def name_resolves(endpoints: Endpoints) -> Result:
-    """GitLab's name leads to the load balancer's address and nowhere else."""
+    """GitLab's name resolves to the load balancer's address only."""
     host, address = endpoints["host"], endpoints["balancer_address"]
     if re.match(r"[\d.]+$", host):
         return None
     status, output = clients.run("getent", "ahostsv4", host)
     addresses = sorted({line.split()[0] for line in output.splitlines()}) if status == 0 else []
     if addresses != [address]:
-        leads = f"leads to {', '.join(addresses)}" if addresses else "does not resolve"
-        raise FailedCheckError(f"{host} {leads}; the load balancer has {address}.")
+        leads = f"resolves to {', '.join(addresses)}" if addresses else "does not resolve"
+        raise FailedCheckError(f"{host} {leads}; the load balancer's address is {address}.")
     return None
 
 
 def load_balancer_answers(endpoints: Endpoints) -> Result:
-    """The load balancer takes a connection on one of its ports."""
+    """The load balancer accepts a connection on at least one of its ports."""
     observed = []
     for port in (endpoints["web_port"], endpoints["registry_port"], 22):
         error = connection_error(endpoints["balancer_address"], port)
@@ -38,7 +38,7 @@ def load_balancer_answers(endpoints: Endpoints) -> Result:
 
 
 def connection_error(address: str, port: int) -> str:
-    """Why a port does not take a connection; empty when it does."""
+    """Why a port does not accept a connection; empty if it does."""
     try:
         socket.create_connection((address, port), timeout=clients.TIMEOUT / 3).close()
     except OSError as error:
@@ -47,18 +47,18 @@ def connection_error(address: str, port: int) -> str:
 
 
 def sign_in_page(endpoints: Endpoints) -> Result:
-    """GitLab's login page comes through the load balancer."""
+    """GitLab's login page is available through the load balancer."""
     clients.expect(f"{endpoints['external_url']}/users/sign_in", 200)
     return None
 
 
 def readiness_hidden(endpoints: Endpoints) -> Result:
-    """Clients are not shown GitLab's readiness."""
+    """GitLab's readiness endpoint is hidden from clients."""
     address = f"{endpoints['external_url']}/-/readiness"
     answered = clients.fetch(address)[0]
     if answered != 404:
-        # Only a readiness that is shown decides: a lost packet or a load balancer's 502 passes.
-        raise FailedCheckError(f"{address} answers {answered} instead of 404.", final=answered == 200)
+        # Only a 200 is final: other failures, such as a 502 of the load balancer, can be temporary.
+        raise FailedCheckError(f"{address} returned {answered} instead of 404.", final=answered == 200)
     return None
 
 
@@ -67,47 +67,47 @@ def git_over_ssh(endpoints: Endpoints) -> Result:
     host = endpoints["host"]
     _, output = clients.run("ssh-keyscan", "-T", "5", "-t", "ed25519", host)
     if "SSH-2.0-GitLab-SSHD" not in output or f" {endpoints['git_ssh_host_key']}" not in output:
-        raise FailedCheckError(f"{host} shows: {' / '.join(output.splitlines())[:240] or 'nothing'}.")
+        raise FailedCheckError(f"ssh-keyscan {host} printed: {' / '.join(output.splitlines())[:240] or 'nothing'}.")
     return None
 
 
 def token_issuer_answers(endpoints: Endpoints) -> Result:
-    """GitLab's token issuer refuses a wrong credential."""
+    """GitLab's token issuer rejects invalid credentials."""
     wrong = base64.b64encode(b"nobody:not-a-password").decode()
     issuer = f"{endpoints['external_url']}/jwt/auth"
     status, _, _ = clients.fetch(f"{issuer}?service=container_registry", {"Authorization": f"Basic {wrong}"})
     if status not in (401, 403):
-        raise FailedCheckError(f"{issuer} answers {status} to a wrong credential.")
+        raise FailedCheckError(f"{issuer} returned {status} for invalid credentials.")
     return None
 
 
 def registry_answers(endpoints: Endpoints) -> Result:
-    """The registry answers through the load balancer and sends clients to GitLab for tokens."""
+    """The registry responds through the load balancer and sends clients to GitLab for tokens."""
     url = endpoints["external_url"]
     address = f"{url.split(':')[0]}://{_registry_host(endpoints)}/v2/"
     status, headers, _ = clients.fetch(address)
     if status != 401:
-        raise FailedCheckError(f"{address} answers {status} instead of 401.")
+        raise FailedCheckError(f"{address} returned {status} instead of 401.")
     challenge = headers.get("WWW-Authenticate") or ""
     if f'realm="{url}/jwt/auth"' not in challenge:
-        raise FailedCheckError(f"{address} sends for tokens to: {challenge}.")
+        raise FailedCheckError(f"{address} sends clients to a different token issuer: {challenge}.")
     return None
 
 
 def runner_runs(_: Endpoints) -> Result:
-    """gitlab-runner and its Docker run."""
+    """gitlab-runner and Docker are running."""
     for service in ("docker", "gitlab-runner"):
         status, output = clients.run("systemctl", "is-active", service)
         if status != 0:
             raise FailedCheckError(f"The service {service} is {output}.")
     status, output = clients.run("docker", "version", "--format", "{{.Server.Version}}")
     if status != 0:
-        raise FailedCheckError(f"Docker does not answer: {clients.last_line(output)}.")
+        raise FailedCheckError(f"Docker does not respond: {clients.last_line(output)}.")
     return None
 
 
 def docker_knows_registry(endpoints: Endpoints) -> Result:
-    """Docker talks to the registry, which refuses a wrong credential."""
+    """Docker can reach the registry, which rejects invalid credentials."""
     folder = tempfile.mkdtemp()
     try:
         status, output = clients.run(
@@ -118,17 +118,17 @@ def docker_knows_registry(endpoints: Endpoints) -> Result:
     finally:
         shutil.rmtree(folder)
     if status == 0 or not re.search("denied|unauthorized", output, re.IGNORECASE):
-        raise FailedCheckError(f"docker login with a wrong credential says: {clients.last_line(output)}.")
+        raise FailedCheckError(f"docker login with invalid credentials printed: {clients.last_line(output)}.")
     return None
 
 
 def runner_token_valid(_: Endpoints) -> Result:
-    """GitLab knows the runner's token."""
-    # The exit status is 0 also when GitLab does not answer: only the output tells.
+    """GitLab accepts the runner's token."""
+    # verify exits with 0 even if GitLab does not respond: only its output shows the result.
     _status, output = clients.run("gitlab-runner", "verify")
     if "is valid" not in output and "is alive" not in output:
         lines = [line for line in output.splitlines() if "erify" in line] or [clients.last_line(output)]
-        raise FailedCheckError(f"gitlab-runner verify says: {printable(lines[0])}.")
+        raise FailedCheckError(f"gitlab-runner verify printed: {printable(lines[0])}.")
     return None
 
 

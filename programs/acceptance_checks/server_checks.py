@@ -1,4 +1,4 @@
-"""What the server can check without a token."""
+"""Checks that run on the server without a token."""
 
 import contextlib
 import datetime
@@ -13,53 +13,53 @@ from . import clients
 from .outcomes import Deferred, FailedCheckError, Measured, Result
 
 ACCESS_LOG = "/var/log/gitlab/nginx/gitlab_access.log"
-READ_OF_LOG = 1 << 20  # bytes of its end
+READ_OF_LOG = 1 << 20  # bytes read from the end of the log
 REQUEST = re.compile(r'\[(?P<time>[^\]]+)\] "[^"]*" (?P<status>\d{3}) ')
-"""A line as GitLab's package has nginx write it (omnibus-gitlab, nginx['log_format'])."""
+"""A line in the default format of GitLab's package (omnibus-gitlab, nginx['log_format'])."""
 CHECKER = "ELB-HealthChecker/"
 HEALTH_CHECK_MAX_AGE = 12  # seconds; the load balancer checks every ten
 
 
 def target_healthy(endpoints: Mapping[str, Any]) -> Result:
-    """The load balancer's health checks arrive and pass, by the log of what arrives: no machine can ask AWS."""
+    """The load balancer's health checks arrive and pass, according to nginx's access log: machines cannot call AWS."""
     try:
         nginx_answers(endpoints)
     except FailedCheckError:
-        return _until_ready("nginx does not answer, so no health check can be seen")
+        return _until_ready("nginx does not respond, so no health check can be observed")
     lines = _end_of_access_log()
     if lines and request(lines[-1]) is None:
-        # An owner's own format. The checks through the load balancer tell whether it sends requests.
-        return Measured(0.0, f"not checked: {ACCESS_LOG} is in a form of gitlabRb's, and does not say")
+        # A custom log format. The checks through the load balancer show whether it forwards requests.
+        return Measured(0.0, f"not checked: {ACCESS_LOG} has a custom format, set in gitlabRb")
     latest = last_health_check(lines, time.time())
     if latest is None:
-        raise FailedCheckError(f"No health check of the load balancer is in {ACCESS_LOG}.")
+        raise FailedCheckError(f"{ACCESS_LOG} contains no health check of the load balancer.")
     age, status = latest
     if age > HEALTH_CHECK_MAX_AGE:
         raise FailedCheckError(f"The load balancer's last health check arrived {int(age)} s ago.")
     if status >= 500:
-        return _until_ready(f"the load balancer's health checks arrive and are answered with {status}")
+        return _until_ready(f"the load balancer's health checks arrive, but GitLab returns {status}")
     if status != 200:
-        raise FailedCheckError(f"The load balancer's health checks arrive and are answered with {status}.")
+        raise FailedCheckError(f"The load balancer's health checks arrive, but GitLab returns {status}.")
     return None
 
 
 def nginx_answers(_: Mapping[str, Any]) -> Result:
-    """Nginx answers on its own machine."""
+    """Nginx responds on its own machine."""
     if not through_nginx().startswith("HTTP/1."):
-        raise FailedCheckError("127.0.0.1:80 takes the connection and says nothing.")
+        raise FailedCheckError("127.0.0.1:80 accepts the connection, but sends no HTTP response.")
     return None
 
 
 def gitlab_ready(_: Mapping[str, Any]) -> Result:
-    """GitLab is ready, and so is all it needs."""
+    """GitLab and the services it depends on are ready."""
     status, _headers, body = clients.ask_gitlab("GET", "/-/readiness?all=1")
     if status != 200:
-        raise FailedCheckError(f"GitLab's readiness is {status}{failed_parts(body)}.")
+        raise FailedCheckError(f"GitLab's readiness endpoint returned {status}{failed_parts(body)}.")
     return None
 
 
 def through_nginx() -> str:
-    """Nginx's answer to a connection that comes as from the load balancer; empty when there is none."""
+    """Nginx's response to a PROXY connection, as the load balancer makes them; empty if there is none."""
     try:
         with socket.create_connection(("127.0.0.1", 80), timeout=clients.TIMEOUT) as connection:
             connection.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 65535 80\r\nGET /-/health HTTP/1.0\r\n\r\n")
@@ -69,7 +69,7 @@ def through_nginx() -> str:
 
 
 def last_health_check(lines: List[str], now: float) -> Optional[Tuple[float, int]]:
-    """Age in seconds and status of the load balancer's latest health check in an access log."""
+    """Age in seconds and status of the load balancer's latest health check in an access log; None without one."""
     for line in reversed(lines):
         read = request(line) if CHECKER in line else None
         if read:
@@ -78,13 +78,13 @@ def last_health_check(lines: List[str], now: float) -> Optional[Tuple[float, int
 
 
 def request(line: str) -> Optional[Tuple[float, int]]:
-    """When a request was answered, in seconds since 1970, and its status; None when the line is in another form."""
+    """Time of a logged request, in seconds since 1970, and its status; None if the line has a different format."""
     match = REQUEST.search(line)
     if not match:
         return None
     for form in ("%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%dT%H:%M:%S%z"):  # nginx: $time_local, $time_iso8601
         with contextlib.suppress(ValueError, OverflowError):
-            # Python 3.6 takes no colon in the offset.
+            # Python 3.6 does not accept a colon in the offset.
             text = re.sub(r"([+-]\d\d):(\d\d)$", r"\1\2", match.group("time"))
             at = datetime.datetime.strptime(text, form)  # noqa: DTZ007, both forms have the offset
             return at.timestamp(), int(match.group("status"))
@@ -92,7 +92,7 @@ def request(line: str) -> Optional[Tuple[float, int]]:
 
 
 def failed_parts(body: bytes) -> str:
-    """What a readiness answer names as failed, in parentheses; empty when it names nothing."""
+    """The failed parts that a readiness response lists, in parentheses; empty if it lists none."""
     with contextlib.suppress(ValueError, AttributeError):
         failed = [
             f"{name.replace('_check', '')}: {result.get('message') or result['status']}"

@@ -1,4 +1,4 @@
-"""The function behind each check, by group; the ids and their order are those of configuration/checks.py."""
+"""The function of each check, by group; IDs and order are those of configuration/checks.py."""
 
 from typing import Dict
 

@@ -1,4 +1,4 @@
-"""How old the security updates of a machine are; configuration/paths.py names the marks of install-security-updates."""
+"""The age of a machine's security updates; configuration/paths.py has the marker files of install-security-updates."""
 
 import os
 import time
@@ -15,25 +15,25 @@ DAY = 24 * 60 * 60  # seconds
 
 
 def updates_installed(endpoints: Mapping[str, Any]) -> Measured:
-    """Updates are installed at their time, and the kernel that runs is the one that was installed last."""
+    """Updates are installed on schedule, and the running kernel is the one that was installed last."""
     if not endpoints.get("security_updates"):
-        return Measured(0.0, "switched off: securityUpdates is empty")
+        return Measured(0.0, "disabled: securityUpdates is empty")
     status, output = clients.run("systemctl", "is-active", TIMER)
     if status != 0:
         raise FailedCheckError(f"The timer {TIMER} is {output}.", final=True)
     started, installed = mark(STARTED), mark(INSTALLED)
     age = "none since the machine was set up" if installed is None else days_old(time.time() - installed)
-    # Never looked at while one is at work: it holds the lock that whoever looks has to share.
+    # No installation is in progress now: it would hold the lock that this check shares.
     if started is not None and (installed is None or installed < started):
-        raise FailedCheckError(f"The last installation did not succeed; the last that did: {age}.", final=True)
+        raise FailedCheckError(f"The last installation did not succeed; the last successful one: {age}.", final=True)
     latest, running = installed_kernel(), clients.run("uname", "-r")[1]
     if latest != running:
-        raise FailedCheckError(f"The kernel {latest} is installed, but {running} runs.", final=True)
+        raise FailedCheckError(f"The kernel {latest} is installed, but {running} is running.", final=True)
     return Measured(0.0, f"{age}, kernel running = installed")
 
 
 def mark(name: str) -> Optional[float]:
-    """When a mark was touched last; None when it never was."""
+    """When a marker file was last touched; None if it does not exist."""
     try:
         return os.stat(os.path.join(MARKS, name)).st_mtime
     except FileNotFoundError:
@@ -41,14 +41,14 @@ def mark(name: str) -> Optional[float]:
 
 
 def days_old(seconds: float) -> str:
-    """An age as people say it."""
+    """An age in days, for example `3 days old`."""
     days = int(seconds // DAY)
     return f"{days} day{'' if days == 1 else 's'} old"
 
 
 def installed_kernel() -> str:
-    """The release of the kernel that was installed last, which the machine boots next."""
+    """The release of the kernel that was installed last; the machine boots it next."""
     status, output = clients.run("rpm", "-q", "--last", "kernel-core")
     if status != 0:
-        raise FailedCheckError(f"rpm names no kernel: {clients.last_line(output)}.", final=True)
+        raise FailedCheckError(f"rpm lists no kernel: {clients.last_line(output)}.", final=True)
     return output.split()[0][len("kernel-core-") :]

@@ -110,7 +110,7 @@ def resume_runner() -> None:
     """As its owner does; the step that made the runner leaves a pause alone, so that the checks after it still fail."""
     repeated = up("--replace", "**::server-prepare-gitlab")
     assert repeated.status != 0
-    assert "GitLab has the runner" in repeated.output
+    assert "is paused in GitLab" in repeated.output
     assert must("server", "gitlab-rails runner -", stdin="puts Ci::Runner.paused.count\n") != "0"
     must("server", "gitlab-rails runner -", stdin="Ci::Runner.all.each { |runner| runner.update!(active: true) }\n")
     heal()
@@ -213,11 +213,11 @@ FAULTS = (
     Fault(
         "flow balancer to server closed",
         "target",
-        "last health check arrived|No health check",
+        "last health check arrived|contains no health check",
         close_balancer_to_server,
         heal,
     ),
-    Fault("flow runner to registry closed", "registry", "no answer within|timed out", close_runner_to_registry, heal),
+    Fault("flow runner to registry closed", "registry", "no response within|timed out", close_runner_to_registry, heal),
     Fault(
         "nginx stopped",
         "nginx",
@@ -228,7 +228,7 @@ FAULTS = (
     Fault(
         "readiness 503",
         "readiness",
-        "readiness is 503 .*Redis",
+        "readiness endpoint returned 503 .*Redis",
         on_server("gitlab-ctl stop redis"),
         on_server("gitlab-ctl start"),
     ),
@@ -240,7 +240,7 @@ FAULTS = (
         on_runner("systemctl start docker gitlab-runner"),
     ),
     Fault("runner paused in GitLab", "online", "paused", pause_runner, resume_runner),
-    Fault("runner's token revoked", "online", "verify says", revoke_runner_token, replace("server-prepare-gitlab")),
+    Fault("runner's token revoked", "online", "verify printed", revoke_runner_token, replace("server-prepare-gitlab")),
     Fault("wrong token key on the registry", "accepted", "Key: ", trust_another_key, replace("registry-run-registry")),
     Fault("wrong token key in GitLab", "accepted", "Key: ", sign_with_another_key, replace("server-configure-gitlab")),
     Fault("registry issuer changed", "accepted", "Issuer: ", trust_another_issuer, replace("registry-run-registry")),
@@ -260,7 +260,7 @@ FAULTS = (
     ),
     Fault("data volume full on the registry", "push", "data volume is full", fill_volume, enlarge_volume),
     Fault("GitLab machine dead", "target", "does not answer over SSH", terminate_server, heal),
-    Fault("DNS name wrong", "name", "leads to 198.51.100.99", misdirect_name, direct_name),
+    Fault("DNS name wrong", "name", "resolves to 198.51.100.99", misdirect_name, direct_name),
 )
 
 
