@@ -97,7 +97,7 @@ def test_the_image_of_the_proof_is_shown_with_the_digest_that_the_push_reported(
     found = find_image("group/app:1.0", digest)
     assert found.returncode == 0, found.stdout
     assert f"-> {digest}" in found.stdout
-    assert found.stdout.endswith("sound\n")
+    assert found.stdout.endswith("no problems found\n")
     assert json.loads(found.stderr)["check"] == "volume"
 
 
@@ -239,7 +239,7 @@ def test_a_collection_that_would_end_at_a_folder_is_refused_and_the_registry_is_
     status, journal = collection.run()
     assert status == 1
     assert journal.startswith(
-        "garbage collection: refused: REFUSED stops a collection: repositories/another.BAK: is a repository whose name"
+        "garbage collection: refused: REFUSED stops a collection: repositories/another.BAK: does not have a valid "
     )
     assert collection.told() == BACK
     assert collection.registry.blobs() == before

@@ -1,7 +1,8 @@
-"""registry-tree on large stores, against what else reads as much: `python -m tools.benchmark_registry_tree FOLDER`.
+"""Benchmark of registry-tree on large stores: `python -m tools.benchmark_registry_tree FOLDER`.
 
-Makes two stores below FOLDER (22 GB of disk; they are taken away afterwards): one of many small files, one of few
-large ones. GitLab's own collection is asked where LAB_PARTS offers it, else Debian's.
+Creates two stores in FOLDER (22 GB of disk space; deleted afterwards), one with many small files and one with a few
+large ones, and compares with programs that read the same data. Uses GitLab's registry if LAB_PARTS provides it,
+otherwise Debian's.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ COMMANDS = ("ls", "du", "reclaim --untagged", "verify")
 
 
 class Writer:
-    """Writes a store as a registry does, without one: a push of 100,000 tags takes hours."""
+    """Writes a store directly, in the format of a registry, because pushing 100,000 tags takes hours."""
 
     def __init__(self, root: Path) -> None:
         self.store = root / STORE
@@ -60,7 +61,7 @@ class Writer:
 
 
 def many_tags(writer: Writer) -> None:
-    """Manifest, configuration and one layer for each tag, on 100 layers that all share."""
+    """A manifest, configuration and one layer for each tag, on top of 100 shared layers."""
     chance = random.Random(0)
     shared = [writer.blob(chance.randbytes(4000)) for _ in range(100)]
     for number in range(MANY_TAGS):
@@ -77,7 +78,7 @@ def large_layers(writer: Writer) -> None:
 
 
 def rows(registry: Registry) -> Iterator[tuple[str, list[str]]]:
-    """What is measured: its name and its command line."""
+    """The benchmarks: name and command line."""
     jobs, store = os.cpu_count() or 1, registry.store
     program = str(install_registry_tree(registry.folder))
     yield "`find` and `wc -l`", ["sh", "-c", f"find {store} | wc -l"]
@@ -92,7 +93,7 @@ def rows(registry: Registry) -> Iterator[tuple[str, list[str]]]:
 
 
 def measure(command: list[str]) -> str:
-    """Seconds, seconds of all cores, and most megabytes that its processes had at once: cells of a table."""
+    """Run a command. Returns seconds, CPU seconds and the peak memory of its processes in MB, as table cells."""
     started, memory = time.monotonic(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while True:
@@ -107,12 +108,12 @@ def measure(command: list[str]) -> str:
 
 
 def memory_of(process: int) -> int:
-    """Kilobytes of a process and its children, what they share counted once."""
+    """Memory of a process and its children in kilobytes; shared memory is counted once."""
     try:
         found = re.search(r"^Pss: +(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
-        return 0  # it has ended meanwhile
+        return 0  # the process has ended
     return (int(found[1]) if found else 0) + sum(memory_of(int(child)) for child in children)
 
 
@@ -127,7 +128,7 @@ def main() -> None:
             registry = Registry(server, place)
             fill(Writer(registry.root))
             print(f"\n{fill.__doc__} {len(registry.blobs()):,} blobs.\n")
-            print("| | seconds | seconds of all cores | MB of memory |\n|---|---|---|---|", flush=True)
+            print("| | seconds | CPU seconds | MB of memory |\n|---|---|---|---|", flush=True)
             for name, command in rows(registry):
                 print(f"| {name} | {measure(command)} |", flush=True)
         finally:

@@ -1,6 +1,6 @@
-"""The listings of docs/registry-storage.md: commands, and what they said of a store that a real server wrote.
+"""The listings of docs/registry-storage.md: commands, and their output for a store that a real server wrote.
 
-`python -m tools.registry_listings` asks the commands anew and writes what they say.
+`python -m tools.registry_listings` runs the commands again and updates the output in the document.
 """
 
 import re
@@ -14,29 +14,29 @@ from typing import NamedTuple
 from tools.registry_server import SERVERS, Registry, find, install_registry_tree, some_bytes
 
 TEXT = Path(__file__).resolve().parent.parent / "docs/registry-storage.md"
-LISTING = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<said>(?:.*\n)*?)```\n")
+LISTING = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:.*\n)*?)```\n")
 CHANGES_EVERY_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Listing(NamedTuple):
-    """A command of the text, and what it printed."""
+    """A command of the document, and its output."""
 
     command: str
-    said: str
+    output: str
 
     @property
     def lasting(self) -> str:
-        """What it said, but for times and the names of uploads."""
-        return CHANGES_EVERY_TIME.sub("...", self.said)
+        """The output without times and upload IDs, which change in every run."""
+        return CHANGES_EVERY_TIME.sub("...", self.output)
 
 
 def listings() -> list[Listing]:
-    """Those of the text, in its order."""
-    return [Listing(found["command"], found["said"]) for found in LISTING.finditer(TEXT.read_text())]
+    """The listings of the document, in order."""
+    return [Listing(found["command"], found["output"]) for found in LISTING.finditer(TEXT.read_text())]
 
 
-def push_story(registry: Registry) -> None:
-    """What the text tells of, pushed to a registry that runs."""
+def push_example(registry: Registry) -> None:
+    """Push the images that the document describes to a running registry."""
     system, runtime = some_bytes("system", 300_000), some_bytes("runtime", 80_000)
     for version in ("1.0", "1.1"):
         layers = system, runtime, some_bytes(f"web {version}", 5_000)
@@ -56,12 +56,12 @@ def push_story(registry: Registry) -> None:
 
 
 def server() -> str | None:
-    """A registry server that is here."""
+    """A registry server that is installed here."""
     return next((server for server in SERVERS if find(server)), None)
 
 
-def ask(command: str, registry: Registry) -> Listing:
-    """Run a command of the text, in the folder of the store."""
+def rerun(command: str, registry: Registry) -> Listing:
+    """Run a command of the document in the folder of the store."""
     installed = install_registry_tree(registry.folder)
     tool = f'registry-tree() {{ "{sys.executable}" "{installed}" "$@" --root .; }}'
     done = subprocess.run(
@@ -71,24 +71,24 @@ def ask(command: str, registry: Registry) -> Listing:
     return Listing(command, done.stdout)
 
 
-def asked() -> Iterator[Listing]:
-    """Every listing of the text, asked in its order of a store that was pushed just now."""
+def rerun_listings() -> Iterator[Listing]:
+    """All listings of the document, in order, for a newly pushed store."""
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry(str(server()), Path(folder))
         with registry.running():
-            push_story(registry)
-        # As GitLab's registry leaves it: the text tells of that one's collection, whichever server is here.
+            push_example(registry)
+        # As with GitLab's registry: the document describes its collection, whichever server is installed here.
         (registry.store.parent / "lockfiles").mkdir(exist_ok=True)
         (registry.store.parent / "lockfiles/filesystem-in-use").touch()
         for listing in listings():
-            yield ask(listing.command, registry)
+            yield rerun(listing.command, registry)
 
 
 def main() -> None:
-    """Write what the commands print into the text."""
+    """Write the output of the commands into the document."""
     text = TEXT.read_text()
-    for old, new in zip(listings(), list(asked()), strict=True):
-        text = text.replace(f"$ {old.command}\n{old.said}```", f"$ {new.command}\n{new.said}```", 1)
+    for old, new in zip(listings(), list(rerun_listings()), strict=True):
+        text = text.replace(f"$ {old.command}\n{old.output}```", f"$ {new.command}\n{new.output}```", 1)
     TEXT.write_text(text)
 
 

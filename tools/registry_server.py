@@ -23,11 +23,11 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY = "application/vnd.oci.empty.v1+json"
 
 SERVERS = ("docker-registry", "GitLab's registry")
-"""Debian's build of distribution 2.8, and the server that the program runs."""
+"""Debian's build of distribution 2.8, and the registry that the program installs."""
 
 
 def find(server: str) -> str | None:
-    """The program of a server; None when this machine has none."""
+    """The path of a server's program; None if it is not available on this machine."""
     if server == "docker-registry":
         return shutil.which(server)
     part = parts.find(parts.REGISTRY)
@@ -35,24 +35,24 @@ def find(server: str) -> str | None:
 
 
 def install_registry_tree(folder: Path) -> Path:
-    """registry-tree in this folder, as a machine gets it."""
+    """Install registry-tree in this folder, as on the machines."""
     installed = folder / "registry-tree"
     installed.write_bytes(build_zipapp(PROGRAMS / "registry_tree"))
     return installed
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> str:
-    """The digest of the content; registries store it under the one by sha256."""
+    """The digest of the content; registries store it under its sha256 digest."""
     return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def some_bytes(name: str, size: int = 3000) -> bytes:
-    """The same for the same name, in every run."""
+    """Pseudo-random bytes, the same for the same name in every run."""
     return random.Random(name).randbytes(size)
 
 
 class Registry:
-    """A server's files, and the server while it runs."""
+    """A registry server and its files."""
 
     def __init__(self, server: str, folder: Path) -> None:
         self.program = find(server)
@@ -78,12 +78,12 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
 
     @property
     def store(self) -> Path:
-        """The folder that holds blobs and repositories."""
+        """The folder with blobs and repositories."""
         return self.root / "docker/registry/v2"
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Registry"]:
-        """The server runs until this ends. It has 20 seconds to answer."""
+        """Run the server within this context. It has 20 seconds to respond."""
         with (self.folder / "server.log").open("w") as log:
             server = subprocess.Popen([str(self.program), "serve", self.configuration], stdout=log, stderr=log)
         try:
@@ -102,15 +102,15 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
             server.wait()
 
     def copy(self, folder: Path) -> "Registry":
-        """The same store again, with a configuration of its own."""
+        """A copy of the store, with its own configuration."""
         shutil.copytree(self.root, folder / "images", symlinks=True)
         made = Registry("docker-registry", folder)
         made.program = self.program
         return made
 
     @contextlib.contextmanager
-    def mended_afterwards(self) -> Iterator[Path]:
-        """The store, to be damaged: as it was when this ends."""
+    def restored_afterwards(self) -> Iterator[Path]:
+        """The store, to be damaged; it is restored at the end of this context."""
         files = {path: path.read_bytes() for path in self.store.rglob("*") if path.is_file()}
         yield self.store
         for path in self.store.rglob("*"):
@@ -121,7 +121,7 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
                 path.write_bytes(content)
 
     def collect(self, *options: str) -> tuple[set[str], set[str]]:
-        """Runs the server's own garbage collection. Returns the blobs and the links of manifests that it took."""
+        """Run the server's own garbage collection. Returns the blobs and manifest links that it removed."""
         blobs, manifests = self.blobs(), self.manifests()
         command = [str(self.program), "garbage-collect", *options, str(self.configuration)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -139,7 +139,7 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
         return {f"{path.parents[4].relative_to(top)}@sha256:{path.parent.name}" for path in found}
 
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:
-        """Ask the server; a `_` in the name of a header is a `-`. Anything but success is an AssertionError."""
+        """Send a request; `_` in a header name stands for `-`. Raises AssertionError unless it succeeds."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
@@ -149,14 +149,14 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
         return answer
 
     def push_blob(self, repository: str, content: bytes, algorithm: str = "sha256") -> dict[str, object]:
-        """Returns its descriptor by the digest that it is pushed by, without a media type."""
+        """Push a blob. Returns its descriptor, with the digest used for the push and without a media type."""
         location, digest = self._begin_upload(repository), digest_of(content, algorithm)
         mark = "&" if "?" in location else "?"
         self.request("PUT", f"{location}{mark}digest={digest}", content, Content_Type="application/octet-stream")
         return {"digest": digest, "size": len(content)}
 
     def abort_upload(self, repository: str, content: bytes) -> None:
-        """Begins to send a blob, and goes away."""
+        """Start to upload a blob and do not complete it."""
         self.request("PATCH", self._begin_upload(repository), content, Content_Type="application/octet-stream")
 
     def _begin_upload(self, repository: str) -> str:
@@ -164,18 +164,18 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
         return "/" + location.split("/", 3)[3] if "://" in location else location
 
     def push_manifest(self, repository: str, reference: str, manifest: dict[str, object]) -> str:
-        """Under a tag, or under its digest when `reference` is empty. Returns its digest."""
+        """Push a manifest under a tag, or under its digest if `reference` is empty. Returns its digest."""
         media_type = str(manifest.get("mediaType") or (OCI_INDEX if "manifests" in manifest else OCI_IMAGE))
         return self.push_manifest_bytes(repository, reference, json.dumps(manifest, indent=3).encode(), media_type)
 
     def push_manifest_bytes(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
-        """The same, of a manifest that is written out already."""
+        """Like push_manifest, for a manifest that is already serialized."""
         digest = digest_of(body)
         self.request("PUT", f"/v2/{repository}/manifests/{reference or digest}", body, Content_Type=media_type)
         return digest
 
     def get(self, path: str, **headers: str) -> bytes | None:
-        """What the server answers; None when it does not serve that."""
+        """The body of a GET; None if the server does not return 200."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -184,7 +184,7 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
         return content if answer.status == 200 else None
 
     def push_image(self, repository: str, tag: str, *layers: bytes, oci: bool = False, name: str = "") -> str:
-        """As `docker push` does: layers, configuration, manifest. Returns the manifest's digest."""
+        """Push layers, configuration and manifest, like `docker push`. Returns the manifest's digest."""
         kinds = ("image.config.v1+json", "image.layer.v1.tar+gzip") if oci else ("", "")
         config_type = (
             "application/vnd.oci.image.config.v1+json" if oci else "application/vnd.docker.container.image.v1+json"
@@ -206,7 +206,7 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
         return (self.store / "blobs/sha256" / hexadecimal[:2] / hexadecimal / "data").stat().st_size
 
     def push_index(self, repository: str, tag: str, digests: dict[str, str]) -> str:
-        """An OCI index of manifests that are there; digest → platform, or "attestation"."""
+        """Push an OCI index of existing manifests; `digests` maps each digest to its platform or "attestation"."""
         entries = []
         for digest, platform in digests.items():
             entry: dict[str, object] = {"mediaType": OCI_IMAGE, "digest": digest, "size": self.size(digest)}
@@ -219,7 +219,7 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
         return self.push_manifest(repository, tag, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
     def push_artifact(self, repository: str, tag: str, content: bytes, **more: object) -> str:
-        """As ORAS does: a file, with the empty configuration."""
+        """Push a file with the empty configuration, like ORAS."""
         manifest = {
             "schemaVersion": 2,
             "mediaType": OCI_IMAGE,

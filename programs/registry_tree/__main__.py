@@ -1,4 +1,4 @@
-"""Runs registry-tree: `python -m programs.registry_tree` in a checkout, and the zipapp on the machine."""
+"""Entry point of registry-tree: `python -m programs.registry_tree` in a checkout, and the zipapp on the machine."""
 
 from .cli import run
 

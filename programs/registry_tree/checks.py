@@ -1,4 +1,4 @@
-"""Checks of the links and manifests of one repository; the bytes of blobs are checked elsewhere."""
+"""Checks of the links and manifests of one repository; `hashing` checks the content of blobs."""
 
 from typing import Dict, List, NamedTuple, Set
 
@@ -8,18 +8,18 @@ from .manifest import ManifestError, Reference
 from .store import Repository, Store, link_path
 
 Claims = Dict[str, Dict[str, int]]
-"""Of blobs whose size is not what manifests state: the stated bytes, by blob and manifest."""
+"""Sizes in bytes that manifests state and that differ from the blob's, by blob and manifest."""
 
 
 class Links(NamedTuple):
-    """The digests that a repository links to; of layers, what each is stored as."""
+    """The digests that a repository links to; for each layer, the digest that it is stored under."""
 
     layers: Dict[str, str]
     revisions: Set[str]
 
 
 def read_links(store: Store, repository: Repository) -> Links:
-    """The links of a repository, read from the disk."""
+    """Read the links of a repository."""
     return Links(
         {link.digest: link.stored_as for link in store.links(repository.layers)},
         {link.digest for link in store.links(repository.revisions)},
@@ -27,7 +27,7 @@ def read_links(store: Store, repository: Repository) -> Links:
 
 
 def check_other_digests(store: Store, repository: Repository, links: Links) -> None:
-    """Report links of layers by another kind of digest that lead to a blob with another digest of that kind."""
+    """Report layer links by an algorithm other than SHA-256 that point to a blob with a different digest."""
     for digest, target in links.layers.items():
         if digest == target or store.size(target) is None:
             continue
@@ -38,31 +38,31 @@ def check_other_digests(store: Store, repository: Repository, links: Links) -> N
         except OSError:
             continue  # reported with the blob
         if actual != hexadecimal:
-            store.problems.report("malformed link", path, f"leads to {target}, whose digest is {algorithm}:{actual}")
+            store.problems.report("malformed link", path, f"points to {target}, whose digest is {algorithm}:{actual}")
 
 
 def check_tag(store: Store, repository: Repository, tag: str, links: Links) -> bool:
-    """Report what is wrong with a tag. Returns whether it exists: of a former tag only the empty folder does."""
+    """Report the problems of a tag. Returns whether the tag exists: a deleted one leaves an empty folder."""
     path = repository.current_link(tag)
     index = {link.digest for link in store.links(repository.tag_index(tag))}
     try:
         current = store.link(path)
     except FileNotFoundError:
         if index:
-            store.problems.report("missing link", path, f"the tag has been {', '.join(sorted(index)[:3])}")
+            store.problems.report("missing link", path, f"the tag's index lists {', '.join(sorted(index)[:3])}")
         return bool(index)
     if current and current not in links.revisions:
-        store.problems.report("link to nothing", path, f"{repository.name} has no manifest {current}")
+        store.problems.report("dangling link", path, f"{repository.name} has no manifest {current}")
     elif current and current not in index:
         link = link_path(repository.tag_index(tag), current)
-        store.problems.report("missing link", link, "it is the tag's digest")
+        store.problems.report("missing link", link, "the tag points to this digest")
     return True
 
 
 def check_manifest(store: Store, repository: Repository, digest: str, links: Links, claims: Claims) -> List[Reference]:
-    """Report what a manifest needs and the registry does not have; its own bytes are hashed with those of all blobs.
+    """Report what a manifest needs and the registry does not have; its content is hashed together with all blobs.
 
-    Adds the wrong sizes that the manifest states to `claims`. Returns what it needs.
+    Adds wrong sizes that the manifest states to `claims`. Returns the references that it needs.
     """
     image = manifest_name(repository, digest)
     if store.size(digest) is None:
@@ -89,10 +89,10 @@ def check_manifest(store: Store, repository: Repository, digest: str, links: Lin
 
 def _check_link(store: Store, repository: Repository, reference: Reference, links: Links, image: str) -> None:
     if reference.role == "manifest":
-        # Distribution takes and serves a manifest that was pushed as a layer, too.
+        # Distribution also accepts and serves a manifest that was pushed as a layer.
         if reference.digest not in links.revisions and (store.is_gitlabs or reference.digest not in links.layers):
             path = link_path(repository.revisions, reference.digest)
-            store.problems.report("missing link", path, "its index names it", image)
+            store.problems.report("missing link", path, "an index references it", image)
     elif reference.digest not in links.layers:
         path = link_path(repository.layers, reference.digest)
-        store.problems.report("missing link", path, "its manifest names it", image)
+        store.problems.report("missing link", path, "a manifest references it", image)

@@ -1,6 +1,6 @@
 """The command line of registry-tree.
 
-Exit status: 0 sound, 1 damage found or a collection refused, 2 could not check.
+Exit status: 0 no problems, 1 problems found or collection refused, 2 could not check.
 """
 
 import argparse
@@ -24,7 +24,7 @@ IMAGE = "group/project:tag or group/project@sha256:..."
 
 
 class Command(NamedTuple):
-    """A command: what gathers its data, and what renders them as lines of text."""
+    """A command: the function that gathers its data, and the one that renders it as lines of text."""
 
     gather: Callable[[Store, argparse.Namespace], Dict[str, Any]]
     render: Callable[[Dict[str, Any]], Iterator[str]]
@@ -41,11 +41,11 @@ COMMANDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
+    """The command-line parser."""
     top = argparse.ArgumentParser(
         prog="registry-tree",
-        description="Shows and checks what a container registry stores on its disk, and never writes there.",
-        epilog="Exit status: 0 sound, 1 damage found or a collection refused, 2 could not check.",
+        description="Inspects and verifies what a container registry stores on its disk. Never writes to it.",
+        epilog="Exit status: 0 no problems, 1 problems found or collection refused, 2 could not check.",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
@@ -55,37 +55,37 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--root", default=DEFAULT_ROOT, help="the registry's root directory, or a copy of it (default: %(default)s)"
         )
-        added.add_argument("--json", action="store_true", help="print one JSON document")
+        added.add_argument("--json", action="store_true", help="print the result as one JSON document")
         return added
 
-    command("ls", "repositories, tags and sizes").add_argument(
-        "repository", nargs="?", default="", help="only this one and those nested in it"
+    command("ls", "list repositories and tags with their sizes").add_argument(
+        "repository", nargs="?", default="", help="only list this repository and those nested in it"
     )
-    shown = "a tag down to its layers: manifest, config, layers, sizes, and the images that share them"
+    shown = "show an image down to its layers, with sizes, files, and the images that share them"
     command("show", shown).add_argument("image", help=IMAGE)
-    command("history", "every digest that a tag has had and that the registry remembers").add_argument(
+    command("history", "list every digest that a tag has pointed to, as far as it is recorded").add_argument(
         "image", help="group/project:tag"
     )
-    command("du", "bytes stored, referenced, saved by sharing, and reclaimable").add_argument(
+    command("du", "show the bytes stored, referenced, saved by sharing, and reclaimable").add_argument(
         "--by", choices=("repo", "tag", "layer"), default="repo", help="what to list (default: %(default)s)"
     )
-    check = command("verify", "check every link, manifest and blob, and compute all digests again")
-    check.add_argument("images", nargs="*", metavar="image", help=IMAGE + "; without one, everything")
+    check = command("verify", "verify all links, manifests and blobs, and recompute their digests")
+    check.add_argument("images", nargs="*", metavar="image", help=IMAGE + " (default: everything)")
     check.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes that read blobs (default: %(default)s)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="number of worker processes (default: %(default)s)"
     )
-    command("reclaim", "what a garbage collection would free, and why").add_argument(
-        "--untagged", action="store_true", help="as the collection's -m: include manifests that no tag names"
+    command("reclaim", "show what a garbage collection would free, and why").add_argument(
+        "--untagged", action="store_true", help="include untagged manifests, as garbage-collect -m does"
     )
     return top
 
 
 class Report(NamedTuple):
-    """The result of a command: its data, what was found on the way, and why it could not be completed, if so."""
+    """The result of a command: its data, the problems it found, and why it could not complete, if it could not."""
 
     data: Dict[str, Any]
     problems: List[Problem]
-    obstacles: List[Problem]  # why a collection is refused, when that was asked
+    obstacles: List[Problem]  # why a collection is refused; only for `reclaim`
     failure: str
 
     @property
@@ -105,13 +105,13 @@ def gather(options: argparse.Namespace, progress: Progress) -> Report:
     except OSError as error:
         failure = f"{error.filename or options.root}: {error.strerror}"
     except concurrent.futures.process.BrokenProcessPool:
-        failure = "a process that shared the work was killed: too little memory? Try again with --jobs 1"
+        failure = "a worker process was killed, possibly because memory ran out; try again with --jobs 1"
     obstacles = list(store.obstacles) if store and options.command == "reclaim" else []
     return Report(data, list(store.problems) if store else [], obstacles, failure)
 
 
 def render_problems(word: str, problems: Iterable[Problem]) -> Iterator[str]:
-    """A line of text for each problem, which begins with `word`."""
+    """One line of text for each problem, starting with `word`."""
     for problem in problems:
         names = ", ".join(problem.needed_by) + and_more(problem.needs - len(problem.needed_by))
         needed = f"; needed by {names}" if names else ""
@@ -125,7 +125,7 @@ def render(report: Report, command: str) -> Iterator[str]:
     yield from render_problems("DAMAGE", report.problems)
     yield from render_problems("REFUSED", report.obstacles)
     if command == "verify" and not report.failure:
-        yield plural(len(report.problems), "problem") if report.problems else "sound"
+        yield plural(len(report.problems), "problem") + " found" if report.problems else "no problems found"
 
 
 def write(report: Report, options: argparse.Namespace, output: TextIO) -> None:
@@ -143,12 +143,12 @@ def write(report: Report, options: argparse.Namespace, output: TextIO) -> None:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Runs registry-tree with these arguments, or those of the process. Returns the exit status."""
+    """Run registry-tree with these arguments, or those of the process. Returns the exit status."""
     options = parser().parse_args(arguments)
     progress = Progress(sys.stderr)
     report = gather(options, progress)
     progress.clear()
-    # Names on the disk may be in any encoding, and a service's locale is often C.
+    # File names can have any encoding, and the locale of a service is often C.
     descriptor = sys.stdout.fileno()
     with contextlib.suppress(BrokenPipeError), open(  # the reader may stop reading
         descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False
@@ -158,13 +158,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def run() -> None:
-    """Ends the process, with the right status also when something unforeseen happens."""
+    """Run registry-tree and exit, with the right status even after an unexpected error."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         for process in multiprocessing.active_children():
             process.terminate()
-        os._exit(CANNOT_CHECK)  # without waiting for work whose result nobody needs
-    except Exception:  # noqa: BLE001 - Python's own exit status is 1, which would say that damage was found
+        os._exit(CANNOT_CHECK)  # without waiting for the workers
+    except Exception:  # noqa: BLE001 - Python would exit with 1, the status of problems found
         traceback.print_exc()
         sys.exit(CANNOT_CHECK)

@@ -10,19 +10,19 @@ from .text import plural, size_text
 
 
 class Usage:
-    """Counts the bytes of images by `repo`, `tag` or `layer`, and those that only one of them needs."""
+    """Counts the bytes of images by `repo`, `tag` or `layer`, and those that only one row needs."""
 
     def __init__(self, blobs: Dict[str, Blob], by: str) -> None:
         self.tags = 0
         self.referenced = 0  # bytes, each image counted in full
         self._blobs = blobs
         self._by = by
-        self._holder = -1  # the repository or image that is being counted, by its number
+        self._holder = -1  # number of the repository or image that is being counted
         self._row: Dict[str, Any] = {}
-        self._rows: List[Dict[str, Any]] = []  # by number; none when layers are counted, which may be of many images
+        self._rows: List[Dict[str, Any]] = []  # by that number; unused for layers, which many images can share
 
     def add(self, image: Image) -> None:
-        """Count an image; the images of a repository come one after the other."""
+        """Count an image; the images of a repository must be added one after the other."""
         self.tags += image.is_tagged
         self.referenced += sum(image.contents.values())
         self._begin(image.repository.name if self._by == "repo" else image.name)
@@ -35,7 +35,7 @@ class Usage:
                 row["bytes"] += blob.size
 
     def _begin(self, name: str) -> None:
-        """Begin the row of the repository or image of that name, unless it is already begun."""
+        """Start the row of a repository or image, unless it is the current one."""
         if self._by == "repo" and self._row.get("name") == name:
             return
         self._holder += 1
@@ -44,7 +44,7 @@ class Usage:
             self._rows.append(self._row)
 
     def rows(self) -> List[Dict[str, Any]]:
-        """What was counted, the largest first."""
+        """The rows, largest first."""
         rows = self._rows
         if self._by == "layer":
             rows = [
@@ -60,7 +60,7 @@ class Usage:
 
 
 def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
-    """The totals, and the bytes of each `options.by`: repo, tag or layer."""
+    """The totals, and the bytes of each repo, tag or layer (`options.by`)."""
     store.load_blobs()
     data: Dict[str, Any] = {"blobs": len(store.blobs), "storedBytes": _total(store.blobs.values())}
     if store.in_database:
@@ -100,12 +100,14 @@ def render(data: Dict[str, Any]) -> Iterator[str]:
     yield f"referenced    {referenced} by {tags} and untagged images, each counted in full"
     yield f"saved         {size_text(max(data['referencedBytes'] - data['neededBytes'], 0))} by sharing"
     yield f"open uploads  {size_text(data['uploadBytes'])}"
-    for key, words in (("reclaimableBytes", ""), ("reclaimableWithUntaggedBytes", " with untagged manifests")):
-        size = "unknown: registry-tree reclaim says why" if data[key] is None else size_text(data[key])
-        yield f"reclaimable   {size}{words}"
+    for key, words in (("reclaimableBytes", ""), ("reclaimableWithUntaggedBytes", " including untagged manifests")):
+        if data[key] is None:
+            yield f"reclaimable   unknown{words}; see registry-tree reclaim"
+        else:
+            yield f"reclaimable   {size_text(data[key])}{words}"
     yield ""
     for row in data["rows"]:
         if "holders" in row:
             yield f"{row['name']}  {size_text(row['bytes'])}  in {plural(row['holders'], 'image')}"
         else:
-            yield f"{row['name']}  {size_text(row['bytes'])}, of which only here {size_text(row['onlyHereBytes'])}"
+            yield f"{row['name']}  {size_text(row['bytes'])}, unshared {size_text(row['onlyHereBytes'])}"

@@ -10,7 +10,7 @@ from .problems import Problems
 
 
 class Files:
-    """Reads files below `root`, and reports those it cannot read as `problems`."""
+    """Reads files below `root` and reports unreadable ones as `problems`."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -18,17 +18,17 @@ class Files:
         self.is_real_folder = functools.lru_cache(maxsize=4096)(self._is_real_folder)
 
     def _is_real_folder(self, folder: str) -> bool:
-        """Whether `folder` is reached from the root through folders alone. Raises OSError."""
+        """Whether `folder` and all its parents up to the root are folders, not links. Raises OSError."""
         if folder == self.root:
             return True
         return self.is_real_folder(os.path.dirname(folder)) and stat.S_ISDIR(os.lstat(folder).st_mode)
 
     def folders(self, path: str) -> List[str]:
-        """Sorted names of the folders in a folder; none where it does not exist."""
+        """Sorted names of the folders in a folder; empty if it does not exist."""
         return self.entries(path)[0]
 
     def entries(self, path: str) -> Tuple[List[str], List[str]]:
-        """Sorted names of the folders in a folder, and those of all else but links; none where it does not exist."""
+        """Sorted names of the folders and of the files in a folder, without links; empty if it does not exist."""
         try:
             if not self.is_real_folder(path):
                 self.problems.report("not a file or folder", path, "is not a folder; not followed")
@@ -51,12 +51,12 @@ class Files:
         return folders, sorted(name for name, is_folder, is_link in found if not is_folder and not is_link)
 
     def open(self, path: str, *, listed: bool = False) -> int:
-        """A file descriptor of a regular file. Raises OSError.
+        """Open a regular file. Returns a file descriptor. Raises OSError.
 
-        The folder of the file is checked, unless it was `listed` just now.
+        The file's folder is checked, unless the caller has just `listed` it.
         """
         if not listed and not self.is_real_folder(os.path.dirname(path)):
-            raise OSError(errno.ELOOP, "a folder on the way is a link")
+            raise OSError(errno.ELOOP, "a parent folder is a link")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -64,7 +64,7 @@ class Files:
         return descriptor
 
     def read(self, path: str, limit: int, *, listed: bool = False) -> bytes:
-        """The first `limit` + 1 bytes of a file, so that a longer one shows. `listed` as in open. Raises OSError."""
+        """Read up to `limit` + 1 bytes of a file, so that a longer one shows. `listed`: see open. Raises OSError."""
         descriptor, content = self.open(path, listed=listed), b""
         try:
             while len(content) <= limit:

@@ -1,4 +1,4 @@
-"""What the registry's own garbage collection removes (registry/storage/garbagecollect.go) and images need."""
+"""What the registry's own garbage collection removes (registry/storage/garbagecollect.go), and what images need."""
 
 import os
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, Set
@@ -10,16 +10,16 @@ from .store import Repository, Store, link_path
 
 LOST = "would be lost"
 FOLLOWED_FROM_AN_INDEX = (IMAGE, IMAGE_LIST, OCI_IMAGE, SCHEMA_1, SIGNED_SCHEMA_1)
-"""By a collection of untagged manifests: manifest/manifestlist/compat/compat.go. An index in an index is not."""
+"""Media types that -m follows from an index: manifest/manifestlist/compat/compat.go. It does not follow an index."""
 
 
 class Collector(NamedTuple):
-    """Whose collection it is, and what it does that the other does not."""
+    """An implementation of garbage collection, and how it differs from the other."""
 
     name: str
-    follows_indexes: bool  # keeps what a tagged index names, one level down, when it takes untagged manifests
+    follows_indexes: bool  # with -m, keeps what a tagged index references, one level down
     keeps_subjects: bool  # of OCI images
-    needs_tags: bool  # ends where it finds no folder of tags
+    needs_tags: bool  # with -m, fails if a repository has no folder of tags
 
 
 GITLAB = Collector("GitLab's registry", follows_indexes=True, keeps_subjects=True, needs_tags=False)
@@ -34,23 +34,23 @@ class Revision(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Something that a manifest needs and that its own repository does not make a collection keep."""
+    """Something that a manifest needs, but that its own repository does not keep from being collected."""
 
     manifest: Revision
     blob: str
-    is_taken: bool  # as a manifest of this repository; its blob may stay
+    is_taken: bool  # its manifest link in this repository is removed, even if its blob is kept
 
 
 def collector_of(store: Store) -> Collector:
-    """Who collects here; distribution where nothing says so: what that leaves, GitLab's registry leaves as well."""
+    """The collector of this store; distribution if unknown, because GitLab's registry keeps all that it keeps."""
     return GITLAB if store.is_gitlabs else DISTRIBUTION
 
 
 def mark(store: Store, *, untagged: bool) -> List[Revision]:
-    """Set `kept` of every blob as the registry's collection does, and return the manifests whose links it removes.
+    """Set `kept` of every blob as the registry's collection would, and return the manifests whose links it removes.
 
-    `untagged`: whether manifests that no tag names are removed (-m). Damage that would make the collection fail or
-    remove too much is reported as such; what ends it, or what it takes from an image, as an obstacle.
+    `untagged`: whether untagged manifests are removed (-m). Damage that would make the collection fail or remove too
+    much is reported as a problem; anything else that aborts it, or that it would remove from an image, as an obstacle.
     """
     store.obstacles.clear()
     for blob in store.blobs.values():
@@ -81,14 +81,14 @@ class _Marking:
         self._tagged = dict(store.tagged(repository))
         links = list(store.links(repository.revisions))
         self.links = len(links)
-        # Not by intersection, which goes through all blobs for each repository.
+        # Not an intersection, which would iterate over all blobs for each repository.
         known = {link.digest for link in links if link.digest in store.blobs}
         self._revisions = {link.stored_as for link in links} & known
         self._marks: Set[str] = set()
-        self._whole: Set[str] = set()  # images all of whose blobs are marked, so that nobody need look again
+        self._whole: Set[str] = set()  # images with all blobs marked, which need no further check
 
     def mark(self, *, untagged: bool) -> List[str]:
-        """Keep the blobs of the repository. Returns the digests of the manifests whose links are removed."""
+        """Mark the blobs of the repository as kept. Returns the digests of the manifests whose links are removed."""
         if not self._is_whole(untagged=untagged):
             return []
         tagged = self._revisions.intersection(self._tagged.values())
@@ -110,7 +110,7 @@ class _Marking:
         return sorted(removed)
 
     def _is_whole(self, *, untagged: bool) -> bool:
-        """Whether the collection reads this repository rightly; reports why not."""
+        """Whether the collection reads this repository correctly; reports the reason if it does not."""
         store, repository = self._store, self._repository
         if (self._revisions or self._tagged) and not os.path.isdir(repository.layers):
             store.problems.report("missing folder", repository.layers, "without it a collection skips this repository")
@@ -118,13 +118,13 @@ class _Marking:
         for tag, digest in self._tagged.items():
             if digest not in self._revisions:
                 path = repository.current_link(tag)
-                store.problems.report("link to nothing", path, f"{repository.name} has no manifest {digest}")
+                store.problems.report("dangling link", path, f"{repository.name} has no manifest {digest}")
         if untagged and self._revisions and self._collector.needs_tags and not os.path.isdir(repository.tags):
-            store.obstacles.report(obstacles.STOPS, repository.tags, "is not there: no manifest has a tag")
+            store.obstacles.report(obstacles.STOPS, repository.tags, "does not exist, so no manifest is tagged")
         return True
 
     def _mark_manifests(self, digests: Iterable[str]) -> Set[str]:
-        """Mark manifests and what they name. Returns the manifests that indexes among them name."""
+        """Mark manifests and what they reference. Returns the manifests that indexes among them reference."""
         named: Set[str] = set()
         for digest in digests:
             self._marks.add(digest)
@@ -162,7 +162,7 @@ class _Marking:
 
 
 class Needed(NamedTuple):
-    """Something that a manifest names and an image needs."""
+    """Something that a manifest references and an image needs."""
 
     manifest: str
     digest: str
@@ -172,10 +172,10 @@ class Needed(NamedTuple):
 def follow(
     store: Store, repository: Repository, roots: Iterable[str], revisions: Set[str], *, served: bool
 ) -> Iterator[Needed]:
-    """All that these images need, through indexes to any depth, but for subjects: an image can do without its subject.
+    """Everything that these images need, through indexes of any depth, except subjects, which an image does not need.
 
-    An entry is a manifest when the repository knows it as one, whatever an index says of its media type. With `served`
-    other manifests are not followed: their links are gone, and the registry does not serve them.
+    An entry is a manifest if the repository has it as one, whatever media type an index states. With `served`, other
+    manifests are not followed: their links are gone, and the registry does not serve them.
     """
     waiting = list(roots)
     seen = set(waiting)
@@ -201,14 +201,14 @@ def follow(
 
 
 def _is_served(store: Store, repository: Repository, digest: str) -> bool:
-    """Whether a manifest is served that was pushed as a layer: by distribution."""
+    """Whether a manifest that was pushed as a layer is served, as distribution does."""
     return not store.is_gitlabs and os.path.lexists(link_path(repository.layers, digest))
 
 
 def _report_losses(store: Store, needs: Sequence[Need]) -> None:
-    """Report what images need and the collection takes, with the names of the images."""
+    """Report what images need and the collection would remove, with the names of the images."""
     names: Dict[str, Dict[str, List[str]]] = {}
-    collection = f"the collection of {collector_of(store).name}"
+    collection = f"the garbage collection of {collector_of(store).name}"
     for (repository, manifest), digest, is_taken in needs:
         blob = store.blobs.get(digest)
         if blob is None:
@@ -220,11 +220,11 @@ def _report_losses(store: Store, needs: Sequence[Need]) -> None:
             if repository.name not in names:
                 names[repository.name] = _images_by_manifest(store, repository)
             for name in names[repository.name].get(manifest) or [manifest_name(repository, manifest)]:
-                store.obstacles.report(LOST, path, f"{collection} would take it", name)
+                store.obstacles.report(LOST, path, f"{collection} would delete it", name)
 
 
 def _images_by_manifest(store: Store, repository: Repository) -> Dict[str, List[str]]:
-    """Names of the tagged images that have a manifest, by its digest."""
+    """Names of the tagged images that contain a manifest, by its digest."""
     found: Dict[str, List[str]] = {}
     revisions = {link.digest for link in store.links(repository.revisions)}
     for tag, digest in store.tagged(repository):
@@ -235,32 +235,32 @@ def _images_by_manifest(store: Store, repository: Repository) -> Dict[str, List[
 
 
 def explain(store: Store, free: Dict[str, int], removed: Sequence[Revision]) -> Dict[str, str]:
-    """Where each blob that nothing keeps comes from, by digest; nothing for those that no repository links to."""
+    """The origin of each blob that nothing keeps, by digest; without those that no repository links to."""
     reasons: Dict[str, str] = {}
     untagged: Dict[str, str] = {}
     for repository, digest in removed:
         name = manifest_name(repository, digest)
-        untagged[digest] = f"a manifest of {repository.name} that no tag names"
+        untagged[digest] = f"untagged manifest of {repository.name}"
         for each in store.contents(repository, digest, name):
-            reasons.setdefault(each, f"needed only by {name}, which no tag names")
+            reasons.setdefault(each, f"only needed by the untagged {name}")
     reasons.update(untagged)
     for repository in store.repositories() if free else ():
         reasons.update(_former_tags(store, repository, free, untagged))
         for digest in _layers(store, repository):
             if digest in free:
-                reasons.setdefault(digest, f"a layer of {repository.name} that no manifest there names")
+                reasons.setdefault(digest, f"layer of {repository.name} that none of its manifests references")
     return reasons
 
 
 def _former_tags(
     store: Store, repository: Repository, free: Dict[str, int], untagged: Dict[str, str]
 ) -> Dict[str, str]:
-    """Of the manifests of `free` that a tag of this repository has named."""
+    """Reasons for the manifests in `free` that a tag of this repository has pointed to."""
     reasons = {}
     for tag in store.tag_names(repository):
         for link in store.links(repository.tag_index(tag)):
             if link.digest in free:
-                origin = untagged.get(link.digest, f"a manifest deleted from {repository.name}")
+                origin = untagged.get(link.digest, f"manifest deleted from {repository.name}")
                 reasons[link.digest] = f"{origin}, formerly {image_name(repository, tag)}"
     return reasons
 

@@ -1,14 +1,14 @@
-"""JSON as the registry reads it: by encoding/json of Go, into structs whose fields have types.
+"""JSON as the registry parses it: with Go's encoding/json, into structs with typed fields.
 
-Letters in the names of fields may be of either case, a name that comes again is read into what is there, `null` leaves
-a field as it was, and bytes that are no UTF-8 are replaced (https://pkg.go.dev/encoding/json#Unmarshal).
+Field names are case-insensitive, a repeated name is merged into the existing value, `null` leaves a field unchanged,
+and invalid UTF-8 is replaced (https://pkg.go.dev/encoding/json#Unmarshal).
 """
 
 import json
 from typing import Any, Dict, List, Tuple
 
 TEXTS = {None: str}
-"""The type of a map from texts to texts."""
+"""The type of a map of strings."""
 PLATFORM = {"architecture": str, "os": str, "os.version": str, "os.features": [str], "variant": str, "features": [str]}
 DESCRIPTOR = {
     "mediaType": str,
@@ -21,7 +21,7 @@ DESCRIPTOR = {
 """Descriptor of blobs.go, with ManifestDescriptor of manifest/manifestlist/manifestlist.go."""
 VERSIONED = {"schemaVersion": int, "mediaType": str}
 IMAGE = dict(VERSIONED, artifactType=str, config=dict, layers=list, subject=DESCRIPTOR, annotations=TEXTS)
-"""Manifest of manifest/ocischema/manifest.go, whose descriptors are left to be looked at one by one; that of
+"""Manifest of manifest/ocischema/manifest.go, whose descriptors are checked one by one; that of
 manifest/schema2/manifest.go has fewer fields."""
 INDEX = dict(VERSIONED, manifests=[DESCRIPTOR])
 SCHEMA_1 = dict(VERSIONED, fsLayers=[{"blobSum": str}])
@@ -31,7 +31,7 @@ _EXACT = frozenset(_NAMES.values())
 
 
 def parse_object(content: bytes) -> Dict[str, Any]:
-    """The object that the content is, with the names of fields as they are written here. Raises ValueError."""
+    """Parse a JSON object; field names get the case that is used here. Raises ValueError."""
     try:
         document = _DECODER.decode(content.decode("utf-8", "replace"))
     except RecursionError:
@@ -53,7 +53,7 @@ def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def _read_again(there: object, value: object) -> object:
-    """What a field holds after it was read twice."""
+    """The value of a field that occurs twice."""
     if value is None:
         return None if isinstance(there, list) else there
     if isinstance(there, dict) and isinstance(value, dict):
@@ -67,16 +67,16 @@ def _read_again(there: object, value: object) -> object:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
 
 
 def misfit(value: object, kind: object, name: str = "") -> str:
-    """The name of the first field whose value is not of its type, which makes Go refuse the whole; "" if all are.
+    """The name of the first field with a value of the wrong type, for which Go rejects the whole document; "" if none.
 
-    `kind`: a type, a list of one kind, or a dictionary of kinds by name; all by None.
+    `kind`: a type, a list with one kind, or a dictionary of kinds by name; the key None stands for all other names.
     """
     if value is None:
         return ""

@@ -1,4 +1,4 @@
-"""Digests of blobs, computed from all their bytes."""
+"""Digests of blobs, computed from their content."""
 
 import hashlib
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
@@ -7,11 +7,11 @@ from .problems import describe_os_error
 from .store import Store
 from .workers import Workers
 
-CHUNK_FILES, CHUNK_BYTES = 500, 64 << 20  # what one process hashes before it reports
+CHUNK_FILES, CHUNK_BYTES = 500, 64 << 20  # the unit of work of one process
 READ_SIZE = 1 << 20  # bytes
 
 Wrong = Dict[str, Tuple[str, str]]
-"""Kind and detail of the problem of a blob, by digest."""
+"""Kind and detail of a blob's problem, by digest."""
 
 
 class Hashed(NamedTuple):
@@ -22,7 +22,7 @@ class Hashed(NamedTuple):
 
 
 def chunks(store: Store, digests: Iterable[str]) -> Iterator[List[str]]:
-    """The digests in portions of CHUNK_FILES or CHUNK_BYTES."""
+    """Split the digests into chunks of CHUNK_FILES or CHUNK_BYTES."""
     chunk: List[str] = []
     size = 0
     for digest in sorted(digests):
@@ -36,7 +36,7 @@ def chunks(store: Store, digests: Iterable[str]) -> Iterator[List[str]]:
 
 
 def hash_chunk(digests: List[str]) -> Hashed:
-    """Compares these blobs of the workers' store with their digests."""
+    """Compare the content of these blobs of the workers' store with their digests."""
     store: Store = Workers.store
     wrong: Wrong = {}
     buffer = memoryview(bytearray(READ_SIZE))
@@ -48,12 +48,12 @@ def hash_chunk(digests: List[str]) -> Hashed:
             wrong[digest] = describe_os_error(error)
             continue
         if actual != hexadecimal:
-            wrong[digest] = ("wrong digest", f"its content has the digest {algorithm}:{actual}")
+            wrong[digest] = ("wrong digest", f"the content has the digest {algorithm}:{actual}")
     return Hashed(len(digests), wrong)
 
 
 def hash_blob(store: Store, digest: str, algorithm: str, buffer: memoryview) -> str:
-    """The hexadecimal digest of a blob's bytes by this algorithm, read through `buffer`. Raises OSError."""
+    """The hexadecimal digest of a blob's content by this algorithm, read through `buffer`. Raises OSError."""
     hashing = hashlib.new(algorithm)
     with open(store.open(store.blob_path(digest)), "rb", buffering=0) as file:
         for length in iter(lambda: file.readinto(buffer), 0):
@@ -62,7 +62,7 @@ def hash_blob(store: Store, digest: str, algorithm: str, buffer: memoryview) -> 
 
 
 def gather_wrong(store: Store, results: Iterable[Hashed]) -> Wrong:
-    """What is wrong with any of the blobs."""
+    """Collect the blobs whose content is wrong."""
     wrong: Wrong = {}
     count = 0
     for hashed in results:

@@ -1,4 +1,4 @@
-"""Images: a manifest in a repository, named by a tag or by its digest."""
+"""Images: a manifest in a repository, referenced by a tag or by its digest."""
 
 from typing import Dict, Iterator, NamedTuple, Optional, Set, Tuple
 
@@ -10,10 +10,10 @@ UNTAGGED = "(untagged)"
 
 
 class Image(NamedTuple):
-    """An image, and the bytes of everything it needs, by digest."""
+    """An image, and the size in bytes of everything it needs, by digest."""
 
     repository: Repository
-    tag: str  # a tag, @digest, or UNTAGGED: all that no tag names
+    tag: str  # a tag, @digest, or UNTAGGED: all untagged images of the repository
     contents: Dict[str, int]
 
     @property
@@ -23,7 +23,7 @@ class Image(NamedTuple):
 
     @property
     def is_tagged(self) -> bool:
-        """Whether a tag names it."""
+        """Whether the image is referenced by a tag."""
         return self.tag != UNTAGGED and not self.tag.startswith("@")
 
 
@@ -38,7 +38,7 @@ def manifest_name(repository: Repository, digest: str) -> str:
 
 
 def find_image(store: Store, name: str) -> Tuple[Repository, Optional[str], str]:
-    """Repository, tag and digest of `group/project:tag`; the tag is None of `group/project@sha256:...`.
+    """Repository, tag and digest of `group/project:tag`; for `group/project@sha256:...` the tag is None.
 
     Raises StoreError.
     """
@@ -49,21 +49,21 @@ def find_image(store: Store, name: str) -> Tuple[Repository, Optional[str], str]
         return store.repository(repository_name), None, digest
     repository_name, colon, tag = name.rpartition(":")
     if not colon or not tag or "/" in tag or tag.startswith("."):
-        raise StoreError(f"{name!r} is not the name of an image: write group/project:tag or group/project@sha256:...")
+        raise StoreError(f"{name!r} is not an image name; use group/project:tag or group/project@sha256:...")
     repository = store.repository(repository_name)
     try:
         current = store.tag(repository, tag)
     except FileNotFoundError:
         raise StoreError(f"{repository.name} has no tag {tag}") from None
     if current is None:
-        raise StoreError(f"the link of the tag {tag} cannot be used")
+        raise StoreError(f"the link of the tag {tag} in {repository.name} is invalid")
     return repository, tag, current
 
 
 def list_images(store: Store, *, untagged_as_one: bool = False) -> Iterator[Image]:
-    """Every image; of the untagged ones those that no other untagged manifest names.
+    """All images; of the untagged ones, those that no other untagged manifest references.
 
-    With `untagged_as_one` the untagged ones of a repository are a single image.
+    With `untagged_as_one`, the untagged images of a repository are listed as a single one.
     """
     for repository in store.repositories():
         known: Set[str] = set()

@@ -20,13 +20,13 @@ IMAGE_CONFIG = re.compile(r"(container|oci)\.image(\.config)?\.v\d\+json$")
 
 
 def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
-    """All repositories, or `options.repository` and those nested in it. Raises StoreError when there are none of it."""
+    """All repositories, or `options.repository` and those nested in it. Raises StoreError if that does not exist."""
     store.require_links()
     if options.repository:
         store.check_name(options.repository)
     repositories = [_repository(store, repository) for repository in store.repositories(options.repository)]
     if options.repository and not repositories:
-        raise StoreError(f"there is no repository {options.repository}")
+        raise StoreError(f"the repository {options.repository} does not exist")
     return {"repositories": repositories}
 
 
@@ -40,7 +40,7 @@ def _repository(store: Store, repository: Repository) -> Dict[str, Any]:
 
 
 def _kind(store: Store, digest: str) -> Dict[str, Any]:
-    """What kind of image a digest names, in words."""
+    """The kind of image that a digest refers to, for display."""
     try:
         manifest = store.manifest(digest)
     except ManifestError as error:

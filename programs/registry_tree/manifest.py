@@ -1,4 +1,4 @@
-"""Digests and manifests: a manifest is parsed as the registry parses it."""
+"""Digests and manifests; manifests are parsed as the registry parses them."""
 
 import re
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -22,7 +22,7 @@ _PLAIN = frozenset(("mediaType", "size", "digest"))
 
 
 class ManifestError(Exception):
-    """A manifest that cannot be used: the kind of problem, and its details."""
+    """A manifest that cannot be used: the kind of problem, and its detail."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(kind, detail)
@@ -31,13 +31,13 @@ class ManifestError(Exception):
 
 
 class Reference(NamedTuple):
-    """What a manifest states about one blob it needs."""
+    """What a manifest states about one blob that it references."""
 
     role: str  # config, layer, manifest, subject
     digest: str
-    size: Optional[int]  # bytes; None where none is stated, or none above 0: the registry takes those alike
+    size: Optional[int]  # bytes; None if no size above 0 is stated, which the registry accepts
     media_type: str
-    external: bool  # the registry need not store it
+    external: bool  # the registry does not have to store it
     platform: str
 
 
@@ -60,25 +60,25 @@ _match_digest = re.compile("|".join(f"{name}:[0-9a-f]{{{digits}}}" for name, dig
 
 
 def make_digest(algorithm: str, hexadecimal: str) -> Optional[str]:
-    """`algorithm:hexadecimal`, or None when that is not a digest."""
+    """`algorithm:hexadecimal`, or None if that is not a valid digest."""
     digest = algorithm + ":" + hexadecimal
     return digest if _match_digest(digest) else None
 
 
 def is_digest(text: object) -> bool:
-    """Whether `text` is a string that holds one digest and nothing else."""
+    """Whether `text` is a string that consists of one digest."""
     return isinstance(text, str) and _match_digest(text) is not None
 
 
 def malformed(detail: str) -> ManifestError:
-    """The error of a manifest that the registry could not parse."""
+    """The error for a manifest that the registry cannot parse."""
     return ManifestError("malformed manifest", detail)
 
 
 def parse_manifest(digest: str, content: bytes) -> Manifest:
-    """The manifest with that digest and content, parsed as registry/storage/manifeststore.go does.
+    """Parse the content of a manifest as registry/storage/manifeststore.go does.
 
-    Raises ManifestError, of the kind "malformed manifest".
+    Raises ManifestError of the kind "malformed manifest".
     """
     try:
         document = go_json.parse_object(content)
@@ -86,11 +86,11 @@ def parse_manifest(digest: str, content: bytes) -> Manifest:
         raise malformed(f"is not a JSON object ({error})") from None
     version, media_type = document.get("schemaVersion"), document.get("mediaType") or ""
     if type(version) is not int or not isinstance(media_type, str):
-        raise malformed(f"has schema version {version!r} and media type {media_type!r}")
+        raise malformed(f"has an invalid schema version {version!r} or media type {media_type!r}")
     if version == 1:
         return Manifest(digest, SCHEMA_1, "", len(content), tuple(_schema_1_layers(document)))
     if version != 2:
-        raise malformed(f"has schema version {version!r}")
+        raise malformed(f"has the unsupported schema version {version!r}")
     if not media_type:
         is_index = document.get("manifests") is not None and not go_json.misfit(document, go_json.INDEX)
         media_type = OCI_INDEX if is_index else OCI_IMAGE
@@ -101,18 +101,18 @@ def parse_manifest(digest: str, content: bytes) -> Manifest:
 def _check_types(value: object, kind: object) -> None:
     field = go_json.misfit(value, kind)
     if field:
-        raise malformed(f"{field} is of another type than the registry reads")
+        raise malformed(f"the field {field} has a value of the wrong type")
 
 
 def _references(document: Dict[str, Any], media_type: str) -> List[Reference]:
     if media_type in (IMAGE_LIST, OCI_INDEX):
         _check_types(document, go_json.INDEX)
-        document["artifactType"] = None  # the registry reads no such field of an index, whatever is in it
+        document["artifactType"] = None  # the registry ignores this field of an index
         entries = document.get("manifests") or []
         is_cache = any((entry or {}).get("mediaType") == BUILDKIT_CACHE for entry in entries)
         return [_reference(_role(entry or {}, is_cache), entry) for entry in entries]
     if media_type not in (IMAGE, OCI_IMAGE):
-        raise malformed(f"has the media type {media_type!r}")
+        raise malformed(f"has the unsupported media type {media_type!r}")
     _check_types(document, go_json.IMAGE)
     references = [_reference("config", document.get("config"))]
     references += [_reference("layer", entry) for entry in document.get("layers") or ()]
@@ -123,7 +123,7 @@ def _references(document: Dict[str, Any], media_type: str) -> List[Reference]:
 
 
 def _role(entry: Dict[str, Any], is_cache: bool) -> str:
-    """Of an entry of an index: BuildKit stores its cache as an index of layers."""
+    """The role of an index entry; BuildKit stores its cache as an index of layers."""
     media_type = entry.get("mediaType")
     return "manifest" if media_type in MANIFESTS or not (media_type or is_cache) else "layer"
 
@@ -133,7 +133,7 @@ def _schema_1_layers(document: Dict[str, Any]) -> Iterator[Reference]:
     for entry in document.get("fsLayers") or ():
         digest = (entry or {}).get("blobSum")
         if not is_digest(digest):
-            raise malformed(f"a layer has the digest {digest!r}")
+            raise malformed(f"a layer has the invalid digest {digest!r}")
         yield Reference("layer", str(digest), None, "", external=False, platform="")
 
 
@@ -143,9 +143,9 @@ def _reference(role: str, entry: Optional[Dict[str, Any]]) -> Reference:
         _check_types(entry, go_json.DESCRIPTOR)
     digest, size, media_type = entry.get("digest"), entry.get("size") or 0, entry.get("mediaType") or ""
     if not is_digest(digest):
-        raise malformed(f"a {role} has the digest {digest!r}")
+        raise malformed(f"a {role} has the invalid digest {digest!r}")
     if not isinstance(media_type, str):
-        raise malformed(f"a {role} has the media type {media_type!r}")
+        raise malformed(f"a {role} has the invalid media type {media_type!r}")
     external = _is_external(role, entry, media_type)
     return Reference(role, str(digest), size if size > 0 else None, media_type, external, _platform(entry))
 

@@ -1,4 +1,4 @@
-"""What ends the registry's own garbage collection, or makes it pass by a repository, although no image is damaged."""
+"""What aborts the registry's own garbage collection, or makes it skip a repository, although no image is damaged."""
 
 import os
 import re
@@ -10,21 +10,21 @@ STOPS = "stops a collection"
 _COMPONENT = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _DOMAIN_COMPONENT = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _NAME = re.compile(rf"(?:{_DOMAIN_COMPONENT}(?:\.{_DOMAIN_COMPONENT})*/)?{_COMPONENT}(?:/{_COMPONENT})*")
-"""NameRegexp of reference/regexp.go, whose domain may have no port here: the file system driver takes no colon."""
+"""NameRegexp of reference/regexp.go, but without a port in the domain: the file system driver rejects colons."""
 _MAX_NAME = 255
 _PATH_PART = re.compile("[A-Za-z0-9._-]+")
-"""Of PathRegexp of registry/storage/driver/storagedriver.go."""
+"""A component of PathRegexp of registry/storage/driver/storagedriver.go."""
 
 
 def why_no_name(name: str) -> str:
-    """Why a collection cannot read this name of a repository; "" if it can."""
+    """Why a collection rejects this repository name; "" if it is valid."""
     if len(name) > _MAX_NAME:
-        return f"is a repository whose name is longer than {_MAX_NAME} characters"
-    return "" if _NAME.fullmatch(name) else "is a repository whose name is none: invalid reference format"
+        return f"has a repository name of more than {_MAX_NAME} characters"
+    return "" if _NAME.fullmatch(name) else "does not have a valid repository name (invalid reference format)"
 
 
 def check_repository(store: Store, repository: Repository, *, untagged: bool) -> None:
-    """Report what ends a collection in this repository."""
+    """Report what would abort a collection in this repository."""
     why = why_no_name(repository.name)
     if why and os.path.lexists(repository.layers):
         store.obstacles.report(STOPS, repository.path, f"{why}; move it out of the registry's folder, or rename it")
@@ -32,7 +32,7 @@ def check_repository(store: Store, repository: Repository, *, untagged: bool) ->
         return
     tags, files = store.entries(repository.tags)
     for name in files:
-        store.obstacles.report(STOPS, os.path.join(repository.tags, name), "is a file where tags are; remove it")
+        store.obstacles.report(STOPS, os.path.join(repository.tags, name), "is a file among the tags; remove it")
     for name in tags:
         if not _PATH_PART.fullmatch(name):
-            store.obstacles.report(STOPS, os.path.join(repository.tags, name), "is no name of a tag; remove it")
+            store.obstacles.report(STOPS, os.path.join(repository.tags, name), "is not a valid tag name; remove it")

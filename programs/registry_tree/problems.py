@@ -4,11 +4,11 @@ import errno
 import os
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
-MAX_NAMES = 10  # images named in `needed_by` of one problem
+MAX_NAMES = 10  # images listed in `needed_by` of one problem
 
 
 class StoreError(Exception):
-    """The store, or what was asked of it, cannot be examined; the text says why."""
+    """The store, or the requested part of it, cannot be inspected; the message explains why."""
 
 
 class Problem(NamedTuple):
@@ -22,14 +22,14 @@ class Problem(NamedTuple):
 
 
 def describe_os_error(error: OSError) -> Tuple[str, str]:
-    """Kind and detail of the problem with a file that cannot be read."""
+    """Kind and detail of the problem for a file that cannot be read."""
     if error.errno == errno.ELOOP:
-        return "not a file or folder", "is a link or something else; not followed"
+        return "not a file or folder", "is not a regular file; not followed"
     return "unreadable", error.strerror or str(error)
 
 
 class Problems:
-    """The problems of one store, at most one of a kind for each path, in the order of kind and path."""
+    """The problems of one store, at most one of each kind per path, sorted by kind and path."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -52,16 +52,16 @@ class Problems:
         self._found[key] = problem
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all problems."""
         self._found.clear()
 
     def report_unreadable(self, path: str, error: OSError) -> None:
-        """Add the problem of a file that cannot be read."""
+        """Add a problem for a file that cannot be read."""
         kind, detail = describe_os_error(error)
         self.report(kind, path, detail)
 
     def merge(self, problem: Problem) -> None:
-        """Add a problem found by another process, which checked other images."""
+        """Add a problem that another process found while it checked other images."""
         key = (problem.kind, problem.path)
         known = self._found.get(key)
         if known:
@@ -70,7 +70,7 @@ class Problems:
         self._found[key] = problem
 
     def confirmed_by(self, later: "Problems") -> "Problems":
-        """The problems of a later check of the same store that were known before."""
+        """The problems that a later check of the same store has found again."""
         confirmed = Problems(self._root)
         confirmed._found = {key: problem for key, problem in later._found.items() if key in self._found}
         return confirmed

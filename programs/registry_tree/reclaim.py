@@ -9,19 +9,19 @@ from .text import plural, size_text
 
 
 def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
-    """What a collection, `options.untagged` or not, would remove; nothing where it must not run. Raises StoreError."""
+    """What a collection would remove (`options.untagged`: with -m); nothing if it must not run. Raises StoreError."""
     store.require_links()
-    data = foretell(store, untagged=options.untagged)
+    data = plan(store, untagged=options.untagged)
     if store.problems or store.obstacles:
-        # A running registry changes its files meanwhile.
+        # Check again, because a running registry changes its files in the meantime.
         again = Store(options.root, store.progress)
-        data = foretell(again, untagged=options.untagged)
+        data = plan(again, untagged=options.untagged)
         store.problems, store.obstacles = again.problems, again.obstacles
     return data
 
 
-def foretell(store: Store, *, untagged: bool) -> Dict[str, Any]:
-    """What a collection would remove; nothing where it must not run."""
+def plan(store: Store, *, untagged: bool) -> Dict[str, Any]:
+    """What a collection would remove; nothing if it must not run."""
     store.load_blobs()
     removed = mark(store, untagged=untagged)
     if store.problems or store.obstacles:
@@ -32,7 +32,7 @@ def foretell(store: Store, *, untagged: bool) -> Dict[str, Any]:
         "untagged": untagged,
         "manifests": [{"repository": repository.name, "digest": digest} for repository, digest in removed],
         "blobs": [
-            {"digest": digest, "bytes": free[digest], "why": reasons.get(digest, "no repository links to it")}
+            {"digest": digest, "bytes": free[digest], "why": reasons.get(digest, "not linked by any repository")}
             for digest in sorted(free)
         ],
         "bytes": sum(free.values()),
@@ -40,10 +40,10 @@ def foretell(store: Store, *, untagged: bool) -> Dict[str, Any]:
 
 
 def render(data: Dict[str, Any]) -> Iterator[str]:
-    """The lines of text; collect-garbage reads the beginnings of the lines and the end of the last."""
+    """The lines of text; collect-garbage parses the start of each line and the end of the last one."""
     for manifest in data["manifests"]:
         yield f"manifest  {manifest['repository']}@{manifest['digest']}"
     for blob in data["blobs"]:
         yield f"blob      {blob['digest']}  {size_text(blob['bytes'])}  {blob['why']}"
-    collection = "a collection with untagged manifests" if data["untagged"] else "a collection"
-    yield f"{collection} frees {size_text(data['bytes'])} in {plural(len(data['blobs']), 'blob')}"
+    option = " including untagged manifests" if data["untagged"] else ""
+    yield f"a collection{option} would free {size_text(data['bytes'])} in {plural(len(data['blobs']), 'blob')}"

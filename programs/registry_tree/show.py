@@ -9,11 +9,11 @@ from .manifest import Reference
 from .store import Repository, Store, link_path
 from .text import and_more, size_text
 
-MAX_SHARED_WITH = 5  # images named in the text; JSON has all
+MAX_SHARED_WITH = 5  # images listed in the text; JSON lists all
 
 
 def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
-    """The image `options.image`, its blobs in their order, and who shares each. Raises StoreError."""
+    """The image `options.image`, its blobs in order, and the images that share each. Raises StoreError."""
     store.require_links()
     repository, tag, digest = find_image(store, options.image)
     data: Dict[str, Any] = {"image": options.image, "repository": repository.name, "tag": tag, "digest": digest}
@@ -22,7 +22,7 @@ def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
     if tag:
         data["link"] = os.path.relpath(link, store.root)
     if not os.path.lexists(revision):
-        store.problems.report("link to nothing", link, f"the repository has no manifest {digest}")
+        store.problems.report("dangling link", link, f"the repository has no manifest {digest}")
     rows: List[Dict[str, Any]] = []
     _add_manifest(store, repository, digest, "", rows)
     shared = _shared_with(store, repository, tag, digest, {row["blob"] for row in rows})
@@ -47,7 +47,7 @@ def _shared_with(
 
 
 def _add_manifest(store: Store, repository: Repository, digest: str, platform: str, rows: List[Dict[str, Any]]) -> None:
-    """Append a row for a manifest and, after it, for everything it needs."""
+    """Append a row for a manifest, followed by rows for everything it needs."""
     image = manifest_name(repository, digest)
     manifest = store.sound_manifest(digest, image)
     rows.append(

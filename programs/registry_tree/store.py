@@ -1,4 +1,4 @@
-"""The files of a container registry: blobs, and repositories whose links point to them."""
+"""The files of a container registry: blobs, and repositories with links to them."""
 
 import contextlib
 import functools
@@ -24,26 +24,26 @@ from .problems import Problems, StoreError, describe_os_error
 from .text import Progress, timestamp
 
 STORE = os.path.join("docker", "registry", "v2")  # below a registry's root directory
-MAX_LINK_SIZE = 1024  # bytes, far more than a digest has
-STALE_UPLOAD = 7 * 24 * 3600  # seconds; the registry's own maintenance.uploadpurging.age
-LINKS_IN_DATABASE = "this registry keeps its links and tags in a database; only its blobs are on this disk"
+MAX_LINK_SIZE = 1024  # bytes, much longer than any digest
+STALE_UPLOAD = 7 * 24 * 3600  # seconds; the registry's default of maintenance.uploadpurging.age
+LINKS_IN_DATABASE = "this registry stores its links and tags in a database; only its blobs are on this disk"
 
 
 class Blob:
-    """A file of the blob store. With 300,000 of them every byte here counts."""
+    """A file of the blob store. There can be 300,000 of them, so every byte here counts."""
 
     __slots__ = ("holders", "kept", "last_holder", "linked", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size  # bytes
-        self.linked = False  # by any repository
-        self.kept = False  # by a garbage collection
-        self.holders = 0  # repositories, tags or manifests that need it
+        self.linked = False  # some repository links to it
+        self.kept = False  # a garbage collection keeps it
+        self.holders = 0  # number of repositories, tags or manifests that need it
         self.last_holder = -1
 
 
 class Repository(NamedTuple):
-    """A repository: its name, and its folder."""
+    """A repository: its name and its folder."""
 
     name: str
     path: str
@@ -64,7 +64,7 @@ class Repository(NamedTuple):
         return os.path.join(self.path, "_manifests", "tags")
 
     def current_link(self, tag: str) -> str:
-        """The file with the digest of a tag."""
+        """The file that contains the digest of a tag."""
         return os.path.join(self.tags, tag, "current", "link")
 
     def tag_index(self, tag: str) -> str:
@@ -73,7 +73,7 @@ class Repository(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link: the digest it is at the place of, and what it leads to; None when that cannot be used."""
+    """A link: the digest in its path, and the digest that it contains (None if that is invalid)."""
 
     digest: str
     target: Optional[str]
@@ -81,7 +81,7 @@ class Link(NamedTuple):
 
     @property
     def stored_as(self) -> str:
-        """The digest of the blob; only one that was pushed by another kind of digest is stored by the usual kind."""
+        """The digest that the blob is stored under: SHA-256, also for a blob that was pushed with another algorithm."""
         return self.digest if self.digest.startswith("sha256:") else self.target or self.digest
 
 
@@ -91,33 +91,33 @@ def link_path(folder: str, digest: str) -> str:
 
 
 def find_store(root: str) -> str:
-    """The folder with `blobs` and `repositories`: `root` or below it. Raises StoreError."""
+    """Find the folder with `blobs` and `repositories` at `root` or below it. Raises StoreError."""
     root = os.path.realpath(root)
     candidates = [os.path.join(root, *STORE.split(os.sep)[count:]) for count in (3, 2, 1, 0)]
     for folder in candidates:
         if os.path.isdir(os.path.join(folder, "blobs")) or os.path.isdir(os.path.join(folder, "repositories")):
             return folder
     for folder in candidates:
-        # A registry that has started and is still empty. An empty folder alone may be a volume that is not mounted.
+        # A registry that has started, but is still empty. Just an empty folder could be a volume that is not mounted.
         if os.path.isdir(os.path.join(os.path.dirname(folder), "lockfiles")):
             return folder
-    raise StoreError(f"{root} holds no registry: neither it nor {STORE} in it has blobs or repositories")
+    raise StoreError(f"{root} does not contain a registry: neither it nor {STORE} in it has blobs or repositories")
 
 
 class Store(Files):
-    """Reads the store of a registry, and collects the problems it meets."""
+    """Reads the store of a registry and collects the problems it finds."""
 
     def __init__(self, root: str, progress: Progress) -> None:
-        """Raises StoreError when there is no store at `root` or below it."""
+        """Raises StoreError if there is no store at `root` or below it."""
         super().__init__(find_store(root))
         self.obstacles = Problems(self.root)
-        """What a garbage collection would do wrong: no damage, and a reason to have none."""
+        """What a garbage collection would do wrong: not damage, but a reason not to run one."""
         self.progress = progress
         self.blobs: Dict[str, Blob] = {}
         self.blobs_loaded = False
         lock = os.path.join(os.path.dirname(self.root), "lockfiles", "filesystem-in-use")
         self.is_gitlabs = os.path.isfile(lock)
-        """Whether GitLab's registry has served this store: it leaves that file when it starts."""
+        """Whether GitLab's registry has served this store: it creates that file at startup."""
         self.manifest = functools.lru_cache(maxsize=4096)(self._read_manifest)
 
     # Blobs
@@ -128,7 +128,7 @@ class Store(Files):
         return f"{self.root}/blobs/{algorithm}/{hexadecimal[:2]}/{hexadecimal}/data"
 
     def size(self, digest: str) -> Optional[int]:
-        """Bytes of a blob; None when it does not exist."""
+        """Size of a blob in bytes; None if it does not exist."""
         if self.blobs_loaded:
             blob = self.blobs.get(digest)
             return blob.size if blob else None
@@ -139,7 +139,7 @@ class Store(Files):
             return None
 
     def load_blobs(self) -> None:
-        """Fill `blobs` with every file of the blob store, without opening any."""
+        """Load all files of the blob store into `blobs`, without opening any."""
         top = os.path.join(self.root, "blobs")
         for algorithm in self._folders_without(top, "data"):
             for prefix in self._folders_without(os.path.join(top, algorithm), "data"):
@@ -150,10 +150,10 @@ class Store(Files):
         self.blobs_loaded = True
 
     def _folders_without(self, path: str, name: str) -> List[str]:
-        """The folders in a folder; a file of that name in it is reported, because a collection reads it there too."""
+        """The folders in a folder; reports a file of that name in it, which a collection would read as well."""
         folders, files = self.entries(path)
         if name in files:
-            self.problems.report("misplaced file", os.path.join(path, name), "is not at the path of any digest")
+            self.problems.report("misplaced file", os.path.join(path, name), "is not at the path of a digest")
         return folders
 
     def _load_blob(self, folder: str, algorithm: str, prefix: str, name: str) -> None:
@@ -161,15 +161,15 @@ class Store(Files):
         try:
             status = os.lstat(path)
         except FileNotFoundError:
-            return  # a folder without a file, as a copy from object storage may have
+            return  # an empty folder, as in a copy from object storage
         except OSError as error:
             self.problems.report_unreadable(path, error)
             return
         if not stat.S_ISREG(status.st_mode):
-            self.problems.report("not a file or folder", path, "is a link or something else; not followed")
+            self.problems.report("not a file or folder", path, "is not a regular file; not followed")
         digest = make_digest(algorithm, name)
         if digest is None or not name.startswith(prefix) or len(prefix) != 2:
-            self.problems.report("misplaced file", path, "is not at the path of any digest")
+            self.problems.report("misplaced file", path, "is not at the path of a digest")
         else:
             self.blobs[digest] = Blob(status.st_size)
 
@@ -177,25 +177,25 @@ class Store(Files):
 
     @property
     def in_database(self) -> bool:
-        """Whether links and tags are kept in a database instead of here."""
+        """Whether links and tags are stored in a database instead of on this disk."""
         return os.path.isfile(os.path.join(os.path.dirname(self.root), "lockfiles", "database-in-use"))
 
     def check_halves(self, repositories: int, manifests: int) -> None:
-        """Report when there are blobs and no repositories, or manifests in these and no blobs: half of a copy."""
+        """Report blobs without repositories, or manifests without blobs: an incomplete copy."""
         if self.blobs and not repositories:
             path = os.path.join(self.root, "repositories")
-            self.problems.report("missing folder", path, "there are blobs and no repository: half of a copy?")
+            self.problems.report("missing folder", path, "there are blobs, but no repositories; incomplete copy?")
         elif manifests and not os.path.isdir(os.path.join(self.root, "blobs")):
             path = os.path.join(self.root, "blobs")
-            self.problems.report("missing folder", path, "there are manifests and no blobs: half of a copy?")
+            self.problems.report("missing folder", path, "there are manifests, but no blobs; incomplete copy?")
 
     def require_links(self) -> None:
-        """Raises StoreError when links and tags are not kept here."""
+        """Raise StoreError if links and tags are stored in a database."""
         if self.in_database:
             raise StoreError(LINKS_IN_DATABASE)
 
     def repositories(self, below: str = "") -> Iterator[Repository]:
-        """The repositories in the order of their names; with `below`, that one and those nested in it."""
+        """The repositories, sorted by name; with `below`, that one and those nested in it."""
         top = os.path.join(self.root, "repositories")
         waiting = [below]
         while waiting:
@@ -204,35 +204,35 @@ class Store(Files):
             inside, files = self.entries(path)
             self._report_hidden(path, inside, files)
             if not name and "_layers" in inside:
-                self.obstacles.report("stops a collection", os.path.join(path, "_layers"), "is in no repository")
+                self.obstacles.report("stops a collection", os.path.join(path, "_layers"), "is not in a repository")
             if name and any(part in inside for part in ("_layers", "_manifests", "_uploads")):
                 yield Repository(name, path)
             nested = [os.path.join(name, part) for part in inside if not part.startswith("_")]
             waiting += sorted(nested, reverse=True)
 
     def _report_hidden(self, path: str, folders: List[str], files: List[str]) -> None:
-        """Report a file at which the registry stops to look through a folder (handleRepository of catalog.go)."""
+        """Report a file at which the registry stops walking a folder (handleRepository of catalog.go)."""
         for name in files:
             if name.startswith("_") and any(folder > name for folder in folders):
-                detail = "is a file at which a collection leaves this folder, and takes what is in the next; remove it"
+                detail = "makes a collection skip the repositories after it and delete their images; remove this file"
                 self.obstacles.report("hides repositories", os.path.join(path, name), detail)
 
     @staticmethod
     def check_name(name: str) -> None:
-        """Raises StoreError when a repository's name leads out of the store."""
+        """Raise StoreError if a repository name points outside of the store."""
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise StoreError(f"{name!r} is not a repository name")
 
     def repository(self, name: str) -> Repository:
-        """The repository of that name. Raises StoreError when it does not exist."""
+        """The repository of that name. Raises StoreError if it does not exist."""
         self.check_name(name)
         for repository in self.repositories(name):
             if repository.name == name:
                 return repository
-        raise StoreError(f"there is no repository {name}")
+        raise StoreError(f"the repository {name} does not exist")
 
     def link(self, path: str, *, listed: bool = False) -> Optional[str]:
-        """The digest in a link; None, and a problem, when it contains none. Raises FileNotFoundError."""
+        """The digest in a link. Returns None and reports a problem if it has none. Raises FileNotFoundError."""
         try:
             content = self.read(path, MAX_LINK_SIZE, listed=listed)
         except FileNotFoundError:
@@ -247,7 +247,7 @@ class Store(Files):
         return None
 
     def links(self, folder: str) -> Iterator[Link]:
-        """Every link in a folder of links, also one that contains another digest: a problem."""
+        """All links in a folder of links; reports a problem for one that contains a different digest."""
         for algorithm in self.algorithms(folder):
             for name in self._folders_without(os.path.join(folder, algorithm), "link"):
                 path = f"{folder}/{algorithm}/{name}/link"
@@ -258,21 +258,21 @@ class Store(Files):
                 try:
                     target = self.link(path, listed=True)
                 except FileNotFoundError:
-                    continue  # a garbage collection removes the link and leaves its folder
+                    continue  # a garbage collection removes the link, but not its folder
                 found = Link(digest, target, path)
                 if target and target != found.stored_as:
-                    self.problems.report("malformed link", path, f"contains {target}")
+                    self.problems.report("malformed link", path, f"contains {target}, not the digest in its path")
                 yield found
 
     def stored_as(self, repository: Repository, digest: str) -> str:
-        """The digest of the blob that the registry serves for this one: blobs pushed by another kind are linked."""
+        """The digest that a blob is stored under; one pushed with another algorithm is resolved through its link."""
         if not digest.startswith("sha256:") and self.size(digest) is None:
             with contextlib.suppress(FileNotFoundError):
                 return self.link(link_path(repository.layers, digest)) or digest
         return digest
 
     def algorithms(self, folder: str) -> List[str]:
-        """The algorithms of the digests in a folder of links; a link below any other folder is reported."""
+        """The digest algorithms in a folder of links; reports links below any other folder."""
         names = self._folders_without(folder, "link")
         for name in names:
             if name not in HEX_DIGITS:
@@ -284,15 +284,15 @@ class Store(Files):
             self._report_below(os.path.join(path, folder), name)
 
     def tag_names(self, repository: Repository) -> List[str]:
-        """Sorted names of the tags, former ones whose folder is empty among them."""
+        """Sorted names of the tags, including deleted ones whose folder is empty."""
         return self.folders(repository.tags)
 
     def tag(self, repository: Repository, name: str) -> Optional[str]:
-        """Digest of a tag; None, and a problem, when its link contains none. Raises FileNotFoundError."""
+        """The digest of a tag. Returns None and reports a problem if its link has none. Raises FileNotFoundError."""
         return self.link(repository.current_link(name))
 
     def tagged(self, repository: Repository) -> Iterator[Tuple[str, str]]:
-        """(tag, digest) of the tags whose link is sound, without former tags."""
+        """(tag, digest) of all tags with a valid link, without deleted tags."""
         for name in self.tag_names(repository):
             try:
                 digest = self.tag(repository, name)
@@ -302,7 +302,7 @@ class Store(Files):
                 yield name, digest
 
     def uploads(self, repository: Repository) -> Iterator[Dict[str, Any]]:
-        """Uploads that were begun and not completed: id, bytes, time of the start, and whether that is long ago."""
+        """Unfinished uploads: id, bytes, start time, and whether they are stale."""
         folder = os.path.join(repository.path, "_uploads")
         for name in self.folders(folder):
             size = started = None
@@ -333,11 +333,11 @@ class Store(Files):
         algorithm, _, hexadecimal = digest.partition(":")
         actual = hashlib.new(algorithm, content).hexdigest()
         if actual != hexadecimal:
-            raise ManifestError("wrong digest", f"its content has the digest {algorithm}:{actual}")
+            raise ManifestError("wrong digest", f"the content has the digest {algorithm}:{actual}")
         return parse_manifest(digest, content)
 
     def sound_manifest(self, digest: str, needed_by: str) -> Optional[Manifest]:
-        """The manifest of that digest; None, and a problem, when it cannot be used."""
+        """The manifest of that digest. Returns None and reports a problem if it cannot be used."""
         try:
             return self.manifest(digest)
         except ManifestError as error:
@@ -346,13 +346,13 @@ class Store(Files):
 
     @staticmethod
     def is_manifest(repository: Repository, manifest: Manifest, reference: Reference) -> bool:
-        """Whether a manifest names another one: one that the repository has needs no media type in an index."""
+        """Whether it references a manifest; any index entry does that the repository has as a manifest."""
         if reference.role == "manifest" or not manifest.is_index:
             return reference.role == "manifest"
         return os.path.lexists(link_path(repository.revisions, reference.digest))
 
     def contents(self, repository: Repository, digest: str, needed_by: str) -> Dict[str, int]:
-        """Bytes of a manifest and of everything below it, by digest of the blob; of a missing one, what is stated."""
+        """Bytes of a manifest and everything below it, by blob digest; the stated size for a missing blob."""
         sizes: Dict[str, int] = {}
         waiting = [digest]
         while waiting:

@@ -1,4 +1,4 @@
-"""Text for people: sizes, counts, times, and the progress line."""
+"""Text output: sizes, counts, times, and the progress line."""
 
 import datetime
 import os
@@ -11,7 +11,7 @@ CLEAR_LINE = "\r\033[K"
 
 
 def size_text(size: int) -> str:
-    """Bytes, readable and exact: 1.2 MB (1,234,567 bytes)."""
+    """A size, rounded and exact: 1.2 MB (1,234,567 bytes)."""
     value = float(size)
     for unit in UNITS:
         if value < 999.95 or unit == UNITS[-1]:
@@ -27,7 +27,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def and_more(count: int) -> str:
-    """The end of a list that leaves out `count` names."""
+    """The end of a list that omits `count` names."""
     return f" and {count:,} more" if count > 0 else ""
 
 
@@ -43,12 +43,12 @@ def timestamp(seconds: float) -> str:
 
 
 def printable(line: str) -> str:
-    """The line without control characters: names in a damaged store may hold what a terminal takes for a command."""
+    """Escape control characters: names in a damaged store could contain terminal control sequences."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 class Progress:
-    """A line on a terminal that shows how far long work has come; nothing when the stream is not a terminal."""
+    """A progress line on a terminal; shows nothing if the stream is not a terminal."""
 
     def __init__(self, stream: Optional[TextIO]) -> None:
         self._terminal = stream if stream and stream.isatty() else None
@@ -56,7 +56,7 @@ class Progress:
         self._process = os.getpid()
 
     def __call__(self, what: str, count: int) -> None:
-        """Show the count, unless something was shown a moment ago. Processes forked from this one show nothing."""
+        """Show the count, at most every PROGRESS_INTERVAL. Processes forked from this one show nothing."""
         if self._terminal and time.monotonic() - self._shown > PROGRESS_INTERVAL and os.getpid() == self._process:
             self._shown = time.monotonic()
             self._terminal.write(f"{CLEAR_LINE}{printable(what)}: {count:,}")

@@ -1,4 +1,4 @@
-"""`registry-tree verify`: every link, manifest and blob, with all digests computed from the bytes."""
+"""`registry-tree verify`: checks all links, manifests and blobs, with digests computed from the content."""
 
 import argparse
 import os
@@ -13,11 +13,11 @@ from .store import LINKS_IN_DATABASE, Blob, Repository, Store
 from .text import plural, size_text
 from .workers import Workers
 
-CHUNK_REPOSITORIES = 4  # what one process checks before it reports
+CHUNK_REPOSITORIES = 4  # the unit of work of one process
 
 
 class Notice(NamedTuple):
-    """Something that is not a problem and yet worth knowing."""
+    """Something worth knowing that is not a problem."""
 
     kind: str
     path: str
@@ -25,7 +25,7 @@ class Notice(NamedTuple):
 
 
 class Part:
-    """What was found in some repositories: how many of what were checked, and the results."""
+    """The results of checking some repositories: counts of what was checked, and what was found."""
 
     def __init__(self) -> None:
         self.counts = {"repositories": 0, "tags": 0, "manifests": 0}
@@ -36,9 +36,9 @@ class Part:
 
 
 def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
-    """The whole store, or `options.images`, checked by `options.jobs` processes. Raises StoreError.
+    """Check the whole store, or `options.images`, with `options.jobs` processes. Raises StoreError.
 
-    A file that seems damaged is checked a second time, because a running registry changes its files meanwhile.
+    Problems are checked a second time, because a running registry changes its files in the meantime.
     """
     data, wrong = check(store, options.images, options.jobs)
     if store.problems:
@@ -51,9 +51,9 @@ def gather(store: Store, options: argparse.Namespace) -> Dict[str, Any]:
 def check(
     store: Store, images: Sequence[str], jobs: int, only: Optional[Set[str]] = None
 ) -> Tuple[Dict[str, Any], Set[str]]:
-    """Check the whole store or these images; the bytes of all blobs, or `only` of these and those of doubtful size.
+    """Check the whole store or these images; the content of all blobs, or of `only` these and those of doubtful size.
 
-    Returns what was checked, and the digests of the blobs whose bytes are wrong.
+    Returns what was checked, and the digests of the blobs with wrong content.
     """
     total = Part()
     with Workers(store, jobs) as workers:
@@ -65,7 +65,7 @@ def check(
             if not store.in_database:
                 parts = workers.map(check_part, _portions(store))
         if only is None:
-            # Begun before the parts are gathered, so that one large repository does not keep all but one core waiting.
+            # Started before the parts are gathered, so that one large repository does not leave the other cores idle.
             hashed = workers.map(hash_chunk, chunks(store, store.blobs))
             _gather_parts(store, parts, total)
         else:
@@ -86,7 +86,7 @@ def check(
 
 
 def _check_images(store: Store, names: Sequence[str], total: Part) -> Dict[str, Blob]:
-    """Check the links and manifests of these images. Returns the blobs that they need and that exist."""
+    """Check the links and manifests of these images. Returns the existing blobs that they need."""
     store.require_links()
     blobs: Dict[str, Blob] = {}
     for name in names:
@@ -129,7 +129,7 @@ def _portions(store: Store) -> List[List[Repository]]:
 
 
 def check_part(repositories: List[Repository]) -> Part:
-    """Check every link and manifest of some repositories of the workers' store."""
+    """Check all links and manifests of some repositories of the workers' store."""
     known: Store = Workers.store
     store = Store(known.root, known.progress)
     store.blobs, store.blobs_loaded = known.blobs, True
@@ -158,7 +158,7 @@ def _check_repository(store: Store, repository: Repository, part: Part) -> None:
 
 
 def _gather_parts(store: Store, parts: Iterable[Part], total: Part) -> None:
-    """Adds the parts to the total, and their problems to the store's."""
+    """Add the parts to the total, and their problems to the store's."""
     for part in parts:
         for key, count in part.counts.items():
             total.counts[key] += count
@@ -176,14 +176,14 @@ def _gather_parts(store: Store, parts: Iterable[Part], total: Part) -> None:
 
 def _unneeded_blobs(store: Store) -> List[Notice]:
     return [
-        Notice("unneeded blob", digest, "no repository links to it")
+        Notice("unreferenced blob", digest, "not linked by any repository")
         for digest, blob in store.blobs.items()
         if not blob.linked
     ]
 
 
 def _report_wrong_blobs(store: Store, wrong: Wrong, claims: Claims) -> None:
-    """Report the blobs whose bytes are wrong."""
+    """Report the blobs with wrong content."""
     for digest, problem in wrong.items():
         size, stated = store.blobs[digest].size, max(claims.get(digest, {}).values(), default=0)
         truncated = ("truncated file", f"has {size:,} of {stated:,} bytes")
@@ -192,12 +192,12 @@ def _report_wrong_blobs(store: Store, wrong: Wrong, claims: Claims) -> None:
 
 
 def _wrong_sizes(store: Store, wrong: Wrong, claims: Claims) -> Iterator[Notice]:
-    """Manifests that state another size of a blob whose bytes are right. So they were pushed, and so they are served;
-    some clients refuse them (containerd, "failed size validation").
+    """Manifests that state the wrong size for an intact blob. They were pushed like this and are served like this, but
+    some clients reject them (containerd, "failed size validation").
     """
     for digest, sizes in claims.items():
         for manifest, stated in sizes.items() if digest not in wrong else ():
-            detail = f"gives {digest} {stated:,} bytes; it has {store.blobs[digest].size:,}"
+            detail = f"states {stated:,} bytes for {digest}, which has {store.blobs[digest].size:,}"
             yield Notice("wrong size", manifest, detail)
 
 
@@ -210,4 +210,4 @@ def render(data: Dict[str, Any]) -> Iterator[str]:
     repositories = plural(data["repositories"], "repository", "repositories")
     tags, manifests = plural(data["tags"], "tag"), plural(data["manifests"], "manifest")
     size, blobs = size_text(data["bytes"]), plural(data["blobs"], "blob")
-    yield f"checked {repositories}, {tags}, {manifests} and the {size} of {blobs}"
+    yield f"checked {repositories}, {tags}, {manifests}, and {size} in {blobs}"
