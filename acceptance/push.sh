@@ -1,10 +1,10 @@
 # shellcheck shell=sh
-# push.sh: makes an image of fresh bytes with what every shell has, and pushes it with the job's own token.
+# push.sh: builds an image of random bytes with standard shell tools, and pushes it with the job token.
 . ./registry.sh
 
 begin job-token
 token_for "repository:$repository:pull,push"
-ask 200 "$address/v2/" || broken "The registry answers $status to the job's token."
+ask 200 "$address/v2/" || broken "The registry returned $status for the job token."
 end ""
 
 begin push
@@ -16,7 +16,7 @@ printf '{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layer
     "$(digest_of layer.tar)" >config
 
 for blob in layer config; do
-    ask 202 --request POST "$address/v2/$repository/blobs/uploads/" || broken "An upload is answered with $status."
+    ask 202 --request POST "$address/v2/$repository/blobs/uploads/" || broken "The registry returned $status for a new upload."
     place=$(header location)
     case $place in
         http*) ;;
@@ -27,7 +27,7 @@ for blob in layer config; do
         *) place="$place?" ;;
     esac
     ask 201 --request PUT --header 'Content-Type: application/octet-stream' --data-binary "@$blob" \
-        "${place}digest=$(digest_of $blob)" || broken "The image's $blob is answered with $status: $(head -c 200 body)"
+        "${place}digest=$(digest_of $blob)" || broken "The registry returned $status for the image's $blob: $(head -c 200 body)"
 done
 
 described() { # TYPE FILE
@@ -38,16 +38,16 @@ printf '{"schemaVersion":2,"mediaType":"%s","config":%s,"layers":[%s]}' \
     "$(described image.rootfs.diff.tar.gzip layer)" >manifest
 ask 201 --request PUT --header 'Content-Type: application/vnd.docker.distribution.manifest.v2+json' \
     --data-binary @manifest "$address/v2/$repository/manifests/$CI_PIPELINE_ID" ||
-    broken "The manifest is answered with $status: $(head -c 200 body)"
+    broken "The registry returned $status for the manifest: $(head -c 200 body)"
 digest=$(digest_of manifest)
-[ "$(header docker-content-digest)" = "$digest" ] || broken "The registry has another digest than $digest."
+[ "$(header docker-content-digest)" = "$digest" ] || broken "The registry's digest of the manifest differs from $digest."
 
 pushed=$repository:$CI_PIPELINE_ID@$digest
 repository=$CI_PROJECT_PATH-of-others/acceptance
 took=$(($(now) - begun))
 token_for "repository:$repository:pull,push"
 ask 401 --request POST "$address/v2/$repository/blobs/uploads/" ||
-    broken "A push to another project is answered with $status instead of 401."
+    broken "The registry returned $status instead of 401 for a push to another project."
 begun=$(($(now) - took))
 echo "DIGEST=$digest" >"$CI_PROJECT_DIR/pushed.env"
 end "$pushed"

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# The registry's own HTTP, for jobs without Docker and without privileges. Read by push.sh and pull.sh.
-# Each check ends with a line: check NAME ok SECONDS [NOTE], or: check NAME broken WHY.
+# Functions for the registry's HTTP API, for jobs without Docker and privileges. Sourced by push.sh and pull.sh.
+# Each check ends with one line: check NAME ok SECONDS [NOTE], or: check NAME broken WHY.
 set -eu
 
 # shellcheck disable=SC2034
@@ -9,12 +9,12 @@ address=${CI_SERVER_URL%%:*}://$CI_REGISTRY
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-begin() { # NAME: a check begins
+begin() { # NAME: starts a check
     check=$1
     begun=$(now)
 }
 
-end() { # [NOTE]: the check passed
+end() { # [NOTE]: reports that the check passed
     took=$(($(now) - begun))
     echo "check $check ok $((took / 100)).$(printf %02d $((took % 100)))${1:+ $1}"
 }
@@ -23,37 +23,37 @@ now() { # hundredths of a second
     cut -d ' ' -f 1 /proc/uptime | tr -d .
 }
 
-broken() { # WHY
+broken() { # WHY: reports that the check failed, and ends the job
     echo "check $check broken $1"
     exit 1
 }
 
-ask() { # STATUS CURL_OPTION...: asks with $token; the answer's body is in $work/body, its headers in $work/headers
+ask() { # STATUS CURL_OPTION...: sends a request with $token; body in $work/body, headers in $work/headers; fails unless it returns STATUS
     wanted=$1
     shift
-    # By standard input: an option would show the token to everything in the container.
+    # On standard input: as an option, the token would be visible to all processes in the container.
     status=$(echo "${token:+header = \"Authorization: Bearer $token\"}" |
         curl --silent --show-error --max-time 30 --config - --output "$work/body" --dump-header "$work/headers" \
-            --write-out '%{http_code}' "$@" 2>"$work/trouble") || status=$(cat "$work/trouble")
+            --write-out '%{http_code}' "$@" 2>"$work/error") || status=$(cat "$work/error")
     [ "$status" = "$wanted" ]
 }
 
-header() { # NAME: its value in the last answer
+header() { # NAME: prints a header of the last response
     tr -d '\r' <"$work/headers" | sed -n "s/^$1: *//Ip" | tail -n 1
 }
 
-token_for() { # SCOPE: asks GitLab for a token, with what the job has
+token_for() { # SCOPE: requests a registry token from GitLab with the job token
     token=
-    ask 401 "$address/v2/" || broken "$address/v2/ answers $status instead of 401."
+    ask 401 "$address/v2/" || broken "$address/v2/ returned $status instead of 401."
     challenge=$(header www-authenticate)
     realm=$(echo "$challenge" | sed -n 's/.*realm="\([^"]*\)".*/\1/p')
     service=$(echo "$challenge" | sed -n 's/.*service="\([^"]*\)".*/\1/p')
     status=$(printf 'user = "gitlab-ci-token:%s"\n' "$CI_JOB_TOKEN" |
         curl --silent --show-error --max-time 30 --config - --output "$work/body" --write-out '%{http_code}' \
-            "$realm?service=$service&scope=$1" 2>"$work/trouble") || status=$(cat "$work/trouble")
-    [ "$status" = 200 ] || broken "$realm answers $status to the job's token."
+            "$realm?service=$service&scope=$1" 2>"$work/error") || status=$(cat "$work/error")
+    [ "$status" = 200 ] || broken "$realm returned $status for the job token."
     token=$(sed -n 's/.*"token": *"\([^"]*\)".*/\1/p' "$work/body")
-    [ -n "$token" ] || broken "$realm answers without a token."
+    [ -n "$token" ] || broken "$realm returned no token."
 }
 
 digest_of() { # FILE

@@ -152,24 +152,24 @@ def test_every_push_is_another_image(job, tmp_path):
 @pytest.mark.parametrize(
     ("variables", "answers", "said"),
     [
-        ({"CI_JOB_TOKEN": "ended"}, {}, "check job-token broken .*/jwt/auth answers 403 to the job's token"),
+        ({"CI_JOB_TOKEN": "ended"}, {}, "check job-token broken .*/jwt/auth returned 403 for the job token"),
         ({"CI_REGISTRY": "127.0.0.1:1"}, {}, "check job-token broken .*Failed to connect|refused"),
-        ({"CI_PROJECT_PATH": "group/other"}, {}, "check job-token broken The registry answers 401"),
-        ({}, {"POST /v2": 503}, "check push broken An upload is answered with 503"),
+        ({"CI_PROJECT_PATH": "group/other"}, {}, "check job-token broken The registry returned 401"),
+        ({}, {"POST /v2": 503}, "check push broken The registry returned 503 for a new upload"),
         (
             {},
             {"PUT /v2/group/project/acceptance/blobs": 500},
-            "check push broken The image's layer is answered with 500",
+            "check push broken The registry returned 500 for the image's layer",
         ),
         (
             {},
             {"PUT /v2/group/project/acceptance/manifests": 500},
-            "check push broken The manifest is answered with 500",
+            "check push broken The registry returned 500 for the manifest",
         ),
         (
             {},
             {"POST /v2/group/project-of-others": 202},
-            "check push broken A push to another project is answered with 202",
+            "check push broken The registry returned 202 .* push to another project",
         ),
     ],
 )
@@ -184,11 +184,11 @@ def test_what_is_broken_about_a_pull_is_named_by_the_job(job, guarded, tmp_path,
     assert job("push.sh").returncode == 0
     digest = digest_in(tmp_path)
     guarded.answers = {"GET /v2/group/project/acceptance/blobs": 404}
-    assert re.search("check pull broken The blob .* is answered with 404", job("pull.sh", DIGEST=digest).stdout)
+    assert re.search("check pull broken The registry returned 404 for the blob", job("pull.sh", DIGEST=digest).stdout)
     guarded.answers = {f"manifests/{digest}": 200}
-    assert "Without a token the image is answered with 200" in job("pull.sh", DIGEST=digest).stdout
+    assert "returned 200 instead of 401 for the image without a token" in job("pull.sh", DIGEST=digest).stdout
     guarded.answers = {}
-    assert "The manifest is answered with 404" in job("pull.sh", DIGEST="sha256:" + "0" * 64).stdout
+    assert "The registry returned 404 for the manifest" in job("pull.sh", DIGEST="sha256:" + "0" * 64).stdout
 
 
 def test_the_pipeline_runs_only_when_the_program_starts_it():

@@ -324,7 +324,7 @@ def test_what_is_broken_about_a_pipeline_is_named(pipeline, check, change, what)
 
 
 def test_a_push_that_fails_on_a_full_volume_says_so(pipeline):
-    pipeline.traces["push"] = f"{CLONED}check job-token ok 0.1\ncheck push broken The manifest is answered with 500.\n"
+    pipeline.traces["push"] = f"{CLONED}check job-token ok 0.1\ncheck push broken The registry returned 500.\n"
     output = pipeline.perform({"facts": FACTS | {"used_percent": 100}})
     assert output["push"]["detail"].endswith("The registry's data volume is full (100%).")
 
