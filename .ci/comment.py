@@ -1,6 +1,6 @@
-"""`python .ci/comment.py FILE`: the one comment on a pull or merge request, made the first time and edited afterwards.
+"""Creates or updates a comment on a pull or merge request: `python .ci/comment.py FILE`.
 
-On GitHub the environment has GITHUB_API_URL, GITHUB_REPOSITORY, PULL_REQUEST and GH_TOKEN; on GitLab CI_API_V4_URL,
+Environment on GitHub: GITHUB_API_URL, GITHUB_REPOSITORY, PULL_REQUEST and GH_TOKEN; on GitLab: CI_API_V4_URL,
 CI_PROJECT_ID, CI_MERGE_REQUEST_IID and COMMENT_TOKEN (a project access token with the scope `api`).
 """
 
@@ -18,45 +18,43 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 MARK = "<!-- what this change changes -->"
-"""First line of the comment, by which it is found again; nobody sees it."""
+"""First line of the comment, invisible to readers, by which later runs find it."""
 
-REST = "\nThis is not all: the rest is in the log of the job.\n"
+REST = "\nTruncated: the full output is in the job log.\n"
 PAGE = 100
 MOST_PAGES = 100
-"""GitLab keeps 5,000 comments a merge request (GitLab application limits), GitHub 2,500."""
+"""The limits are 5,000 comments per merge request on GitLab (GitLab application limits), and 2,500 on GitHub."""
 
 FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})(?P<info>.*)")
-"""A line that opens or closes a block of code (CommonMark 0.31, 4.5)."""
+"""A line that opens or closes a fenced code block (CommonMark 0.31, 4.5)."""
 
 
 class CommentError(Exception):
-    """No comment can be made or edited; the text says why, in one line."""
+    """The comment could not be created or updated; the message explains why, in one line."""
 
 
 def comment(text: str) -> str:
-    """Post the text, or put it in the place of an earlier one. Returns what was done."""
+    """Create the comment, or update an earlier one. Returns what was done."""
     forge = _GitLab() if "CI_API_V4_URL" in os.environ else _GitHub()
     body = shortened(f"{MARK}\n{printable(text)}", forge.longest)
     for found in forge.comments():
         if found["body"].startswith(MARK):
             forge.write(forge.edit, f"{forge.one}/{found['id']}", body)
-            return f"comment {found['id']} edited"
-    return f"comment {forge.write('POST', forge.all, body)} made"
+            return f"comment {found['id']} updated"
+    return f"comment {forge.write('POST', forge.all, body)} created"
 
 
 def printable(text: str) -> str:
-    """The text without control characters, which GitLab's database refuses (NUL) or nobody can read."""
+    """The text without control characters, which are unreadable or rejected by GitLab's database (NUL)."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text, or as much of its beginning as leaves room for the end of a block of code and for saying that it is not
-    all: `longest` characters, as UTF-16 counts them.
-    """
+    """The text, truncated to `longest` UTF-16 code units, including the end of a code block and the note REST."""
     if _length(text) <= longest:
         return text
     kept, room, fence = [], longest - len(REST), ""
-    # Not `splitlines`: it knows more ends of lines than Markdown.
+    # Not `splitlines`, which recognizes more line endings than Markdown.
     for line in re.findall(r"[^\n]*\n|[^\n]+", text):
         opened = _fence_after(fence, line)
         if _length(line) + len(opened) + 2 > room:
@@ -70,7 +68,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def _fence_after(fence: str, line: str) -> str:
-    """The fence of the block of code that is open after the line; empty when there is none."""
+    """The fence of the code block that is open after the line; empty if there is none."""
     match = FENCE.fullmatch(line.rstrip("\n"))
     if not match:
         return fence
@@ -85,7 +83,7 @@ def _length(text: str) -> int:
 
 
 class _SameServer(urllib.request.HTTPRedirectHandler):
-    """Follows only to where the token may go; and a request that writes is not turned into one that reads."""
+    """Follows redirects of GET requests only, and only to the same server, which may see the token."""
 
     def redirect_request(self, req: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
         asked, led = urlsplit(req.full_url), urlsplit(rest[-1])
@@ -95,8 +93,8 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
 
 
 class _Forge:
-    """`all` is where comments are listed and made, `one` and an id where one is edited, by the method `edit`; `longest`
-    are the characters that a comment may have.
+    """A forge's API: `all` is the URL to list and create comments, `one` with an ID the URL to update one with the
+    method `edit`, and `longest` the maximum length of a comment.
     """
 
     all: str
@@ -106,15 +104,15 @@ class _Forge:
     headers: dict[str, str]
 
     def comments(self) -> Iterator[dict[str, Any]]:
-        """Those of ours: anybody can write the mark, and nobody's words are to be replaced."""
+        """Our own comments: anyone can write the mark, and other users' comments must not be overwritten."""
         for page in range(1, MOST_PAGES + 1):
             url = f"{self.all}?per_page={PAGE}&page={page}"
             found = self.ask("GET", url)
             if not isinstance(found, list):
-                _no_such_answer("GET", url, found)
+                _raise_unexpected("GET", url, found)
             if not found:
                 return
-            # An account that was deleted leaves comments of nobody.
+            # Comments of a deleted account have no author.
             yield from (item for item in found if _is_comment(item) and self.is_ours(item))
         raise CommentError(f"{self.all} has more than {MOST_PAGES} pages of comments")
 
@@ -122,19 +120,19 @@ class _Forge:
         raise NotImplementedError
 
     def write(self, method: str, url: str, body: str) -> int:
-        """Make or edit a comment. Returns its id."""
+        """Create or update a comment. Returns its ID."""
         return self.ask_for_id(method, url, {"body": body})
 
     def ask_for_id(self, method: str, url: str, fields: dict[str, str] | None = None) -> int:
-        """The id of what the forge answers."""
+        """Send a request. Returns the ID in the response."""
         answer = self.ask(method, url, fields)
         if not isinstance(answer, dict) or type(answer.get("id")) is not int:
-            _no_such_answer(method, url, answer)
+            _raise_unexpected(method, url, answer)
         found: int = answer["id"]
         return found
 
     def ask(self, method: str, url: str, fields: dict[str, str] | None = None) -> Any:
-        """The JSON that the forge answers. Raises CommentError when it is none."""
+        """Send a request. Returns the response, parsed from JSON. Raises CommentError if it is not JSON."""
         body = None if fields is None else json.dumps(fields).encode()
         headers = {"Content-Type": "application/json", **self.headers}
         request = urllib.request.Request(url, body, headers, method=method)
@@ -143,7 +141,7 @@ class _Forge:
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
-            _no_such_answer(method, url, content.decode(errors="replace"))
+            _raise_unexpected(method, url, content.decode(errors="replace"))
 
 
 class _GitHub(_Forge):
@@ -189,27 +187,27 @@ def _is_comment(item: object) -> bool:
 def _environment(name: str) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
-        raise CommentError(f"{name} is not in the environment")
+        raise CommentError(f"the environment variable {name} is not set")
     return value
 
 
 def _token(name: str) -> str:
     token = _environment(name)
-    # Python's error would show it.
+    # Checked here, because Python's own error would show the token.
     if not re.fullmatch(r"[!-~]+", token):
-        raise CommentError(f"{name} has characters that no token has")
+        raise CommentError(f"{name} contains characters that are not allowed in a token")
     return token
 
 
-def _no_such_answer(method: str, url: str, answer: object) -> NoReturn:
+def _raise_unexpected(method: str, url: str, answer: object) -> NoReturn:
     shown = answer if isinstance(answer, str) else json.dumps(answer)
-    raise CommentError(f"{method} {url} answers what is none of its answers: {shown[:300] or 'nothing'}")
+    raise CommentError(f"{method} {url} returned an unexpected response: {shown[:300] or 'nothing'}")
 
 
-def _refusal(error: urllib.error.HTTPError) -> str:
+def _error_text(error: urllib.error.HTTPError) -> str:
     if error.code in range(HTTPStatus.MULTIPLE_CHOICES, HTTPStatus.BAD_REQUEST):
-        return f"{error.url} answers {error.code} and leads to {error.headers.get('Location')}"
-    return f"{error.url} answers {error.code}: {error.read().decode(errors='replace')[:500]}"
+        return f"{error.url} returned {error.code}, a redirect to {error.headers.get('Location')}"
+    return f"{error.url} returned {error.code}: {error.read().decode(errors='replace')[:500]}"
 
 
 def _one_line(text: object) -> str:
@@ -217,17 +215,17 @@ def _one_line(text: object) -> str:
 
 
 def main() -> None:
-    """Exit status 1 and one line that begins with `comment:` when there is no comment."""
+    """Exits with status 1 and one line that starts with `comment:` if the comment could not be written."""
     try:
         if len(sys.argv) != 2:
-            raise CommentError("name one file")
+            raise CommentError("usage: comment.py FILE")
         print(comment(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace")))
     except urllib.error.HTTPError as error:
         try:
-            said = _refusal(error)
+            message = _error_text(error)
         except (OSError, http.client.HTTPException) as broken:
-            said = f"{error.url} answers {error.code}, and no more: {broken!r}"
-        sys.exit(f"comment: {_one_line(said)}")
+            message = f"{error.url} returned {error.code}, but its body could not be read: {broken!r}"
+        sys.exit(f"comment: {_one_line(message)}")
     except (CommentError, OSError, ValueError) as error:
         sys.exit(f"comment: {_one_line(error)}")
     except http.client.HTTPException as error:

@@ -180,7 +180,7 @@ def blocks(body: str) -> list[tuple[str, bool]]:
     return [*found, (content, False)] if opened else found
 
 
-SAID_TO_BE_CUT = "This is not all: the rest is in the log of the job.\n"
+SAID_TO_BE_CUT = "Truncated: the full output is in the job log.\n"
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_token_whose_user_is_not_said_writes_nothing(tmp_path, forge, user):
     }
     done = comment(tmp_path, environment)
     assert done.returncode == 1
-    assert re.fullmatch(r"comment: [^\n]+/user answers what is none of its answers: [^\n]+\n", done.stderr)
+    assert re.fullmatch(r"comment: [^\n]+/user returned an unexpected response: [^\n]+\n", done.stderr)
     assert forge.written == []
 
 
@@ -355,7 +355,7 @@ def test_a_token_whose_user_is_not_said_writes_nothing(tmp_path, forge, user):
 def test_a_token_that_can_be_none_is_named_and_not_shown(tmp_path, system, token):
     name = "GH_TOKEN" if "GH_TOKEN" in system[0] else "COMMENT_TOKEN"
     done = comment(tmp_path, {**system[0], name: token})
-    assert done.stderr == f"comment: {name} has characters that no token has\n"
+    assert done.stderr == f"comment: {name} contains characters that are not allowed in a token\n"
 
 
 def test_a_token_with_the_end_of_its_line_is_taken(tmp_path, forge, system):
@@ -388,9 +388,9 @@ def test_what_goes_wrong_is_said_in_one_line(tmp_path, system):
     token = "GH_TOKEN" if "GH_TOKEN" in environment else "COMMENT_TOKEN"
     refused = comment(tmp_path, {**environment, token: "wrong"})
     assert refused.returncode == 1
-    assert "answers 401" in refused.stderr
+    assert "returned 401" in refused.stderr
     missing = comment(tmp_path, {key: value for key, value in environment.items() if key != token})
-    assert missing.stderr == f"comment: {token} is not in the environment\n"
+    assert missing.stderr == f"comment: the environment variable {token} is not set\n"
 
 
 def report(tmp_path, *command):
@@ -409,14 +409,14 @@ def test_a_report_is_what_a_command_said(tmp_path):
 def test_a_report_of_a_command_that_failed_says_so_and_fails_as_well(tmp_path):
     done, text = report(tmp_path, "sh", "-c", "echo broken >&2; exit 3")
     assert done.returncode == 3
-    assert "**`sh -c` has failed with status 3.**" in text
+    assert "**`sh -c` failed with status 3.**" in text
     assert "broken" in text
 
 
 def test_a_report_of_a_command_of_one_word_that_failed_says_so(tmp_path):
     done, text = report(tmp_path, "false")
     assert done.returncode == 1
-    assert "**`false` has failed with status 1.**" in text
+    assert "**`false` failed with status 1.**" in text
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,12 @@ cat "$file" >>{told}
 def test_a_plugin_is_installed_in_its_version_if_it_has_its_checksum(pulumi, capsys):
     install_pulumi.install_plugins([file(PLUGIN, CHECKSUM)], lambda url, _: Answer(200, CONTENT))
     assert pulumi.read_text() == "plugin install resource aws 1.2.3 --exact --file\nthe plugin"
-    assert f"{PLUGIN} 1.2.3: has the checksum" in capsys.readouterr().out
+    assert f"{PLUGIN} 1.2.3: matches the checksum" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("answer", [Answer(200, b"another"), Answer(200, b""), Answer(404, b"")])
 def test_a_plugin_of_another_checksum_is_not_installed(pulumi, answer):
-    with pytest.raises(ValueError, match=r"https://there/file (has the SHA-256|answers with 404)"):
+    with pytest.raises(ValueError, match=r"https://there/file (has the SHA-256|returned 404)"):
         install_pulumi.install_plugins([file(PLUGIN, CHECKSUM)], lambda url, _: answer)
     assert not pulumi.exists()
 
@@ -68,7 +68,7 @@ def test_a_plugin_of_another_checksum_is_not_installed(pulumi, answer):
 def test_a_plugin_whose_checksum_is_open_is_said_to_be_unchecked(pulumi, capsys):
     install_pulumi.install_plugins([file(PLUGIN, None)], lambda url, _: Answer(200, CONTENT))
     assert pulumi.exists()
-    assert f"{PLUGIN} 1.2.3: NOT checked, tools/pins.yaml has no checksum of it; this one is {CHECKSUM}" in (
+    assert f"{PLUGIN} 1.2.3: NOT verified, no checksum in tools/pins.yaml; its SHA-256 is {CHECKSUM}" in (
         capsys.readouterr().out
     )
 
@@ -115,13 +115,13 @@ def test_the_cli_is_unpacked(tmp_path: Path, capsys, known):
     assert (folder / "pulumi").is_file()
     assert list(folder.parent.iterdir()) == [folder]
     said = capsys.readouterr().out
-    assert ("NOT checked" in said) == (not known)
+    assert ("NOT verified" in said) == (not known)
     assert (checksum in said) == (not known)
 
 
 @pytest.mark.parametrize("answer", [Answer(200, archive() + b"x"), Answer(404, b"")], ids=["another", "gone"])
 def test_a_cli_of_another_checksum_is_not_unpacked(tmp_path: Path, answer):
     expected = hashlib.sha256(archive()).hexdigest()
-    with pytest.raises(ValueError, match=r"https://there/file (has the SHA-256|answers with 404)"):
+    with pytest.raises(ValueError, match=r"https://there/file (has the SHA-256|returned 404)"):
         install_pulumi.install_cli(tmp_path / "cli", file("cli", expected), lambda url, _: answer)
     assert not list(tmp_path.iterdir())

@@ -89,7 +89,7 @@ def test_a_file_is_compared(value, says, good):
 
 def test_what_does_not_answer_is_no_success():
     [line], good = pins.judge([pin("file", CONTENT)], answers({}))
-    assert line == "?        thing: not looked up: https://there/thing answers with 404"
+    assert line == "?        thing: lookup failed: https://there/thing returned 404"
     assert not good
 
 
@@ -146,13 +146,13 @@ def test_a_key_is_known_by_its_fingerprint_and_another_beside_it_is_shown(keys):
 def test_of_two_keys_that_an_address_may_offer_one_is_enough(keys):
     (first, file), (second, _) = keys["one"], keys["two"]
     lines, good = pins.judge([pin("key", first), pin("key", second)], answers({"https://there/thing": file}))
-    assert lines == ["same     thing", f"gone     thing: {second} is not at https://there/thing, but {first}"]
+    assert lines == ["same     thing", f"gone     thing: https://there/thing does not have {second}, but {first}"]
     assert good
 
 
 def test_a_page_in_place_of_a_key_is_no_success(keys):
     [line], good = pins.judge([pin("key", "AB" * 20)], answers({"https://there/thing": b"<html>"}))
-    assert "there is no OpenPGP key" in line
+    assert "the file contains no OpenPGP key" in line
     assert not good
 
 

@@ -1,1 +1,1 @@
-"""What is run by hand: generators of the documentation, and a benchmark. They use the product and no test."""
+"""Developer tools: documentation generators, pinned downloads and a benchmark. They import the product, never tests."""

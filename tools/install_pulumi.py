@@ -1,9 +1,9 @@
-"""Installs Pulumi's plugins, or its CLI, in the versions of tools/pins.yaml: `python -m tools.install_pulumi --help`.
+"""Installs Pulumi's plugins or CLI in the versions of tools/pins.yaml: `python -m tools.install_pulumi --help`.
 
-They are given AWS's credentials and the machines' key. pip checks the hashes of the SDK alone: a plugin that is missing
-is downloaded by the engine, which compares a checksum only if it is told one (pulumi sdk workspace/plugins.go,
-GetSource). `pulumi plugin install --checksum` is not used: 3.259.0 leaves out the last bytes of what comes by HTTP/1.1
-with a length, and so refuses what is right (the same file, checksumReader).
+These programs receive the AWS credentials and the machines' SSH key. pip only verifies the hashes of the SDK: the
+engine downloads a missing plugin itself, and verifies a checksum only if one is given (pulumi sdk workspace/plugins.go,
+GetSource). `pulumi plugin install --checksum` is not used: 3.259.0 does not hash the last bytes of an HTTP/1.1 response
+with a Content-Length, and so rejects valid files (same file, checksumReader).
 """
 
 import argparse
@@ -27,13 +27,13 @@ CLI = "Pulumi CLI, linux-x64"
 
 
 def this_platform() -> str:
-    """As Pulumi names it, for example linux-amd64."""
+    """The platform in Pulumi's notation, for example linux-amd64."""
     machine = platform.machine().lower()
     return f"{platform.system().lower()}-{ARCHITECTURES.get(machine, machine)}"
 
 
 def plugins(known: Sequence[Pin], on: str) -> dict[str, Pin]:
-    """What to install on a platform, by the plugin's name; on one that is not pinned there is no checksum."""
+    """The plugins to install on a platform, by name; without a checksum if the platform is not pinned."""
     found: dict[str, Pin] = {}
     for pin in known:
         if match := PLUGIN.fullmatch(pin.name):
@@ -45,27 +45,27 @@ def plugins(known: Sequence[Pin], on: str) -> dict[str, Pin]:
 
 
 def checked(pin: Pin, fetch: Fetch) -> bytes:
-    """The content of a file. Raises ValueError when it has another checksum, or cannot be had."""
+    """Download a file. Raises ValueError if the download fails or the checksum differs."""
     answer = fetch(pin.address, {})
     if answer.status != 200:
-        raise ValueError(f"{pin.address} answers with {answer.status}")
+        raise ValueError(f"{pin.address} returned {answer.status}")
     found = hashlib.sha256(answer.body).hexdigest()
     if pin.value is None:
-        print(f"{pin.name} {pin.version}: NOT checked, tools/pins.yaml has no checksum of it; this one is {found}")
+        print(f"{pin.name} {pin.version}: NOT verified, no checksum in tools/pins.yaml; its SHA-256 is {found}")
     elif pin.value != found:
-        raise ValueError(f"{pin.address} has the SHA-256 {found}, tools/pins.yaml {pin.value}: it was not installed")
+        raise ValueError(f"{pin.address} has the SHA-256 {found}, but tools/pins.yaml has {pin.value}; not installed")
     else:
-        print(f"{pin.name} {pin.version}: has the checksum of tools/pins.yaml")
+        print(f"{pin.name} {pin.version}: matches the checksum in tools/pins.yaml")
     return answer.body
 
 
 def install_plugins(known: Sequence[Pin], fetch: Fetch) -> None:
-    """Install what is not there. Raises ValueError as `checked` does, CalledProcessError when pulumi fails."""
+    """Install missing plugins. Raises ValueError as `checked` does, and CalledProcessError if pulumi fails."""
     listed = subprocess.run(["pulumi", "plugin", "ls", "--json"], check=True, stdout=subprocess.PIPE).stdout
     there = {(plugin["name"], plugin["version"]) for plugin in json.loads(listed)}
     for name, pin in plugins(known, this_platform()).items():
         if (name, pin.version) in there:
-            print(f"{pin.name} {pin.version}: is there")
+            print(f"{pin.name} {pin.version}: already installed")
             continue
         with tempfile.NamedTemporaryFile(suffix=".tar.gz") as file:
             file.write(checked(pin, fetch))
@@ -75,9 +75,9 @@ def install_plugins(known: Sequence[Pin], fetch: Fetch) -> None:
 
 
 def install_cli(folder: Path, pin: Pin, fetch: Fetch) -> None:
-    """Unpack the CLI into a folder that is not there yet: `pulumi` and its language hosts lie in it.
+    """Unpack the CLI, `pulumi` and its language hosts, into a new folder.
 
-    Raises ValueError as `checked` does, and then makes nothing.
+    Raises ValueError as `checked` does; then it creates nothing.
     """
     content = checked(pin, fetch)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +88,10 @@ def install_cli(folder: Path, pin: Pin, fetch: Fetch) -> None:
 
 
 def main() -> None:
-    """Install what the command line names."""
+    """Install the plugins or the CLI."""
     parser = argparse.ArgumentParser(prog="python -m tools.install_pulumi", description=__doc__)
     parser.add_argument(
-        "--cli", type=Path, metavar="FOLDER", help="the CLI, for Linux on x86_64, instead of the plugins"
+        "--cli", type=Path, metavar="FOLDER", help="install the CLI (Linux on x86_64) in FOLDER instead of the plugins"
     )
     folder = parser.parse_args().cli
     try:

@@ -1,7 +1,7 @@
-"""omnibus-gitlab, the sources of GitLab's package: `make contract` asks its cookbooks what they make of our gitlab.rb.
+"""omnibus-gitlab, the source of GitLab's package: `make contract` tests our gitlab.rb against its cookbooks.
 
-`python -m tools.omnibus FOLDER` clones what CI asks: the version that the program installs unless told otherwise, and
-the newest patch release of the newest required stop. Nothing of it is ever committed here.
+`python -m tools.omnibus FOLDER` clones the versions that CI tests: the default of `gitlabVersion`, and the newest patch
+release of the newest required stop. They are never committed to this repository.
 """
 
 import subprocess
@@ -14,24 +14,24 @@ from configuration.upgrade_stops import REQUIRED_STOPS
 
 REPOSITORY = "https://gitlab.com/gitlab-org/omnibus-gitlab.git"
 EDITION = "+ce.0"
-"""What a tag of GitLab CE has after its version."""
+"""Suffix of the tags of GitLab CE."""
 
 PROJECT = Path(__file__).resolve().parent.parent / "Pulumi.yaml"
 
 
 def default_version() -> str:
-    """`gitlabVersion` of a stack that does not set it."""
+    """The default of `gitlabVersion`."""
     version: str = yaml.safe_load(PROJECT.read_text())["config"]["gitlabVersion"]["default"]
     return version
 
 
 def how_to_clone() -> str:
-    """The command, for a person."""
+    """The command that clones the default version, for messages."""
     return f"git clone --depth 1 --branch {default_version()}{EDITION} {REPOSITORY} ../omnibus-gitlab"
 
 
 def newest_patch(minor: str) -> str:
-    """MAJOR.MINOR.PATCH of the newest release of MAJOR.MINOR that has a tag. Raises ValueError when there is none."""
+    """The newest tagged patch release of MAJOR.MINOR, as MAJOR.MINOR.PATCH. Raises ValueError if there is none."""
     asked = ["git", "ls-remote", "--refs", REPOSITORY, f"refs/tags/{minor}.*{EDITION}"]
     listed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[1::2]
     versions = [tag.removeprefix("refs/tags/").removesuffix(EDITION) for tag in listed]
@@ -41,14 +41,14 @@ def newest_patch(minor: str) -> str:
 
 
 def clone(version: str, folder: Path) -> None:
-    """The tag of that version, without history, as a folder of its name in `folder`, unless it is there."""
+    """Clone the tag of a version, without history, into a folder of that name in `folder`, unless it exists."""
     if not (folder / version).exists():
         clone = ["git", "clone", "--quiet", "--depth", "1", "--config", "advice.detachedHead=false"]
         subprocess.run([*clone, "--branch", f"{version}{EDITION}", REPOSITORY, folder / version], check=True)
 
 
 def main() -> int:
-    """Clone into the folder that is named. Returns 1 when git fails, which has said why."""
+    """Clone into the folder of the command line. Returns 1 if that fails; git prints the reason."""
     folder = Path(sys.argv[1])
     try:
         for version in (default_version(), newest_patch(REQUIRED_STOPS[-1])):

@@ -1,6 +1,6 @@
-"""What tools/pins.yaml pins, looked up again where it comes from: `python -m tools.pins` shows what has changed.
+"""Looks up every entry of tools/pins.yaml at its source: `python -m tools.pins` shows what has changed.
 
-It writes nothing: whether a change is right, only another source than the one that was asked can tell.
+It does not update the file, because a change must first be confirmed by a second, independent source.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 FILE = Path(__file__).with_name("pins.yaml")
-TIMEOUT = 120  # seconds without a byte
+TIMEOUT = 120  # seconds without any data
 HUB = "registry-1.docker.io"
 MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
@@ -29,7 +29,7 @@ MANIFESTS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said: `challenge` is its WWW-Authenticate."""
+    """A server's response; `challenge` is its WWW-Authenticate header."""
 
     status: int
     body: bytes
@@ -37,12 +37,12 @@ class Answer:
 
 
 Fetch = Callable[[str, Mapping[str, str]], Answer]
-"""Asks for a URL with headers. Raises OSError when nobody answers."""
+"""Requests a URL with headers. Raises OSError if there is no response."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pin:
-    """An entry of pins.yaml; `value` is None while it is open. The file says what the others are."""
+    """An entry of pins.yaml, which documents the fields; `value` is None while it is not confirmed."""
 
     name: str
     kind: str
@@ -55,7 +55,7 @@ class Pin:
 
 
 def read(file: Path = FILE) -> list[Pin]:
-    """The entries of pins.yaml. Raises TypeError for a key that is missing or not known."""
+    """The entries of pins.yaml. Raises TypeError for a missing or unknown key."""
     entries = yaml.safe_load(file.read_text())
     return [
         Pin(
@@ -66,7 +66,7 @@ def read(file: Path = FILE) -> list[Pin]:
 
 
 def fetch(url: str, headers: Mapping[str, str]) -> Answer:
-    """The answer of the network, after redirections. Raises OSError when nobody answers."""
+    """Request a URL, following redirects. Raises OSError if there is no response."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=TIMEOUT) as answer:
             return Answer(answer.status, answer.read())
@@ -75,9 +75,9 @@ def fetch(url: str, headers: Mapping[str, str]) -> Answer:
 
 
 def look_up(pin: Pin, fetch: Fetch) -> list[str]:
-    """What is there now: fingerprints of all keys at an address, the digest of an image, the SHA-256 of a file.
+    """The current values: fingerprints of all keys at the address, the digest of an image, or the SHA-256 of a file.
 
-    Raises ValueError or OSError when it cannot be known.
+    Raises ValueError or OSError if the lookup fails.
     """
     if pin.kind == "image":
         return [_digest(pin.name, fetch)]
@@ -86,24 +86,24 @@ def look_up(pin: Pin, fetch: Fetch) -> list[str]:
 
 
 def fingerprints(content: bytes) -> list[str]:
-    """Of the primary keys in a file of OpenPGP keys. Raises ValueError when there is none; needs gpg."""
+    """Fingerprints of the primary keys in an OpenPGP key file. Needs gpg. Raises ValueError if there is none."""
     with tempfile.TemporaryDirectory() as home:
         show = ["gpg", "--homedir", home, "--batch", "--quiet", "--with-colons", "--show-keys"]
         listed = subprocess.run(show, input=content, capture_output=True, check=False).stdout.decode()
     found = re.findall(r"^pub:.*\n(?:(?!fpr:).*\n)*?fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)
     if not found:
-        raise ValueError("there is no OpenPGP key")
+        raise ValueError("the file contains no OpenPGP key")
     return found
 
 
 def judge(pins: Sequence[Pin], fetch: Fetch) -> tuple[list[str], bool]:
-    """A line for each pin, and whether all that is not open is as it was. Keys of one address are judged together."""
+    """One line per pin, and whether all confirmed pins are unchanged. Keys of one address are compared together."""
     lines, good = [], True
     for pin in pins:
         try:
             found = look_up(pin, fetch)
         except (ValueError, OSError) as error:
-            lines.append(f"?        {pin.name}: not looked up: {error}")
+            lines.append(f"?        {pin.name}: lookup failed: {error}")
             good = False
             continue
         known = {each.value for each in pins if each.address == pin.address} if pin.kind == "key" else {pin.value}
@@ -115,19 +115,19 @@ def judge(pins: Sequence[Pin], fetch: Fetch) -> tuple[list[str], bool]:
         elif pin.value in found:
             lines.append(f"same     {pin.name}")
         else:
-            lines.append(f"gone     {pin.name}: {pin.value} is not at {pin.address}, but {', '.join(found)}")
+            lines.append(f"gone     {pin.name}: {pin.address} does not have {pin.value}, but {', '.join(found)}")
     return lines, good
 
 
 def _body(fetch: Fetch, url: str, headers: Mapping[str, str] | None = None) -> bytes:
     answer = fetch(url, headers or {})
     if answer.status != 200:
-        raise ValueError(f"{url} answers with {answer.status}")
+        raise ValueError(f"{url} returned {answer.status}")
     return answer.body
 
 
 def _digest(image: str, fetch: Fetch) -> str:
-    """Of a tag, computed from its manifest. Registries want a token of those as well who may read without a login
+    """The digest of a tag, computed from its manifest. Registries require a token for anonymous reads as well
     (distribution, docs/spec/auth/token.md).
     """
     host, _, path = image.partition("/")
@@ -138,7 +138,7 @@ def _digest(image: str, fetch: Fetch) -> str:
     if answer.status == 401:
         asked = dict(re.findall(r'(\w+)="([^"]*)"', answer.challenge))
         if not asked.get("realm", "").startswith("https://"):
-            raise ValueError(f"{url} wants a login")
+            raise ValueError(f"{url} requires a login")
         query = urllib.parse.urlencode({key: asked[key] for key in ("service", "scope") if key in asked})
         token = json.loads(_body(fetch, f"{asked['realm']}?{query}"))
         accept["Authorization"] = f"Bearer {token.get('token') or token['access_token']}"
@@ -146,7 +146,7 @@ def _digest(image: str, fetch: Fetch) -> str:
 
 
 def main() -> int:
-    """Look everything up. Returns 1 when something has changed or could not be looked up."""
+    """Look up all pins. Returns 1 if one has changed or could not be looked up."""
     lines, good = judge(read(), fetch)
     print("\n".join(lines))
     return 0 if good else 1
