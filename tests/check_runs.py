@@ -1,4 +1,4 @@
-"""The program of the checks, run in this process against machines that are played; for the tests of its parts."""
+"""Runs acceptance_checks in this process, with stubs for the machines, for the tests of its parts."""
 
 import contextlib
 import http.server
@@ -36,7 +36,7 @@ Answer = tuple[int, str]
 
 
 class PlayedGitLab(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Answers on a socket, as GitLab's workhorse, with what `routes` say; the last matching one decides."""
+    """A stub of GitLab Workhorse that responds on a socket according to `routes`; the last match wins."""
 
     daemon_threads = True
 
@@ -47,7 +47,7 @@ class PlayedGitLab(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def on(self, method: str, path: str, answer: Any = None, status: int = 200) -> None:
-        """`answer` is text, something for JSON, or a function of the request's body that makes either."""
+        """`answer` is a string, an object for JSON, or a function of the request body that returns either."""
 
         def made(body: Any) -> Answer:
             given = answer(body) if callable(answer) else answer
@@ -56,7 +56,7 @@ class PlayedGitLab(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.routes.append((method, path, made))
 
     def told(self, method: str, path: str) -> list[Any]:
-        """Bodies of the requests that were made."""
+        """Bodies of the received requests."""
         return [body for asked, at, body in self.asked if asked == method and re.fullmatch(path, at)]
 
 
@@ -91,7 +91,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Output:
-    """What a run of the program has printed to standard output and standard error, and its exit status."""
+    """Standard output, standard error and exit status of a run of the program."""
 
     def __init__(self, status: int, out: str, said: str) -> None:
         self.status = status

@@ -1,7 +1,7 @@
-"""Stores of random shapes, pushed to a real registry server and collected by it.
+"""Random stores, pushed to a real registry server and garbage collected by it.
 
-Whatever `registry-tree reclaim` lets pass must serve every tag as before, to the last byte. So many are judged by
-`python -m tests.random_stores COUNT [SERVER]`.
+After a collection that `registry-tree reclaim` allows, every tag must be served exactly as before.
+`python -m tests.random_stores COUNT [SERVER]` tests COUNT stores.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ABSENT = object()
 
 
 class RandomStore:
-    """Pushes what clients push, and what they might; a server that refuses something is left with the rest."""
+    """Pushes usual and unusual content; what a server rejects is skipped."""
 
     def __init__(self, registry: Registry, seed: int) -> None:
         self.registry = registry
@@ -40,28 +40,28 @@ class RandomStore:
         self.manifests: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
         self.number = 0
         self.algorithms = self.chance.choices((["sha256"], ["sha256"] * 9 + ["sha512", "sha384"]), (3, 1))[0]
-        self.oddity = self.chance.choice((0, 0, 0.2))  # how often an entry of an index has not its media type
+        self.oddity = self.chance.choice((0, 0, 0.2))  # how often an index entry lacks its media type
 
     def fill(self) -> None:
-        """Some ten pushes."""
+        """About ten pushes."""
         makers = [self.image, self.image, self.image, self.index, self.index, self.index, self.artifact]
         makers += [self.cache, self.manifest_as_layer, self.delete, self.orphan]
         for repository in self.repositories:
             with contextlib.suppress(AssertionError):
                 self.image(repository)
         for _ in range(self.chance.randint(5, 12)):
-            with contextlib.suppress(AssertionError):  # the server has refused it
+            with contextlib.suppress(AssertionError):  # the server rejected it
                 self.chance.choice(makers)(self.chance.choice(self.repositories))
 
     def blob(self, repository: str, media_type: object = ABSENT, content: bytes = b"") -> dict[str, object]:
-        """A descriptor, of a layer that others may have as well."""
+        """The descriptor of a layer that other images may share."""
         content = content or b"layer %d" % self.chance.randrange(30)
         found = self.registry.push_blob(repository, content, self.chance.choice(self.algorithms))
         found["mediaType"] = self.chance.choice(LAYERS) if media_type is ABSENT else media_type
         return self.odd(found)
 
     def odd(self, descriptor: dict[str, object]) -> dict[str, object]:
-        """The descriptor, now and then without a size, with another name for a field, or with more fields."""
+        """The descriptor, sometimes without a size, with a differently written field name, or with extra fields."""
         size = self.chance.choices((descriptor["size"], None, 0, ABSENT), (10, 1, 1, 2))[0]
         descriptor["size"] = size
         more = self.chance.choices(({}, {"annotations": None, "urls": None}, {"extra": [{"a": 1}]}), (8, 1, 1))[0]
@@ -71,7 +71,7 @@ class RandomStore:
         return kept
 
     def push(self, repository: str, manifest: dict[str, object], media_type: str) -> str:
-        """Push a manifest under a tag, or under none."""
+        """Push a manifest, with or without a tag."""
         manifest = {"schemaVersion": 2, "mediaType": self.chance.choice((media_type, media_type, "", None)), **manifest}
         if media_type in (IMAGE, IMAGE_LIST):
             manifest["mediaType"] = media_type
@@ -85,7 +85,7 @@ class RandomStore:
         return digest
 
     def image(self, repository: str, **more: object) -> None:
-        """Of Docker's form or OCI's."""
+        """An image in the Docker or OCI format."""
         layers = [self.blob(repository) for _ in range(self.chance.randint(0, 3))]
         if self.chance.random() < 0.1:
             urls = ["https://example.com/layer"]
@@ -95,7 +95,7 @@ class RandomStore:
         self.push(repository, {"config": config, "layers": layers, **more}, form)
 
     def described(self, repository: str) -> dict[str, object]:
-        """A descriptor of a manifest that is there, most often with its media type."""
+        """The descriptor of an existing manifest, usually with its media type."""
         assert self.manifests[repository]
         digest, media_type = self.chance.choice(self.manifests[repository])
         kind: object = media_type
@@ -104,12 +104,12 @@ class RandomStore:
         return self.odd({"mediaType": kind, "digest": digest, "size": self.registry.size(digest)})
 
     def index(self, repository: str) -> None:
-        """Of anything that is there, indexes too."""
+        """An index of any existing manifests, including indexes."""
         entries = [self.described(repository) for _ in range(self.chance.randint(0, 3))]
         self.push(repository, {"manifests": entries}, self.chance.choice((OCI_INDEX, OCI_INDEX, IMAGE_LIST)))
 
     def artifact(self, repository: str) -> None:
-        """About a subject, and perhaps an index under the tag by which clients find it (OCI's referrers tag schema)."""
+        """An artifact with a subject, possibly with an index for the OCI referrers tag schema."""
         subject = self.described(repository)
         self.image(repository, artifactType="application/vnd.example.report", subject=subject)
         digest, media_type = self.manifests[repository][-1]
@@ -119,7 +119,7 @@ class RandomStore:
             self.registry.push_manifest(repository, str(subject["digest"]).replace(":", "-"), body)
 
     def cache(self, repository: str) -> None:
-        """As BuildKit's: an index of layers."""
+        """A cache in BuildKit's format: an index of layers."""
         entries = [self.blob(repository) for _ in range(self.chance.randint(1, 3))]
         entries.append(self.blob(repository, BUILDKIT, b"cache"))
         self.push(repository, {"manifests": entries}, OCI_INDEX)
@@ -141,12 +141,12 @@ class RandomStore:
             self.registry.delete_manifest(repository, self.chance.choice(self.manifests[repository])[0])
 
     def orphan(self, repository: str) -> None:
-        """A layer of no image."""
+        """A layer that does not belong to an image."""
         self.registry.push_blob(repository, b"orphan %d" % self.number)
 
 
 def served(registry: Registry) -> dict[str, str]:
-    """All that the server gives for every tag: repository and path → digest."""
+    """Everything that the server serves for all tags: repository and path → digest."""
     found: dict[str, str] = {}
     top = registry.store / "repositories"
     for tags in top.rglob("_manifests/tags"):
@@ -165,7 +165,7 @@ def served(registry: Registry) -> dict[str, str]:
 
 
 def needed(content: bytes) -> list[tuple[str, bool]]:
-    """Paths of what a manifest names, each also as what it is not said to be; and whether it is a manifest."""
+    """Paths of everything that a manifest references, as blob and as manifest, and whether it is a manifest."""
 
     def lower(pairs: list[tuple[str, object]]) -> dict[str, object]:
         return {key.lower(): value for key, value in pairs}
@@ -178,9 +178,9 @@ def needed(content: bytes) -> list[tuple[str, bool]]:
 
 
 def judge(server: str, seed: int, folder: Path) -> dict[str, str]:
-    """Make a store, and compare what `reclaim` says with what the server's collection does, with and without -m.
+    """Create a store, and compare the output of `reclaim` with the server's collection, with and without -m.
 
-    Returns a word for each: free, refused, refused in vain (nothing would have been lost). A loss is an AssertionError.
+    Returns for each: free, refused, refused in vain (nothing would have been lost). A loss raises AssertionError.
     """
     registry = Registry(server, folder / "made")
     with registry.running():
@@ -205,7 +205,7 @@ def judge(server: str, seed: int, folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Judge as many stores as the command line says, with the servers that are here or the one that it names."""
+    """Test the number of stores on the command line, with the server named there or all that are installed."""
     for server in sys.argv[2:3] or filter(find, SERVERS):
         counts: collections.Counter[tuple[str, str]] = collections.Counter()
         for seed in range(int(sys.argv[1])):

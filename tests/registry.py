@@ -1,10 +1,10 @@
-"""What a registry may hold."""
+"""Example content of a registry."""
 
 from tools.registry_server import Registry, some_bytes
 
 
 def fill(registry: Registry) -> dict[str, str]:
-    """Everything that a registry may hold, pushed to one that runs. Returns the digests by name."""
+    """Push all kinds of content to a running registry. Returns the digests by name."""
     base, other = some_bytes("base", 20_000), some_bytes("other")
     made = {
         "app": registry.push_image("group/app", "1.0", base, some_bytes("app")),

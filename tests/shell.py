@@ -1,4 +1,4 @@
-"""Checks of shell text, and its run with stand-ins for the tools of a machine."""
+"""Checks of shell scripts, and runs with stubs for a machine's commands."""
 
 import os
 import subprocess
@@ -9,12 +9,12 @@ from pathlib import Path
 from configuration.remote_step import step_input
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
-"""The one the virtual environment brings, whatever the machine has."""
+"""The shellcheck of the virtual environment, even if another one is installed."""
 RULES = Path(__file__).resolve().parent.parent / ".shellcheckrc"
 
 
 def check_shell(text: str) -> None:
-    """Raises CalledProcessError when bash cannot parse the text or shellcheck finds something in it."""
+    """Raise CalledProcessError if bash cannot parse the text, or if shellcheck reports a problem."""
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     command = [str(SHELLCHECK), "--severity", "style", "--rcfile", str(RULES), "-"]
     subprocess.run(command, input=text, text=True, check=True)
@@ -23,8 +23,8 @@ def check_shell(text: str) -> None:
 def run_with_tools(
     text: str, name: str, arguments: Sequence[str], payload: Sequence[str | bytes], *, tools: Path, result: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a step's text as run-step does, with the commands in `tools` before all others; `result` is where its file
-    descriptor 3 leads, and 4 to standard error.
+    """Run a step's script as run-step does, with the commands in `tools` first in PATH. File descriptor 3 goes to
+    `result`, and 4 to standard error.
     """
     return subprocess.run(
         ["bash", "-c", f"exec 3>{result} 4>&2\n{text}", name, *arguments],

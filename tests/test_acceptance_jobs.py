@@ -1,4 +1,4 @@
-"""The jobs of the acceptance's pipeline talk to a real registry."""
+"""The scripts of the acceptance's pipeline, run against a real registry."""
 
 import base64
 import http.server
@@ -30,7 +30,7 @@ def test_a_job_is_sound_shell_of_the_smallest_kind(path):
 
 
 class GuardedRegistry(http.server.ThreadingHTTPServer):
-    """A registry that asks for tokens, before one that does not, and GitLab, which gives them out."""
+    """A proxy that requires tokens in front of a registry that does not, and a stub of GitLab that issues them."""
 
     def __init__(self, behind: str) -> None:
         super().__init__(("127.0.0.1", 0), Guard)
@@ -97,7 +97,7 @@ def guarded(registry, filled) -> Iterator[GuardedRegistry]:
 
 @pytest.fixture
 def job(guarded, tmp_path) -> Job:
-    """Runs a script of the project in a clone of it, as a job does."""
+    """Run a script of the project in a clone, as a job does."""
     numbers = itertools.count(1)
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)

@@ -1,4 +1,4 @@
-"""The list of checks, its wire format, and the program that makes them: held to each other."""
+"""The list of checks, its wire format, and the program that runs them, tested against each other."""
 
 import ast
 import json
@@ -84,11 +84,11 @@ def test_checks_are_made_in_the_order_of_the_task(monkeypatch):
     assert check_from(Place.SERVER).well == ids(checks.checks_from(Place.SERVER))
 
 
-# What people read of an `up` ------------------------------------------------------------------------------------------
+# What `up` shows to the user ------------------------------------------------------------------------------------------
 
 
 def shown_to_people(monkeypatch, *results: str) -> tuple[Output, list[str]]:
-    """The end of a run as `up` has it, with the lines of progress."""
+    """Run checks as `up` does. Returns the output, and the progress lines."""
     progress: list[str] = []
     monkeypatch.setattr(messages, "progress", progress.append)
 

@@ -1,4 +1,4 @@
-"""The one comment on a pull request: made once, then edited, and nobody else's is touched. And the report in it."""
+"""The comment on a pull request, which is created once and then updated, and the report in it."""
 
 import contextlib
 import importlib.util
@@ -24,7 +24,7 @@ MARK = "<!-- what this change changes -->"
 
 
 class Forge(BaseHTTPRequestHandler):
-    """As much of GitHub and of GitLab as a comment takes."""
+    """A stub of the GitHub and GitLab APIs for comments."""
 
     def answer(self, status, content, **headers):
         self.send_response(status)
@@ -34,7 +34,7 @@ class Forge(BaseHTTPRequestHandler):
         self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())
 
     def odd(self):
-        """What a test has said that this request is answered with, if anything."""
+        """The response that a test has set for this request, if any."""
         played = self.server.odd.get(self.command)  # type: ignore[attr-defined]
         return played if self.path.partition("?")[0] != "/user" else None
 
@@ -77,7 +77,7 @@ def forge():
 
 @pytest.fixture(params=["github", "gitlab"])
 def system(request, forge):
-    """Name, environment, where comments are, and how one of the bot's and one of somebody's looks."""
+    """Environment, URL path of comments, update request, and author fields of our own and other comments."""
     url = f"http://127.0.0.1:{forge.server_port}"
     authors: dict[str, dict[str, Any]]
     if request.param == "github":
@@ -101,7 +101,7 @@ def system(request, forge):
 
 
 def loaded() -> types.ModuleType:
-    """The program, which is in no package."""
+    """Import the program, which is not in a package."""
     specification = importlib.util.spec_from_file_location("comment", CI / "comment.py")
     assert specification
     assert specification.loader
@@ -114,7 +114,7 @@ PROGRAM = loaded()
 
 
 def run(arguments, environment) -> subprocess.CompletedProcess[str]:
-    """What `python .ci/comment.py` does, in this process: there are hundreds of cases."""
+    """Run `python .ci/comment.py` in this process, because there are hundreds of cases."""
     out, status, said = io.StringIO(), 0, ""
     arguments = ["comment.py", *map(str, arguments)]
     with (
@@ -157,7 +157,7 @@ def test_a_strangers_comment_with_the_mark_is_left_alone(tmp_path, forge, system
 
 
 def length(text: str) -> int:
-    """Characters as UTF-16 counts them: never fewer than a forge counts."""
+    """Length in UTF-16 code units, which is never less than a forge counts."""
     return len(text.encode("utf-16-le")) // 2
 
 
@@ -166,7 +166,7 @@ def longest(environment) -> int:
 
 
 def blocks(body: str) -> list[tuple[str, bool]]:
-    """Content of each fenced block of code, and whether it is closed, as CommonMark 0.31 has them (4.5)."""
+    """Content of each fenced code block, and whether it is closed, according to CommonMark 0.31 (4.5)."""
     found, opened, content = [], "", ""
     for line in body.split("\n"):
         match = re.fullmatch(r" {0,3}(`{3,}|~{3,})(.*)", line)
@@ -380,7 +380,7 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(system, arguments):
     done = subprocess.run(command, env=system[0], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"comment: [^\n]+\n", done.stderr)
-    assert run(arguments, system[0]).stderr == done.stderr, "which is what the other tests look at"
+    assert run(arguments, system[0]).stderr == done.stderr, "the other tests inspect this"
 
 
 def test_what_goes_wrong_is_said_in_one_line(tmp_path, system):

@@ -1,4 +1,4 @@
-"""grow_file_system.sh on real disks: loop devices with a real XFS, and with the partitions of Red Hat's image."""
+"""grow_file_system.sh on loop devices with a real XFS and the partition table of Red Hat's image."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def call(*command: object) -> str:
 
 
 class Disk:
-    """A disk of some GiB with an XFS file system that is mounted. `partition` is that of the file system, if any."""
+    """A disk with a mounted XFS file system. `partition` is the partition of the file system, if any."""
 
     def __init__(self, folder: Path, size: int, *, partition: int | None) -> None:
         self.file, self.mountpoint = folder / "disk", folder / "mounted"
@@ -49,7 +49,7 @@ class Disk:
 
     @property
     def size(self) -> float:
-        """GiB of the file system."""
+        """Size of the file system in GiB."""
         found = os.statvfs(self.mountpoint)
         return found.f_frsize * found.f_blocks / GIB
 
@@ -66,7 +66,7 @@ def disk(request, tmp_path) -> Iterator[Disk]:
 
 
 def grow(disk: Disk, size: int, *, seconds: int = 300, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the step, which takes the loop device for one of NVMe, and waits for `seconds` at most."""
+    """Run the step with the loop device in place of an NVMe disk; it waits for at most `seconds`."""
     text = script("grow_file_system.sh").replace("/dev/nvme[0-9]+n[0-9]+", "/dev/loop[0-9]+")
     text = text.replace("300", f"{seconds}")
     for old, new in changes.items():

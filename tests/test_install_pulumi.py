@@ -1,4 +1,4 @@
-"""Pulumi's own programs are installed in the versions of the SDK, and by their checksums where these are known."""
+"""Pulumi's programs are installed in the versions of the SDK, and verified if their checksums are known."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ CHECKSUM = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which a pulumi notes what it was told and what it was given to install; it has one plugin."""
+    """The file in which a stub of pulumi records its arguments and the installed file; it has one plugin."""
     told = tmp_path / "told"
     (tmp_path / "pulumi").write_text(f"""#!/bin/sh
 [ "$2" = ls ] && {{ echo '[{{"name": "command", "kind": "resource", "version": "1.2.3"}}]'; exit; }}

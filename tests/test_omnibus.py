@@ -1,4 +1,4 @@
-"""The sources of GitLab's package, which `make contract` asks: what is cloned, and what is said without them."""
+"""The sources of GitLab's package for `make contract`: what is cloned, and the error without them."""
 
 import subprocess
 from pathlib import Path
@@ -19,7 +19,7 @@ STOP = REQUIRED_STOPS[-1]
 
 @pytest.fixture
 def upstream(tmp_path, monkeypatch) -> Path:
-    """A repository with tags as GitLab's has them."""
+    """A repository with tags like GitLab's."""
     place = tmp_path / "upstream"
     git = ["git", "-C", place, "-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
     subprocess.run(["git", "init", "--quiet", place], check=True)

@@ -1,4 +1,4 @@
-"""A machine takes the keys of a package repository by their fingerprints alone: with the real gpg."""
+"""A machine only accepts keys of a package repository by their fingerprints; tested with the real gpg."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ Ran = subprocess.CompletedProcess[str]
 
 
 class Vendor:
-    """Makes keys and offers them below https://vendor."""
+    """Creates keys and serves them below https://vendor."""
 
     def __init__(self, folder: Path) -> None:
         self.home, self.offered = folder / "gnupg", folder / "offered"
@@ -37,7 +37,7 @@ class Vendor:
         return subprocess.run(command, check=True, capture_output=True).stdout
 
     def make(self, name: str, *, subkey: bool = False) -> str:
-        """A key of that name. Returns its fingerprint."""
+        """Create a key of that name. Returns its fingerprint."""
         self.gpg("--quick-generate-key", name, "rsa2048", "sign", "never")
         fingerprint = fingerprints(self.gpg("--with-colons", "--list-keys", f"={name}").decode())[0]
         if subkey:
@@ -51,7 +51,7 @@ class Vendor:
 
 
 def fingerprints(listed: str) -> list[str]:
-    """All in a colon listing, those of subkeys too."""
+    """All fingerprints in a colon listing, including those of subkeys."""
     return [line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr:")]
 
 
@@ -69,7 +69,7 @@ def packets(message: bytes) -> list[tuple[int, bytes]]:
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory, need) -> Iterator[Vendor]:
-    """Has the keys `metadata` and `packages`; nobody knows `stranger`, which has a subkey."""
+    """Has the keys `metadata` and `packages`, and the untrusted key `stranger`, which has a subkey."""
     need("gpg")
     made = Vendor(tmp_path_factory.mktemp("vendor"))
     for name in ("metadata", "packages"):
@@ -86,7 +86,7 @@ def fingerprint(vendor) -> Callable[[str], str]:
 
 @pytest.fixture
 def add(vendor, tmp_path) -> Callable[..., Ran]:
-    """Runs add_repository.sh for the runner's repository, with the fingerprints and addresses given."""
+    """Run add_repository.sh for the runner's repository, with these fingerprints and URLs."""
     tools = tmp_path / "bin"
     for folder in (tools, tmp_path / "etc/pki/rpm-gpg", tmp_path / "etc/yum.repos.d"):
         folder.mkdir(parents=True)
@@ -103,7 +103,7 @@ def add(vendor, tmp_path) -> Callable[..., Ran]:
 
 @pytest.fixture
 def trusted(tmp_path) -> Callable[[], list[str]]:
-    """Fingerprints of the keys that dnf would import, and of the subkeys that these have signed."""
+    """Fingerprints of the keys that dnf would import, and of the subkeys that they have signed."""
 
     def listed() -> list[str]:
         file = tmp_path / "etc/pki/rpm-gpg/RPM-GPG-KEY-runner_gitlab-runner"
@@ -164,7 +164,7 @@ def test_a_stranger_beside_a_key_of_the_settings_is_refused(vendor, fingerprint,
 
 
 def test_a_strangers_subkey_put_behind_a_key_of_the_settings_is_not_trusted(vendor, fingerprint, add, tmp_path):
-    """rpm of RHEL 8 believed whatever subkey stood behind a primary key (CVE-2021-3521)."""
+    """rpm of RHEL 8 trusted any subkey that follows a primary key (CVE-2021-3521)."""
     stranger = packets(vendor.gpg("--export", "=stranger"))
     first = next(place for place, (tag, _) in enumerate(stranger) if tag == 14)
     forged = vendor.gpg("--export", "=packages") + b"".join(packet for _, packet in stranger[first:])
@@ -207,7 +207,7 @@ def test_keys_that_cannot_be_downloaded_end_the_step(fingerprint, add, trusted):
 
 
 def test_dnf_reads_the_keys_of_the_metadata_anew(vendor, fingerprint, add, tmp_path):
-    """It does not look at a key again whose id it knows, though that may be valid for longer by now."""
+    """dnf does not read a key with a known ID again, even if its expiry was extended."""
     cache = tmp_path / "var/cache/dnf"
     for name in ("runner_gitlab-runner-0123456789abcdef", "gitlab_gitlab-ce-0123456789abcdef"):
         (cache / name / "pubring").mkdir(parents=True)
@@ -239,7 +239,7 @@ def test_the_setting_of_a_repository_is_what_its_machine_is_told(name):
 
 
 def test_the_keys_are_fetched_again_for_another_version(graph: Graph):
-    """A vendor that extends the expiry of its key does not change the key, so nothing else would tell."""
+    """Extending the expiry of a key does not change its fingerprint, so nothing else would trigger the step."""
     later = run_program(dev_config(gitlabVersion="17.11.7"))
     step = "server-add-gitlab-repository"
     assert graph.step(step).inputs["triggers"] != later.step(step).inputs["triggers"]

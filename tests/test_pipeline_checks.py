@@ -1,4 +1,4 @@
-"""What is checked with a token: the registry's trust, and a pipeline from its start to the pulled image."""
+"""Checks with a token: the registry's trust settings, and a pipeline from its start to the pulled image."""
 
 import base64
 import fcntl
@@ -65,7 +65,7 @@ def test_the_registrys_machine_tells_whom_it_trusts(tmp_path, monkeypatch):
     [told] = [line["facts"] for line in check_from(Place.REGISTRY).lines if "facts" in line]
     assert (told["issuer"], told["service"]) == ("omnibus-gitlab-issuer", "container_registry")
     assert 0 <= told["used_percent"] <= 100
-    # The other way to the same id: facts of GitLab's lib/json_web_token/rsa_token.rb, by shell.
+    # Computes the same ID in shell, as in GitLab's lib/json_web_token/rsa_token.rb.
     by_hand = (
         "openssl pkey -in {} -pubout -outform DER | openssl dgst -sha256 -binary | head -c30 | base32 -w0 "
         "| sed 's/..../&:/g;s/:$//'"
@@ -101,7 +101,7 @@ FILES = acceptance_project.files(acceptance_project.DEFAULT_IMAGE)
 
 
 class PlayedPipeline:
-    """GitLab's side of a pipeline, a registry that takes its tokens, and the machine's own commands."""
+    """Stubs for GitLab's pipelines, for a registry that accepts its tokens, and for the machine's commands."""
 
     def __init__(self, gitlab: PlayedGitLab, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gitlab = gitlab
@@ -224,7 +224,7 @@ def test_the_token_is_revoked_however_it_ends_and_nobody_reads_it(pipeline, monk
     timers = [command for command in pipeline.commands if "gitlab-stack-revoke" in " ".join(command)]
     assert timers[1][0] == "systemd-run"
     assert ["revoke", ENDPOINTS.project] == timers[1][-2:]
-    # Where the token could not be revoked, the machine still will.
+    # If the token could not be revoked, the timer still revokes it.
     assert (len(timers) == 3) == (ends != "GitLab gone")
     assert TOKEN not in json.dumps(output.lines) + output.said
     assert not [command for command in pipeline.commands if TOKEN in " ".join(command)]
@@ -307,7 +307,7 @@ def test_a_console_without_an_answer_is_said_to_be_one(pipeline):
             ),
             "fatal: unable to access",
         ),
-        ("job-token", lambda p: p.traces.update(push=f"{CLONED}check job-token broken answers 403\n"), "answers 403"),
+        ("job-token", lambda p: p.traces.update(push=f"{CLONED}check job-token broken returned 403\n"), "returned 403"),
         ("push", lambda p: p.traces.update(push=f"{CLONED}check job-token ok 0.1\ncheck push broken 500\n"), "^500$"),
         ("push", lambda p: p.traces.update(push=f"{CLONED}check job-token ok 0.1\nsh: curl: not found\n"), "not found"),
         ("pull", lambda p: (p.jobs["pull"].update(status="skipped"), p.traces.update(pull="")), "is skipped"),

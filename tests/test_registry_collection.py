@@ -1,4 +1,4 @@
-"""What `registry-tree` foretells of a collection, against the collections of real registry servers."""
+"""Compares the predictions of `registry-tree` with the garbage collections of real registry servers."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ def server(request, need) -> str:
 
 @pytest.fixture
 def made(server, tmp_path) -> Registry:
-    """A registry that holds one image, a/b:1."""
+    """A registry with one image, a/b:1."""
     registry = Registry(server, tmp_path / "made")
     with registry.running():
         registry.push_image("a/b", "1", b"a layer", oci=True)
@@ -45,7 +45,7 @@ def asked(gather: Callable[..., dict[str, Any]], root: Path, **options: object) 
 
 
 def refusals(root: Path, *, untagged: bool = False) -> list[tuple[str, str, list[str]]]:
-    """Why `reclaim` refuses: kind, path and images; it foretells nothing then."""
+    """Why `reclaim` refuses: kind, path and images; then it lists nothing to free."""
     store, data = asked(reclaim.gather, root, untagged=untagged)
     found = [(each.kind, each.path, each.needed_by) for each in [*store.problems, *store.obstacles]]
     assert not found or data["blobs"] == data["manifests"] == []
@@ -63,7 +63,7 @@ def ends(registry: Registry, *options: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
-# A collection that would destroy what a tag needs ---------------------------------------------------------------------
+# Collections that would delete what a tag needs -----------------------------------------------------------------------
 
 
 def image_of(layer: dict[str, object], config: dict[str, object] | None = None) -> dict[str, object]:
@@ -81,7 +81,7 @@ def child(registry: Registry, **more: object) -> dict[str, object]:
 
 
 def layer_by_another_digest(registry: Registry, algorithm: str = "sha512") -> None:
-    """OCI manifest with a layer by sha512."""
+    """Push an OCI manifest with a layer that has a sha512 digest."""
     config = registry.push_blob("a/b", b"{}")
     registry.push_manifest("a/b", "t", image_of(registry.push_blob("a/b", b"by another", algorithm), config))
 
@@ -178,7 +178,7 @@ def test_a_collection_that_would_break_an_image_is_refused_with_its_name(made, p
     assert all("a/b:t" in images for _, _, images in found)
     made.collect(*filter(None, [options]))
     with made.running():
-        assert served(made) != before, "the server's collection breaks nothing"
+        assert served(made) != before, "the server's collection does not break the image"
 
 
 @pytest.mark.parametrize("push", TAKEN_WITH_UNTAGGED, ids=lambda push: push.__name__)
@@ -270,7 +270,7 @@ def test_no_tag_of_a_random_store_loses_a_byte_to_a_collection_that_was_let_pass
     judge(server, seed, tmp_path)
 
 
-# What the registry takes and serves -----------------------------------------------------------------------------------
+# What the registry accepts and serves ---------------------------------------------------------------------------------
 
 LAYER = b"a layer"
 SERVED: dict[str, dict[str, object]] = {
@@ -303,7 +303,7 @@ WRITTEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 def is_taken(registry: Registry, body: bytes) -> None:
-    """The server takes and serves it; so does the tool."""
+    """Check that the server accepts and serves the manifest, and that registry-tree accepts it."""
     with registry.running():
         registry.push_manifest_bytes("a/b", "odd", body, OCI_IMAGE)
         assert registry.get("/v2/a/b/manifests/odd", Accept=OCI_IMAGE) == body
@@ -343,7 +343,7 @@ def test_a_manifest_as_the_registry_takes_and_serves_it_is_no_damage(made, oddit
     is_taken(made, written)
 
 
-# What ends a collection, or makes it pass by --------------------------------------------------------------------------
+# What aborts a collection, or makes it skip repositories --------------------------------------------------------------
 
 NO_NAMES = ["group/App.BAK", "app copy", "app~", ".Trash/app", ".snapshot/hourly.0/app", "app..b", "a/-b", "a__b___c"]
 NAMES = ["App.BAK/app", "group/app.bak", "group/app--2", "x_y", "x__y", "10.0.0.1/app"]
@@ -384,7 +384,7 @@ def test_a_file_at_which_a_collection_leaves_a_folder_is_named(made, place):
     (made.store / "repositories" / place).write_bytes(b"x")
     assert refusals(made.root) == [("hides repositories", f"repositories/{place}", [])]
     taken, _ = made.collect()
-    assert taken, "the server's collection takes nothing"
+    assert taken, "the server's collection deletes nothing"
 
 
 def test_layers_outside_of_any_repository_end_a_collection(made):

@@ -1,4 +1,4 @@
-"""What runs on the registry's machine, run for real on stores that real registry servers wrote; Docker is played."""
+"""Programs of the registry's machine, executed on stores of real registry servers, with a stub for Docker."""
 
 import json
 import os
@@ -34,12 +34,12 @@ case $1 in
         ;;
 esac
 """
-"""What it is told is written down; `exec` is the registry's own collection."""
+"""A stub that records its calls; `exec` runs the registry's own collection."""
 
 
 @pytest.fixture
 def tools(registry, tmp_path) -> Path:
-    """registry-tree, which looks at the store, and a data volume that is mounted."""
+    """registry-tree for the store, and a stub that reports the data volume as mounted."""
     folder = tmp_path / "bin"
     folder.mkdir()
     put(folder, "mountpoint", "")
@@ -59,7 +59,7 @@ def put(folder: Path, tool: str, text: str) -> None:
 
 @pytest.fixture
 def install(tmp_path) -> Callable[[bytes], Ran]:
-    """Runs the step, with the machine's folder of programs in `tmp_path`; its result is on standard error."""
+    """Run the step with `tmp_path` as the machine's program folder; the result is on standard error."""
     text = script("install_registry_tree.sh").replace("/usr/bin/", f"{tmp_path}/")
 
     def run(program: bytes) -> Ran:
@@ -79,12 +79,12 @@ def test_the_machine_gets_a_program_that_runs_and_keeps_it_when_another_does_not
     assert (tmp_path / "registry-tree").read_bytes() == program
 
 
-# The proof ------------------------------------------------------------------------------------------------------------
+# The acceptance -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def find_image(tools) -> Callable[[str, str], Ran]:
-    """Runs the step; its result is on standard error."""
+    """Run the step; the result is on standard error."""
 
     def run(image: str, digest: str) -> Ran:
         return run_with_tools(script("find_image.sh"), "find_image", [image, digest], [], tools=tools, result="&2")
@@ -117,7 +117,7 @@ def test_a_proof_whose_image_is_not_there_or_another_one_or_damaged_fails(find_i
 
 
 def damage(registry) -> None:
-    """A layer of another:v1 has wrong bytes."""
+    """Corrupt a layer of another:v1."""
     hexadecimal = digest_of(some_bytes("another")).removeprefix("sha256:")
     (registry.store / f"blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data").write_bytes(b"?" * 3000)
 
@@ -126,7 +126,7 @@ def damage(registry) -> None:
 
 
 class Collection:
-    """collect-garbage with its folders moved below a scratch one."""
+    """collect-garbage with its paths redirected to a temporary folder."""
 
     def __init__(self, folder: Path, registry, tools: Path) -> None:
         self.program = (
@@ -146,7 +146,7 @@ class Collection:
         self.docker()
 
     def docker(self, instead: str = "") -> None:
-        """Lay down Docker; `instead` is done before the collection."""
+        """Install the stub of Docker; `instead` runs before the collection."""
         words = {"server": self.registry.program, "configuration": self.registry.configuration, "calls": self.calls}
         put(self.tools, "docker", DOCKER.format(instead=instead, **words))
 
@@ -154,7 +154,7 @@ class Collection:
         return ["bash", "-c", self.program, "collect-garbage", *arguments]
 
     def run(self, *options: str) -> tuple[int, str]:
-        """As systemd runs it. Returns the first status, and what is in the journal."""
+        """Run it as systemd does. Returns the status of `collect`, and the output in the journal."""
         first = self._ask("collect", "5000", *options)
         return first.returncode, first.stdout + self.finish("success" if first.returncode == 0 else "exit-code")
 
@@ -173,7 +173,7 @@ class Collection:
         )
 
     def told(self) -> list[str]:
-        """First words of what Docker was told to do, without questions."""
+        """The first words of Docker commands that change something."""
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         words = [shlex.split(line) for line in lines]
         return [
@@ -222,7 +222,7 @@ def test_untagged_manifests_go_only_when_they_are_asked_for(collection, filled):
     collection.calls.unlink()
     status, journal = collection.run("-m")
     if filled.registry.program == find("docker-registry"):
-        # Distribution 2.8 would take what a tagged index leads to as well.
+        # Distribution 2.8 would also delete what a tagged index references.
         assert status == 1
         assert re.match("garbage collection: refused: REFUSED would be lost: .*; needed by (multi|often):", journal)
         assert "(all: registry-tree reclaim --untagged); pushes are accepted" in journal
@@ -247,7 +247,7 @@ def test_a_collection_that_would_end_at_a_folder_is_refused_and_the_registry_is_
 
 def test_what_is_found_only_when_nothing_can_be_pushed_any_more_is_refused_as_well(collection):
     stray = collection.registry.store / "blobs/data"
-    put(collection.tools, "curl", f"touch {stray}")  # asked when the registry is away
+    put(collection.tools, "curl", f"touch {stray}")  # called while the registry is stopped
     status, journal = collection.run()
     assert status == 1
     assert journal.startswith("garbage collection: refused: DAMAGE misplaced file: blobs/data: ")

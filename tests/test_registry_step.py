@@ -1,4 +1,4 @@
-"""run_registry.sh, run for real below a scratch folder; Docker and curl are played."""
+"""run_registry.sh, executed in a temporary folder, with stubs for Docker and curl."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""registry-tree, on stores that real registry servers wrote."""
+"""registry-tree on stores of real registry servers."""
 
 import argparse
 import ast
@@ -57,14 +57,14 @@ def run(command: str, root: Path, *, python: str = sys.executable) -> subprocess
 
 
 def asked(command: str, root: Path) -> dict[str, Any]:
-    """What a command says as JSON, of a sound store."""
+    """The JSON output of a command for an intact store."""
     done = run(f"{command} --json", root)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
 def verified(root: Path, jobs: int = 1) -> dict[str, Any]:
-    """What `verify` finds, without a process of its own."""
+    """The result of `verify`, run in this process."""
     options = argparse.Namespace(root=str(root), images=[], jobs=jobs)
     store = Store(options.root, Progress(None))
     data = verify.gather(store, options)
@@ -193,11 +193,11 @@ def test_a_store_that_was_pushed_to_by_a_real_client_is_sound_and_shown(filled, 
     assert {tag["tag"]: tag["kind"] for tag in repository["tags"]} == {"oci": "OCI image", "docker": "image"}
 
 
-# What a collection takes ----------------------------------------------------------------------------------------------
+# What a collection deletes --------------------------------------------------------------------------------------------
 
 
 def breaks_indexes(registry: Registry) -> bool:
-    """Whether the collection of untagged manifests takes what tagged indexes name: distribution's, not GitLab's."""
+    """Whether -m deletes what tagged indexes reference: true for distribution, not for GitLab's registry."""
     return registry.program == find("docker-registry")
 
 
@@ -400,7 +400,7 @@ DAMAGES: list[Callable[[Path, dict[str, str]], Found]] = [
     misplaced_file,
 ]
 EXCLUDE_EACH_OTHER = [{malformed_link, tag_of_a_manifest_whose_link_is_gone}]
-"""One does away with the file of the other."""
+"""Each removes the file that the other one changes."""
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -536,7 +536,7 @@ def test_what_is_no_manifest_is_called_malformed(content):
     assert error.value.kind == "malformed manifest"
 
 
-# What is no damage ----------------------------------------------------------------------------------------------------
+# What is not a problem ------------------------------------------------------------------------------------------------
 
 
 def test_what_a_collection_leaves_and_a_copy_from_object_storage_adds_is_sound(registry, filled):
@@ -650,7 +650,7 @@ def test_where_there_is_no_registry_it_could_not_look(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "does not contain a registry" in done.stderr
     (tmp_path / "docker/registry/lockfiles").mkdir(parents=True)
-    assert run("verify", tmp_path).returncode == 0  # one that has started and holds nothing yet
+    assert run("verify", tmp_path).returncode == 0  # a registry that has started and is still empty
 
 
 WITH_OTHER_WORKERS = """
@@ -665,7 +665,7 @@ cli.run()
 
 
 def with_other_workers(root: Path, work: str) -> subprocess.Popen[str]:
-    """`verify` by two processes that do this with each blob."""
+    """Run `verify` with two worker processes that do this with each blob."""
     return subprocess.Popen(
         [sys.executable, "-c", WITH_OTHER_WORKERS.format(work=work, root=str(root))],
         cwd=ROOT,
@@ -719,7 +719,7 @@ def test_names_cannot_command_the_terminal(registry):
 
 @functools.cache
 def oldest_python() -> str | None:
-    """An interpreter of RHEL 8's version; None when there is none here."""
+    """A Python interpreter with the version of RHEL 8; None if none is installed here."""
     candidates = [shutil.which("python3.6"), "/usr/libexec/platform-python"]
     candidates += [str(path) for path in Path.home().glob(".pyenv/versions/3.6.*/bin/python3.6")]
     for candidate in filter(None, candidates):

@@ -1,4 +1,4 @@
-"""The shell files, run for real where that needs no machine."""
+"""Shell scripts, executed where that does not need a machine."""
 
 import fcntl
 import json
@@ -66,7 +66,7 @@ def test_reads_every_pipe_to_its_end(path):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_holds_no_program(path):
-    assert not re.search(r"<<-?\s*['\"]?[A-Za-z_]", path.read_text()), "a program or a file has its own place"
+    assert not re.search(r"<<-?\s*['\"]?[A-Za-z_]", path.read_text()), "move it to programs/ or configuration/"
 
 
 def test_the_programs_that_stay_on_the_machines_are_found():
@@ -92,7 +92,7 @@ def test_stops_at_the_first_error_says_what_it_is_and_shows_no_secret(path):
     assert lines[1].startswith(f"# {path.name}")
     assert "set -euo pipefail" in lines
     assert "set -x" not in path.read_text()
-    # The only one a machine has, and not on the path.
+    # The only Python on a machine, which is not in PATH.
     assert "python" not in path.read_text().replace("/usr/libexec/platform-python", "")
 
 
@@ -104,7 +104,7 @@ def test_fits_the_one_line_of_result(path):
 
 @pytest.fixture
 def run_step(tmp_path):
-    """run-step with its two folders moved below a scratch one."""
+    """run-step with its paths redirected to a temporary folder."""
     text = (
         program("run-step")
         .replace("/var/log/gitlab-stack", str(tmp_path / "log"))
@@ -145,7 +145,7 @@ def test_a_step_tells_how_far_it_is_on_descriptor_four_alone(run_step, read_only
 
 @pytest.fixture
 def run_read_only(tmp_path):
-    """Runs a script as the doctor does, with the lock of steps below a scratch folder."""
+    """Run a script as the doctor does, with the lock of run-step in a temporary folder."""
 
     def run(step_script: str, *arguments: str, payload=(), limit: int = 20) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -253,7 +253,7 @@ def test_a_step_repeated_after_a_cut_session_waits_for_the_one_still_running(run
 
 @pytest.fixture
 def gitlab_machine(tmp_path):
-    """Runs a script with its absolute paths moved below a scratch folder and commands that do nothing."""
+    """Run a script with its absolute paths redirected to a temporary folder, and with stubs for commands."""
     tools = tmp_path / "bin"
     tools.mkdir()
     installed, dnf = tmp_path / "installed", f'#!/bin/bash\necho "${{@: -1}}" >{tmp_path}/installed\n'
@@ -281,7 +281,7 @@ def gitlab_machine(tmp_path):
 
 
 def install_arguments(version: str) -> list[str]:
-    """What the program tells install_gitlab.sh of a version."""
+    """The arguments that the program passes to install_gitlab.sh for a version."""
     return [version, str(minimum_postgresql(version)), *stops_before(version)]
 
 
@@ -334,7 +334,7 @@ def test_an_upgrade_waits_until_the_background_migrations_of_the_last_one_are_fi
     assert gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4")).returncode == 0
     (tmp_path / "installed").write_text("gitlab-ce-17.11.7-ce.0.el8\n")
     begun = gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7"))
-    assert begun.returncode == 0, "its own migrations must not keep a begun upgrade from going on"
+    assert begun.returncode == 0, "its own migrations must not block an upgrade that has already started"
 
 
 @pytest.mark.parametrize("psql", ["#!/bin/bash\nexit 2\n", None], ids=["stopped", "not installed"])
@@ -397,14 +397,14 @@ def test_a_volume_is_formatted_only_when_it_is_blank():
 
 @pytest.fixture
 def log_machine(tmp_path):
-    """A machine with its logs on the root disk; runs what binds the targets in mount_data.sh, up to its nth command."""
+    """A machine with its logs on the root disk; runs the bind mounts of mount_data.sh up to the nth command."""
     text = script("mount_data.sh")
     binding = text.split("# From now on the volume is mounted again")[0]
     functions = re.findall(r"^\w+\(\) \{.*?(?:^\}|\}$)", binding, re.MULTILINE | re.DOTALL)
     loop = re.search(r"^for target in .*?^start_service$", text, re.MULTILINE | re.DOTALL)
     assert loop
     fakes = {
-        # A bind mount is a link to the folder; what was mounted over is gone, and must have been empty.
+        # A bind mount is simulated by a link to the folder; the mount point must be empty.
         "mountpoint": '[ -L "$2" ]',
         "mount": f"""read -r folder _ <{tmp_path}/fstab; rmdir "$1"; ln -s "$folder" "$1\"""",
         "systemd-escape": "echo logs",
@@ -502,7 +502,7 @@ def test_every_script_is_used_and_every_step_has_its_script():
 
 @pytest.fixture
 def prepare(tmp_path):
-    """Runs prepare_host.sh on a machine whose first boot has ended well, with its paths below a scratch folder."""
+    """Run prepare_host.sh after a successful first boot, with its paths redirected to a temporary folder."""
     folders = ("usr/local/sbin", "var/lib/gitlab-stack")
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
@@ -578,7 +578,7 @@ def test_the_runner_is_made_once_and_found_again_and_what_the_owner_decides_late
 
 
 def test_a_backup_finds_an_empty_folder_of_the_registry(gitlab_machine, tmp_path):
-    """Whatever SKIP somebody gives it; rake replaces the one of gitlab_rails['env'] by it."""
+    """With any SKIP that a user passes: it replaces the one of gitlab_rails['env']."""
     assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 0
     assert list((tmp_path / "var/opt/gitlab/gitlab-rails/shared/registry").iterdir()) == []
     assert "chown git:git /var/opt/gitlab/gitlab-rails/shared/registry\n" in script("configure_gitlab.sh")
@@ -684,7 +684,7 @@ def test_a_password_that_cannot_be_generated_is_not_left_empty(gitlab_machine, t
 def test_a_mistake_in_the_owners_lines_is_told_by_its_number_and_nothing_of_it_is_shown(
     gitlab_machine, tmp_path, extra, line
 ):
-    """Else reconfigure prints the line, and the engine the end of the step's log."""
+    """Otherwise reconfigure would print the line, and the engine shows the end of the step's log."""
     before = tmp_path / "etc/gitlab/gitlab.rb"
     before.write_text("external_url 'before'\n")
     calls = tmp_path / "calls"
@@ -694,7 +694,7 @@ def test_a_mistake_in_the_owners_lines_is_told_by_its_number_and_nothing_of_it_i
     shown = refused.stdout + refused.stderr
     told = re.search(rf"^gitlabRb, line ({line or '[0-9]+'}): ", shown, re.MULTILINE)
     assert told, shown
-    assert int(told[1]) <= len(extra.rstrip("\n").splitlines()), "what does not end in the setting is told there"
+    assert int(told[1]) <= len(extra.rstrip("\n").splitlines()), "an open construct is reported in the setting"
     assert not re.search("hunter2|Secret|ldap|password", shown)
     assert before.read_text() == "external_url 'before'\n"
     assert not before.with_name("gitlab.rb.new").exists()
@@ -749,7 +749,7 @@ def test_a_console_that_fails_without_a_result_fails_the_step(gitlab_machine, tm
     failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program", "{}"])
     assert failed.returncode == 1
     assert "GitLab's console did not print a result" in failed.stdout
-    assert (tmp_path / "etc/gitlab/unprepared").exists(), "GitLab is as new as it was"
+    assert (tmp_path / "etc/gitlab/unprepared").exists(), "GitLab must still count as new"
 
 
 def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitlab_machine, tmp_path):
@@ -759,7 +759,7 @@ def test_a_gitlab_that_was_seeded_by_something_else_is_not_given_a_password(gitl
     assert "not seeded by this stack" in refused.stdout
     assert not (tmp_path / "etc/gitlab/seeded-root-password").exists()
     (tmp_path / "etc/gitlab/seeded-by-stack").touch()
-    assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 0, "it is taken over as advised"
+    assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 0, "the advice works"
     assert not (tmp_path / "etc/gitlab/unprepared").exists()
     assert gitlab_machine("configure_gitlab.sh", payload=["", "first-Secret-4711"]).returncode == 1
 

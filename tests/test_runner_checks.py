@@ -1,4 +1,4 @@
-"""What is checked from the runner's machine."""
+"""Checks that run on the runner's machine."""
 
 import http.server
 import re
@@ -19,7 +19,7 @@ from tests.check_runs import ENDPOINTS, Output, check_from
 
 
 class PlayedBalancer(http.server.ThreadingHTTPServer):
-    """The web and the registry on one port; `pages` are status and challenge by path."""
+    """GitLab and the registry on one port; `pages` maps paths to status and challenge."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), PageHandler)
@@ -68,7 +68,7 @@ SAYS = {
 
 @pytest.fixture
 def check_from_runner(balancer, monkeypatch) -> Callable[..., Output]:
-    """A run with tools of the machine that say `SAYS`, but for what a test changes."""
+    """A run with stubs for the machine's commands that print `SAYS`, except where a test overrides it."""
 
     def check_with(patience: int = 0, pages: Any = MappingProxyType({}), **says: Any) -> Output:
         balancer.pages.update(pages)

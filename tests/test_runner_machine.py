@@ -1,4 +1,4 @@
-"""What runs on the runner's machine, run for real; Docker, systemd and dnf are played and note what they are told."""
+"""Programs of the runner's machine, executed with stubs for Docker, systemd and dnf that record their calls."""
 
 import os
 import re
@@ -25,7 +25,7 @@ BRIDGE = "172.17.0.0/24"
 
 
 class Machine:
-    """`told` is what each tool was called with, in order. A tool says what its file in `answers` holds."""
+    """`told` has the calls of the stubs, in order. A stub prints the content of its file in `answers`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tools = folder, folder / "bin"
@@ -76,12 +76,12 @@ def test_a_new_configuration_ends_no_job(machine):
 
 @contextmanager
 def service(machine: Machine, job: str) -> Iterator[None]:
-    """A service that does a job when it is told to finish."""
+    """A service that is running a job when it receives the signal to finish."""
     loop = f"trap '{job}; exit' QUIT; while :; do sleep 0.05; done"
     with subprocess.Popen(["bash", "-c", loop], process_group=0) as running:
         ways = f"show) echo {running.pid} ;; kill) kill -QUIT {running.pid} ;; stop) kill -KILL -- -{running.pid} ;;"
         machine.put("systemctl", f"case $1 in {ways} esac || true")
-        # Who is not waited for is still there.
+        # If nothing waits for the service, it is still running.
         waiting = threading.Thread(target=running.wait)
         waiting.start()
         try:
@@ -93,7 +93,7 @@ def service(machine: Machine, job: str) -> Iterator[None]:
 
 
 def installed(machine: Machine) -> list[str]:
-    """What matters of what was told, in order."""
+    """The relevant calls, in order."""
     meaning = {"--downloadonly": "download", "dnf": "install", "kill": "finish", "stop": "stop", "start": "start"}
     meaning["restart"] = "restart"
     words = [set(call.split()) for call in machine.told]
@@ -142,7 +142,7 @@ def test_a_version_that_is_there_leaves_the_service_alone(machine):
 
 
 def test_docker_gets_its_networks_when_the_jobs_are_done(machine):
-    """Docker's restart would end them."""
+    """A restart of Docker would abort them."""
     done_mark = machine.folder / "job-done"
     machine.put("docker", "echo 172.17.0.0/16")
     with service(machine, f"sleep 1; touch {done_mark}"):
@@ -168,7 +168,7 @@ def test_the_registrys_docker_is_never_restarted():
 
 # The machine's own ports ----------------------------------------------------------------------------------------------
 
-# The machine, and a container behind each of Docker's two kinds of bridge, in network namespaces of this process's own.
+# The machine, and a container on each of Docker's two kinds of bridges, in separate network namespaces.
 NAMESPACES = """
 set -euo pipefail
 mount -t tmpfs none /run
@@ -263,7 +263,7 @@ def test_both_machines_with_docker_get_the_containerd_of_the_settings(graph: Gra
         assert shlex.split(command)[-2:] == ["28.5.2", "2.3.4"]
 
 
-# What jobs leave ------------------------------------------------------------------------------------------------------
+# Leftovers of jobs ----------------------------------------------------------------------------------------------------
 
 DOCKER = """\
 case "$*" in

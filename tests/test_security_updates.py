@@ -1,4 +1,4 @@
-"""The program that installs security updates, run for real; dnf, rpm, systemd and the runner's service are played."""
+"""install-security-updates, executed with stubs for dnf, rpm, systemd and gitlab-runner."""
 
 import os
 import re
@@ -58,7 +58,7 @@ class Machine:
             f"trap '{job}; echo the job has ended >>{self.folder}/told; exit' QUIT; while :; do /bin/sleep 0.05; done"
         )
         self.service = subprocess.Popen(["bash", "-c", loop], process_group=0)
-        threading.Thread(target=self.service.wait, daemon=True).start()  # who is not waited for is still there
+        threading.Thread(target=self.service.wait, daemon=True).start()  # if nothing waits for it, it is still running
         ways = f"show) echo {self.service.pid} ;; kill) kill -QUIT {self.service.pid} ;;"
         self.put("systemctl", f"case $1 in {ways} esac")
 
@@ -74,12 +74,12 @@ class Machine:
         return (self.folder / "told").read_text().splitlines()
 
     def changed(self) -> list[str]:
-        """What of it changes something."""
+        """The calls that change something."""
         changing = re.compile(r"dnf -y|systemctl (kill|stop|start|reboot)|the job")
         return [line for line in self.told if changing.match(line)]
 
     def succeeded(self) -> bool:
-        """As the check has it: no later start than the last success."""
+        """The criterion of the check: no start after the last success."""
         started, installed = (self.folder / "marks" / f"security-updates-{mark}" for mark in ("started", "installed"))
         return installed.exists() and installed.stat().st_mtime_ns >= started.stat().st_mtime_ns
 
@@ -106,7 +106,7 @@ def test_security_updates_and_a_patch_of_containerd_are_installed_and_nothing_th
     assert machine.changed() == [UPGRADE, *CONTAINERD]
     assert machine.succeeded()
     [asked] = [line for line in machine.told if "repoquery" in line]
-    assert asked.endswith(" containerd.io-2.3.*"), "a patch of the minor version that is there, and no other"
+    assert asked.endswith(" containerd.io-2.3.*"), "only patches of the installed minor version"
     for pinned in ("gitlab", "docker-ce ", "docker-ce-cli"):
         assert not [line for line in machine.told if line.startswith("dnf") and pinned in line]
 
@@ -122,7 +122,7 @@ def test_containerd_stays_when_there_is_no_later_patch(machine, present, offered
 
 
 def test_another_release_of_the_same_containerd_is_a_later_patch(machine):
-    """Docker published 2.3.4 twice, with another runc in each."""
+    """Docker published 2.3.4 twice, with different versions of runc."""
     machine.put("dnf", "case $* in *repoquery*) echo 2.3.4-2.el8 ;; esac")
     machine.run()
     assert machine.changed()[-1].endswith("upgrade containerd.io-2.3.4-2.el8")
@@ -144,7 +144,7 @@ def test_a_machine_reboots_only_when_the_updates_ask_for_it(machine):
 
 
 def test_a_kernel_that_is_installed_and_does_not_run_asks_for_a_reboot(machine):
-    """needs-restarting of RHEL 8 knows the package kernel, which a machine may lack, and not kernel-core."""
+    """needs-restarting of RHEL 8 checks the package kernel, which may not be installed, but not kernel-core."""
     machine.packages(kernel="4.18.0-553.51.1.el8_10.x86_64")
     machine.run()
     assert machine.changed()[-1] == "systemctl reboot"

@@ -1,4 +1,4 @@
-"""What is checked from the server, and how long it is waited for."""
+"""Checks that run on the server, and how long they are retried."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def health_check(status: int, age: float = 0, agent: str = "ELB-HealthChecker/2.
 
 @pytest.fixture
 def server(gitlab, tmp_path, monkeypatch) -> PlayedGitLab:
-    """A server that is well: its nginx answers, GitLab is ready, the balancer has just checked it."""
+    """A healthy server: nginx responds, GitLab is ready, and a health check of the load balancer has just arrived."""
     monkeypatch.setattr(server_checks, "through_nginx", lambda: "HTTP/1.1 200 OK\r\n")
     monkeypatch.setattr(server_checks, "ACCESS_LOG", str(tmp_path / "access.log"))
     (tmp_path / "access.log").write_text(health_check(200) + health_check(404, agent="curl"))
@@ -91,7 +91,7 @@ def test_a_time_in_iso_8601_is_read(server, tmp_path, age):
 def test_the_newest_line_has_the_form_of_now(server, tmp_path):
     before, after = health_check(200, age=40), OTHER_FORMS["JSON"] + "\n"
     (tmp_path / "access.log").write_text(before + after)
-    assert check_from(Place.SERVER)["target"]["state"] == "ok", "an owner has just changed it"
+    assert check_from(Place.SERVER)["target"]["state"] == "ok", "the log format has just been changed"
     (tmp_path / "access.log").write_text(after + before)
     assert check_from(Place.SERVER)["target"]["state"] == "broken"
 

@@ -1,4 +1,4 @@
-"""What a machine says of its security updates; systemd, rpm and the kernel are played."""
+"""The check of security updates, with stubs for systemd, rpm and the kernel."""
 
 import os
 import time
@@ -14,7 +14,7 @@ OLD, NEW = "4.18.0-553.el8_10.x86_64", "4.18.0-553.51.1.el8_10.x86_64"
 
 
 class Machine:
-    """`marks` are days since each was touched."""
+    """`marks`: days since each marker file was touched."""
 
     def __init__(self, folder, monkeypatch) -> None:
         self.folder = folder

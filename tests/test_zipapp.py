@@ -1,4 +1,4 @@
-"""A program of several modules becomes one file, whose bytes depend on the sources alone."""
+"""A program with several modules is packed into one file, whose bytes only depend on the sources."""
 
 import compileall
 import hashlib

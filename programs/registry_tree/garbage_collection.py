@@ -174,8 +174,8 @@ def follow(
 ) -> Iterator[Needed]:
     """Everything that these images need, through indexes of any depth, except subjects, which an image does not need.
 
-    An entry is a manifest if the repository has it as one, whatever media type an index states. With `served`, other
-    manifests are not followed: their links are gone, and the registry does not serve them.
+    An entry is a manifest if the repository has it as one, regardless of its media type in an index. With `served`,
+    other manifests are not followed: their links are gone, and the registry does not serve them.
     """
     waiting = list(roots)
     seen = set(waiting)
