@@ -17,7 +17,7 @@ OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack outp
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: help up status preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
-    contract omnibus faults-table checks-table reachability-table down clean pins plugins pulumi-cli requirements
+    contract omnibus faults-table checks-table reachability-table settings-table down clean pins plugins pulumi-cli requirements
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -100,6 +100,9 @@ faults-table: $(INSTALLED)  ## generate the table of faults in docs/operations.m
 
 reachability-table: $(INSTALLED)  ## generate the reachability table in SECURITY.md
 	$(PYTHON) -m tools.docs_tables reachability
+
+settings-table: $(INSTALLED)  ## generate the tables of settings in docs/settings.md
+	$(PYTHON) -m tools.docs_tables settings
 
 down:  ## tear the lab down; keep what was built
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; fi

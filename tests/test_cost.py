@@ -1,5 +1,6 @@
 """What a stack costs a month: added up from the price list, and honest where the list ends."""
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from configuration.flows import MACHINES
 from tests.test_settings import load
 
 ROOT = Path(__file__).resolve().parent.parent
+COST_PAGE = (ROOT / "docs/cost.md").read_text()
 US = {"aws__region": "us-east-1", "availabilityZone": "us-east-1a"}
 
 
@@ -31,18 +33,19 @@ def test_the_default_sizes_cost_what_a_calculator_says():
     }
 
 
-def test_the_table_of_the_readme_is_that_of_the_default_sizes():
-    shown = (ROOT / "README.md").read_text().split("## What it costs", 1)[1].split("\n## ", 1)[0]
-    assert cost_table(cost(load(**US))) in shown
+def test_the_table_of_the_page_on_cost_is_that_of_the_default_sizes_and_the_readme_has_its_sum():
+    table = cost_table(cost(load(**US)))
+    assert table in COST_PAGE
+    [total] = re.findall(r"\*\*total\*\* \| \*\*(\$[\d.]+)\*\*", table)
+    assert f"**Cost:** {total} a month with the default sizes in us-east-1" in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_says_what_a_runner_that_is_always_busy_pays_beside_and_which_type_does_not():
+def test_the_page_on_cost_says_what_a_runner_that_is_always_busy_pays_beside_and_which_type_does_not():
     # T3 instances launch as unlimited: 0.05 for each vCPU-hour beyond the baseline, 30 % of each vCPU of a t3.large.
     surplus = PRICES["vcpus"]["t3.large"] * (1 - Decimal("0.3")) * Decimal("0.05") * 730
     steady = lines(runnerInstanceType="m6i.large")["runner, m6i.large"]
-    shown = (ROOT / "README.md").read_text().split("## What it costs", 1)[1].split("\n## ", 1)[0]
-    assert f"a t3.large that builds all month pays {dollars(surplus)} more" in shown
-    assert f"An m6i.large as `runnerInstanceType` is {dollars(steady)}" in shown
+    assert f"a t3.large that builds all month pays {dollars(surplus)} more" in COST_PAGE
+    assert f"An m6i.large as `runnerInstanceType` is {dollars(steady)}" in COST_PAGE
 
 
 def test_a_larger_machine_costs_more_and_so_does_its_red_hat_fee():

@@ -143,7 +143,7 @@ def test_the_token_that_comments_is_asked_for_in_its_environment_only():
 
 def test_the_stacks_own_gitlab_is_not_offered_as_the_ci_of_this_repository():
     told = (ROOT / "docs/pull-requests.md").read_text()
-    assert "**Not on the GitLab that this program made.**" in told
+    assert "**Do not use the GitLab that this program runs.**" in told
     assert "can run it" not in told
 
 

@@ -6,9 +6,12 @@ A table is delimited by two comments in its document; the first one names the ma
 import argparse
 import ast
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from configuration import checks, reachability
 from lab.workspace import ROOT, STATE
@@ -16,6 +19,8 @@ from settings import SmtpSettings
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 SECURITY = ROOT / "SECURITY.md"
+SETTINGS_PAGE = ROOT / "docs" / "settings.md"
+PROJECT = ROOT / "Pulumi.yaml"
 END_TO_END = ROOT / "tests/e2e"
 
 MEASURED = STATE / "measured.json"
@@ -109,10 +114,81 @@ def reachability_table() -> str:
     return reachability.table(EXAMPLE)
 
 
+SECTIONS = {
+    "availabilityZone": "Network and access",
+    "domain": "Name, certificate and ports",
+    "amiId": "Machines and volumes",
+    "sshPublicKey": "Administrators' key pair",
+    "gitlabVersion": "Versions and package signing keys",
+    "initialRootPassword": "First login",
+    "runnerConcurrency": "Runner and jobs",
+    "acceptancePipeline": "Acceptance",
+    "smtpAddress": "Mail",
+    "gitlabSettings": "Further GitLab configuration",
+    "deletionProtection": "Protection and tags",
+}
+"""Sections of docs/settings.md: the first key of each, in the order of Pulumi.yaml, and its heading."""
+
+FURTHER_READING = {
+    "extraEgress": "operations.md#open-further-egress",
+    "domain": "operations.md#a-domain-without-a-hosted-zone",
+    "securityUpdates": "operations.md#security-updates",
+    "serverDataVolumeId": "operations.md#destroy-and-keep-the-data",
+    "registryDataVolumeId": "operations.md#destroy-and-keep-the-data",
+    "balancerAddressId": "operations.md#destroy-and-keep-the-data",
+    "registryGarbageCollection": "operations.md#free-the-registrys-disk",
+    "sshPublicKey": "operations.md#administrators-key",
+    "sshPrivateKey": "operations.md#administrators-key",
+    "gitlabVersion": "operations.md#upgrade",
+    "gitlabPackageKeys": "operations.md#a-vendors-signing-key",
+    "runnerPackageKeys": "operations.md#a-vendors-signing-key",
+    "dockerPackageKeys": "operations.md#a-vendors-signing-key",
+    "runnerJobMemory": "operations.md#what-a-job-can-reach",
+    "runnerSharedCache": "operations.md#what-a-job-can-reach",
+    "runnerPrivileged": "operations.md#build-images-in-jobs",
+    "acceptancePipeline": "operations.md#the-checks",
+    "gitlabSettings": "operations.md#secure-by-default",
+    "deletionProtection": "operations.md#destroy-and-keep-the-data",
+}
+"""The section of another page that explains a setting."""
+
+
+def settings_table() -> str:
+    """Return every setting of Pulumi.yaml, in sections: key, type, default and description."""
+    lines: list[str] = []
+    for key, schema in yaml.safe_load(PROJECT.read_text())["config"].items():
+        if key in SECTIONS:
+            lines += [*([""] if lines else []), f"## {SECTIONS[key]}", ""]
+            lines += ["| key | type | default | description |", "|---|---|---|---|"]
+        lines.append(f"| `{key}` | {schema['type']} | {_default(schema)} | {_description(key, schema)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    if "default" not in schema:
+        return "**required**"
+    default = schema["default"]
+    if isinstance(default, bool):
+        return f"`{json.dumps(default)}`"
+    if isinstance(default, list):
+        return "<br>".join(f"`{value}`" for value in default) or "none"
+    return f"`{default}`" if default not in ("", {}) else "none"
+
+
+def _description(key: str, schema: Mapping[str, Any]) -> str:
+    described: str = schema["description"].replace("|", "\\|")
+    link = FURTHER_READING.get(key)
+    if not link:
+        return described
+    page = "docs/operations.md"  # as the descriptions of Pulumi.yaml refer to it
+    return described.replace(page, f"[{page}]({link})") if page in described else f"{described} ([details]({link}))"
+
+
 CHECKS = Table("checks", OPERATIONS, checks.table)
 FAULTS = Table("faults", OPERATIONS, faults_table)
 REACHABILITY = Table("reachability", SECURITY, reachability_table)
-TABLES = {table.name: table for table in (CHECKS, FAULTS, REACHABILITY)}
+SETTINGS = Table("settings", SETTINGS_PAGE, settings_table)
+TABLES = {table.name: table for table in (CHECKS, FAULTS, REACHABILITY, SETTINGS)}
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ def tag(resource) -> str:
 
 @pytest.mark.fault(
     "a stack with deletion protection is destroyed",
-    sees="`pulumi destroy` refuses; with `--exclude-protected` both data volumes and the balancer's address stay",
-    heals="a new stack that names them: `serverDataVolumeId`, `registryDataVolumeId`, `balancerAddressId`",
+    sees="`pulumi destroy` fails; with `--exclude-protected` both data volumes and the load balancer's "
+    "address are kept",
+    heals="a new stack that adopts them: `serverDataVolumeId`, `registryDataVolumeId`, `balancerAddressId`",
 )
 @pytest.mark.usefixtures("outputs")
 def test_the_volumes_and_the_address_of_a_destroyed_stack_are_taken_over_by_a_new_one(measured):

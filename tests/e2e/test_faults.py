@@ -144,7 +144,7 @@ def reboot(role: str) -> None:
 @pytest.mark.fault(
     "the SSH connection is cut in the middle of a remote step",
     sees="`remote command exited without exit status or exit signal` from that step",
-    heals="`pulumi up`: it waits for the step that still runs, then repeats it",
+    heals="`pulumi up`: it waits for the step that is still running, then repeats it",
 )
 @pytest.mark.parametrize("name", STEPS)
 def test_a24_a_cut_connection(name, watched, measured):
@@ -193,7 +193,7 @@ def test_a_cut_preparation(watched, measured):
 
 @pytest.mark.fault(
     "`Ctrl-C` during `up`",
-    sees="`update canceled`; the step that runs is finished first",
+    sees="`update canceled`, after the running step has finished",
     heals="`pulumi up`",
 )
 def test_an_interrupted_engine(watched, measured):
@@ -208,7 +208,7 @@ def test_an_interrupted_engine(watched, measured):
 @pytest.mark.fault(
     "`kill -9` of the engine during a remote step",
     sees="at the next `up`: `the stack is currently locked by 1 lock(s)`, with a state in files or a bucket",
-    heals="`pulumi cancel`, where there is a lock; `pulumi up` waits for the step that still runs, then repeats it",
+    heals="`pulumi cancel` if there is a lock; `pulumi up` waits for the step that is still running, then repeats it",
 )
 def test_a_killed_engine(watched, measured):
     operation = lingering("server-prepare-gitlab")
@@ -223,8 +223,9 @@ def test_a_killed_engine(watched, measured):
 
 @pytest.mark.fault(
     "`kill -9` of the engine while AWS makes a machine",
-    sees="`up` finds the machine's interface in use; `pulumi refresh` asks about the `pending CREATE` of the machine",
-    heals="`pulumi cancel`, where there is a lock; terminate that machine (its Name tag is the role's) and wait "
+    sees="`up` fails because the machine's interface is in use; `pulumi refresh` asks about the `pending "
+    "CREATE` of the machine",
+    heals="`pulumi cancel` if there is a lock; terminate that machine (its Name tag is the role's) and wait "
     "until it is terminated; `pulumi up`",
 )
 def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
@@ -251,8 +252,8 @@ def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
 
 @pytest.mark.fault(
     "a machine reboots",
-    sees="GitLab, the registry or the runner is away until it is up again",
-    heals="nothing to do: everything starts by itself",
+    sees="GitLab, the registry or the runner is unavailable until it is up again",
+    heals="nothing to do: everything starts automatically",
 )
 @pytest.mark.parametrize("role", ROLES)
 def test_a_reboot_while_idle(role, image, measured):
@@ -264,8 +265,8 @@ def test_a_reboot_while_idle(role, image, measured):
 
 @pytest.mark.fault(
     "a machine reboots during a push",
-    sees="the push fails, or waits and goes on",
-    heals="nothing to do: the push is repeated by whoever pushed",
+    sees="the push fails, or waits and continues",
+    heals="nothing to do: the user repeats the push",
 )
 @pytest.mark.parametrize("role", ROLES)
 def test_a_reboot_during_a_push(role, image, outputs, measured):
@@ -289,8 +290,8 @@ def push_for_a_while(outputs) -> None:
 
 @pytest.mark.fault(
     "the registry's container dies during a push",
-    sees="the push waits and goes on, or fails",
-    heals="nothing to do: Docker starts it again",
+    sees="the push waits and continues, or fails",
+    heals="nothing to do: Docker restarts it",
 )
 def test_a_registry_killed_during_a_push(image, outputs, measured):
     push_for_a_while(outputs)
@@ -303,7 +304,7 @@ def test_a_registry_killed_during_a_push(image, outputs, measured):
 
 @pytest.mark.fault(
     "the Docker daemon is restarted",
-    sees="the registry is away for seconds; jobs that run on the runner's machine fail",
+    sees="the registry is unavailable for seconds; running jobs on the runner's machine fail",
     heals="nothing to do",
 )
 @pytest.mark.parametrize("role", ["registry", "runner"])
@@ -316,8 +317,8 @@ def test_a_restarted_docker(role, image, measured):
 
 @pytest.mark.fault(
     "a data volume is detached behind Pulumi's back",
-    sees="input/output errors on that machine; `up` finds the attachment gone and makes it again",
-    heals="`pulumi up`: the machine mounts the volume when it is back, and restarts what lives on it",
+    sees="input/output errors on that machine; `up` detects that the attachment is missing and recreates it",
+    heals="`pulumi up`: the machine mounts the volume when it is attached again, and restarts the services that use it",
 )
 @pytest.mark.parametrize("role", ["server", "registry"])
 def test_a_detached_volume(role, image, measured):
@@ -333,7 +334,7 @@ def test_a_detached_volume(role, image, measured):
 
 @pytest.mark.fault(
     "AWS answers a 500 and throttles",
-    sees="nothing: the provider asks again",
+    sees="nothing: the provider retries",
     heals="nothing to do",
 )
 def test_a13_an_error_and_a_throttle_of_aws(image, measured):
@@ -350,7 +351,7 @@ def test_a13_an_error_and_a_throttle_of_aws(image, measured):
 
 @pytest.mark.fault(
     "an IAM profile is usable only seconds after it was made",
-    sees="nothing: the provider asks again",
+    sees="nothing: the provider retries",
     heals="nothing to do",
 )
 def test_a13_a_late_profile(image, measured):
@@ -382,8 +383,8 @@ def test_a13_a_late_profile(image, measured):
 
 @pytest.mark.fault(
     "a package repository is down",
-    sees="`runner-install-runner failed` with dnf's words",
-    heals="`pulumi up`, once the repository answers again",
+    sees="`runner-install-runner failed` with dnf's error message",
+    heals="`pulumi up`, once the repository is available again",
 )
 def test_a_package_repository_that_is_down(image, measured):
     front.stop()
@@ -402,7 +403,7 @@ def test_a_package_repository_that_is_down(image, measured):
 @pytest.mark.fault(
     "a package repository offers another key",
     sees="`runner-add-runner-repository failed`, with that key's fingerprint and those of `runnerPackageKeys`",
-    heals="nothing, and that is right, until [the vendor says](#a-vendors-signing-key) that the key is theirs",
+    heals="nothing, intentionally, until [the vendor confirms](#a-vendors-signing-key) the key",
 )
 def test_a_package_repository_that_offers_another_key(image):
     offered, other = (packages.WEB_ROOT / key for key in (packages.RUNNER_KEY, packages.DOCKER_KEY))
@@ -424,7 +425,7 @@ def test_a_package_repository_that_offers_another_key(image):
 
 @pytest.mark.fault(
     "a data volume is full",
-    sees="`push failed`, and that the registry's data volume is full",
+    sees="`push failed`, with the message that the registry's data volume is full",
     heals="a larger `registryDataVolumeSize`, then `pulumi up`",
 )
 def test_a_full_volume(image, measured):
@@ -442,7 +443,7 @@ def test_a_full_volume(image, measured):
 @pytest.mark.fault(
     "`amiId` names no image",
     sees="`amiId: AWS did not find 'ami-...' in this region`; nothing was changed",
-    heals="the right id, then `pulumi up`",
+    heals="the correct id, then `pulumi up`",
 )
 def test_a_wrong_image(image, measured):
     stack.configure("amiId", "ami-0badbadbadbadbad0")
@@ -456,7 +457,7 @@ def test_a_wrong_image(image, measured):
 @pytest.mark.fault(
     "two `up`s at once",
     sees="the second: `the stack is currently locked by 1 lock(s)`",
-    heals="nothing to do: the first goes on",
+    heals="nothing to do: the first continues",
 )
 def test_two_at_once(watched, measured):
     first = lingering("runner-install-docker")
@@ -470,8 +471,8 @@ def test_two_at_once(watched, measured):
 
 @pytest.mark.fault(
     "GitLab's clock is two minutes off",
-    sees="`token accepted failed`, and by how many seconds the clocks differ",
-    heals="the right time (`chronyc tracking`), then `pulumi up`",
+    sees="`token accepted failed`, with the difference of the clocks in seconds",
+    heals="set the correct time (`chronyc tracking`), then `pulumi up`",
 )
 def test_a_clock_that_is_off(image, measured):
     must("server", "mkdir -p /run/lab && echo 120 >/run/lab/clock-offset && chmod 644 /run/lab/clock-offset")
@@ -486,7 +487,8 @@ def test_a_clock_that_is_off(image, measured):
 @pytest.mark.fault(
     "a machine shows another SSH host key",
     sees="`host key mismatch`, and nothing is sent to it",
-    heals="nothing, and that is right: find out who answers there; a machine you replaced yourself, replace by Pulumi",
+    heals="nothing, intentionally: investigate which host answers there; if you replaced the machine yourself, "
+    "replace it with Pulumi",
 )
 def test_a14_another_host_key(image, measured):
     key, again = "/etc/ssh/ssh_host_ed25519_key", "systemctl restart ssh*"

@@ -106,8 +106,8 @@ def test_a9_changed_user_data_leave_a_machine_alone(outputs):
 
 @pytest.mark.fault(
     "a machine is replaced on purpose, by `--replace`",
-    sees="the machine is missing meanwhile",
-    heals="that `up` itself",
+    sees="the machine is unavailable in the meantime",
+    heals="the same `up`",
 )
 @pytest.mark.parametrize(
     "role", ["server", pytest.param("registry", marks=pytest.mark.long), pytest.param("runner", marks=pytest.mark.long)]
@@ -119,7 +119,7 @@ def test_a_machine_replaced_on_purpose_keeps_everything(role, image, measured):
 @pytest.mark.fault(
     "a machine gets another instance type",
     sees="the machine is stopped and started by AWS",
-    heals="that `up` itself",
+    heals="the same `up`",
 )
 @pytest.mark.long
 @pytest.mark.parametrize("role", ["server", "registry", "runner"])
@@ -129,7 +129,7 @@ def test_a_machine_of_another_type_keeps_everything(role, image, measured):
 
 @pytest.mark.fault(
     "a machine is terminated behind Pulumi's back",
-    sees="what ran there does not answer; `up` finds the machine gone and makes it again",
+    sees="its services do not respond; `up` detects that the machine is missing and recreates it",
     heals="`pulumi up`",
 )
 @pytest.mark.parametrize(

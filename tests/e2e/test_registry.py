@@ -119,7 +119,7 @@ def test_the_registrys_process_has_no_rights_and_writes_nothing_but_its_volume(o
 @pytest.mark.fault(
     "a garbage collection is killed",
     sees="`interrupted while freeing` in `journalctl -u collect-garbage`; pushes are accepted again",
-    heals="nothing to do: the next collection takes what is left",
+    heals="nothing to do: the next collection frees the rest",
 )
 def test_a_collection_killed_in_the_middle_leaves_a_registry_that_takes_pushes(lingering, measured):
     begin()
@@ -136,8 +136,8 @@ def test_a_collection_killed_in_the_middle_leaves_a_registry_that_takes_pushes(l
 @pytest.mark.long
 @pytest.mark.fault(
     "the registry's machine reboots, or loses its power, while garbage is collected",
-    sees="the registry is away until it is up again, and then takes pushes",
-    heals="nothing to do: the next collection takes what is left",
+    sees="the registry is unavailable until it is up again, and then accepts pushes",
+    heals="nothing to do: the next collection frees the rest",
 )
 @pytest.mark.parametrize("cut", ["reboot", "power cut"])
 def test_a_reboot_in_the_middle_of_a_collection_leaves_a_registry_that_takes_pushes(outputs, lingering, measured, cut):
