@@ -485,6 +485,7 @@ def test_a_mistake_in_gitlab_rb_is_told_by_its_line_and_what_it_says_nowhere(out
     assert mistaken.status != 0
     assert "gitlabRb, line 2: " in mistaken.output
     said = mistaken.output + must("server", "cat /var/log/gitlab-stack/configure_gitlab.log; ls /etc/gitlab")
-    assert "unter" not in said
+    assert "unter2" not in said
+    assert "unter3" not in said
     assert "gitlab.rb.new" not in said
     heal()
