@@ -1,9 +1,9 @@
-"""The lab's cloud: AWS's API answered by moto, and a loop that makes what was asked for real on this machine.
+"""The lab's cloud: moto serves AWS's API, and a reconcile loop creates the requested resources on this machine.
 
-`python -m lab.cloud` serves the API on `API`, the lab's own routes beside it (`GET /_lab/status`,
-`POST /_lab/shutdown`, and `/_lab/faults` and `/_lab/actions`, which faults.py and actions.py explain), and reads moto's
-memory about three times a second: an instance becomes a container, a volume a loop device, a security group packet
-filter rules, a load balancer a TCP proxy.
+`python -m lab.cloud` serves the API on `API`, with the lab's own routes (`GET /_lab/status`, `POST /_lab/shutdown`,
+`/_lab/faults` and `/_lab/actions`, described in faults.py and actions.py), and reads moto's memory about three times a
+second: an instance becomes a container, a volume a loop device, a security group packet filter rules, a load balancer
+a TCP proxy.
 """
 
 import os
@@ -13,5 +13,5 @@ HOST = "127.0.0.1"
 PORT = 5566
 API = f"http://{HOST}:{PORT}"
 
-# Read by moto when its EC2 part is imported, so it must be set before.
+# moto reads this when its EC2 module is imported.
 os.environ["MOTO_AMIS_PATH"] = str(Path(__file__).parent / "amis.json")

@@ -1,4 +1,4 @@
-"""The API and the loop beside it, in one process: `python -m lab.cloud --image FILE`, or `--api-only`, or `--clean`."""
+"""The API and the reconcile loop in one process: `python -m lab.cloud --image FILE`, `--api-only` or `--clean`."""
 
 import argparse
 import json
@@ -25,8 +25,8 @@ from lab.cloud.idempotency import idempotent
 from lab.cloud.reconciler import Reconciler, remove_everything
 
 LATENCY = 0.05  # seconds
-"""What every call takes at least. The AWS SDK for Go closes a request's body as soon as the answer is there; an answer
-that overtakes the writing of the request makes net/http close the connection, and the answer is lost.
+"""Minimum duration of a call. The AWS SDK for Go closes a request's body as soon as the response arrives; if it is
+still writing the request then, net/http closes the connection, and the response is lost.
 """
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -34,12 +34,12 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lab.cloud", description=__doc__)
-    parser.add_argument("--port", type=int, default=PORT, help="where to serve the API; another only with --api-only")
-    parser.add_argument("--existing", type=Path, help="a JSON file that names what is there; only with --api-only")
+    parser.add_argument("--port", type=int, default=PORT, help="port of the API; can be set only with --api-only")
+    parser.add_argument("--existing", type=Path, help="a JSON file of existing resources; only with --api-only")
     mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--image", type=Path, metavar="FILE", help="run machines of the image whose tag is in this file")
-    mode.add_argument("--api-only", action="store_true", help="only the API: no machines, no rights needed")
-    mode.add_argument("--clean", action="store_true", help="take away what a killed cloud has left, and end")
+    mode.add_argument("--image", type=Path, metavar="FILE", help="create machines from the image tag in this file")
+    mode.add_argument("--api-only", action="store_true", help="only the API: no machines, no root needed")
+    mode.add_argument("--clean", action="store_true", help="remove what a killed cloud has left, and exit")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     if arguments.clean:
@@ -51,7 +51,7 @@ def main() -> None:
     reconciler = Reconciler(partial(Path.read_text, arguments.image), api_only=arguments.api_only)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it logs every request
     app = application(reconciler)
     server = make_server(HOST, arguments.port, app, threaded=True, request_handler=MotoRequestHandler)
     threading.Thread(target=server.serve_forever, name="api", daemon=True).start()
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
-    """moto's API for all services, and the lab's own routes before it."""
+    """Return moto's API for all services, with the lab's own routes in front of it."""
     faults, called, permitted = Faults(), actions.Actions(), permissions.Permissions()
     moto = DomainDispatcherApplication(create_backend_app)
     aws = faults.before(called.before(permitted.before(constrained(idempotent(moto)))))

@@ -1,8 +1,8 @@
-"""Which actions of AWS the program's provider has called, and with which parameters.
+"""Records which AWS actions the program's provider calls, and with which parameters.
 
-The actions are what a policy for it has to allow, the parameters are what the table of constraints.py has to know.
-`/_lab/actions` of the API: GET tells them, by action as policies name it (`ec2:RunInstances`), sorted; DELETE forgets
-them. Calls of other clients, of the lab's own tests above all, do not count.
+A policy for the provider must allow the actions; the table in `constraints` must have the parameters. `/_lab/actions`
+of the API: GET returns the parameters by action, named as in policies (`ec2:RunInstances`) and sorted; DELETE clears
+the record. Calls of other clients, such as the lab's own tests, are not recorded.
 """
 
 import json
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 
 ROUTE = "/_lab/actions"
 PROVIDER = "terraform-provider-aws"
-"""What HashiCorp's provider, and so pulumi-aws, has in its User-Agent."""
+"""Part of the User-Agent of HashiCorp's provider, and therefore of pulumi-aws."""
 
 
 class Actions:
-    """What the provider has called since the last DELETE. Safe for several threads."""
+    """What the provider has called since the last DELETE. Thread-safe."""
 
     def __init__(self) -> None:
         self._seen: dict[str, set[str]] = {}
         self._lock = threading.Lock()
 
     def before(self, aws: Application) -> Application:
-        """`aws` with its calls noted."""
+        """Return `aws` with its calls recorded."""
 
         def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             if PROVIDER in environ.get("HTTP_USER_AGENT", "") and (call := calls.read(environ)):
@@ -44,7 +44,7 @@ class Actions:
         return serve
 
     def route(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answers `/_lab/actions`."""
+        """Serve `/_lab/actions`."""
         with self._lock:
             if environ["REQUEST_METHOD"] == "DELETE":
                 self._seen.clear()
@@ -54,18 +54,18 @@ class Actions:
 
 
 def called(*, api: str = API) -> dict[str, list[str]]:
-    """The actions that the provider has called in the running lab since `forget`, and the parameters it has sent."""
+    """Return the actions that the provider has called in the running lab since `forget`, with their parameters."""
     answer: dict[str, list[str]] = _ask("GET", api)
     return answer
 
 
 def forget(*, api: str = API) -> None:
-    """Begin anew."""
+    """Clear the record."""
     _ask("DELETE", api)
 
 
 def _ask(method: str, api: str) -> Any:
-    # No proxy between this machine and itself.
+    # Ignore proxy settings: the API is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(urllib.request.Request(api + ROUTE, method=method), timeout=10) as answer:
         return json.load(answer)

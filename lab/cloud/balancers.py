@@ -1,15 +1,15 @@
-"""Network load balancers: a network namespace with haproxy in it, behind the balancer's own interface.
+"""Network load balancers: haproxy in a network namespace, behind the load balancer's own interface.
 
-The balancer reaches its targets and is reached like any machine, so security groups judge both sides, health
-checks included. Where targets see the clients' addresses, haproxy calls them in the clients' names
-(`network.Preserving`). Where it differs from AWS:
+The load balancer reaches its targets and is reached like any machine, so security groups apply on both sides, also to
+health checks. Where client addresses are preserved, haproxy connects to targets with the client's address
+(`network.Preserving`). Differences from AWS:
 
-- no target is healthy: connections are refused (AWS sends them to all targets)
-- health checks run at least every `CHECK_INTERVAL` seconds, however rare the target group wants them
-- a client is connected before a target is: what a target refuses ends a moment later
-- a target that speaks first is not heard before the client has spoken, where there is a PROXY header
-- a target that calls itself gets no answer where addresses are preserved, also when there are others
-- TLS and UDP listeners are not modelled: the port stays closed, and the log says why
+- without a healthy target, connections are refused (AWS sends them to all targets)
+- health checks run at least every `CHECK_INTERVAL` seconds, even if the target group's interval is longer
+- a client is connected before a target is: if the target refuses, the connection is closed afterwards
+- with a PROXY header, a target that speaks first is not heard before the client has sent data
+- a target that connects to itself gets no response where addresses are preserved, even if there are other targets
+- TLS and UDP listeners are not modelled: the port stays closed, and the log reports why
 """
 
 import csv
@@ -28,12 +28,12 @@ from lab.workspace import RUN, Daemon
 
 CHECK_INTERVAL = 2  # seconds
 IDLE_TIMEOUT = 350  # seconds, AWS's for TCP
-DRAIN_TIMEOUT = 30  # seconds that connections to a removed target live on
+DRAIN_TIMEOUT = 30  # seconds until connections to a removed target are closed
 
 
 @dataclass(frozen=True)
 class TargetHealth:
-    """The state of a target as DescribeTargetHealth names it: healthy, initial, unhealthy, unused."""
+    """The state of a target as in DescribeTargetHealth: healthy, initial, unhealthy or unused."""
 
     state: str
     reason: str | None = None
@@ -54,7 +54,7 @@ STOPPED = TargetHealth("unused", "Target.InvalidState", "Target is in the stoppe
 
 @dataclass(frozen=True)
 class Target:
-    """`address` is None when the target is not a running machine."""
+    """A target. `address` is None if it is not a running machine."""
 
     id: str
     port: int
@@ -70,7 +70,7 @@ class TargetGroup:
     proxy_protocol: bool = False
     preserve_client_ip: bool = False
     check_protocol: str = "TCP"
-    check_port: int | None = None  # None: the port of the traffic
+    check_port: int | None = None  # None: the traffic port
     check_path: str = "/"
     check_codes: str = "200-399"
     check_interval: int = 30  # seconds
@@ -88,7 +88,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Balancer:
-    """A network load balancer with one interface: more than one zone is not modelled."""
+    """A network load balancer with one interface; several zones are not modelled."""
 
     name: str
     zone: str
@@ -101,12 +101,12 @@ class Balancer:
         return NAMESPACE_PREFIX + self.name
 
     def groups(self) -> list[TargetGroup]:
-        """The target groups that are reached, each once."""
+        """Return the target groups of the TCP listeners, without duplicates."""
         used = {li.group.arn: li.group for li in self.listeners if li.group and li.protocol == "TCP"}
         return [used[arn] for arn in sorted(used)]
 
     def not_modelled(self) -> list[str]:
-        """What AWS would do and the lab does not, for the log."""
+        """Return messages for the log about what AWS would do and the lab does not."""
         return [
             f"listener {li.port}/{li.protocol}: only TCP is modelled by the lab, the port stays closed"
             for li in self.listeners
@@ -114,7 +114,7 @@ class Balancer:
         ]
 
     def preserving(self) -> Preserving | None:
-        """What the network has to know when targets see the clients' addresses."""
+        """Return what the network needs if targets see the clients' addresses; None if they do not."""
         targets = tuple(
             (li.port, tuple(str(target.address) for target in _checked(self, li.group)))
             for li in self.listeners
@@ -124,7 +124,7 @@ class Balancer:
 
 
 def fixed_health(balancer: Balancer, target: Target) -> TargetHealth | None:
-    """The health that follows from the settings alone; None when a health check has to find out."""
+    """Return the health that the settings alone determine; None if a health check is needed."""
     if target.address is None:
         return STOPPED
     if target.zone not in (None, balancer.zone):
@@ -133,7 +133,7 @@ def fixed_health(balancer: Balancer, target: Target) -> TargetHealth | None:
 
 
 def render(balancer: Balancer, run: Path = RUN) -> str:
-    """haproxy's configuration."""
+    """Return haproxy's configuration."""
     address, device = balancer.interface.address, balancer.interface.device
     lines = [
         "global",
@@ -184,7 +184,7 @@ def _backend(balancer: Balancer, group: TargetGroup) -> list[str]:
     if group.check_port:
         check += f" port {group.check_port}"
     if group.proxy_protocol:
-        # In a health check the header carries no client, as AWS's does not.
+        # As on AWS, the header of a health check contains no client.
         check += " send-proxy-v2 check-send-proxy"
     if group.preserve_client_ip:
         # Health checks have no client.
@@ -212,12 +212,12 @@ STATE_COLUMNS = (
 
 
 def render_state(balancer: Balancer, healthy: set[tuple[str, str]]) -> str:
-    """haproxy's server state file: it takes a server without a check result for up, AWS for not yet healthy.
+    """Return haproxy's server state file. Without it, haproxy considers an unchecked server up; on AWS it is not.
 
-    `healthy` holds target group name and target id of those that have proved themselves before a reload.
+    `healthy` has target group name and target id of the targets that were healthy before a reload.
     """
     lines = ["1", "# " + " ".join(STATE_COLUMNS)]
-    # The backends' own ids are not known here: haproxy goes by the name when be_id fits none.
+    # The backends' ids are not known here; haproxy uses the name if no backend has be_id.
     for group in balancer.groups():
         for number, target in enumerate(_checked(balancer, group), start=1):
             up = (group.name, target.id) in healthy
@@ -245,7 +245,7 @@ def render_state(balancer: Balancer, healthy: set[tuple[str, str]]) -> str:
 
 
 def read_health(statistics: str) -> dict[tuple[str, str], TargetHealth]:
-    """Target group name and target id → health, from what haproxy answers to `show stat`."""
+    """Return health by target group name and target id, from haproxy's response to `show stat`."""
     found = {}
     for row in csv.DictReader(io.StringIO(statistics.removeprefix("# "))):
         if row["svname"] not in ("FRONTEND", "BACKEND") and row["check_status"]:
@@ -256,7 +256,7 @@ def read_health(statistics: str) -> dict[tuple[str, str], TargetHealth]:
 def _health(status: str, check: str) -> TargetHealth:
     if status.startswith("UP"):
         return HEALTHY
-    # "* L4OK" is a check that is just running after that result.
+    # "* L4OK": a check is running, and L4OK was the previous result.
     result = check.removeprefix("* ")
     return INITIAL if result in ("INI", "UNK") or result.endswith("OK") else UNHEALTHY
 
@@ -265,9 +265,9 @@ Health = dict[tuple[str, str], TargetHealth]
 
 
 class Balancers:
-    """Brings namespaces and haproxy processes to what the API says. One thread a balancer at a time.
+    """Brings namespaces and haproxy processes in line with the API. At most one thread per load balancer.
 
-    `active` is called with the balancer's name when it is configured, `log` with what the lab does not model.
+    `active` is called with the load balancer's name when it is configured, `log` with what the lab does not model.
     """
 
     def __init__(self, active: Callable[[str], None], log: Callable[[str, str], None]) -> None:
@@ -277,7 +277,7 @@ class Balancers:
         self._measured: dict[str, Health] = {}
 
     def reconcile(self, balancer: Balancer) -> Health:
-        """Configure the balancer and return its targets' health by target group ARN and target id."""
+        """Configure the load balancer and return its targets' health by target group ARN and target id."""
         known = self._known.get(balancer.name)
         if known and known.interface.id != balancer.interface.id:
             self.remove(balancer.name)
@@ -292,11 +292,11 @@ class Balancers:
         return self._health(balancer)
 
     def names(self) -> set[str]:
-        """The balancers that exist on this machine."""
+        """Return the names of the load balancers that exist on this machine."""
         return set(self._known)
 
     def remove(self, name: str) -> None:
-        """Take the balancer away. Idempotent."""
+        """Remove the load balancer. Idempotent."""
         if balancer := self._known.pop(name, None):
             daemon(balancer).stop()
             call("ip", "netns", "delete", balancer.namespace, check=False)
@@ -331,7 +331,7 @@ class Balancers:
         except OSError:  # between two workers while it reloads
             measured = before
         for key, health in measured.items():
-            # On its way up from unhealthy: AWS calls only a new target initial.
+            # The target is recovering: on AWS only a new target is initial.
             if health == INITIAL and before.get(key) == UNHEALTHY:
                 measured[key] = UNHEALTHY
         self._measured[balancer.name] = measured
@@ -343,7 +343,7 @@ class Balancers:
 
 
 def daemon(balancer: Balancer) -> Daemon:
-    """The balancer's haproxy: a master, which takes a new configuration on SIGUSR2, and its workers."""
+    """Return the load balancer's haproxy: a master, which reloads its configuration on SIGUSR2, and its workers."""
     configuration = RUN / f"{balancer.interface.device}.cfg"
     command = ["haproxy", "-W", "-db", "-f", str(configuration)]
     return Daemon(f"balancer-{balancer.name}", command, netns=balancer.namespace)
@@ -358,7 +358,7 @@ def _ask(path: Path, question: str) -> str:
 
 
 def remove() -> None:
-    """Stop every balancer that a pid file tells of, whoever started it. Idempotent."""
+    """Stop every load balancer that has a pid file, also those of another process. Idempotent."""
     for pid_file in RUN.glob("balancer-*.pid"):
         Daemon(pid_file.stem, []).stop()
     for suffix in ("cfg", "state", "sock"):

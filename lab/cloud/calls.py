@@ -1,4 +1,4 @@
-"""What a signed request asks of AWS: service, action and parameters, as AWS's API references name them."""
+"""Service, action and parameters of a signed request, named as in AWS's API references."""
 
 import re
 import urllib.parse
@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 from lab.cloud.faults import body, form
 
 SCOPE = re.compile(r"Credential=(?P<key>[^/]+)/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
-"""Where a signed request says who sends it, and names region and service (Signature Version 4); policies name these
-the same.
+"""Sender, region and service of a signed request (Signature Version 4). Policies use the same names of regions and
+services.
 """
 
 PROTOCOL = ("Action", "Version")
@@ -25,15 +25,15 @@ ROUTE_53 = (
     ("GET", r"/2013-04-01/tags/(?P<ResourceType>[^/]+)/(?P<ResourceId>[^/]+)/?", "ListTagsForResource"),
     ("GET", r"/2013-04-01/change/(?P<Id>[^/]+)/?", "GetChange"),
 )
-"""Route 53 names its actions by method and path, in which there may be a parameter (Amazon Route 53 API Reference)."""
+"""Route 53 identifies actions by method and path, which may contain parameters (Amazon Route 53 API Reference)."""
 
 
 @dataclass(frozen=True)
 class Parameter:
     """A value and its place in the request.
 
-    Of lists, `name` has every index as N, and `place` has it as it came: `Tag.N.Key`, `Tag.2.Key`. What lies in the XML
-    of a body is named by its elements, which do not count.
+    In lists, `name` has N as every index, and `place` the index that was sent: `Tag.N.Key`, `Tag.2.Key`. Values in an
+    XML body are named by their elements, without an index.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Call:
-    """A signed request. An action that is not known has the name of its method and path."""
+    """A signed request. An unknown action is named by its method and path."""
 
     service: str
     action: str
@@ -53,21 +53,21 @@ class Call:
 
     @property
     def permission(self) -> str:
-        """The action as a policy names it, `ec2:RunInstances`."""
+        """The action as named in policies, for example `ec2:RunInstances`."""
         return f"{self.service}:{self.action}"
 
     def value(self, place: str) -> str | None:
-        """What was sent in that place; None if nothing was."""
+        """Return the value at that place; None if it was not sent."""
         return next((each.value for each in self.parameters if each.place == place), None)
 
     def beside(self, parameter: Parameter, name: str) -> str | None:
-        """What was sent under that name in the same structure as `parameter`."""
+        """Return the value of that name in the same structure as `parameter`; None if it was not sent."""
         inside, dot, _ = parameter.place.rpartition(".")
         return self.value(f"{inside}{dot}{name}")
 
 
 def read(environ: dict[str, Any]) -> Call | None:
-    """The call in a request, whose body stays readable; None for a request that no service is named in."""
+    """Return the call in a request, whose body stays readable; None for a request that names no service."""
     scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     if scope is None:
         return None

@@ -1,4 +1,4 @@
-"""What the settings of a stack name, as if it were in AWS: for previews, where nobody can look."""
+"""Creates in moto the AWS resources that a stack's settings refer to, for previews without access to AWS."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from moto.utilities.utils import get_partition
 
 
 def put(existing: Mapping[str, Any]) -> None:
-    """Put images, volumes, addresses and hosted zones into moto's memory under the ids given, in each of `regions`.
+    """Put images, volumes, addresses and hosted zones with the given ids into moto's memory, in each of `regions`.
 
-    `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`; `hosted_zones` `id` and `name`.
-    Volumes and addresses have `tags`.
+    `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`; `hosted_zones` have `id` and
+    `name`. Volumes and addresses get `tags`.
     """
     for region in existing["regions"]:
         backend = ec2_backends[DEFAULT_ACCOUNT_ID][region]

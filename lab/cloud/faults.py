@@ -1,10 +1,10 @@
-"""Faults that the lab's AWS can be asked for: what a real cloud does now and then, at the moment a test wants it.
+"""Fault injection: what a real cloud does occasionally, at the moment a test needs it.
 
-The API's process has a route for them, `/_lab/faults`: POST arms one, GET tells which are armed and how often each
-was served, DELETE disarms all. `inject`, `served` and `clear` are the client of that route.
+The API has a route for faults, `/_lab/faults`: POST arms one, GET lists the armed faults and how often each was served,
+DELETE disarms all. `inject`, `served` and `clear` are the client of that route.
 
-A fault belongs to an action of the query protocol (EC2, load balancing, IAM, STS), whose name is in the form that is
-posted. Route 53 speaks another protocol: its calls never meet a fault.
+A fault applies to an action of the query protocol (EC2, load balancing, IAM, STS), which is named in the posted form.
+Route 53 uses another protocol; faults do not affect its calls.
 """
 
 import io
@@ -31,16 +31,16 @@ Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 @dataclass
 class Fault:
-    """What happens to the next `times` calls of an action; `served` counts those it has happened to.
+    """What happens to the next `times` calls of an action; `served` counts the calls affected so far.
 
-    - `throttle`: nothing is done; EC2 answers 503 RequestLimitExceeded, the others 400 Throttling
-    - `error`: nothing is done; EC2 answers 500 InternalError, the others 500 InternalFailure
-    - `lost`: the call is carried out, then the connection is closed without an answer. To an AWS SDK that is a failed
-      connection, which it tries again: what was done must not be done twice.
+    - `throttle`: nothing is done; EC2 responds with 503 RequestLimitExceeded, other services with 400 Throttling
+    - `error`: nothing is done; EC2 responds with 500 InternalError, other services with 500 InternalFailure
+    - `lost`: the call is carried out, then the connection is closed without a response. An AWS SDK sees a failed
+      connection and retries; the call must not be carried out twice.
     - `slow`: the call is carried out after `seconds`
     """
 
-    action: str  # as AWS writes it, RunInstances; "*" is every action
+    action: str  # AWS's name, for example RunInstances; "*" is every action
     kind: str
     times: int = 1
     seconds: float = 0.0
@@ -50,11 +50,11 @@ class Fault:
         if self.kind not in KINDS:
             raise ValueError(f"a fault is one of {', '.join(KINDS)}, not {self.kind!r}")
         if self.times < 1 or self.seconds < 0:
-            raise ValueError("a fault happens at least once, and not in the past")
+            raise ValueError("times must be at least 1, and seconds at least 0")
 
 
 class Faults:
-    """The faults that are armed, in the order in which they were. Safe for several threads."""
+    """The armed faults, in the order in which they were armed. Thread-safe."""
 
     def __init__(self) -> None:
         self._armed: list[Fault] = []
@@ -73,7 +73,7 @@ class Faults:
             return [asdict(fault) for fault in self._armed]
 
     def take(self, action: str | None) -> Fault | None:
-        """The fault that this call meets, counted as served."""
+        """Return the fault that applies to a call of `action`, and count it as served."""
         with self._lock:
             for fault in self._armed:
                 if action and fault.action in ("*", action) and fault.served < fault.times:
@@ -82,7 +82,7 @@ class Faults:
         return None
 
     def route(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answers `/_lab/faults`."""
+        """Serve `/_lab/faults`."""
         match environ["REQUEST_METHOD"]:
             case "POST":
                 try:
@@ -98,7 +98,7 @@ class Faults:
         return _send(start_response, "200 OK", "application/json", json.dumps(self.status()))
 
     def before(self, aws: Application) -> Application:
-        """`aws` with the armed faults before it."""
+        """Return `aws` with the armed faults in front of it."""
 
         def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             fields = form(environ)
@@ -118,9 +118,9 @@ class Faults:
                 case "lost":
                     for _ in aws(environ, lambda *_: None):
                         pass
-                    # The server alone would wait on this connection for the next request.
+                    # Otherwise the server would keep the connection open for the next request.
                     environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-                    raise ConnectionResetError("the answer is lost, as asked for")
+                    raise ConnectionResetError("response dropped by an injected fault")
             time.sleep(fault.seconds)
             return aws(environ, start_response)
 
@@ -133,21 +133,21 @@ _UNKNOWN = "The request processing has failed because of an unknown error, excep
 
 
 def form(environ: dict[str, Any]) -> dict[str, str]:
-    """The fields of a posted form, which stays readable; none for any other request."""
+    """Return the fields of a posted form, which stays readable; none for any other request."""
     if not environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         return {}
     return dict(urllib.parse.parse_qsl(body(environ).decode(), keep_blank_values=True))
 
 
 def body(environ: dict[str, Any]) -> bytes:
-    """The body of a request, which stays readable."""
+    """Return the body of a request, which stays readable."""
     content: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(content)
     return content
 
 
 def refuse_ec2(start_response: StartResponse, status: str, code: str, message: str) -> Iterable[bytes]:
-    """An error as EC2 alone writes it."""
+    """Respond with an error in EC2's own format."""
     text = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Response><Errors><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error></Errors>"
@@ -157,7 +157,7 @@ def refuse_ec2(start_response: StartResponse, status: str, code: str, message: s
 
 
 def refuse(start_response: StartResponse, status: str, fault_of: str, code: str, message: str) -> Iterable[bytes]:
-    """An error as the query protocol and Route 53 have it; `fault_of` is Sender or Receiver."""
+    """Respond with an error in the format of the query protocol and Route 53; `fault_of` is Sender or Receiver."""
     text = (
         f"<ErrorResponse><Error><Type>{fault_of}</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
         f"<RequestId>{uuid4()}</RequestId></ErrorResponse>"
@@ -175,12 +175,12 @@ def _send(start_response: StartResponse, status: str, kind: str, text: str) -> I
 
 
 def inject(action: str, kind: str, *, times: int = 1, seconds: float = 0.0, api: str = API) -> None:
-    """Arm a fault in the running lab. Raises ValueError when there is none of that kind, OSError without a lab."""
+    """Arm a fault in the running lab. Raises ValueError for an unknown kind, OSError without a running lab."""
     _ask("POST", asdict(Fault(action, kind, times, seconds)), api)
 
 
 def served(*, api: str = API) -> dict[tuple[str, str], int]:
-    """How many calls met the faults since they were armed, by action and kind as they were injected."""
+    """Return how many calls the faults have affected since they were armed, by action and kind as injected."""
     counts: dict[tuple[str, str], int] = {}
     for fault in (Fault(**fields) for fields in _ask("GET", None, api)):
         key = fault.action, fault.kind
@@ -189,7 +189,7 @@ def served(*, api: str = API) -> dict[tuple[str, str], int]:
 
 
 def clear(*, api: str = API) -> None:
-    """Disarm everything."""
+    """Disarm all faults."""
     _ask("DELETE", None, api)
 
 
@@ -198,7 +198,7 @@ def _ask(method: str, fields: dict[str, Any] | None, api: str) -> Any:
     request = urllib.request.Request(
         api + ROUTE, body, headers={"Content-Type": "application/json"} if body else {}, method=method
     )
-    # No proxy between this machine and itself.
+    # Ignore proxy settings: the API is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=10) as answer:
         return json.load(answer)

@@ -1,6 +1,6 @@
 """The network on this host: one bridge, one veth pair per network interface, and the packet filter in the kernel.
 
-Only sysctls of the lab's own interfaces are set (forwarding, proxy ARP): they go away with them.
+Only sysctls of the lab's own interfaces are set (forwarding, proxy ARP), which disappear with the interfaces.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from lab.cloud.network import (
 from lab.shell import call
 
 SYSCTL = Path("/proc/sys/net")
-ANSWERS_TABLE = 100  # of routes, in a load balancer's namespace
+ANSWERS_TABLE = 100  # a routing table in a load balancer's namespace
 
 
 class Host:
-    """The host's side of the network, brought to what is wanted; only changes touch the kernel."""
+    """The host's side of the network. Only changes are applied to the kernel."""
 
     def __init__(self) -> None:
         self._loaded = ""
         self._addresses: list[str] = []
 
     def apply(self, network: Network) -> None:
-        """Bring bridge, addresses and packet filter to `network`. Raises LabError when the kernel refuses."""
+        """Apply `network` to bridge, addresses and packet filter. Raises LabError if the kernel rejects it."""
         self._apply_addresses(network.own_addresses())
         rules = packet_filter.render(network)
         if rules != self._loaded:
@@ -46,7 +46,7 @@ class Host:
     def _apply_addresses(self, addresses: list[str]) -> None:
         if addresses == self._addresses:
             return
-        # The kernel's dummy device need not be built in; a bridge without ports does the same.
+        # A bridge without ports replaces the dummy device, which not every kernel has.
         if not (SYSCTL / "ipv4/conf" / BRIDGE).exists():
             call("ip", "link", "add", BRIDGE, "type", "bridge")
         batch = [f"link set {BRIDGE} up"]
@@ -58,15 +58,15 @@ class Host:
 
 
 def plug_in(interface: Interface, namespace: Path) -> None:
-    """Give the network namespace (a file like /proc/PID/ns/net) its eth0. Raises LabError.
+    """Create eth0 in the network namespace (a file such as /proc/PID/ns/net). Raises LabError.
 
-    An old end of the pair on the host is taken away first: its other end lies in a namespace that is gone.
+    An old end of the pair on the host is deleted first: its other end is in a namespace that no longer exists.
     """
     call("ip", "link", "delete", interface.device, check=False)
     peer = f"name eth0 address {interface.mac} netns {_netns_argument(namespace)}"
     _ip([f"link add {interface.device} type veth peer {peer}"])
-    # Forwarding is per incoming device in IPv4: the host's own ip_forward stays as it is. Proxy ARP answers for
-    # the subnet's other addresses, so that the packets between them come to the host.
+    # IPv4 forwarding is set per incoming device; the host's own ip_forward is not changed. Proxy ARP answers for
+    # the subnet's other addresses, so that the packets between them are sent to the host.
     settings = {
         "ipv4/conf": {"forwarding": 1, "proxy_arp": 1, "send_redirects": 0, "rp_filter": 0},
         "ipv4/neigh": {"proxy_delay": 0},
@@ -95,15 +95,15 @@ def plug_in(interface: Interface, namespace: Path) -> None:
 
 
 def preserve(preserving: Preserving, namespace: Path) -> None:
-    """Have the load balancer's namespace and the host lead packets in clients' names there and back. Idempotent.
+    """Route packets with clients' addresses between the load balancer's namespace and the host. Idempotent.
 
-    Raises LabError. On the host it is a route of the load balancer's own device, which goes away with it.
+    Raises LabError. The host's route is on the load balancer's own device and disappears with it.
     """
     interface = preserving.interface
     _ip([f"route replace {preserving.aliases} via {interface.address} dev {interface.device} onlink"])
     enter = ("nsenter", f"--net={namespace}")
     call(*enter, "nft", "-f", "-", stdin=packet_filter.render_preserving(preserving))
-    # Whatever arrives is for the load balancer, also what is addressed to a client.
+    # Every packet that arrives is for the load balancer, even one addressed to a client.
     call(*enter, "ip", "rule", "delete", "iif", "eth0", "table", str(ANSWERS_TABLE), check=False)
     _ip(
         [f"rule add iif eth0 table {ANSWERS_TABLE}", f"route replace local default dev lo table {ANSWERS_TABLE}"],
@@ -122,7 +122,7 @@ def _netns_argument(namespace: Path) -> str:
 
 
 def remove() -> None:
-    """Take away everything of this module that is in the kernel, whoever left it there. Idempotent."""
+    """Remove everything that this module creates in the kernel, also what another process has left. Idempotent."""
     call("nft", "delete", "table", "ip", TABLE, check=False)
     for namespace in sorted(NAMESPACES.glob(f"{NAMESPACE_PREFIX}*")):
         call("ip", "netns", "delete", namespace.name)

@@ -1,8 +1,8 @@
-"""EC2's idempotent calls: one that comes again with the same ClientToken is not carried out again.
+"""EC2's idempotent calls: a call repeated with the same ClientToken is not carried out again.
 
-An SDK that got no answer sends the call once more. AWS then answers as it did the first time; with other
-parameters under the same token it answers IdempotentParameterMismatch (Amazon EC2 Developer Guide, "Ensuring
-idempotency in Amazon EC2 API requests"). moto takes the token and carries the call out a second time.
+An SDK that got no response repeats the call. AWS then responds as it did the first time, or with
+IdempotentParameterMismatch if the other parameters differ (Amazon EC2 Developer Guide, "Ensuring idempotency in Amazon
+EC2 API requests"). moto accepts the token and carries the call out a second time.
 """
 
 import threading
@@ -15,7 +15,7 @@ from lab.cloud.faults import Application, StartResponse, form, refuse_ec2
 
 @dataclass
 class _Call:
-    """A call with a token, and the answer to it once there is one."""
+    """A call with a token, and its response once it has one."""
 
     fields: dict[str, str]
     answer: tuple[str, list[tuple[str, str]], bytes] | None = None
@@ -23,7 +23,7 @@ class _Call:
 
 
 def idempotent(aws: Application) -> Application:
-    """`aws`, which answers a repeated call of EC2 with what it has answered before. Refusals may be tried again."""
+    """Return `aws` with repeated EC2 calls answered by the first response. Rejected calls can be retried."""
     calls: dict[tuple[str, str], _Call] = {}
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""What the API has been asked for, read from moto's memory into the plain values that the other modules take."""
+"""The state requested through the API, read from moto's memory into plain values for the other modules."""
 
 import base64
 import dataclasses
@@ -18,23 +18,23 @@ from lab.cloud.volumes import Volume
 
 @dataclass(frozen=True)
 class Inventory:
-    """Everything there is to make real, in all regions."""
+    """Everything that the lab must create, in all regions."""
 
     network: Network = field(default_factory=Network)
     machines: tuple[Machine, ...] = ()
     balancers: tuple[Balancer, ...] = ()
     volumes: tuple[Volume, ...] = ()
     idle_targets: tuple[tuple[str, str], ...] = ()
-    """Target group ARN and target id of those that no listener leads to."""
+    """Target group ARN and target id of the targets whose group no listener uses."""
     facts: dict[str, Facts] = field(default_factory=dict)
-    """What the metadata service tells, by private address."""
+    """What the metadata service returns, by private address."""
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     group_names: dict[str, str] = field(default_factory=dict)
     not_modelled: tuple[str, ...] = ()
 
 
 def read() -> Inventory:
-    """The state of the API at this moment."""
+    """Return the current state of the API."""
     interfaces: list[Interface] = []
     rules: list[Rule] = []
     machines: list[Machine] = []
@@ -92,7 +92,7 @@ def read() -> Inventory:
 
 
 def _interfaces_in_use(ec2: Any, taken: set[str], not_modelled: list[str]) -> dict[str, Interface]:
-    """Those of a region, by id, but for addresses that are `taken`: these are noted in `not_modelled`."""
+    """Return a region's interfaces in use, by id. Those whose address is in `taken` go to `not_modelled` instead."""
     used: dict[str, Interface] = {}
     for eni in list(ec2.enis.values()):
         if eni.status != "in-use":
@@ -111,17 +111,17 @@ def _instances(ec2: Any) -> Iterator[Any]:
 
 
 def find_instance(instance_id: str) -> Any:
-    """moto's own object of the instance."""
+    """Return moto's own object of the instance."""
     return next(i for ec2, _ in state.regions() for i in _instances(ec2) if i.id == instance_id)
 
 
 def find_volume(volume_id: str) -> Any:
-    """moto's own object of the volume."""
+    """Return moto's own object of the volume."""
     return next(ec2.volumes[volume_id] for ec2, _ in state.regions() if volume_id in ec2.volumes)
 
 
 def find_balancers(name: str) -> list[Any]:
-    """moto's own objects of the balancers of that name."""
+    """Return moto's own objects of the load balancers with that name."""
     return [b for _, elb in state.regions() for b in list(elb.load_balancers.values()) if b.name == name]
 
 
@@ -156,7 +156,7 @@ def _routed(ec2: Any, subnet: Any) -> bool:
 def _rules(group: Any) -> Iterator[Rule]:
     for egress, rules in ((False, group.ingress_rules), (True, group.egress_rules)):
         for rule in list(rules):
-            # IPv6 ranges and prefix lists match nothing here.
+            # IPv6 ranges and prefix lists match nothing on the lab.
             if peer := rule.cidr_ipv4 or rule.source_group.get("GroupId"):
                 yield Rule(
                     rule.id,
@@ -233,7 +233,7 @@ def _facts(ec2: Any, instance: Any, nic: Any) -> Facts:
 
 
 def _names(ec2: Any, instance: Any) -> dict[str, tuple[str, ...]]:
-    """Inside the VPC the public name too leads to the private address."""
+    """Return the instance's names. Inside the VPC, the public name also resolves to the private address."""
     known = [instance.private_dns_name]
     if instance.public_ip and str(ec2.vpcs[instance.vpc_id].enable_dns_hostnames).lower() == "true":
         known.append(instance.public_dns_name)
@@ -313,7 +313,7 @@ def _idle_targets(elb: Any) -> Iterator[tuple[str, str]]:
 
 
 def _route53(known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """A records; CNAME and alias records whose target is known here."""
+    """Return the A records, and the CNAME and alias records whose target is known here."""
     records = [
         record
         for _, _, backend in list(route53_backends.iter_backends())

@@ -1,7 +1,7 @@
-"""EC2 instances: a systemd container each, which starts, stops, reboots and goes away as the API says.
+"""EC2 instances: one systemd container each, which is started, stopped, rebooted and removed as the API requests.
 
-The container has no network of its own. At every start the cloud gives it its interface and its disks and then
-makes /run/lab/powered, for which its first process waits: the hardware is there.
+The container has no network of its own. At every start the cloud attaches its interface and its disks and then
+creates /run/lab/powered, for which the container's first process waits.
 """
 
 import json
@@ -19,17 +19,17 @@ from lab.containers import SOCKET, docker
 
 LABEL = "gitlab-lab"
 NAME_PREFIX = "gitlab-lab-"
-REBOOT = 129  # how a container ends in which systemd reboots; 130 when it powers off
+REBOOT = 129  # exit status of a container whose systemd reboots; 130 if it powers off
 SHARED_MEMORY = "4g"
-"""Size of /dev/shm: half of the memory of a t3.large, as Linux has it. GitLab's database fills Docker's 64 MiB."""
-STOP_TIMEOUT = 60  # seconds for an orderly shutdown; AWS gives some minutes
+"""Size of /dev/shm: half of a t3.large's memory, as on Linux. GitLab's database needs more than Docker's 64 MiB."""
+STOP_TIMEOUT = 60  # seconds for an orderly shutdown; AWS allows several minutes
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """An instance as the API has it. `reboots` counts the calls of RebootInstances."""
+    """An instance as the API describes it. `reboots` counts the calls of RebootInstances."""
 
     id: str
     name: str
@@ -47,13 +47,13 @@ class Machine:
 
 @dataclass
 class _Running:
-    """The first process of a container: `handle` is a pidfd, so that a used-again number does not matter."""
+    """The first process of a container. `handle` is a pidfd, because pids can be reused."""
 
     pid: int
     handle: int
     reboots: int
     links_are_due: bool = False
-    """Disks have come or gone, and the machine has not yet made its links to file systems again."""
+    """Disks were added or removed, and the machine has not yet re-created its links to file systems."""
 
     @property
     def root(self) -> Path:
@@ -61,7 +61,7 @@ class _Running:
 
     @property
     def booted(self) -> bool:
-        """Whether it is on its root disk: before that, its folders are under way to it."""
+        """Whether it runs from its root disk; until then, its folders are being moved there."""
         return (self.root / "run/lab/booted").exists()
 
     def alive(self) -> bool:
@@ -69,11 +69,10 @@ class _Running:
 
 
 class Machines:
-    """Brings containers to what the API says. One thread a machine at a time.
+    """Brings containers in line with the API. At most one thread per machine.
 
-    `settled` is called with the instance id when a pending, stopping or shutting-down has come to its end,
-    `powered_off` when a machine was shut down from inside, `volume_settled` with a volume's id when it is in or
-    out of its machine.
+    `settled` is called with the instance id when its pending, stopping or shutting-down is completed, `powered_off`
+    when a machine was shut down from inside, `volume_settled` with a volume's id when it is attached or detached.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Machines:
         self._running: dict[str, _Running] = {}
 
     def reconcile(self, machine: Machine) -> None:
-        """One step towards what the API says. Raises LabError or OSError; the next call goes on from there."""
+        """Take one step towards the API's state. Raises LabError or OSError; the next call continues from there."""
         match machine.state:
             case "pending" | "running":
                 self._keep_running(machine)
@@ -116,13 +115,13 @@ class Machines:
             self._forget(machine)
             status = int(docker("wait", machine.container))
             if status != REBOOT:
-                log.info("%s %s: went off by itself (status %d)", machine.id, machine.name, status)
+                log.info("%s %s: powered off from inside (status %d)", machine.id, machine.name, status)
                 self._powered_off(machine.id)
                 return
-            log.info("%s %s: reboots by itself", machine.id, machine.name)
+            log.info("%s %s: rebooting from inside", machine.id, machine.name)
             running = self._power_on(machine)
         elif machine.reboots > running.reboots:
-            log.info("%s %s: is rebooted", machine.id, machine.name)
+            log.info("%s %s: rebooting through the API", machine.id, machine.name)
             docker("restart", f"--time={STOP_TIMEOUT}", machine.container)
             self._forget(machine)
             running = self._power_on(machine)
@@ -150,9 +149,9 @@ class Machines:
         except BaseException:
             os.close(running.handle)
             raise
-        running.links_are_due = False  # its first process sees to them
+        running.links_are_due = False  # the machine's first process creates them
         self._running[machine.id] = running
-        log.info("%s %s: is on", machine.id, machine.name)
+        log.info("%s %s: powered on", machine.id, machine.name)
         return running
 
     def _plug_volumes(self, machine: Machine, running: _Running) -> None:
@@ -171,12 +170,15 @@ class Machines:
     def _tear_off(self, machine: Machine, volume: Volume, running: _Running) -> None:
         mount_table = Path(f"/proc/{running.pid}/mountinfo").read_text()
         for mount in volumes.tear_off(volume.link, running.root, mount_table):
-            # systemd unmounts what hangs on a device that has gone; here it does not see devices.
+            # systemd unmounts the file systems of a removed device; in a container it does not see devices.
             docker("exec", machine.container, "umount", "--lazy", mount)
         self._devices.renew(volume)
 
     def _settle_volumes(self, machine: Machine, running: _Running) -> None:
-        """A volume is in when the machine has all links to it: on AWS udev makes them at once, here the stand-in."""
+        """Report a volume as attached when the machine has all links to it.
+
+        On AWS udev creates them immediately; here udev's stand-in is triggered.
+        """
         if running.links_are_due:
             docker("exec", machine.container, "udevadm", "trigger")
             running.links_are_due = False
@@ -189,7 +191,7 @@ class Machines:
             os.close(running.handle)
 
     def cloud_init(self, machine_id: str) -> str:
-        """How far the first boot is: `running`, `done`, `error`, or `-` when the machine does not run."""
+        """Return the state of the first boot: `running`, `done`, `error`, or `-` if the machine is not running."""
         running = self._running.get(machine_id)
         if running is None:
             return "-"
@@ -201,10 +203,10 @@ class Machines:
 
 
 def create_command(machine: Machine, image: str) -> list[str]:
-    """The arguments of `docker` that make the machine's container.
+    """Return the arguments of `docker` that create the machine's container.
 
-    SYS_RESOURCE and SYS_TIME would reach the host's limits and clock. The rules for block devices of majors 7
-    (loop) and 259 (partitions) let volumes be attached later.
+    SYS_RESOURCE and SYS_TIME would give access to the host's limits and clock. The rules for block devices of majors 7
+    (loop) and 259 (partitions) allow volumes to be attached later.
     """
     resolver = machine.interface.resolver if machine.interface else "127.0.0.1"
     return [
@@ -229,7 +231,7 @@ def _exists(machine: Machine) -> bool:
 
 
 def remove() -> None:
-    """Remove every container of the lab, when its engine runs. Idempotent."""
+    """Remove every container of the lab if its Docker engine is running. Idempotent."""
     if not SOCKET.is_socket():
         return
     if left := docker("ps", "--all", "--quiet", f"--filter=label={LABEL}", check=False).split():

@@ -1,8 +1,8 @@
-"""The instance metadata service, as machines reach it at 169.254.169.254.
+"""The instance metadata service, which machines reach at 169.254.169.254.
 
-The packet filter sends their requests to `METADATA_PORT` of the operator's address; who asks is known by the
-private address. Version 2 is asked for where the instance says so, and the answer that carries a token lives
-no longer than the instance's hop limit: with a limit of 1 it dies on its way into a nested container.
+The packet filter redirects their requests to `METADATA_PORT` of the operator's address; the private source address
+identifies the machine. Version 2 is required if the instance's options require it. The response with a token is sent
+with the instance's hop limit as its TTL: with a limit of 1 it does not reach a nested container.
 """
 
 import json
@@ -26,7 +26,7 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Facts:
-    """What an instance can learn about itself."""
+    """What an instance can query about itself."""
 
     instance_id: str
     image: str
@@ -54,7 +54,7 @@ class Facts:
 
 
 def tree(facts: Facts) -> Tree:
-    """The paths below a version: a value is text or bytes, a folder a dictionary."""
+    """Return the tree of paths below a version: values are str or bytes, folders are dictionaries."""
     interface = {
         "device-number": "0",
         "interface-id": facts.interface,
@@ -104,7 +104,7 @@ def tree(facts: Facts) -> Tree:
 
 
 def identity(facts: Facts) -> dict[str, str | None]:
-    """The instance identity document, unsigned."""
+    """Return the instance identity document, unsigned."""
     return {
         "accountId": facts.account,
         "architecture": "x86_64",
@@ -121,7 +121,7 @@ def identity(facts: Facts) -> dict[str, str | None]:
 
 
 def answer(facts: Facts, path: str) -> bytes | None:
-    """What a GET of the path brings; None when there is nothing."""
+    """Return the response to a GET of the path; None if the path does not exist."""
     parts = [part for part in path.partition("?")[0].split("/") if part]
     if not parts:
         return "\n".join(VERSIONS).encode()
@@ -140,7 +140,7 @@ def answer(facts: Facts, path: str) -> bytes | None:
 
 
 class Tokens:
-    """Session tokens: each is good for one machine and for the time it was asked for."""
+    """Session tokens. Each is valid for one machine and for the requested time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
         life = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
         if self.path != "/latest/api/token":
             self._send(HTTPStatus.NOT_FOUND)
-        elif "X-Forwarded-For" in self.headers:  # a proxy that would hand the token to somebody else
+        elif "X-Forwarded-For" in self.headers:  # a proxy could pass the token on
             self._send(HTTPStatus.FORBIDDEN)
         elif not (life.isdigit() and 1 <= int(life) <= LONGEST_TOKEN_LIFE):
             self._send(HTTPStatus.BAD_REQUEST)
@@ -211,11 +211,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Every machine asks often; the log is for what went wrong."""
+        """Log nothing: every machine sends many requests."""
 
 
 class Server(ThreadingHTTPServer):
-    """`lookup` finds the facts of the machine with this private address."""
+    """The metadata server. `lookup` returns the facts of the machine with a private address."""
 
     daemon_threads = True
 
@@ -229,5 +229,5 @@ class Server(ThreadingHTTPServer):
         self.tokens = Tokens()
 
     def start(self) -> None:
-        """Serve in a thread of its own."""
+        """Serve in a separate thread."""
         threading.Thread(target=self.serve_forever, name="metadata", daemon=True).start()

@@ -1,7 +1,7 @@
-"""Names as machines in the VPC resolve them: dnsmasq on the address of the VPC's resolver.
+"""Name resolution for machines in the VPC: dnsmasq on the address of the VPC's resolver.
 
-It knows the vendors, the machines' and load balancers' own names and the A, CNAME and alias records of Route 53;
-every other name does not exist. This host's own resolver is left alone.
+It resolves the vendors' sites, the machines' and load balancers' own names and the A, CNAME and alias records of
+Route 53; no other name exists. This host's own resolver is not changed.
 """
 
 import os
@@ -19,20 +19,20 @@ HOSTS = RUN / "names"
 
 
 def render_hosts(names: Mapping[str, Iterable[str]]) -> str:
-    """A hosts(5) file of the vendors and of `names`: name → addresses."""
+    """Return a hosts(5) file of the vendors' sites and `names`, which maps names to addresses."""
     lines = [f"{VENDORS} {' '.join(VENDOR_NAMES)}"]
     lines += [f"{address} {name}" for name in sorted(names) for address in sorted(names[name])]
     return "\n".join([*lines, ""])
 
 
 def command(listen: list[str]) -> list[str]:
-    """dnsmasq that answers at these addresses from the hosts file alone."""
+    """Return the command of dnsmasq that listens on these addresses and answers only from the hosts file."""
     return [
         "dnsmasq",
         "--keep-in-foreground",
         "--conf-file=/dev/null",
         "--pid-file=",
-        "--user=root",  # a clone below /root is closed to others
+        "--user=root",  # other users cannot read a clone below /root
         "--no-resolv",
         "--no-hosts",
         f"--addn-hosts={HOSTS}",
@@ -43,7 +43,7 @@ def command(listen: list[str]) -> list[str]:
 
 
 class Names:
-    """The name server, brought to the names and addresses that are wanted."""
+    """The name server, kept in line with the names and addresses of the API."""
 
     def __init__(self) -> None:
         self._daemon = Daemon("names", [])
@@ -51,7 +51,7 @@ class Names:
         self._listen: list[str] = []
 
     def apply(self, names: Mapping[str, Iterable[str]], listen: list[str]) -> None:
-        """Serve `names` at the addresses `listen`, which this host must have."""
+        """Serve `names` on the addresses `listen`, which this host must have."""
         hosts = render_hosts(names)
         changed = hosts != self._hosts
         if changed:
@@ -71,6 +71,6 @@ class Names:
 
 
 def remove() -> None:
-    """Stop the name server, whoever started it. Idempotent."""
+    """Stop the name server, also one that another process started. Idempotent."""
     Daemon("names", []).stop()
     HOSTS.unlink(missing_ok=True)

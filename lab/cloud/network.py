@@ -1,9 +1,9 @@
-"""The network: its interfaces, the rules between them, and the addresses that are fixed.
+"""The network: its interfaces, the rules between them, and the fixed addresses.
 
-Every interface hangs on a veth pair of its own (host_network.py) and every packet between two of them is routed by the
-host, so it passes the packet filter (packet_filter.py) even when both lie in one subnet.
+Every interface has its own veth pair (host_network.py), and every packet between two of them is routed by the host, so
+it passes the packet filter (packet_filter.py) even if both are in one subnet.
 
-The lab's internet is one range, `INTERNET`; whatever is neither there nor in the VPC cannot be reached, and nothing
+The lab's internet is one range, `INTERNET`; addresses outside of it and of the VPC cannot be reached, and no packet
 leaves the machine.
 """
 
@@ -21,7 +21,7 @@ OPERATOR = "198.51.100.1"
 VENDORS = "198.51.100.2"
 METADATA = "169.254.169.254"
 METADATA_PORT = 8169  # of the metadata server, on OPERATOR
-CLIENT_ALIASES = ipaddress.IPv4Address("240.0.0.0")  # the first of those that RFC 1112 reserves: no host has one
+CLIENT_ALIASES = ipaddress.IPv4Address("240.0.0.0")  # the first one reserved by RFC 1112, which no host has
 LINK_LOCAL_RESOLVER = "169.254.169.253"
 
 NAMESPACES = Path("/run/netns")
@@ -29,9 +29,9 @@ NAMESPACES = Path("/run/netns")
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface that is in use by a machine or a load balancer.
+    """A network interface in use by a machine or a load balancer.
 
-    `groups` is None for a load balancer made without a security group: AWS lets everything through.
+    `groups` is None for a load balancer created without a security group: AWS then allows all traffic.
     """
 
     id: str
@@ -64,7 +64,7 @@ class Interface:
 
     @property
     def public(self) -> str | None:
-        """The address the internet gateway translates to: it needs the elastic address and the route."""
+        """The address the internet gateway translates to, which requires an elastic address and the route."""
         return self.elastic if self.routed else None
 
 
@@ -84,16 +84,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Preserving:
-    """A load balancer whose targets see the clients' addresses. `number` is its own among the load balancers.
+    """A load balancer whose targets see the clients' addresses. `number` is unique among the load balancers.
 
-    The answers must come back to it, also those to this host, which is a client itself. So between the load balancer's
-    namespace and the host's translation each client has an alias, which the host routes to the load balancer.
+    Responses must return to it, also those to this host, which is itself a client. Therefore each client has an alias
+    between the load balancer's namespace and the host's translation, which the host routes to the load balancer.
     """
 
     interface: Interface
     number: int
     targets: tuple[tuple[int, tuple[str, ...]], ...]
-    """By the listener's port, the private addresses of its targets."""
+    """The private addresses of the targets, by the listener's port."""
 
     @property
     def aliases(self) -> ipaddress.IPv4Network:
@@ -101,7 +101,7 @@ class Preserving:
         return ipaddress.IPv4Network((int(CLIENT_ALIASES) + (self.number << 17), 15))
 
     def aliases_of(self) -> dict[ipaddress.IPv4Network, ipaddress.IPv4Network]:
-        """The networks clients come from, and those of their aliases."""
+        """Return the networks of clients, and for each the network of their aliases."""
         private, public = self.aliases.subnets()
         clients = ipaddress.IPv4Network(self.interface.vpc)
         return {
@@ -117,14 +117,14 @@ class Network:
     preserving: tuple[Preserving, ...] = ()
 
     def members(self, group: str) -> list[str]:
-        """The private addresses that a reference to the group matches."""
+        """Return the private addresses that a reference to the group matches."""
         return sorted(i.address for i in self.interfaces if i.groups and group in i.groups)
 
     def aliases_of_members(self, group: str) -> list[str]:
-        """The clients of those members of the group that are load balancers and preserve addresses."""
+        """Return the aliases of the clients of the group's load balancers that preserve client addresses."""
         return sorted(str(p.aliases) for p in self.preserving if group in (p.interface.groups or ()))
 
     def own_addresses(self) -> list[str]:
-        """The addresses of the bridge: operator, vendors, and each subnet's router and VPC's resolver."""
+        """Return the addresses of the bridge: operator, vendors, each subnet's router and each VPC's resolver."""
         addresses = {a for i in self.interfaces for a in (i.router, i.resolver)}
         return [OPERATOR, VENDORS, *sorted(addresses)]

@@ -1,17 +1,17 @@
-"""The packet filter: one table of nftables that does to every packet between two interfaces what AWS does to it.
+"""The packet filter: one nftables table that treats every packet between two interfaces as AWS does.
 
-What that is, and where it is done:
+What AWS does, and which chains do it here:
 
 - egress rules of the sender see the destination as the sender wrote it      → `egress`, before translation
 - the internet gateway translates elastic and private addresses one to one   → `gateway_*`
 - ingress rules of the receiver see the source after translation, so traffic
   that came through the gateway has a public source, which no reference to a
   security group matches                                                     → `ingress`, after translation
-- a packet that no rule admits is dropped without an answer                  → `blocked`
-- a load balancer that preserves client addresses sends in its client's name: the receiver's rules see the client,
-  and a reference to the load balancer's group matches all the same           → `Preserving`
+- a packet that no rule allows is dropped without a response                 → `blocked`
+- a load balancer that preserves client addresses sends with its client's address: the receiver's rules see the
+  client, and a reference to the load balancer's group still matches          → `Preserving`
 
-Security groups are stateful: what belongs to an admitted connection passes.
+Security groups are stateful: packets of an allowed connection pass.
 """
 
 import json
@@ -36,13 +36,13 @@ from lab.shell import call
 
 
 def render(network: Network) -> str:
-    """The packet filter as a script for `nft -f -` that replaces the whole table at once."""
+    """Return the packet filter as a script for `nft -f -` that replaces the whole table at once."""
     chains = [line for interface in network.interfaces for line in _interface_chains(interface, network)]
     return _table([*_sets(network), *_base_chains(network), *chains])
 
 
 def render_preserving(preserving: Preserving) -> str:
-    """The packet filter in the load balancer's own namespace: what it sends to a target, it sends as its client."""
+    """Return the packet filter of the load balancer's namespace, which sends to targets with the client's address."""
     clients = _verdicts(f"{client} : {alias}" for client, alias in preserving.aliases_of().items())
     chain = _chain(
         "preserve",
@@ -60,7 +60,7 @@ def _sets(network: Network) -> list[str]:
     public = {i.address: i.public for i in network.interfaces if i.public}
     senders = [f'"{i.device}" . {i.address}' for i in network.interfaces]
     return [
-        # What VPC flow logs would show as rejected; `lab status` prints it.
+        # What VPC flow logs would report as rejected; `lab status` prints it.
         (
             "set rejected { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic, timeout;"
             " timeout 10m; size 1024; }"
@@ -146,7 +146,7 @@ def _base_chains(network: Network) -> list[str]:
         *_chain(
             "operator",
             "type filter hook output priority 0; policy accept;",
-            # An elastic address that nothing answers at: time-out, not "no route to host".
+            # Connections to an unused elastic address time out; they do not fail with "no route to host".
             f'oifname "{BRIDGE}" ip daddr {INTERNET} goto blocked',
         ),
         *_chain(
@@ -154,7 +154,7 @@ def _base_chains(network: Network) -> list[str]:
             "type filter hook postrouting priority 150; policy accept;",
             f"oifname != {lab} accept",
             *answers,
-            # From outside a VPC its private addresses do not exist, for the operator neither.
+            # A VPC's private addresses cannot be reached from outside, not even by the operator.
             f"ct original ip saddr {INTERNET} ct original ip daddr != {INTERNET} goto blocked",
             *_dispatch("oifname", "ingress", network),
             "goto blocked",
@@ -179,7 +179,7 @@ def _interface_chains(interface: Interface, network: Network) -> list[str]:
 
 
 def _loopbacks(preserving: Preserving, network: Network) -> list[str]:
-    """A target that calls itself through the load balancer gets no answer."""
+    """Return rules that drop the connections of a target to itself through the load balancer."""
     public = {i.address: i.public for i in network.interfaces if i.public}
     return [
         f"tcp dport {port} ip saddr {_verdicts({*targets, *(public[t] for t in targets if t in public)})} drop"
@@ -200,7 +200,7 @@ def _rule(rule: Rule, network: Network) -> list[str]:
     if rule.peer.startswith("sg-"):
         members = {field: network.members(rule.peer)}
         if not rule.egress:
-            # What comes through a load balancer is its traffic, whoever is its client (AWS, security groups of NLBs).
+            # Traffic through a load balancer counts as its own, from any client (AWS, security groups of NLBs).
             members["ct original ip saddr"] = network.aliases_of_members(rule.peer)
         peers = [f"{seen} {{ {', '.join(addresses)} }}" for seen, addresses in members.items() if addresses]
     else:
@@ -244,7 +244,7 @@ def _verdicts(elements: Iterable[str]) -> str:
 
 
 def rejected() -> list[dict[str, str | int]]:
-    """The connections dropped in the last ten minutes or since the last change of the rules."""
+    """Return the connections dropped in the last ten minutes or since the last change of the rules."""
     listing = call("nft", "--json", "list", "set", "ip", TABLE, "rejected", check=False)
     if not listing:
         return []
@@ -254,9 +254,9 @@ def rejected() -> list[dict[str, str | int]]:
 
 
 def foreign_filters() -> list[str]:
-    """Other packet filters of this host that drop what they do not know, as Docker's own `FORWARD` chain does.
+    """Return other packet filters of this host that drop unknown packets, such as Docker's own `FORWARD` chain.
 
-    Only those that nft shows: what the older iptables backend holds cannot be seen here.
+    Only those that nft lists: rules of the older iptables backend are not visible to it.
     """
     listing = call("nft", "--json", "list", "chains", check=False)
     chains = [item["chain"] for item in json.loads(listing or '{"nftables": []}')["nftables"] if "chain" in item]

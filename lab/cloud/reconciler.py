@@ -1,4 +1,4 @@
-"""The loop: about three times a second, what the API says is compared with what is there and made so."""
+"""The reconcile loop: about three times a second, it brings this machine in line with the API."""
 
 import dataclasses
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Notes:
-    """Says something about an object once, until it is something else."""
+    """Logs a message about an object once, until the message changes."""
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}
@@ -37,9 +37,9 @@ class Notes:
 
 
 class Reconciler:
-    """Owns everything that is made real. With `api_only` nothing is: what the API is told counts as done.
+    """Owns everything that is created on this machine. With `api_only` nothing is created: requests count as done.
 
-    `image` answers with the tag of the image of which a new machine is made.
+    `image` returns the tag of the image from which new machines are created.
     """
 
     def __init__(self, image: Callable[[], str], *, api_only: bool) -> None:
@@ -57,7 +57,7 @@ class Reconciler:
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Work until `stop` is called, then take everything away."""
+        """Reconcile until `stop` is called, then remove everything."""
         if not self._api_only:
             remove_everything()
             for chain in packet_filter.foreign_filters():
@@ -73,7 +73,7 @@ class Reconciler:
                 self._note("cloud", "")
         self._tasks.close(wait=False)
         if not self._api_only:
-            # What a task waits for in a machine comes to an end with the machine.
+            # Removing the machines ends tasks that wait for something in them.
             machines.remove()
             self._tasks.close(wait=True)
             remove_everything()
@@ -107,7 +107,7 @@ class Reconciler:
         state.target_health.update(self._balancers.reconcile(balancer))
 
     def status(self) -> dict[str, Any]:
-        """What `lab status` shows, ready for JSON."""
+        """Return what `lab status` shows, ready for JSON."""
         found = self._inventory
         return {
             "api": {"only": self._api_only},
@@ -202,10 +202,10 @@ def _activate(name: str) -> None:
 
 
 def remove_everything() -> None:
-    """Take away all the cloud has made on this host, whichever process made it. Idempotent.
+    """Remove everything that the cloud has created on this host, in any process. Idempotent.
 
-    Found by names and labels: containers, name server and load balancers, loop devices on files below
-    `.lab/volumes` with those files, network namespaces, interfaces, packet filter.
+    Names and labels identify it: containers, name server and load balancers, loop devices on files in `.lab/volumes`
+    with those files, network namespaces, interfaces, packet filter.
     """
     machines.remove()
     balancers.remove()

@@ -1,25 +1,25 @@
-"""Work on many objects at once: one piece at a time for each, tried again later when it fails."""
+"""Concurrent work on many objects: one task per object at a time, retried later if it fails."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds until a failed piece of work is tried again
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds until a failed task is retried
 WORKERS = 8
 
 
 class Tasks:
-    """`log` gets the object's key and what went wrong: once, until it is something else or over."""
+    """Runs the tasks. `log` gets the object's key and the error once, until the error changes or is gone."""
 
     def __init__(self, log: Callable[[str, str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="task")
         self._running: dict[str, Future[None]] = {}
-        self._failures: dict[str, tuple[str, float, float]] = {}  # text, delay, time of the next try
+        self._failures: dict[str, tuple[str, float, float]] = {}  # error, delay, time of the retry
 
     def submit(self, key: str, work: Callable[..., None], *arguments: object) -> None:
-        """Do `work(*arguments)` unless work with this key is under way or has failed just now."""
+        """Run `work(*arguments)` unless a task with this key is running or waiting for its retry."""
         if key in self._running and not self._running[key].done():
             return
         if key in self._failures and self._clock() < self._failures[key][2]:
@@ -30,7 +30,7 @@ class Tasks:
         before = self._failures.get(key)
         try:
             work(*arguments)
-        except Exception as error:  # noqa: BLE001, whatever it is, the next try may succeed
+        except Exception as error:  # noqa: BLE001, a retry may succeed after any error
             text = str(error) or type(error).__name__
             delay = min(before[1] * 2, LONGEST_DELAY) if before else FIRST_DELAY
             self._failures[key] = text, delay, self._clock() + delay
@@ -42,10 +42,10 @@ class Tasks:
                 self._log(key, "works again")
 
     def error(self, key: str) -> str | None:
-        """What went wrong with the object at the last try."""
+        """Return the error of the object's last task, if it failed."""
         failure = self._failures.get(key)
         return failure[0] if failure else None
 
     def close(self, *, wait: bool) -> None:
-        """Start nothing any more; with `wait` return when what is under way has ended."""
+        """Start no more tasks; with `wait`, return when the running ones have ended."""
         self._pool.shutdown(wait=wait, cancel_futures=True)

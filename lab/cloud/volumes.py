@@ -1,9 +1,8 @@
-"""EBS volumes: a sparse file below `.lab/volumes` and a loop device for each; both outlive the machine.
+"""EBS volumes: a sparse file in `.lab/volumes` and a loop device for each; both outlive the machine.
 
-A machine sees its volumes as an instance of the Nitro system does: as /dev/nvme1n1 and so on in no order to
-rely on, and by the link /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol… that carries the volume's id. The
-device name of the attachment (/dev/sdf) exists nowhere. The root volume is /dev/nvme0n1, with the partitions of Red
-Hat's image.
+A machine sees its volumes as an instance of the Nitro system does: as /dev/nvme1n1 and so on, in no reliable order,
+and by the link /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol… with the volume's id. The device name of the
+attachment (/dev/sdf) does not exist. The root volume is /dev/nvme0n1, with the partitions of Red Hat's image.
 """
 
 import errno
@@ -27,7 +26,7 @@ BY_ID = Path("dev/disk/by-id")
 LINK_PREFIX = "nvme-Amazon_Elastic_Block_Store_"
 
 ROOT_DISK, ROOT_PARTITION = "nvme0n1", 3
-ROOT_SIZE = 10  # GiB of the image, whatever the volume has: the first boot fills it
+ROOT_SIZE = 10  # GiB of the image, whose file system the first boot grows to the volume's size
 ROOT_LAYOUT = """\
 label: gpt
 1MiB,1MiB,21686148-6449-6E6F-744E-656564454649
@@ -37,15 +36,15 @@ label: gpt
 """BIOS boot, EFI, root (RHEL 8.10 for EC2 in osbuild's image definitions)."""
 
 SHUT_DOWN = 0x8004587D
-"""XFS_IOC_GOINGDOWN of linux/fs/xfs, which ext4 has too: the file system is as if its disk were gone."""
-WITHOUT_FLUSH = 2  # what was not yet written is lost
+"""XFS_IOC_GOINGDOWN of linux/fs/xfs, also in ext4: the file system behaves as if its disk had been removed."""
+WITHOUT_FLUSH = 2  # unwritten data is lost
 
 
 @dataclass(frozen=True)
 class Volume:
     """A data volume. `status` is that of its attachment: attaching, attached, detaching, or empty.
 
-    `forced`: it is detached without regard for the machine, which may have it mounted.
+    `forced`: it is detached even if the machine has it mounted.
     """
 
     id: str
@@ -57,7 +56,7 @@ class Volume:
 
     @property
     def link(self) -> Path:
-        """The link to the device, seen from the machine's root directory."""
+        """The link to the device, relative to the machine's root directory."""
         return BY_ID / (LINK_PREFIX + self.id.replace("-", ""))
 
     @property
@@ -66,12 +65,12 @@ class Volume:
 
     @property
     def wanted(self) -> bool:
-        """Whether the machine is to see it."""
+        """Whether the machine should see it."""
         return self.status in ("attaching", "attached")
 
 
 class LoopDevices:
-    """The loop devices of the volumes, known by their files. Safe for several threads."""
+    """The loop devices of the volumes, by volume id. Thread-safe."""
 
     def __init__(self) -> None:
         self._devices: dict[str, Path] = {}
@@ -79,11 +78,11 @@ class LoopDevices:
         self._lock = threading.Lock()
 
     def device(self, volume: Volume) -> Path:
-        """The volume's loop device, made when there is none, grown when the volume has grown."""
+        """Return the volume's loop device, created if it does not exist, grown if the volume has grown."""
         return self._device(volume, self._make)
 
     def root_device(self, volume: Volume) -> Path:
-        """The same of a root volume, which has partitions from the beginning, and a file system that is empty."""
+        """Do the same for a root volume, which is created with partitions and an empty file system."""
         return self._device(volume, self._make_root)
 
     def _device(self, volume: Volume, make: Callable[[Volume], Path]) -> Path:
@@ -112,13 +111,13 @@ class LoopDevices:
         return device
 
     def renew(self, volume: Volume) -> None:
-        """Have another device at the next attachment: a file system that was torn off may hold this one for long."""
+        """Use another device at the next attachment: a file system that was torn off may keep this one for long."""
         with self._lock:
             if device := self._devices.pop(volume.id, None):
-                call("losetup", "--detach", str(device))  # when its last user is gone
+                call("losetup", "--detach", str(device))  # once it is no longer in use
 
     def forget_all_but(self, volume_ids: set[str]) -> None:
-        """Delete the data of the volumes that are no more."""
+        """Delete the data of all other volumes."""
         with self._lock:
             for volume_id in set(self._devices) - volume_ids:
                 call("losetup", "--detach", str(self._devices[volume_id]))
@@ -127,12 +126,12 @@ class LoopDevices:
 
 
 def partition(device: Path, number: int) -> Path:
-    """The device of a partition of a loop device."""
+    """Return the device of a partition of a loop device."""
     return device.with_name(f"{device.name}p{number}")
 
 
 def show_root(device: Path, root: Path) -> None:
-    """Make the root disk and its partitions visible in a machine that starts."""
+    """Make the root disk and its partitions visible in a machine that is starting."""
     nodes = {ROOT_DISK: device}
     nodes |= {f"{ROOT_DISK}p{number}": partition(device, number) for number in range(1, ROOT_PARTITION + 1)}
     for name, source in nodes.items():
@@ -143,7 +142,7 @@ def show_root(device: Path, root: Path) -> None:
 
 
 def show(volume: Volume, device: Path, root: Path) -> bool:
-    """Make the device visible in a machine whose root directory is `root`; False when it was already."""
+    """Make the device visible in a machine whose root directory is `root`. Return False if it already was."""
     link = root / volume.link
     if link.is_symlink():
         return False
@@ -156,9 +155,9 @@ def show(volume: Volume, device: Path, root: Path) -> bool:
 
 
 def hide(link: Path, root: Path, *, forced: bool = False) -> bool:
-    """Take the device behind a by-id link out of the machine; False while the machine has it mounted.
+    """Remove the device behind a by-id link from the machine. Return False while the machine has it mounted.
 
-    With `forced` it goes in any case, and only its nodes: what is mounted from it is for `tear_off`.
+    With `forced` it is removed even if mounted; `tear_off` shuts down its file system.
     """
     node = _node(link, root)
     if not forced and _in_use(node):
@@ -171,8 +170,9 @@ def hide(link: Path, root: Path, *, forced: bool = False) -> bool:
 
 
 def tear_off(link: Path, root: Path, mount_table: str) -> list[str]:
-    """Shut down the file system on the device behind a by-id link, as a disk that goes away does: whoever has a file
-    of it open gets I/O errors, and what was not yet written is lost. Returns where the machine has it mounted, the
+    """Shut down the file system on the device behind a by-id link, as if the disk had been removed.
+
+    Processes with open files get I/O errors, and unwritten data is lost. Returns where the machine has it mounted, the
     last mount first; `mount_table` is the machine's /proc/…/mountinfo.
     """
     number = _node(link, root).stat().st_rdev
@@ -181,7 +181,7 @@ def tear_off(link: Path, root: Path, mount_table: str) -> list[str]:
         try:
             _shut_down(root / mounts[0].lstrip("/"))
         except OSError as error:
-            if error.errno != errno.EIO:  # which says that it is down already
+            if error.errno != errno.EIO:  # EIO: it is already shut down
                 raise
     return mounts
 
@@ -195,7 +195,7 @@ def _shut_down(mount: Path) -> None:
 
 
 def mount_points(mount_table: str, device: str) -> list[str]:
-    """Where a device (`major:minor`) is mounted, the last mount first."""
+    """Return where a device (`major:minor`) is mounted, the last mount first."""
     rows = [line.split() for line in mount_table.splitlines()]
     return [row[4] for row in reversed(rows) if row[2] == device]
 
@@ -205,12 +205,12 @@ def _node(link: Path, root: Path) -> Path:
 
 
 def shown(root: Path) -> set[Path]:
-    """The by-id links that the machine has."""
+    """Return the by-id links that the machine has."""
     return {BY_ID / link.name for link in (root / BY_ID).glob(f"{LINK_PREFIX}*")}
 
 
 def _in_use(node: Path) -> bool:
-    """Whether a file system on the device is mounted: the kernel then refuses an exclusive open."""
+    """Whether a file system on the device is mounted: the kernel then denies an exclusive open."""
     try:
         os.close(os.open(node, os.O_RDONLY | os.O_EXCL))
     except OSError as error:
@@ -221,7 +221,7 @@ def _in_use(node: Path) -> bool:
 
 
 def remove() -> None:
-    """Take away every loop device whose file lies below `.lab/volumes`, and the files. Idempotent."""
+    """Remove every loop device whose file is in `.lab/volumes`, and the files. Idempotent."""
     listing = call("losetup", "--list", "--json", "--output", "NAME,BACK-FILE", check=False)
     for device in json.loads(listing or "{}").get("loopdevices", []):
         if Path(device["back-file"].removesuffix(" (deleted)")).is_relative_to(VOLUMES):

@@ -1,8 +1,8 @@
-"""Every value sent to AWS has its documented constraint: one table, and an API that refuses what breaks it.
+"""AWS's documented constraint for every value that is sent: one table, and an API that rejects values violating it.
 
 The table has an entry for each parameter of each call that the program's resources were recorded to send
-(`recorded_parameters.json`, written by `python -m tests.e2e.permissions`), and no other; one for which AWS documents
-nothing says so. moto looks at few values, and never sees what is refused here.
+(`recorded_parameters.json`, written by `python -m tests.e2e.permissions`), and no others; some entries state that AWS
+documents no constraint. moto validates few values, and never sees what is rejected here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,11 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     )
     for action, constraints in table.items()
 }
-"""By action, as a policy names it, and parameter, as calls.py does."""
+"""By action, named as in policies, and parameter, named as in calls.py."""
 
 
 def refusal(call: Call) -> Refusal | None:
-    """Why AWS does not take the first value of a call that it does not take."""
+    """Return AWS's error for the first invalid value of a call, or None if all are valid."""
     known = TABLE.get(call.permission, {})
     for parameter in call.parameters:
         constraint = known.get(parameter.name)
@@ -37,7 +37,7 @@ def refusal(call: Call) -> Refusal | None:
 
 
 def constrained(aws: Application) -> Application:
-    """`aws`, which sees no value that breaks its constraint, whoever sends it."""
+    """Return `aws`, which never receives a value that violates its constraint, from any caller."""
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         call = calls.read(environ)

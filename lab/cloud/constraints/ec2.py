@@ -1,4 +1,4 @@
-"""EC2. Its model has words and types, but hardly a pattern or a limit: those are from AWS's prose, quoted."""
+"""EC2. Its model has allowed values and types, but hardly any patterns or limits, which are quoted from AWS's prose."""
 
 import base64
 import binascii
@@ -65,7 +65,7 @@ def _tag_key(_: Call, parameter: Parameter) -> Refusal | None:
     return Refusal("InvalidParameterValue", complaint)
 
 
-# The reference says 127 characters; the guide and AWS's own error say 128.
+# The API reference has 127 characters; the guide and AWS's own error have 128.
 TAG_KEY = Constraint("Maximum key length: 128. May not begin with aws:", "Amazon EC2 User Guide, Tags", _tag_key)
 TAG_VALUE = ec2(
     "accept a maximum of 256 Unicode characters",
@@ -78,7 +78,7 @@ TAGGED = {
     "TagSpecification.N.Tag.N.Key": TAG_KEY,
     "TagSpecification.N.Tag.N.Value": TAG_VALUE,
 }
-"""What a resource is born with."""
+"""The tags of a new resource."""
 
 # --- networks --------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ ZONE_NAME = r"[a-z]{2}(-[a-z]+)+-\d(-[a-z]+-\d)?[a-z]"
 
 def _zone(pattern: str) -> Constraint:
     return ec2(
-        "A zone is a Region and a letter, for example us-east-1a; a Local Zone has its place between them.",
+        "A zone is a Region and a letter, for example us-east-1a; a Local Zone has its location between them.",
         matches(pattern),
         source="Amazon EC2 User Guide, Regions and Zones",
     )
@@ -121,7 +121,7 @@ ZONE_OR_ANY = _zone(f"({ZONE_NAME})?")
 # --- security groups -------------------------------------------------------------------------------------
 
 CHARACTERS = r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]"
-"""Of the names and descriptions of groups, and of the descriptions of rules."""
+"""Characters of the names and descriptions of groups, and of the descriptions of rules."""
 
 VALID_DESCRIPTIONS = (
     "Valid descriptions are strings less than 256 characters from the following set: a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*"
@@ -186,14 +186,14 @@ SIZES = {
     "sc1": (125, 16384),
     "standard": (1, 1024),
 }
-"""GiB, by type of volume."""
+"""Smallest and largest size in GiB, by volume type."""
 
 
 def _size(call: Call, parameter: Parameter) -> Refusal | None:
-    # CreateVolume takes gp2 when no type is named, ModifyVolume keeps the one there is, an image brings its own.
+    # Without a type, CreateVolume creates gp2, ModifyVolume keeps the current type, and an image has its own.
     kind = call.beside(parameter, "VolumeType") or ("gp2" if call.action == "CreateVolume" else "gp3")
     lowest, highest = SIZES.get(kind, SIZES["gp3"])
-    refused = ec2(f"A volume of type {kind} has {lowest} to {highest} GiB.", between(lowest, highest)).refusal
+    refused = ec2(f"A {kind} volume has {lowest} to {highest} GiB.", between(lowest, highest)).refusal
     return refused(call, parameter)
 
 
@@ -207,9 +207,9 @@ THROUGHPUT = ec2("Valid Range: Minimum value of 125. Maximum value of 2,000.", b
 
 
 def _instance_type(code: str, message: str) -> Constraint:
-    """Of the types that botocore's model knows: its words, and an error of its own."""
+    """Return the constraint of an instance type: one in botocore's model, with an error of its own."""
     return ec2(
-        "a type of the model's list",
+        "an instance type in the model's list",
         lambda value: value in model.shape("ec2", "RunInstances", "InstanceType").enum,
         source=MODEL.source,
         code=code,
@@ -256,7 +256,7 @@ USER_DATA = Constraint(
     _user_data,
 )
 
-# --- looking up ------------------------------------------------------------------------------------------
+# --- lookups ---------------------------------------------------------------------------------------------
 
 
 def _filter_name(call: Call, parameter: Parameter) -> Refusal | None:

@@ -1,4 +1,4 @@
-"""Elastic Load Balancing (v2). Most is in its model in a form that programs read; the rest is AWS's prose, quoted."""
+"""Elastic Load Balancing (v2). Most constraints are in its model; the rest are quoted from AWS's prose."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from lab.cloud.constraints.kinds import (
 
 VALIDATION_ERROR = "ValidationError"
 
-# --- what is referred to ---------------------------------------------------------------------------------
+# --- references ------------------------------------------------------------------------------------------
 
 ARN_FORMS = "Service Authorization Reference, Resource types defined by Elastic Load Balancing V2"
 
@@ -142,7 +142,7 @@ SWITCH = ("The value is true or false.", matches("true|false"))
 LIMIT = ("The possible values are off or an integer from 1 to 100.", matches(r"off|[1-9]\d?|100"))
 
 Attributes = Mapping[str, tuple[str, Callable[[str], object]]]
-"""By key: AWS's words for the value, and whether it holds to them."""
+"""By key: what AWS documents for the value, and the check of it."""
 
 OF_TARGET_GROUPS: Attributes = {
     "deregistration_delay.connection_termination.enabled": SWITCH,
@@ -189,13 +189,13 @@ OF_LOAD_BALANCERS: Attributes = {
     "secondary_ips.auto_assigned.per_subnet": ("The valid range is 0 to 7.", between(0, 7)),
     "zonal_shift.config.enabled": TRUE_AND_FALSE,
 }
-"""Both without those that application or gateway load balancers alone have."""
+"""Both omit attributes that only application or gateway load balancers have."""
 
 
 def _attributes(kind: str, action: str, known: Attributes) -> Mapping[str, Constraint]:
     def value_refused(call: Call, parameter: Parameter) -> Refusal | None:
         key = call.beside(parameter, "Key") or ""
-        says, holds = known.get(key, ("", lambda _: True))  # the key is refused by itself
+        says, holds = known.get(key, ("", lambda _: True))  # an unknown key has its own error
         if holds(parameter.value):
             return None
         return Refusal(VALIDATION_ERROR, f"{kind} attribute value '{parameter.value}' of '{key}' is not valid. {says}")

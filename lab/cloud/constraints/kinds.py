@@ -1,4 +1,4 @@
-"""The kinds of constraints that AWS documents, and how AWS refuses a value that breaks one."""
+"""The kinds of constraints that AWS documents, and AWS's errors for values that violate them."""
 
 import ipaddress
 import re
@@ -9,7 +9,7 @@ from lab.cloud.calls import Call, Parameter
 from lab.cloud.constraints import model
 
 PROSE = "the parameter's own documentation in botocore's service model"
-"""The source of words that stand there, which a test looks up."""
+"""The source of quotations from it, which a test verifies."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ Judge = Callable[[Call, Parameter], Refusal | None]
 
 @dataclass(frozen=True)
 class Constraint:
-    """What AWS documents of a value: `says` in its words, `source` where. `refusal` is None for what AWS takes."""
+    """What AWS documents for a value: `says` quotes it, `source` is where. `refusal` returns None for a valid value."""
 
     says: str
     source: str
@@ -33,18 +33,18 @@ class Constraint:
 
 
 def no_constraint(looked_in: str) -> Constraint:
-    """AWS documents no constraint; `looked_in` is where one would stand."""
+    """Return an entry for a value without a constraint; `looked_in` is the documentation that would contain one."""
     return Constraint("", looked_in, lambda _call, _parameter: None)
 
 
-# --- what the models say ---------------------------------------------------------------------------------
+# --- botocore's models -----------------------------------------------------------------------------------
 
 BLANKS = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""What the class Z of Unicode has, which Python's regular expressions do not know."""
+"""Unicode's class Z, which Python's regular expressions do not support."""
 
 
 def refused_by_model(call: Call, parameter: Parameter) -> Refusal | None:
-    """What the model has against a value."""
+    """Return the error for a value that the model does not allow."""
     shape = model.shape(call.service, call.action, parameter.name)
     complaint = _complaint(shape.type_name, shape.metadata, parameter.value)
     if complaint is None:
@@ -55,7 +55,7 @@ def refused_by_model(call: Call, parameter: Parameter) -> Refusal | None:
 
 
 def _complaint(kind: str, limits: dict[str, object], value: str) -> str | None:
-    """Why a value is not of this type, or not within these limits of botocore's model."""
+    """Return why a value does not have this type or is not within these limits of botocore's model."""
     if kind == "boolean":
         return None if value in ("true", "false") else "Member must be true or false"
     if kind in ("integer", "long"):
@@ -89,8 +89,8 @@ def _for_python(pattern: str) -> str:
     return pattern.replace(r"\p{L}", r"\w").replace(r"\p{N}", r"\d").replace(r"\p{Z}", BLANKS)
 
 
-MODEL = Constraint("", "type, limits, words and pattern in botocore's service model", refused_by_model)
-"""What the model says of the value in a form that a program can read is all there is."""
+MODEL = Constraint("", "type, limits, allowed values and pattern in botocore's service model", refused_by_model)
+"""The machine-readable part of the model contains the whole constraint."""
 
 
 # --- EC2 -------------------------------------------------------------------------------------------------
@@ -109,8 +109,8 @@ def ec2(
     code: str = "InvalidParameterValue",
     message: str | None = None,
 ) -> Constraint:
-    """A value that `holds`; {value} in the message stands for it. Without a message of AWS's own that is known, EC2's
-    usual form and what AWS documents.
+    """Return the constraint that `holds` is true for the value, which replaces {value} in the message. If AWS's own
+    message is not known, the message has EC2's usual form followed by what AWS documents.
     """
 
     def refusal(_: Call, parameter: Parameter) -> Refusal | None:
@@ -123,17 +123,17 @@ def ec2(
 
 
 def matches(pattern: str) -> Callable[[str], object]:
-    """Whether the whole value is of this form."""
+    """Return a check that the whole value matches the pattern."""
     return re.compile(pattern, re.DOTALL).fullmatch
 
 
 def between(lowest: int, highest: int) -> Callable[[str], bool]:
-    """Whether the value is an integer within these limits, both of them included."""
+    """Return a check that the value is an integer within these limits, inclusive."""
     return lambda value: re.fullmatch(r"-?\d+", value) is not None and lowest <= int(value) <= highest
 
 
 def network(shortest: int = 0, longest: int = 32) -> Callable[[str], bool]:
-    """Whether the value is an IPv4 network with a prefix of these lengths. AWS itself clears the bits behind it."""
+    """Return a check that the value is an IPv4 network with such a prefix length. AWS itself clears the host bits."""
 
     def holds(value: str) -> bool:
         try:
@@ -146,8 +146,8 @@ def network(shortest: int = 0, longest: int = 32) -> Callable[[str], bool]:
 
 
 def identifier(prefix: str, code: str, message: str = 'Invalid id: "{value}" (expecting "PREFIX-...")') -> Constraint:
-    """The id of a resource: its prefix and 17 hexadecimal digits, or the 8 of older ones. AWS has an error of its own
-    for malformed ids of some kinds only, and answers for the others that there is no such thing.
+    """Return the constraint of a resource id: its prefix and 17 hexadecimal digits, or the 8 of older ones. AWS has a
+    separate error only for some kinds of malformed ids, and responds for the others that the resource does not exist.
     """
     return ec2(
         f"{prefix}- and 8 or 17 hexadecimal digits",
@@ -162,14 +162,14 @@ def identifier(prefix: str, code: str, message: str = 'Invalid id: "{value}" (ex
 
 
 def failed(call: Call, parameter: Parameter, complaint: str) -> Refusal:
-    """How the services that judge by their models refuse a value (aws-cloudformation/cfn-lint pull request 807)."""
+    """Return the error of services that validate with their models (aws-cloudformation/cfn-lint pull request 807)."""
     code = "InvalidInput" if call.service == "route53" else "ValidationError"
     place = f"at '{_in_camel_case(parameter.place)}' failed to satisfy constraint: {complaint}"
     return Refusal(code, f"1 validation error detected: Value '{parameter.value}' {place}")
 
 
 def _in_camel_case(place: str) -> str:
-    """`Tags.member.1.Key` as these services name it, `tags.1.member.key`."""
+    """Return the name that these services use: for `Tags.member.1.Key`, `tags.1.member.key`."""
     place = re.sub(r"\bmember\.(\d+)", r"\1.member", place)
     return ".".join(part if part.isupper() else part[:1].lower() + part[1:] for part in place.split("."))
 
@@ -182,7 +182,7 @@ def beyond_model(
     code: str = "ValidationError",
     message: str | None = None,
 ) -> Constraint:
-    """As `ec2`, for Elastic Load Balancing and Route 53: what their models do not take is refused by itself."""
+    """Like `ec2`, for Elastic Load Balancing and Route 53, which validate with their models first."""
 
     def refusal(call: Call, parameter: Parameter) -> Refusal | None:
         if found := refused_by_model(call, parameter):

@@ -1,4 +1,4 @@
-"""What botocore's service models, which AWS generates, say of a parameter: its type, limits, words, and AWS's prose."""
+"""A parameter in botocore's service models, which AWS generates: type, limits, allowed values, and AWS's prose."""
 
 import html
 import re
@@ -8,12 +8,12 @@ from typing import Any
 import botocore.session  # type: ignore[import-untyped]
 
 SERVICES = {"ec2": "ec2", "elasticloadbalancing": "elbv2", "route53": "route53"}
-"""By the name a request is signed for: whose model botocore has under which name."""
+"""The name of botocore's model, by the service that a request is signed for."""
 
 
 @cache
 def shape(service: str, action: str, name: str) -> Any:
-    """The shape of a parameter, named as in calls.py. Raises LookupError when the action has none of that name."""
+    """Return the shape of a parameter, named as in calls.py. Raises LookupError if the action does not have it."""
     found = _service(service).operation_model(action).input_shape
     for segment in name.split("."):
         found = _within(service, found, segment)
@@ -21,7 +21,7 @@ def shape(service: str, action: str, name: str) -> Any:
 
 
 def prose(service: str, action: str, name: str) -> str:
-    """What AWS writes of a parameter, without markup and with single spaces. Raises LookupError as `shape` does."""
+    """Return AWS's documentation of a parameter, without markup and with single spaces. Raises as `shape` does."""
     text = re.sub(r"<[^>]+>", "", str(shape(service, action, name).documentation or ""))
     return " ".join(html.unescape(text).split())
 

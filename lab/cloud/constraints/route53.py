@@ -1,4 +1,4 @@
-"""Route 53. Its model has limits, words and patterns; the forms of names and values are in its Developer Guide."""
+"""Route 53. Its model has limits, allowed values and patterns; its Developer Guide the formats of names and values."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ ZONE = beyond_model(
     message="No hosted zone found with ID: {value}",
 )
 NAME = beyond_model(
-    "a-z, 0-9 and - (hyphen), labels of up to 63 characters, 255 in all; an asterisk or \\ooo for what else there is",
+    "a-z, 0-9 and - (hyphen), labels of up to 63 characters, 255 in all; an asterisk or \\ooo for other characters",
     matches(r"(?=.{1,255}\Z)(?i:(\*|[a-z0-9_\\-]{1,63})(\.[a-z0-9_\\-]{1,63})*\.?)"),
     source="Amazon Route 53 Developer Guide, DNS domain name format",
     code="InvalidChangeBatch",
@@ -28,8 +28,8 @@ def _value(call: Call, parameter: Parameter) -> Refusal | None:
             ipaddress.IPv4Address(parameter.value)
         except ValueError:
             problem = "ARRDATAIllegalIPv4Address (Value is not a valid IPv4 address)"  # gomodules/dns issue 7
-            said = f"Invalid Resource Record: FATAL problem: {problem} encountered with '{parameter.value}'"
-            return Refusal("InvalidChangeBatch", said)
+            message = f"Invalid Resource Record: FATAL problem: {problem} encountered with '{parameter.value}'"
+            return Refusal("InvalidChangeBatch", message)
     return refused_by_model(call, parameter)
 
 

@@ -1,6 +1,6 @@
-"""Where moto is kinder than AWS, or wrong: every correction, by subject.
+"""Corrections of moto where it accepts more than AWS, or is wrong, by subject.
 
-Beside them is `state`: the few functions with which the reconcile loop tells moto what has become real.
+`state` has the functions with which the reconcile loop reports to moto what has been created.
 """
 
 from functools import cache
@@ -20,12 +20,12 @@ from lab.cloud.patches import (
 from lab.cloud.patches.correction import corrections
 
 SUBJECTS = (tags, images, instances, addresses, power, volumes, deletion, security_groups, balancers, hosted_zones)
-"""In this order: what corrects a function of moto again wraps the correction before it."""
+"""In this order: a second correction of the same function of moto wraps the first."""
 
 
 @cache
 def apply() -> None:
-    """Put every correction into moto's classes; a second call does nothing."""
+    """Apply every correction to moto's classes; a second call does nothing."""
     for subject in SUBJECTS:
         for correct in corrections(subject):
             correct()

@@ -23,7 +23,7 @@ _turn = itertools.cycle(ELASTIC_POOL)
 
 
 def public_address() -> str:
-    """The next free address of the pool; one just given back is not the next to be given out."""
+    """Return the next free address of the pool; a released address is not reused immediately."""
     taken = set()
     for backend, _ in state.regions():
         taken |= {address.public_ip for address in list(backend.addresses)}
@@ -36,8 +36,8 @@ def public_address() -> str:
 
 @correction
 def elastic_addresses_come_from_a_pool() -> None:
-    """AWS draws public addresses from its pool (moto: 127/8 or 54.214/16) and gives an account five elastic
-    ones a region. An automatic one is another after stop and start."""
+    """AWS allocates public addresses from its pool (moto: from 127/8 or 54.214/16), and five elastic addresses per
+    account and region. An automatic address changes with stop and start."""
     original = EC2Backend.allocate_address
 
     def allocate_address(self: Any, domain: str, address: str | None = None, tags: Any = None) -> Any:
@@ -55,8 +55,8 @@ def elastic_addresses_come_from_a_pool() -> None:
 
 @correction
 def elastic_address_needs_a_gateway() -> None:
-    """An elastic address can be given to an interface only when its VPC has an internet gateway; its instance
-    is the one the interface is attached to; what a load balancer holds cannot be taken from it."""
+    """An elastic address can be associated with an interface only if its VPC has an internet gateway; its instance is
+    the one the interface is attached to; a load balancer's address cannot be disassociated."""
     original_associate = EC2Backend.associate_address
     original_disassociate = EC2Backend.disassociate_address
 
@@ -99,15 +99,15 @@ def _taken(subnet: Any) -> set[str]:
 
 
 def _usable(subnet: Any) -> Iterator[str]:
-    """The addresses of a subnet that AWS does not keep for itself."""
+    """The addresses of a subnet that AWS does not reserve."""
     hosts = ipaddress.IPv4Network(subnet.cidr_block)
     return (str(hosts[n]) for n in range(RESERVED_ADDRESSES, hosts.num_addresses - 1))
 
 
 @correction
 def private_addresses_are_unique() -> None:
-    """An address belongs to one interface of a subnet; the first four and the last are AWS's. (moto draws at
-    random, and does not give back the address of a terminated instance.)"""
+    """An address belongs to one interface of a subnet; AWS reserves the first four and the last. (moto chooses at
+    random, and does not release the address of a terminated instance.)"""
     original = EC2Backend.create_network_interface
 
     def get_available_subnet_ip(subnet: Any, *_: Any, **__: Any) -> str:

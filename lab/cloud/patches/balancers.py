@@ -16,7 +16,7 @@ from lab.cloud.patches.correction import correction
 
 
 def _interface(ec2: Any, balancer: Any, mapping: dict[str, str]) -> Any:
-    """Make the load balancer's interface in the subnet that a mapping names."""
+    """Create the load balancer's interface in the subnet of a subnet mapping."""
     internet_facing = balancer.scheme == "internet-facing"
     if internet_facing and not any(g.vpc and g.vpc.id == balancer.vpc_id for g in ec2.internet_gateways.values()):
         raise ELBClientError("InvalidSubnet", f"VPC {balancer.vpc_id} has no internet gateway")
@@ -28,7 +28,7 @@ def _interface(ec2: Any, balancer: Any, mapping: dict[str, str]) -> Any:
     )
     made.requester_managed, made.status, made.interface_type = True, "in-use", "network_load_balancer"
     if not balancer.security_groups:
-        made._group_set = []  # moto gives it the VPC's default group
+        made._group_set = []  # moto assigns the VPC's default group
     if allocation := mapping.get("AllocationId"):
         ec2.associate_address(eni=made, allocation_id=allocation)
     elif internet_facing:
@@ -37,13 +37,13 @@ def _interface(ec2: Any, balancer: Any, mapping: dict[str, str]) -> Any:
 
 
 def _addresses(made: Any) -> list[dict[str, str]]:
-    """The elastic address that an interface holds, as a zone of a load balancer shows it."""
+    """Return the elastic address of an interface as in the description of a load balancer's zone."""
     held = made and made.association.get("allocationId")
     return [{"IpAddress": made.public_ip, "AllocationId": held}] if held else []
 
 
 def _availability_zones(balancer: Any) -> list[Any]:
-    """The zones of its subnets, with the addresses it has there."""
+    """Return the zones of the load balancer's subnets, with its addresses there."""
     zones = [AvailabilityZone(subnet) for subnet in balancer.subnets]
     for zone in zones:
         zone.load_balancer_addresses = _addresses(balancer.interfaces.get(zone.subnet_id))
@@ -52,8 +52,8 @@ def _availability_zones(balancer: Any) -> list[Any]:
 
 @correction
 def balancer_has_an_interface_in_each_subnet() -> None:
-    """A network load balancer has one interface a subnet, with the elastic address that the subnet mapping
-    names (or one of AWS's), and with the balancer's security groups."""
+    """A network load balancer has one interface per subnet, with the elastic address of the subnet mapping (or one of
+    AWS's), and with the load balancer's security groups."""
     original_create = ELBv2Backend.create_load_balancer
     original_delete = ELBv2Backend.delete_load_balancer
 
@@ -93,7 +93,7 @@ def balancer_has_an_interface_in_each_subnet() -> None:
 
 @correction
 def balancer_has_groups_from_the_start() -> None:
-    """A load balancer can have security groups only when it was made with some; its interfaces have the same."""
+    """A load balancer can have security groups only if it was created with some; its interfaces have the same."""
     original = ELBv2Backend.set_security_groups
 
     def set_security_groups(self: Any, arn: str, sec_groups: list[str]) -> None:
@@ -112,8 +112,8 @@ def balancer_has_groups_from_the_start() -> None:
 
 @correction
 def arn_of_network_load_balancers() -> None:
-    """The ARN of a network load balancer says `net`; moto writes `app` for all. Related upstream: getmoto/moto#2200
-    (closed), getmoto/moto#9175 (merged)."""
+    """The ARN of a network load balancer contains `net`; moto's contains `app` for all. Related upstream:
+    getmoto/moto#2200 (closed), getmoto/moto#9175 (merged)."""
     original = elbv2_models.make_arn_for_load_balancer
 
     def make_arn_for_load_balancer(**kwargs: Any) -> str:
@@ -124,14 +124,14 @@ def arn_of_network_load_balancers() -> None:
 
 @correction
 def balancer_becomes_active() -> None:
-    """A load balancer is `provisioning` until it works; in moto until it is looked at. Upstream: getmoto/moto#3936
+    """A load balancer is `provisioning` until it works; in moto until it is described. Upstream: getmoto/moto#3936
     (closed), getmoto/moto#3937 (merged)."""
     FakeLoadBalancer.activate = lambda _: None
 
 
 @correction
 def one_listener_a_port() -> None:
-    """A load balancer has one listener a port; moto never finds the other one."""
+    """A load balancer has one listener per port; moto does not detect an existing one."""
     original = ELBv2Backend.create_listener
 
     def create_listener(self: Any, load_balancer_arn: str, protocol: str, port: Any, *args: Any, **kwargs: Any) -> Any:
@@ -145,8 +145,8 @@ def one_listener_a_port() -> None:
 
 @correction
 def health_check_of_tcp_groups() -> None:
-    """An HTTP health check of a TCP target group takes 200-399 unless told otherwise (moto: 200), and its status codes
-    can be changed (moto forgets the new ones). Related upstream: getmoto/moto#4702 (closed)."""
+    """An HTTP health check of a TCP target group accepts 200-399 by default (moto: 200), and its status codes can be
+    changed (moto ignores the new ones). Related upstream: getmoto/moto#4702 (closed)."""
     original_create = ELBv2Backend.create_target_group
     original = ELBv2Backend.modify_target_group
 
@@ -170,8 +170,8 @@ def health_check_of_tcp_groups() -> None:
 @correction
 def what_is_there_already_is_not_made_again() -> None:
     """CreateLoadBalancer, CreateTargetGroup and CreateListener complete at most one time: a second call with the
-    same settings succeeds and brings what is there, one with other settings is refused. (moto refuses both; an
-    SDK that lost the first answer would end with an error that AWS does not give.)"""
+    same settings succeeds and returns the existing resource, one with other settings is rejected. (moto rejects both;
+    an SDK that did not receive the first response would fail with an error that AWS does not return.)"""
 
     def once(create: Callable[..., Any], there: Callable[[Any], Iterable[Any]]) -> Callable[..., Any]:
         def create_once(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -199,8 +199,8 @@ def what_is_there_already_is_not_made_again() -> None:
 
 @correction
 def target_health_is_measured() -> None:
-    """A target is healthy when the balancer's own checks say so; moto calls every target healthy. Related upstream:
-    getmoto/moto#2324 (merged)."""
+    """A target is healthy if the load balancer's own checks succeed; moto reports every target as healthy. Related
+    upstream: getmoto/moto#2324 (merged)."""
     original, original_register = FakeTargetGroup.health_for, FakeTargetGroup.register
 
     def register(group: Any, targets: list[dict[str, Any]]) -> None:

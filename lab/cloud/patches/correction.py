@@ -1,4 +1,4 @@
-"""What marks a correction of moto."""
+"""Marks and lists the corrections of moto."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -8,11 +8,11 @@ _corrections: defaultdict[str, list[Callable[[], None]]] = defaultdict(list)
 
 
 def correction(function: Callable[[], None]) -> Callable[[], None]:
-    """Mark a function that puts a correction into moto's classes. Its docstring says what AWS does, and what moto."""
+    """Mark a function that applies a correction to moto's classes. Its docstring describes what AWS and moto do."""
     _corrections[function.__module__].append(function)
     return function
 
 
 def corrections(module: ModuleType) -> list[Callable[[], None]]:
-    """Those of a module, in the order in which they are written."""
+    """Return the corrections of a module, in source order."""
     return _corrections[module.__name__]

@@ -1,4 +1,4 @@
-"""What is in use cannot be deleted."""
+"""Resources in use cannot be deleted."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lab.cloud.patches.correction import correction
 
 @correction
 def interface_in_use_stays() -> None:
-    """An attached interface cannot be deleted; the elastic address of a deleted one is free again."""
+    """An attached interface cannot be deleted; the elastic address of a deleted one is available again."""
     original = EC2Backend.delete_network_interface
 
     def delete_network_interface(self: Any, eni_id: str) -> None:
@@ -27,8 +27,9 @@ def interface_in_use_stays() -> None:
 
 @correction
 def network_in_use_stays() -> None:
-    """A subnet with interfaces cannot be deleted, nor an internet gateway detached while its VPC has public addresses,
-    nor a VPC deleted that has a gateway or groups of its own. Related upstream: getmoto/moto#8811 (merged)."""
+    """A subnet with interfaces cannot be deleted, an internet gateway cannot be detached while its VPC has public
+    addresses, and a VPC with a gateway or its own security groups cannot be deleted. Related upstream:
+    getmoto/moto#8811 (merged)."""
     original_subnet = EC2Backend.delete_subnet
     original_gateway = EC2Backend.detach_internet_gateway
     original_vpc = EC2Backend.delete_vpc

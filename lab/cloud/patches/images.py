@@ -1,4 +1,4 @@
-"""Images, key pairs and types of machines: what there is."""
+"""Images, key pairs and instance types: which exist."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ RED_HAT = {"aws": "309956199498", "aws-cn": "841258680906", "aws-us-gov": "21967
 
 @correction
 def images_keys_and_types_must_exist() -> None:
-    """AWS refuses an unknown image, key pair or instance type; moto does when told to. Upstream: getmoto/moto#5159
+    """AWS rejects an unknown image, key pair or instance type; moto does if configured. Upstream: getmoto/moto#5159
     (open), getmoto/moto#5160 (merged)."""
     moto.settings.ENABLE_AMI_VALIDATION = True
     moto.settings.ENABLE_KEYPAIR_VALIDATION = True
@@ -26,8 +26,8 @@ def images_keys_and_types_must_exist() -> None:
 
 @correction
 def regions_that_moto_has_no_list_of() -> None:
-    """Which zone offers which types is in moto for most regions. In one that it has no list of, every zone offers every
-    type: for previews, which are the only ones to go there. Related upstream: getmoto/moto#3508 (merged)."""
+    """moto lists the instance types of each zone for most regions. In the others, which only previews use, every zone
+    offers every type. Related upstream: getmoto/moto#3508 (merged)."""
     original = EC2Backend.describe_instance_type_offerings
 
     def describe_instance_type_offerings(self: Any, location_type: str | None = None, filters: Any = None) -> Any:
@@ -45,7 +45,7 @@ def regions_that_moto_has_no_list_of() -> None:
 
 @correction
 def red_hats_account_in_each_partition() -> None:
-    """In China and in GovCloud, Red Hat has other accounts (moto has one list of images for all regions)."""
+    """In China and in GovCloud, Red Hat uses other accounts (moto has one list of images for all regions)."""
     original = AmiBackend._load_amis
 
     def load(self: Any) -> None:
@@ -60,7 +60,7 @@ def red_hats_account_in_each_partition() -> None:
 
 @correction
 def root_device_of_images() -> None:
-    """A RHEL image brings a root device of 10 GiB, gp3, deleted with its instance (moto: 15 GiB, kept)."""
+    """A RHEL image has a root device of 10 GiB, gp3, deleted with its instance (moto: 15 GiB, kept)."""
 
     def block_device_mappings(image: Any) -> list[dict[str, Any]]:
         root = {

@@ -1,4 +1,4 @@
-"""Instances: what they can be launched with, their user data, and what they read back as."""
+"""Instances: what they can be launched with, their user data, and how they are described."""
 
 import base64
 import logging
@@ -18,14 +18,14 @@ from lab.cloud.patches import state
 from lab.cloud.patches.correction import correction
 
 USER_DATA_LIMIT = 16384  # bytes, before base64
-PROFILE_DELAY = 12  # seconds until EC2 knows of a new instance profile; the Terraform provider waits 5 unasked
+PROFILE_DELAY = 12  # seconds until EC2 accepts a new instance profile; the Terraform provider always waits 5
 
 log = logging.getLogger(__name__)
 
 
 @correction
 def machines_fit_their_image_and_their_zone() -> None:
-    """A type runs images of its own architecture, in zones that have it. (moto starts any type anywhere.)"""
+    """A type runs images of its own architecture, in zones that offer it. (moto starts any type anywhere.)"""
     original = EC2Backend.run_instances
 
     def run_instances(self: Any, image_id: str, *args: Any, **kwargs: Any) -> Any:
@@ -64,7 +64,7 @@ def machines_fit_their_image_and_their_zone() -> None:
 
 @correction
 def instances_are_found_by_their_volumes() -> None:
-    """DescribeInstances takes the filter block-device-mapping.volume-id (moto: not implemented)."""
+    """DescribeInstances has the filter block-device-mapping.volume-id (moto: not implemented)."""
     Instance.volume_ids = property(lambda machine: [each.volume_id for each in machine.block_device_mapping.values()])
     added = {"block-device-mapping.volume-id": "volume_ids"}
     utils.filter_dict_attribute_mapping = utils.filter_dict_attribute_mapping | added
@@ -72,8 +72,8 @@ def instances_are_found_by_their_volumes() -> None:
 
 @correction
 def user_data_can_be_changed() -> None:
-    """ModifyInstanceAttribute takes user data as a blob; moto has decoded it already and decodes it again. Related
-    upstream: getmoto/moto#9510 (merged)."""
+    """ModifyInstanceAttribute accepts user data as a blob; moto decodes it twice. Related upstream: getmoto/moto#9510
+    (merged)."""
     original = instance_responses.parse_user_data
 
     def parse_user_data(value: Any) -> Any:
@@ -84,7 +84,7 @@ def user_data_can_be_changed() -> None:
 
 @correction
 def user_data_of_a_stopped_instance_only() -> None:
-    """User data is changed while the instance is stopped, and limited as at its launch: to 16 KiB in raw form."""
+    """User data can be changed only while the instance is stopped, with the limit of a launch: 16 KiB in raw form."""
     original = EC2Backend.modify_instance_attribute
 
     def modify_instance_attribute(self: Any, instance_id: str, key: str, value: Any) -> Any:
@@ -103,11 +103,11 @@ def user_data_of_a_stopped_instance_only() -> None:
 
 @correction
 def instance_profiles_become_usable_late() -> None:
-    """EC2 learns of an instance profile some seconds after IAM has made it; until then, as for one that does not exist,
-    it answers InvalidParameterValue "Value (NAME) for parameter iamInstanceProfile.name is invalid. Invalid IAM
-    Instance Profile name" ("… ARN" when it is named so). The Terraform provider tries again for two minutes when the
-    text holds "Invalid IAM Instance Profile" or " has no associated IAM Roles". (moto: usable at once, with no role
-    too, and an unknown one is an error of IAM.) Related upstream: getmoto/moto#6902 (closed)."""
+    """EC2 accepts an instance profile some seconds after IAM has created it; until then, as for one that does not
+    exist, it returns InvalidParameterValue "Value (NAME) for parameter iamInstanceProfile.name is invalid. Invalid IAM
+    Instance Profile name" ("… ARN" if the ARN was sent). The Terraform provider retries for two minutes if the message
+    contains "Invalid IAM Instance Profile" or " has no associated IAM Roles". (moto: usable immediately, even without a
+    role, and an unknown one is an error of IAM.) Related upstream: getmoto/moto#6902 (closed)."""
     original = instance_responses.filter_iam_instance_profiles
 
     def filter_iam_instance_profiles(
@@ -127,7 +127,7 @@ def instance_profiles_become_usable_late() -> None:
                 else (iam_instance_profile_arn, "arn", "ARN")
             )
             if profile:
-                log.info("instance profile %s: asked for before EC2 knows it, refused", profile.name)
+                log.info("instance profile %s: rejected, because EC2 does not accept it yet", profile.name)
             raise EC2ClientError(
                 "InvalidParameterValue",
                 f"Value ({given}) for parameter iamInstanceProfile.{field} is invalid. "
@@ -145,8 +145,8 @@ def instance_profiles_become_usable_late() -> None:
 
 @correction
 def metadata_options_that_are_not_named_stay() -> None:
-    """ModifyInstanceMetadataOptions changes what it names; moto forgets the rest, and the provider ends over it.
-    Related upstream: getmoto/moto#9890 (merged)."""
+    """ModifyInstanceMetadataOptions changes only the options that are sent; moto removes the others, and the provider
+    fails. Related upstream: getmoto/moto#9890 (merged)."""
     original = EC2Backend.modify_instance_metadata_options
 
     def modify_instance_metadata_options(self: Any, instance_id: str, **options: Any) -> Any:
@@ -166,8 +166,8 @@ def metadata_options_that_are_not_named_stay() -> None:
 
 @correction
 def groups_belong_to_interfaces() -> None:
-    """An instance's security groups are those of its first interface. moto keeps two lists: an instance that was given
-    an interface, or a private address, reads back without groups: an endless difference. Related upstream:
+    """An instance's security groups are those of its first interface. moto keeps two lists: an instance launched with
+    an interface, or a private address, is described without groups, which is a permanent difference. Related upstream:
     getmoto/moto#4975 (merged)."""
 
     def get_groups(instance: Any) -> list[Any]:
@@ -185,8 +185,8 @@ def groups_belong_to_interfaces() -> None:
 
 @correction
 def interfaces_given_to_instances() -> None:
-    """An interface in use cannot be given to a second instance; one made with the instance dies with it unless asked
-    otherwise; the zone is the interface's; a terminated instance has no address any more. Related upstream:
+    """An interface in use cannot be attached to a second instance; one created with the instance is deleted with it by
+    default; the zone is the interface's; a terminated instance no longer has an address. Related upstream:
     getmoto/moto#7954 (merged)."""
     original_run, original_init = EC2Backend.run_instances, Instance.__init__
 

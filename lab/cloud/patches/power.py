@@ -12,8 +12,9 @@ from lab.cloud.patches.correction import correction
 
 @correction
 def termination_keeps_what_was_given() -> None:
-    """Termination deletes the root volume and the interface made with the instance; an interface that was given to it,
-    and every volume attached later, is detached and stays. Related upstream: getmoto/moto#7954 (merged)."""
+    """Termination deletes the root volume and the interface created with the instance; an existing interface that it
+    was launched with, and every volume attached later, is detached and kept. Related upstream: getmoto/moto#7954
+    (merged)."""
     original = Instance.terminate
 
     def release_interfaces(instance: Any) -> None:
@@ -39,8 +40,8 @@ def termination_keeps_what_was_given() -> None:
 
 @correction
 def power_takes_time() -> None:
-    """Start, stop and terminate answer at once; the instance then passes through pending, stopping or shutting-down,
-    and the loop says when it is there (`settle_power`). Only a running one can be rebooted. Upstream: getmoto/moto#380
+    """Start, stop and terminate return immediately; the instance is then pending, stopping or shutting-down until the
+    loop reports completion (`settle_power`). Only a running instance can be rebooted. Upstream: getmoto/moto#380
     (closed), getmoto/moto#62 (closed)."""
 
     def refuse(instance: Any) -> None:

@@ -11,7 +11,7 @@ from lab.cloud.patches.correction import correction
 
 @correction
 def group_in_use_stays() -> None:
-    """A security group that an interface has, or that a rule of another group names, cannot be deleted."""
+    """A security group cannot be deleted while an interface or a rule of another group uses it."""
     original = EC2Backend.delete_security_group
 
     def delete_security_group(self: Any, name: str | None = None, group_id: str | None = None) -> None:
@@ -29,8 +29,8 @@ def group_in_use_stays() -> None:
 
 @correction
 def rules_that_name_a_group() -> None:
-    """Every rule has a description; moto loses that of a rule whose peer is a security group. The owner of the peer is
-    left out: a provider that was told not to ask for its account takes any owner for a foreign one. Related upstream:
+    """Every rule has a description; moto loses it if the rule's peer is a security group. The peer's owner is omitted:
+    a provider that is configured not to look up its account considers any owner foreign. Related upstream:
     getmoto/moto#7831 (merged)."""
 
     def referenced_group_info(rule: Any) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""What the reconcile loop tells moto has become real: an instance is up, a volume is in, a target is healthy."""
+"""What the reconcile loop reports to moto: an instance is running, a volume is attached, a target is healthy."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,10 +11,10 @@ from moto.elbv2.models import elbv2_backends
 from lab.cloud.balancers import TargetHealth
 
 growth_delay = timedelta(seconds=20)
-"""After that long a machine sees that its volume has grown. Longer than the ten seconds after which the Terraform
-provider first looks, and then at the volume's state only."""
+"""Time until a machine sees that its volume has grown. Longer than the ten seconds after which the Terraform provider
+first checks, and then checks only the volume's state."""
 completion_delay = timedelta(seconds=60)
-"""After that long a modification is `completed`. On AWS it is `optimizing` for minutes to hours."""
+"""Time until a modification is `completed`. On AWS it is `optimizing` for minutes to hours."""
 
 PENDING, RUNNING, STOPPING, STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
 SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")
@@ -24,19 +24,19 @@ _FROM_INSIDE = StateReason(
 
 
 def regions() -> list[tuple[Any, Any]]:
-    """The EC2 and the load balancing part of each region that has been talked to."""
+    """Return moto's EC2 and load balancing backends of each region that has been used."""
     return [
         (backend, elbv2_backends[account][region]) for account, region, backend in list(ec2_backends.iter_backends())
     ]
 
 
 def set_state(instance: Any, state: tuple[int, str]) -> None:
-    """Put the instance into one of the states above."""
+    """Set the instance's state to one of those above."""
     instance._state = InstanceState(state[1], state[0])
 
 
 def settle_power(instance: Any) -> None:
-    """What the API asked of the instance has become real: end its pending, stopping or shutting-down."""
+    """Complete the instance's pending, stopping or shutting-down."""
     match instance.state:
         case "pending":
             instance.finish_start()
@@ -50,7 +50,7 @@ def settle_power(instance: Any) -> None:
 
 
 def power_off_from_inside(instance: Any) -> None:
-    """The machine was shut down by its own operating system: stop or terminate it, as it was launched to."""
+    """Stop or terminate a machine that its own operating system has shut down, as configured at launch."""
     if instance.instance_initiated_shutdown_behavior == "terminate":
         instance.terminate()
     else:
@@ -64,20 +64,20 @@ def in_effect(modification: Any) -> bool:
 
 
 def modification_state(modification: Any) -> str:
-    """`modifying`, `optimizing` or `completed`."""
+    """Return `modifying`, `optimizing` or `completed`."""
     if not in_effect(modification):
         return "modifying"
     return "completed" if utcnow() - modification.start_time >= completion_delay else "optimizing"
 
 
 def size_in_effect(volume: Any) -> int:
-    """GiB that the volume's machine sees."""
+    """Return the size in GiB that the volume's machine sees."""
     late = [each for each in volume.modifications if each.target_size and not in_effect(each)]
     return int(late[0].original_size if late else volume.size)
 
 
 def settle_volume(volume: Any) -> None:
-    """The volume's attaching or detaching has become real."""
+    """Complete the volume's attaching or detaching."""
     attachment = volume.attachment
     if attachment and attachment.status == "attaching":
         attachment.status = "attached"
@@ -86,4 +86,4 @@ def settle_volume(volume: Any) -> None:
 
 
 target_health: dict[tuple[str, str], TargetHealth] = {}
-"""What the load balancers found out, by target group ARN and target id; the loop writes it."""
+"""The health measured by the load balancers, by target group ARN and target id. The loop writes it."""

@@ -10,12 +10,12 @@ from moto.elbv2.models import ELBv2Backend
 
 from lab.cloud.patches.correction import correction
 
-TAG_LIMIT = 50  # tags a resource
+TAG_LIMIT = 50  # tags per resource
 
 
 @correction
 def tags_of_a_resource_of_ec2_are_limited() -> None:
-    """A resource has at most 50 tags, and a call with more makes nothing. (moto has made the resource by then.)"""
+    """A resource has at most 50 tags, and a call with more creates nothing. (moto has already created the resource.)"""
     original = EC2BaseResponse._get_param
 
     def get_param(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -31,8 +31,8 @@ def tags_of_a_resource_of_ec2_are_limited() -> None:
 
 @correction
 def tags_of_a_resource_of_load_balancing_are_limited() -> None:
-    """The same limit holds for load balancers, target groups and listeners, with the words of that service. (moto
-    refuses the eleventh tag that is added, and looks at nothing when the resource is made.)"""
+    """The same limit applies to load balancers, target groups and listeners, with that service's error. (moto rejects
+    the eleventh tag that is added, and checks nothing when the resource is created.)"""
 
     def checked(method: str) -> Callable[..., Any]:
         original = getattr(ELBv2Backend, method)

@@ -1,4 +1,4 @@
-"""Volumes: where they can be attached, how they grow."""
+"""Volumes: where they can be attached, and how they grow."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,13 +12,13 @@ from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from lab.cloud.patches import state
 from lab.cloud.patches.correction import correction
 
-MODIFICATIONS_A_DAY = 4  # of one volume
+MODIFICATIONS_A_DAY = 4  # per volume
 
 
 @correction
 def gp3_defaults() -> None:
-    """A gp3 volume has 125 MiB/s unless asked for more; moto leaves the throughput out. Related upstream:
-    getmoto/moto#6379 (merged)."""
+    """A gp3 volume has 125 MiB/s by default; moto omits the throughput. Related upstream: getmoto/moto#6379
+    (merged)."""
     original = Volume.__init__
 
     def initialize(volume: Any, *args: Any, **kwargs: Any) -> None:
@@ -31,7 +31,7 @@ def gp3_defaults() -> None:
 
 @correction
 def volumes_have_one_machine_and_one_zone() -> None:
-    """A volume in use, in another zone or at a device name that is taken cannot be attached; attaching and
+    """A volume cannot be attached if it is in use, in another zone, or if the device name is in use; attaching and
     detaching take time, and a volume that the machine has mounted stays `detaching`."""
     original_attach, original_detach = EC2Backend.attach_volume, EC2Backend.detach_volume
 
@@ -59,7 +59,7 @@ def volumes_have_one_machine_and_one_zone() -> None:
     def detach_volume(self: Any, volume_id: str, instance_id: str, device_path: str) -> Any:
         attachment = self.get_volume(volume_id).attachment
         if not attachment or (instance_id and attachment.instance.id != instance_id):
-            return original_detach(self, volume_id, instance_id, device_path)  # refuses
+            return original_detach(self, volume_id, instance_id, device_path)  # raises an error
         attachment.status = "detaching"
         return attachment
 
@@ -70,7 +70,7 @@ def volumes_have_one_machine_and_one_zone() -> None:
 
 @correction
 def detachment_can_be_forced() -> None:
-    """DetachVolume with Force takes a volume from a machine that has it mounted; moto does not read it."""
+    """DetachVolume with Force detaches a volume even if the machine has it mounted; moto ignores Force."""
     original = ElasticBlockStore.detach_volume
 
     def detach_volume(self: Any) -> Any:
@@ -84,10 +84,10 @@ def detachment_can_be_forced() -> None:
 
 @correction
 def volumes_grow_after_the_answer() -> None:
-    """ModifyVolume answers at once; the machine sees the new size when the modification is `optimizing`, some seconds
-    later. Until it is `completed` there is no other, and of one volume there are four in 24 hours (API reference of
-    EC2, ModifyVolume: "you must wait for that modification to reach the completed state", "up to four times within a
-    rolling 24-hour period"). (moto: done at once, as often as one likes.)
+    """ModifyVolume returns immediately; the machine sees the new size when the modification is `optimizing`, some
+    seconds later. Until it is `completed`, another one is rejected, and a volume can have four in 24 hours (API
+    reference of EC2, ModifyVolume: "you must wait for that modification to reach the completed state", "up to four
+    times within a rolling 24-hour period"). (moto: done immediately, without a limit.)
     Related upstream: getmoto/moto#5399 (merged)."""
     original = EC2Backend.modify_volume
 

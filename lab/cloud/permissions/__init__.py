@@ -1,8 +1,8 @@
-"""Policies as AWS enforces them: what they do not allow is refused in AWS's words, before moto sees it.
+"""Enforces IAM policies: a call that they do not allow is denied with AWS's message, before moto sees it.
 
-moto's own IAM judges every call on the resource `*`, and under no condition. A caller is known by the access key of its
-requests; one that no policies were given to may do everything. `/_lab/policies` of the API: POST gives a caller its
-policies, DELETE takes them from all callers. `enforce` and `lift` are the client of that route.
+moto's own IAM evaluates every call on the resource `*`, without conditions. Callers are identified by the access key of
+their requests; a caller without policies may do everything. `/_lab/policies` of the API: POST sets a caller's policies,
+DELETE removes those of all callers. `enforce` and `lift` are the client of that route.
 """
 
 import json
@@ -31,7 +31,7 @@ class Permissions:
         self._policies: dict[str, Sequence[Mapping[str, Any]]] = {}
 
     def before(self, aws: Application) -> Application:
-        """`aws`, which sees nothing that its caller may not do."""
+        """Return `aws`, which receives only calls that their caller may make."""
 
         def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             call = calls.read(environ)
@@ -41,13 +41,13 @@ class Permissions:
             refused = next((each for each in requests.asked(call) if not allowed(policies, each)), None)
             if refused is None:
                 return aws(environ, start_response)
-            log.info("%s may not %s on %s: %s", call.access_key, refused.action, refused.resource, dict(refused.keys))
+            log.info("%s denied: %s on %s, %s", call.access_key, refused.action, refused.resource, dict(refused.keys))
             return _refuse(call, refused, start_response)
 
         return serve
 
     def route(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answers `/_lab/policies`."""
+        """Serve `/_lab/policies`."""
         if environ["REQUEST_METHOD"] == "POST":
             given = json.loads(body(environ))
             self._policies[given["accessKey"]] = given["policies"]
@@ -64,8 +64,8 @@ def _refuse(call: Call, refused: Asked, start_response: StartResponse) -> Iterab
         f"{refused.action} action"
     )
     if call.service == requests.EC2:
-        said = f"You are not authorized to perform this operation. {complaint}"
-        return refuse_ec2(start_response, "403 Forbidden", "UnauthorizedOperation", said)
+        message = f"You are not authorized to perform this operation. {complaint}"
+        return refuse_ec2(start_response, "403 Forbidden", "UnauthorizedOperation", message)
     return refuse(start_response, "403 Forbidden", "Sender", "AccessDenied", complaint)
 
 
@@ -73,17 +73,17 @@ def _refuse(call: Call, refused: Asked, start_response: StartResponse) -> Iterab
 
 
 def enforce(access_key: str, policies: Sequence[Mapping[str, Any]], *, api: str = API) -> None:
-    """From now on this caller may do what the policies allow, and nothing else."""
+    """Allow this caller only what the policies allow."""
     _ask("POST", json.dumps({"accessKey": access_key, "policies": policies}).encode(), api)
 
 
 def lift(*, api: str = API) -> None:
-    """From now on everybody may do everything."""
+    """Allow all callers everything."""
     _ask("DELETE", None, api)
 
 
 def _ask(method: str, sent: bytes | None, api: str) -> None:
-    # No proxy between this machine and itself.
+    # Ignore proxy settings: the API is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(urllib.request.Request(api + ROUTE, sent, method=method), timeout=10):
         pass

@@ -1,7 +1,7 @@
-"""What policies allow, as IAM judges it: pure, of documents and of what is asked.
+"""Evaluates policies as IAM does: pure functions of policy documents and requested actions.
 
-Only what the policies of docs/iam use, and the rest refused loudly: a policy that is not understood must not pass for
-one that holds. Source: IAM User Guide, "Policy evaluation logic" and "IAM JSON policy elements".
+Supports only what the policies of docs/iam use and raises an error for the rest, so that a policy with unsupported
+elements is not considered correct. Source: IAM User Guide, "Policy evaluation logic" and "IAM JSON policy elements".
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Asked:
-    """One action on one resource: its ARN, or `*` for an action that knows none. `keys` are the condition keys that
-    AWS knows of it, with their values; of a key that is not there, or has none, it knows nothing.
+    """One action on one resource: its ARN, or `*` for an action without resource types. `keys` are the condition keys
+    in the request context, with their values; a key that is missing or has no values is not in it.
     """
 
     action: str
@@ -21,26 +21,26 @@ class Asked:
     keys: Mapping[str, Sequence[str]]
 
     def value(self, key: str) -> Sequence[str] | None:
-        """IAM does not tell upper case from lower in keys, and so in a tag's key that is part of one."""
+        """Return the values of a key, None without any. IAM ignores case in keys, also of a tag key in one."""
         return [value for name, of in self.keys.items() if name.lower() == key.lower() for value in of] or None
 
 
 def allowed(policies: Iterable[Mapping[str, Any]], asked: Asked) -> bool:
-    """Whether a statement allows what is asked, and none denies it.
+    """Whether a statement allows the action, and none denies it.
 
-    Raises ValueError when a policy has what is not understood here.
+    Raises ValueError if a policy has an element that is not supported here.
     """
     effects = {
         statement["Effect"] for policy in policies for statement in policy["Statement"] if _concerns(statement, asked)
     }
     if unknown := effects - {"Allow", "Deny"}:
-        raise ValueError(f"an effect is Allow or Deny, not {', '.join(unknown)}")
+        raise ValueError(f"Effect must be Allow or Deny, not {', '.join(unknown)}")
     return effects == {"Allow"}
 
 
 def _concerns(statement: Mapping[str, Any], asked: Asked) -> bool:
     if unknown := set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition"}:
-        raise ValueError(f"{', '.join(sorted(unknown))} of a statement is not understood")
+        raise ValueError(f"{', '.join(sorted(unknown))} in a statement is not supported")
     conditions = [
         _holds(operator, key, _several(expected), asked)
         for operator, keys in statement.get("Condition", {}).items()
@@ -78,12 +78,12 @@ def _holds(operator: str, key: str, expected: Sequence[str], asked: Asked) -> bo
     quantity, colon, name = operator.rpartition(":")
     base = name.removesuffix("IfExists")
     if base not in _TESTS or quantity not in ("", "ForAllValues", "ForAnyValue") or bool(colon) != bool(quantity):
-        raise ValueError(f"the condition operator {operator} is not understood")
+        raise ValueError(f"the condition operator {operator} is not supported")
     if not values:
-        # Of a key that is not known, a denial of equality holds, and so does anything of all its values.
+        # Without the key, StringNotEquals and every ForAllValues condition hold.
         return name.endswith("IfExists") or quantity == "ForAllValues" or (base == "StringNotEquals" and not quantity)
     met = [_TESTS[base](value, expected) for value in values]
     if quantity:
         return any(met) if quantity == "ForAnyValue" else all(met)
-    # More than one value of what has one: tags whose keys differ in case only.
+    # More than one value of a single-valued key: tags whose keys differ only in case.
     return met == [True]

