@@ -1,4 +1,4 @@
-"""The lab's API in the process of a test, and short ways to make things in it."""
+"""The lab's API in the process of a test, and shortcuts that create resources in it."""
 
 import contextlib
 import threading
@@ -24,13 +24,13 @@ apply_corrections()
 
 @cache
 def client(service):
-    """One for all tests: most of the time of a test is the reading of the service's description."""
+    """Return a client that all tests share, because reading the service's description takes most of a test's time."""
     return boto3.client(service, REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
 
 
 @contextlib.contextmanager
 def over_http() -> Iterator[str]:
-    """The lab's API on a port of its own, without a loop behind it and without AWS's latency; yields its URL."""
+    """Serve the lab's API on a separate port, without a reconcile loop and without latency; yields its URL."""
     app = program.application(Reconciler(str, api_only=True))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -42,7 +42,7 @@ def over_http() -> Iterator[str]:
 
 
 def settle():
-    """What the loop does in the end: everything asked for has become real."""
+    """Complete everything that was requested, as the loop does in the end."""
     for ec2, elb in state.regions():
         for reservation in ec2.reservations.values():
             for instance in reservation.instances:
@@ -60,7 +60,7 @@ def refused(code, call, **arguments):
 
 
 class Cloud:
-    """A VPC with a subnet and a gateway, and short ways to make things in it."""
+    """A VPC with a subnet and a gateway, and shortcuts that create resources in it."""
 
     def __init__(self):
         self.ec2 = client("ec2")

@@ -1,4 +1,4 @@
-"""docs/moto.md: its table, and its reproductions, which run against moto as it is published and against the lab's."""
+"""The table and the reproductions of docs/moto.md, which run against moto as published and against the lab's."""
 
 import ast
 import contextlib
@@ -19,12 +19,12 @@ SECTION = re.compile(
     re.MULTILINE,
 )
 ONCE, EACH = re.findall(r"^```python\n((?:.*\n)+?)```$", TEXT, re.MULTILINE)[:2]
-"""What comes before the sections."""
+"""The code in front of the sections."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """`upstream` tells the issues of moto and the section."""
+    """A row of the table. `upstream` has the issues of moto and the section."""
 
     file: str
     function: str
@@ -37,13 +37,13 @@ class Row:
 
     @property
     def issues(self) -> set[tuple[str, str]]:
-        """Number and state, as read."""
+        """Number and state, as in the document."""
         return set(re.findall(r"\[#(\d+)\]\([^)]+\), (\w+)", self.upstream))
 
 
 @dataclass(frozen=True)
 class Section:
-    """`aws` and `moto` are the last line's values, as Python writes them."""
+    """A section. `aws` and `moto` are the values of the code's last line, as Python prints them."""
 
     number: int
     code: str
@@ -58,22 +58,22 @@ SECTIONS = [
 
 
 def value(code: str, names: dict[str, Any]) -> str:
-    """What the last line of the code comes to, as Python writes it."""
+    """Return the value of the code's last line, as Python prints it."""
     *lines, last = ast.parse(code).body
-    assert isinstance(last, ast.Expr), "a reproduction ends with what is answered"
+    assert isinstance(last, ast.Expr), "the last line of a reproduction must be an expression"
     exec(compile(ast.Module(lines, []), "docs/moto.md", "exec"), names)
     return repr(eval(compile(ast.Expression(last.value), "docs/moto.md", "eval"), names))
 
 
-# --- moto as it is published -----------------------------------------------------------------------------
+# --- moto as published -----------------------------------------------------------------------------------
 
 _ABSENT = object()
 _corrected: list[tuple[Any, str, Any, Any]] = []
-"""Module or class, name, what moto has, what it was corrected to."""
+"""Module or class, name, moto's own value, corrected value."""
 
 
 def apply_corrections() -> None:
-    """As the lab does, but noting what moto has itself."""
+    """Apply the corrections as the lab does, and record moto's own values."""
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "moto"]
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     before = [(owner, dict(vars(owner))) for owner in (*modules, *classes)]
@@ -86,7 +86,7 @@ def apply_corrections() -> None:
 
 @contextlib.contextmanager
 def as_published() -> Iterator[None]:
-    """moto without the corrections."""
+    """Run the block with moto without the corrections."""
     assert _corrected, "something applied the corrections before lab/tests/cloud.py did"
     for owner, name, original, _ in _corrected:
         if original is _ABSENT:

@@ -1,8 +1,8 @@
-"""Run by test_cloud_packets.py in network and mount namespaces of its own: the lab's network with real packets.
+"""The lab's network with real packets. test_cloud_packets.py runs it in separate network and mount namespaces.
 
-Reads interfaces, rules, load balancer, ports and probes from standard input and makes the network as the cloud does.
-Every interface but the load balancer's listens on the ports and tells whoever connects as whom it sees him. Prints one
-answer a probe: that address, or null when nobody answered in time. A probe without an interface is the operator's.
+Reads interfaces, rules, load balancer, ports and probes from standard input and creates the network as the cloud does.
+Every interface except the load balancer's listens on the ports and sends each client the source address it sees. Prints
+one result per probe: that address, or null without a response in time. A probe without an interface is the operator's.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from lab.shell import call
 
 PORT = 80
 PATIENCE = 1.0  # seconds; everything is on one machine
-AT_ONCE = 128  # probes: one that nobody answers only waits
+AT_ONCE = 128  # probes; those without a response only wait
 BALANCER_PATIENCE = 10.0  # seconds until a target is healthy
 CLONE_NEWNET = 0x40000000
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _balancer(keys: dict[str, Interface], interface: str, target: str, preserves: bool, number: int) -> Balancer:
-    """One that leads from `PORT` to the same of the target."""
+    """Return a load balancer that forwards `PORT` to the same port of the target."""
     targets = (Target(target, PORT, "a", keys[target].address),)
     group = TargetGroup("arn", "group", targets, preserve_client_ip=preserves, check_interval=1, healthy_after=1)
     return Balancer("front", "a", keys[interface], (Listener(PORT, "TCP", group),), number)
@@ -67,7 +67,7 @@ def _balancer(keys: dict[str, Interface], interface: str, target: str, preserves
 
 @contextlib.contextmanager
 def _running(balancer: Balancer | None) -> Iterator[None]:
-    """The load balancer, once its target is healthy or has had time to be."""
+    """Run the load balancer; yields when its target is healthy or has had time to become it."""
     workspace.RUN = workspace.LOGS = Path("/run")
     balancers.RUN = workspace.RUN  # type: ignore[attr-defined]
     made = Balancers(lambda name: None, lambda key, text: None)
@@ -86,7 +86,7 @@ def _probe(source: Interface | None, address: str, port: int) -> str | None:
 
 
 def _inside(interface: Interface, work: Callable[[], T]) -> T:
-    """Do something in a thread that is in the interface's network namespace: its sockets stay there."""
+    """Do `work` in a thread in the interface's network namespace, where its sockets stay."""
     done: list[T] = []
 
     def enter() -> None:

@@ -1,4 +1,4 @@
-"""Which actions of AWS are noted, with which parameters, by which names, and of whom."""
+"""Which AWS actions are recorded, with which parameters, under which names, and for which clients."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def parameters(environ):
 
 @pytest.fixture
 def noted():
-    """Sends requests through the record and tells what is in it."""
+    """Sends requests through the record and returns its contents."""
     record = Actions()
     reached = []
 

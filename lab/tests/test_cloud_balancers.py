@@ -179,19 +179,19 @@ LOCAL, PROXY = 0x20, 0x21  # of the PROXY protocol, version 2: a check of the pr
 
 
 class PlayedTarget:
-    """A server that demands a PROXY header. It notes the header's command and client, by the path that is asked for,
-    and answers health checks with its health, as soon as it has one."""
+    """A server that requires a PROXY header. It records the header's command and client by requested path, and responds
+    to health checks with its health, once that is set."""
 
     def __init__(self):
         self.health: queue.Queue[int] = queue.Queue()
         self.seen: dict[str, set[tuple[int, str | None]]] = {}
-        self.clients = 0  # of connections that are no health checks
+        self.clients = 0  # connections that are not health checks
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
-        with contextlib.suppress(OSError):  # closed at the end
+        with contextlib.suppress(OSError):  # the fixture has closed it
             while True:
                 threading.Thread(target=self.answer, args=self.listening.accept()[:1], daemon=True).start()
 
@@ -228,7 +228,7 @@ def target():
 
 @pytest.fixture
 def front(target, tmp_path):
-    """The port of a real balancer on the loopback interface, in front of the target."""
+    """The port of a real load balancer on the loopback interface, in front of the target."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     changed = dataclasses.replace(
@@ -250,7 +250,7 @@ def front(target, tmp_path):
 
 
 def ask(port):
-    """The beginning of the answer, and the address and port it was asked for from; None when nobody takes the call."""
+    """Return the start of the response, and the client's address and port; None if the connection fails."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             host, own_port = connection.getsockname()
@@ -272,14 +272,14 @@ def wait_for(condition):
 @pytest.mark.needs("haproxy")
 def test_traffic_goes_to_a_healthy_target_alone_and_brings_the_client_with_it(front, target):
     wait_for(lambda: "/-/readiness" in target.seen)
-    assert ask(front) is None  # it is new
+    assert ask(front) is None  # the target is new
     target.becomes(503)
     assert ask(front) is None
     target.becomes(200)
     answer, client = wait_for(lambda: ask(front))
     assert answer == b"HTTP/1.1 200"
     assert target.seen["/page"] == {(PROXY, client)}
-    assert target.seen["/-/readiness"] == {(LOCAL, None)}  # a check has the header too, without a client
+    assert target.seen["/-/readiness"] == {(LOCAL, None)}  # a health check also has the header, without a client
     target.becomes(503)
     wait_for(lambda: ask(front) is None)
 

@@ -1,4 +1,4 @@
-"""Every value sent to AWS has its documented constraint, and the API refuses what breaks one, in AWS's words."""
+"""Every value sent to AWS has its documented constraint, and the API rejects violations with AWS's messages."""
 
 import base64
 import json
@@ -32,9 +32,9 @@ RECORD = "ChangeBatch.Changes.Change.ResourceRecordSet"
 
 
 def test_every_parameter_that_was_recorded_has_an_entry_and_no_other_has():
-    """What is new: look up what AWS documents of it, and put that into lab/cloud/constraints."""
+    """For a new parameter, look up what AWS documents for it, and add that to lab/cloud/constraints."""
     recorded = {(action, name) for action, names in RECORDED.items() for name in names}
-    assert recorded - set(ENTRIES) == set(), "sent to AWS, and nobody has looked up what AWS takes"
+    assert recorded - set(ENTRIES) == set(), "sent to AWS without an entry in lab/cloud/constraints"
     assert set(ENTRIES) - recorded == set(), "never sent to AWS"
 
 
@@ -48,7 +48,7 @@ def limits_of(shape):
 
 @pytest.mark.parametrize(("action", "name"), ENTRIES)
 def test_an_entry_says_what_aws_documents(action, name):
-    """A newer botocore may say something else: then AWS does."""
+    """If a newer botocore differs, AWS has changed its documentation: update the entry."""
     constraint = TABLE[action][name]
     service, _, operation = action.partition(":")
     shape = model.shape(service, operation, name)
@@ -79,7 +79,7 @@ def test_attributes_are_those_that_aws_documents(action, attributes):
         assert squeezed(says) in prose
 
 
-# --- values that are taken, and values that are not ------------------------------------------------------
+# --- valid and invalid values ----------------------------------------------------------------------------
 
 
 def refusal(action, **values):
@@ -311,7 +311,7 @@ def test_a_refusal_is_in_the_words_of_aws(action, place, value, code, message):
 
 @pytest.fixture(scope="module")
 def client():
-    """Clients of the lab's API on a port of its own, without a loop behind it."""
+    """Clients of the lab's API on a separate port, without a reconcile loop."""
     server = make_server(
         "127.0.0.1",
         0,
@@ -336,7 +336,7 @@ def client():
 @pytest.fixture(autouse=True)
 def nothing_there():
     with mock_aws():
-        pass  # forgets what the test before has made
+        pass  # deletes the resources of the previous test
 
 
 def error(call, **arguments):

@@ -1,4 +1,4 @@
-"""What the settings name is there for whoever looks it up, as something that fits."""
+"""Lookups find the resources that the settings refer to, with fitting properties."""
 
 import boto3
 import pytest

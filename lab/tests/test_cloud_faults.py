@@ -1,4 +1,4 @@
-"""The faults of the API as an AWS SDK meets them: over HTTP, in its own words."""
+"""The faults of the API as an AWS SDK sees them: over HTTP, with AWS's messages."""
 
 import time
 from urllib.error import HTTPError
@@ -24,7 +24,7 @@ def api():
 @pytest.fixture(autouse=True)
 def nothing_armed(api):
     with mock_aws():
-        pass  # forgets what the test before has made
+        pass  # deletes the resources of the previous test
     faults.clear(api=api)
 
 
@@ -74,7 +74,7 @@ def test_an_error_as_the_service_says_it(api, client, service, action, kind, cod
     assert error.value.response["Error"]["Code"] == code
     assert error.value.response["Error"]["Message"]
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
-    call()  # once was asked for
+    call()  # the fault was armed for one call
 
 
 def test_what_is_refused_is_not_done(api, client):
@@ -186,7 +186,7 @@ def test_a_refused_call_may_come_again_with_its_client_token(client):
 def test_a_lost_answer_makes_no_second_machine(api, client):
     ec2 = client("ec2", attempts=3)
     faults.inject("RunInstances", "lost", api=api)
-    made = run(ec2)  # botocore gives it a token of its own
+    made = run(ec2)  # botocore adds a client token
     found = ec2.describe_instances()["Reservations"]
     assert [reservation["ReservationId"] for reservation in found] == [made["ReservationId"]]
     assert faults.served(api=api) == {("RunInstances", "lost"): 1}

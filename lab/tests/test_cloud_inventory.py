@@ -1,4 +1,4 @@
-"""From calls of the API to what the lab will make of them."""
+"""From API calls to what the lab will create."""
 
 import pytest
 from moto import mock_aws
@@ -41,7 +41,7 @@ def test_an_interface(cloud):
     group, (allocation, public) = cloud.group("server"), cloud.address()
     interface = cloud.interface(Groups=[group])
     cloud.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=interface)
-    assert inventory.read().network.interfaces == ()  # in no machine
+    assert inventory.read().network.interfaces == ()  # not attached to a machine
     cloud.run_on(interface)
     (found,) = inventory.read().network.interfaces
     assert (found.address, found.subnet, found.vpc) == ("10.42.0.4", "10.42.0.0/24", "10.42.0.0/16")
@@ -112,7 +112,7 @@ def test_what_the_metadata_service_tells(cloud):
 
 
 def test_changed_user_data_do_not_make_it_another_instance(cloud):
-    """cloud-init runs user data once an instance id: after stop, change and start it sees the same one."""
+    """cloud-init runs user data once per instance id: after stop, change and start the id is the same."""
     instance = cloud.run(UserData="one")
     settle()
     cloud.ec2.stop_instances(InstanceIds=[instance])

@@ -159,7 +159,7 @@ LINKS = "udevadm trigger"
 
 @pytest.fixture
 def disks(host, monkeypatch):
-    """Device nodes are plain files; `busy` says whether the machine has them mounted."""
+    """Device nodes are plain files; `busy` is whether the machine has them mounted."""
     disks = SimpleNamespace(busy=False)
     (host.root / "dev").mkdir()
     monkeypatch.setattr(os, "mknod", lambda node, *_: node.touch())

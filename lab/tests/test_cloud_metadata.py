@@ -77,7 +77,7 @@ def test_a_token_is_for_one_machine_and_for_its_time():
 
 
 class Client:
-    """A machine with the address 127.0.0.1, whose facts are FACTS unless they are taken away."""
+    """A machine with the address 127.0.0.1, whose facts are FACTS unless they are removed."""
 
     def __init__(self):
         self.facts = {"127.0.0.1": FACTS}

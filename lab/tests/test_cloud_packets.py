@@ -1,4 +1,4 @@
-"""The network with real packets: who reaches whom, and as whom he is seen there."""
+"""The network with real packets: which connections work, and which source address the target sees."""
 
 import dataclasses
 import itertools
@@ -46,13 +46,13 @@ def rule(group, direction, peer):
 
 
 def reach(*probes, rules, balancer=None):
-    """What each probe (from an interface, or None for the operator, to an address) is answered."""
+    """Return the response to each probe (from an interface, or None for the operator, to an address)."""
     at_80 = [(source, address, 80) for source, address in probes]
     return answers(at_80, (FRONT, SERVER, RUNNER, AWAY, HIDDEN), rules, balancer=balancer)
 
 
 def answers(probes, interfaces, rules, *, ports=(80,), balancer=None):
-    """What each probe (from an interface, or None for the operator, to an address and port) is answered."""
+    """Return the response to each probe (from an interface, or None for the operator, to an address and port)."""
     scenario = {
         "interfaces": [dataclasses.asdict(interface) for interface in interfaces],
         "rules": [dataclasses.asdict(rule) for rule in rules],
@@ -74,7 +74,7 @@ def answers(probes, interfaces, rules, *, ports=(80,), balancer=None):
 
 
 def test_the_network_is_made_without_moto():
-    """Each probe is a process of its own: with moto it would start for seconds instead of a tenth of one."""
+    """Each scenario is a separate process; importing moto would take seconds instead of a tenth of one."""
     program = "import sys, lab.tests.packets; sys.exit('moto' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
@@ -88,7 +88,7 @@ def test_a_machine_is_seen_by_its_public_address_at_a_public_one():
 
 
 def test_a_reference_to_a_group_does_not_match_a_public_address():
-    """Neither as source of what comes through the gateway, nor as destination of what goes there."""
+    """Neither as the source of traffic through the gateway, nor as its destination."""
     to_front, open_front = (RUNNER, FRONT.elastic), rule("sg-front", "in", "0.0.0.0/0")
     assert reach(to_front, rules=[RUNNER_OUT, rule("sg-front", "in", "sg-runner")]) == [None]
     assert reach(to_front, rules=[RUNNER_OUT, rule("sg-front", "in", f"{RUNNER.address}/32")]) == [None]
@@ -153,8 +153,8 @@ def test_with_preservation_rules_by_address_are_about_the_client():
     probes = [(RUNNER, FRONT.elastic), (None, FRONT.elastic)]
     runner_alone = [*OPEN_FRONT, health_checks, rule("sg-server", "in", f"{RUNNER.elastic}/32")]
     assert reach(*probes, rules=runner_alone, balancer=front(preserves=True)) == [RUNNER.elastic, None]
-    nobody = [*OPEN_FRONT, health_checks, rule("sg-server", "in", "sg-runner")]
-    assert reach(*probes, rules=nobody, balancer=front(preserves=True)) == [None, None]
+    by_group = [*OPEN_FRONT, health_checks, rule("sg-server", "in", "sg-runner")]
+    assert reach(*probes, rules=by_group, balancer=front(preserves=True)) == [None, None]
 
 
 @needs_haproxy
@@ -173,7 +173,7 @@ def test_a_target_reaches_itself_through_its_balancer_unless_addresses_are_prese
 
 
 def test_nobody_speaks_in_the_name_of_a_balancers_client():
-    """The packets of a machine that sends with an address of theirs do not get past its own interface."""
+    """Packets of a machine with a client's address as source are dropped at its own interface."""
     rules = [RUNNER_OUT, rule("sg-server", "in", "0.0.0.0/0")]
     text = render(Network((FRONT, SERVER, RUNNER), tuple(rules), (Preserving(FRONT, 0, ((80, (SERVER.address,)),)),)))
     sender = [line.strip() for line in text.split("chain sender {")[1].split("}")[0].splitlines()]
@@ -181,7 +181,7 @@ def test_nobody_speaks_in_the_name_of_a_balancers_client():
     assert sender[-1] == "drop"
 
 
-# The product's own rules: each pair of places tried, against what its documentation says
+# The product's own rules: every pair of places, compared with the documentation
 
 
 def host(number, group):
@@ -190,7 +190,7 @@ def host(number, group):
 
 
 def outside(number):
-    """A computer somewhere in the internet: in a network of its own, without a security group."""
+    """A computer on the internet: in a separate network, without a security group."""
     return dataclasses.replace(
         interface(number, None, subnet=f"10.{number}.0", public=f"198.51.100.{20 + number}"),
         vpc=f"10.{number}.0.0/16",

@@ -1,4 +1,4 @@
-"""Policies as AWS judges them: the rules one by one, what a call asks for, and what the API then says."""
+"""Policies as AWS evaluates them: the rules one by one, what a call requires, and the responses of the API."""
 
 import boto3
 import pytest
@@ -43,7 +43,7 @@ def test_actions_and_resources_have_wildcards_and_only_actions_are_of_any_case()
     assert judged(statement(resource="arn:aws:ec2:*:*:instance/?-1"))
     assert not judged(statement(resource="arn:aws:ec2:*:*:volume/*"))
     assert not judged(statement(resource=INSTANCE.upper()))
-    # A dot is a dot.
+    # A dot is not a wildcard.
     assert not judged(statement(resource="a.c"), resource="abc")
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_understood_is_an_error_and_no_permission(wrong):
         judged(wrong, **{TAG: ["1"]})
 
 
-# --- what a call asks for --------------------------------------------------------------------------------
+# --- what a call requires --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def call(permission, *parameters):
 
 
 def asked(permission, *parameters):
-    """By action and what follows the account in the ARN: the tags that are known."""
+    """Return the condition keys, by action and the part of the ARN after the account."""
     return {
         (each.action.partition(":")[2], each.resource.split(":", 5)[-1]): {
             key: list(values) for key, values in each.keys.items() if key != "aws:RequestedRegion"
@@ -205,7 +205,7 @@ def test_a_machine_is_launched_from_an_image_on_an_interface_in_a_subnet_with_gr
     made = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"]}
     assert found == {
         ("RunInstances", f"image/{image}"): {"ec2:Owner": ["309956199498"]},
-        # AWS knows no tag of an interface here.
+        # AWS does not evaluate the tags of an interface here.
         ("RunInstances", f"network-interface/{interface['NetworkInterfaceId']}"): {"aws:TagKeys": []},
         ("RunInstances", f"subnet/{subnet}"): {"aws:ResourceTag/t": ["x"]},
         ("RunInstances", f"security-group/{interface['Groups'][0]['GroupId']}"): {},

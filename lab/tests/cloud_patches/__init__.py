@@ -1,1 +1,1 @@
-"""Each correction of moto, as a program meets it: through the API."""
+"""Each correction of moto, as seen through the API."""

@@ -70,7 +70,7 @@ def test_an_elastic_address_is_there_from_the_first_moment_and_stays(cloud):
     settle()
     assert cloud.instance(instance)["PublicIpAddress"] == public
     assert cloud.instance(instance)["PrivateIpAddress"] == first["PrivateIpAddress"]
-    # So they are when another machine takes the first one's place.
+    # Both are unchanged when another machine replaces the first one.
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     settle()
     second = cloud.instance(cloud.run_on(interface))

@@ -1,4 +1,4 @@
-"""docs/moto.md tells moto's faults: all that are corrected, and as they are."""
+"""docs/moto.md describes all errors of moto that the lab corrects, and describes them correctly."""
 
 import inspect
 import re
@@ -17,11 +17,11 @@ from lab.tests.cloud import over_http, settle
 from lab.tests.moto_document import EACH, ONCE, ROWS, SECTIONS, TEXT, as_published, value
 
 LAYERS: tuple[Callable[..., Any], ...] = (constraints.constrained, idempotency.idempotent, permissions.Permissions)
-"""What corrects moto from before it."""
+"""Corrections in front of moto."""
 CORRECTIONS = [*(each for subject in patches.SUBJECTS for each in corrections(subject)), *LAYERS]
 BEFORE_MOTO = [each.__name__ for each in LAYERS]
 GIVEN_NOTHING = BEFORE_MOTO[:-1]
-"""The lab is given its policies in another way than AWS: test_cloud_permissions.py."""
+"""The last one needs policies, which the lab gets in another way than AWS: test_cloud_permissions.py."""
 OF_SECTION = {row.section: row for row in ROWS}
 LONGEST = 12  # lines
 
@@ -32,7 +32,7 @@ def place(correction):
     return file.partition("/lab/cloud/")[2], correction.__name__
 
 
-def told(section):
+def title(section):
     row = OF_SECTION.get(section.number)
     return row.function if row else f"section {section.number}"
 
@@ -73,7 +73,7 @@ def test_every_reproduction_is_short():
 
 @pytest.fixture(scope="module")
 def once():
-    """The names of the document's first lines, with moto in this process."""
+    """The names defined by the document's first lines, with moto in this process."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr(state, "growth_delay", timedelta(seconds=20))
         yield from _once()
@@ -81,7 +81,7 @@ def once():
 
 @pytest.fixture(scope="module")
 def over_http_once():
-    """The same, with the lab's API, and what corrects moto from before it."""
+    """The same with the lab's API, including the corrections in front of moto."""
     with over_http() as api, pytest.MonkeyPatch.context() as context:
         context.setenv("AWS_ENDPOINT_URL", api)
         yield from _once()
@@ -101,20 +101,20 @@ def answered(section, names):
     return value(section.code, names)
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=told)
+@pytest.mark.parametrize("section", SECTIONS, ids=title)
 def test_moto_as_it_is_published_answers_as_described(once, section):
     row = OF_SECTION[section.number]
     with as_published():
         found = answered(section, once)
-    assert found != section.aws, f"moto is mended: delete {row.function} in lab/cloud/{row.file}, its row and section"
+    assert found != section.aws, f"moto is fixed: delete {row.function} in lab/cloud/{row.file}, its row and section"
     assert found == section.moto
 
 
-@pytest.mark.parametrize("section", [each for each in SECTIONS if told(each) not in BEFORE_MOTO], ids=told)
+@pytest.mark.parametrize("section", [each for each in SECTIONS if title(each) not in BEFORE_MOTO], ids=title)
 def test_moto_corrected_answers_as_aws(once, section):
     assert answered(section, once | {"settle": settle}) == section.aws
 
 
-@pytest.mark.parametrize("section", [each for each in SECTIONS if told(each) in GIVEN_NOTHING], ids=told)
+@pytest.mark.parametrize("section", [each for each in SECTIONS if title(each) in GIVEN_NOTHING], ids=title)
 def test_what_corrects_moto_from_before_it_answers_as_aws(over_http_once, section):
     assert answered(section, over_http_once) == section.aws

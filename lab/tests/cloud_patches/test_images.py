@@ -12,7 +12,7 @@ def test_images(cloud):
     assert {image["RootDeviceName"] for image in images} == {"/dev/sda1"}
     root = images[0]["BlockDeviceMappings"][0]["Ebs"]
     assert (root["VolumeSize"], root["DeleteOnTermination"]) == (10, True)
-    # A filter that is too loose finds a newer image that is not meant.
+    # A filter that is too broad finds a newer image that is not wanted.
     loose = cloud.ec2.describe_images(Owners=["309956199498"])["Images"]
     assert max(loose, key=lambda image: image["CreationDate"])["Name"].startswith("RHEL-9")
 

@@ -66,7 +66,7 @@ def profile(cloud):
 def test_a_new_instance_profile_is_not_usable_yet(cloud, profile, monkeypatch):
     with pytest.raises(ClientError) as error:
         cloud.run(IamInstanceProfile={"Name": profile})
-    # Word for word what the Terraform provider waits for.
+    # Exactly the message for which the Terraform provider retries.
     assert error.value.response["Error"] == {
         "Code": "InvalidParameterValue",
         "Message": "Value (runner) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",

@@ -17,7 +17,7 @@ def test_termination_keeps_what_was_given(cloud):
     assert cloud.state(instance) == "terminated"
     volumes = {v["VolumeId"]: v["State"] for v in cloud.ec2.describe_volumes()["Volumes"]}
     assert volumes[volume] == "available"
-    assert len(volumes) == 2  # it and the other machine's root
+    assert len(volumes) == 2  # the data volume and the other machine's root volume
     (kept,) = cloud.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
     assert kept["Status"] == "available"
     assert "PrivateIpAddress" not in cloud.instance(instance)

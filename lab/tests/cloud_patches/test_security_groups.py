@@ -16,7 +16,7 @@ def test_a_group_has_sixty_rules_in_each_direction(cloud):
         GroupId=group, IpPermissions=[tcp(UserIdGroupPairs=[{"GroupId": other}])]
     )
     refused("RulesPerSecurityGroupLimitExceeded", cloud.ec2.authorize_security_group_ingress, **rules(1, start=100))
-    # A new group has one already: everything to everywhere.
+    # A new group already has one: all traffic to all addresses.
     cloud.ec2.authorize_security_group_egress(**rules(59))
     refused("RulesPerSecurityGroupLimitExceeded", cloud.ec2.authorize_security_group_egress, **rules(1, start=100))
 

@@ -20,13 +20,13 @@ def test_a_volume_is_larger_for_its_machine_some_seconds_after_the_answer(cloud,
     assert seen() == 1
     refused("IncorrectModificationState", cloud.ec2.modify_volume, VolumeId=volume, Size=3)
     monkeypatch.setattr(state, "growth_delay", timedelta())
-    (told,) = cloud.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
-    assert (told["ModificationState"], told["Progress"]) == ("optimizing", 50)
+    (modification,) = cloud.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
+    assert (modification["ModificationState"], modification["Progress"]) == ("optimizing", 50)
     assert seen() == 2
     refused("IncorrectModificationState", cloud.ec2.modify_volume, VolumeId=volume, Size=3)
     monkeypatch.setattr(state, "completion_delay", timedelta())
-    (told,) = cloud.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
-    assert (told["ModificationState"], told["Progress"]) == ("completed", 100)
+    (modification,) = cloud.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
+    assert (modification["ModificationState"], modification["Progress"]) == ("completed", 100)
     assert [modify(size) for size in (3, 4, 5)] == ["completed"] * 3
     assert seen() == 5
     refused("VolumeModificationRateExceeded", cloud.ec2.modify_volume, VolumeId=volume, Size=6)
