@@ -1,4 +1,4 @@
-"""`python -m lab`: an AWS-shaped cloud on this machine, and the program of this clone run on it."""
+"""`python -m lab`: runs an AWS-shaped cloud on this machine, and the program of this clone on it."""
 
 import argparse
 import contextlib
@@ -19,14 +19,14 @@ from lab.preview import commands, engine
 from lab.workspace import LOGS, ROOT, STATE, Daemon, LabError, say, tail
 
 MACHINE_IMAGE = STATE / "machine-image"
-"""A file that holds the tag of the image of which new machines are made. The cloud reads it, every `up` writes it."""
+"""The file with the tag of the image for new machines. Every `up` writes it, the cloud reads it."""
 
 CLOUD = Daemon("cloud", [sys.executable, "-m", "lab.cloud", "--image", str(MACHINE_IMAGE)])
 CLOUD_START_TIMEOUT = 60.0  # seconds
-CLOUD_STOP_TIMEOUT = 120.0  # seconds; it takes away every machine first
+CLOUD_STOP_TIMEOUT = 120.0  # seconds; it removes every machine first
 
 KNOWN_CLOUD = STATE / "known-cloud"
-"""Which run of the cloud the stack's state belongs to: its memory ends with its process."""
+"""The file with the process of the cloud that created the stack's resources, which are lost with that process."""
 
 MEMORY_WITH_GITLAB = 12
 """GiB: 8 for GitLab's own package (docs.gitlab.com/install/requirements), 4 for the rest of the lab."""
@@ -35,9 +35,9 @@ INTERRUPTED = 130  # exit status
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status."""
+    """Run one command and return the exit status."""
     arguments = _parser().parse_args(command_line)
-    os.environ["PATH"] += ":/usr/sbin:/sbin"  # where a login shell of a plain user, or su, does not look
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # not on the PATH of an ordinary user's login shell or of su
     try:
         arguments.command(arguments)
     except LabError as error:
@@ -52,9 +52,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lab",
-        description="An AWS-shaped cloud on this machine, and the program of this clone run on it by the real engine.",
-        epilog="LAB_ENGINE=official uses the installed pulumi and its published plugins (untried). "
-        f"Everything is kept below {STATE.relative_to(ROOT)}, logs in {LOGS.relative_to(ROOT)}.",
+        description="Run an AWS-shaped cloud on this machine, and this clone's program on it with the real engine.",
+        epilog="LAB_ENGINE=official uses the installed pulumi and its published plugins (not tested). "
+        f"All files are in {STATE.relative_to(ROOT)}, logs in {LOGS.relative_to(ROOT)}.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -65,32 +65,32 @@ def _parser() -> argparse.ArgumentParser:
 
     command("up", up, "start the lab and run pulumi up on it; can be repeated and interrupted")
     added = command(
-        "preview", preview, "show what up would do, and what the stack costs; needs no machines and no account"
+        "preview", preview, "show what up would change and what the stack costs; needs no machines and no account"
     )
-    added.add_argument("--state", type=Path, metavar="FILE", help="the state to begin with, as `state` wrote it")
-    added.add_argument("stack", nargs="?", default=stack.STACK, metavar="STACK", help="the lab's own unless given")
+    added.add_argument("--state", type=Path, metavar="FILE", help="the initial state, as written by `state`")
+    added.add_argument("stack", nargs="?", default=stack.STACK, metavar="STACK", help="default: the lab's own stack")
     added = command("preview-diff", preview_diff, "show as Markdown what this clone's files change on a stack")
-    added.add_argument("stack", metavar="STACK", help="whose Pulumi.STACK.yaml is taken, of both versions")
-    added.add_argument("base", metavar="BASE", help="the commit that made the stack, for example origin/main")
-    added = command("state", save_state, "write the state that a stack of this clone would have, without making it")
-    added.add_argument("stack", metavar="STACK", help="whose Pulumi.STACK.yaml is taken")
-    added.add_argument("file", type=Path, metavar="FILE", help="where to write it")
-    command("status", status, "show machines, balancers, volumes, flows, and which part is real or played")
+    added.add_argument("stack", metavar="STACK", help="the stack; Pulumi.STACK.yaml is read in both versions")
+    added.add_argument("base", metavar="BASE", help="the commit that created the stack, for example origin/main")
+    added = command("state", save_state, "write the state that a stack of this clone would have, without creating it")
+    added.add_argument("stack", metavar="STACK", help="the stack, configured in Pulumi.STACK.yaml")
+    added.add_argument("file", type=Path, metavar="FILE", help="the file to write")
+    command("status", status, "show machines, load balancers, volumes, flows, and which part is real or played")
     added = command("outputs", outputs, "show the stack's outputs")
-    added.add_argument("name", nargs="?", metavar="NAME", help="only this one")
-    added.add_argument("--show-secrets", action="store_true", help="show secret outputs in clear")
-    added.add_argument("--json", action="store_true", help="show all of them in JSON, as pulumi stack output does")
+    added.add_argument("name", nargs="?", metavar="NAME", help="show only this output")
+    added.add_argument("--show-secrets", action="store_true", help="show secret outputs in plain text")
+    added.add_argument("--json", action="store_true", help="show all outputs as JSON, like pulumi stack output")
     added = command("ssh", ssh, "open a shell on a machine, or run a command on it")
     added.add_argument("role", metavar="ROLE", help="server, registry or runner")
-    added.add_argument("run", nargs="*", metavar="-- COMMAND", help="what to run instead of a shell")
+    added.add_argument("run", nargs="*", metavar="-- COMMAND", help="the command to run instead of a shell")
     added = command("logs", logs, "show the first boot of a machine, or a log of the lab itself")
     added.add_argument("role", metavar="ROLE", help="server, registry or runner; or a log: " + _log_names())
-    command("down", down, "take everything away: machines, cloud, state; keeps what was built")
+    command("down", down, "remove machines, cloud and state; keep what was built")
     return parser
 
 
 def up(_: argparse.Namespace) -> None:
-    """Tools, engine, image, vendors, cloud, `pulumi up`; then what a person wants to know."""
+    """Prepare tools, engine, image, vendors and cloud, run `pulumi up`, and print the summary."""
     with _alone():
         _refuse_without_machines()
         host.ensure(host.ENGINE_TOOLS | host.MACHINE_TOOLS)
@@ -112,7 +112,7 @@ def up(_: argparse.Namespace) -> None:
 
 
 def preview(arguments: argparse.Namespace) -> None:
-    """Of the lab's stack against the lab when it is up; else of a throw-away stack against an API of its own."""
+    """Preview the lab's stack on the running lab; otherwise a temporary stack on an API of its own."""
     with _alone():
         host.ensure(host.ENGINE_TOOLS)
         if arguments.stack == stack.STACK and arguments.state is None and CLOUD.running():
@@ -123,7 +123,7 @@ def preview(arguments: argparse.Namespace) -> None:
 
 
 def preview_diff(arguments: argparse.Namespace) -> None:
-    """Nothing but the Markdown goes to standard output."""
+    """Print the difference; standard output contains only the Markdown."""
     with _alone(), contextlib.redirect_stdout(sys.stderr):
         host.ensure(host.ENGINE_TOOLS)
         text = commands.preview_diff(arguments.stack, arguments.base)
@@ -158,15 +158,15 @@ def outputs(arguments: argparse.Namespace) -> None:
     elif arguments.name in found:
         say(str(found[arguments.name]))
     else:
-        raise LabError(f"there is no output {arguments.name}; there are: {', '.join(sorted(found))}")
+        raise LabError(f"no output is named {arguments.name}; the outputs are {', '.join(sorted(found))}")
 
 
 def ssh(arguments: argparse.Namespace) -> None:
-    """Becomes ssh itself: its exit status, its signals."""
+    """Replace this process with ssh, which then receives signals and sets the exit status."""
     machine = report.machine(arguments.role)
     if machine["public_ip"] is None:
         raise LabError(f"{machine['name']} has no public address")
-    # Machines come and go under the same addresses, and all of them are on this host.
+    # Successive machines have the same addresses, and all of them are on this host.
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
     command = ["ssh", "-F", "none", "-i", str(stack.PRIVATE_KEY)]
     command += [argument for option in options for argument in ("-o", option)]
@@ -188,19 +188,19 @@ def logs(arguments: argparse.Namespace) -> None:
 
 
 def down(_: argparse.Namespace) -> None:
-    """Every step is tried, whatever became of the one before and of the processes themselves."""
+    """Remove the lab. Every step is tried, even if an earlier one failed or its processes have already ended."""
     with _alone():
         owner = _owner()
         if owner not in (None, ROOT):
-            say(f"nothing of this clone is up; the lab on this machine is that of {owner}")
+            say(f"the lab of this clone is not up; the lab on this machine belongs to {owner}")
             return
-        say("taking the lab down …")
+        say("tearing the lab down …")
         started = time.monotonic()
         failures = []
         for step in (stack.clear_stale, stack.AGENT.stop, _stop_cloud, _stop_engine, stack.forget):
             try:
                 step()
-            except Exception as error:  # noqa: BLE001, it is shown when every step was tried
+            except Exception as error:  # noqa: BLE001, it is shown after all steps
                 failures.append(str(error))
         if failures:
             raise LabError("\n".join(failures))
@@ -211,32 +211,32 @@ def down(_: argparse.Namespace) -> None:
 
 def _refuse_without_machines() -> None:
     if reason := host.why_no_machines():
-        raise LabError(f"{reason}; make preview works here and shows what would be made")
+        raise LabError(f"{reason}; make preview works here and shows what would be created")
 
 
 def _start_cloud() -> None:
     found = report.cloud_status()
     if found is not None and not CLOUD.running():
-        raise LabError(f"something else answers at {stack.API}: a lab of another user? It must end first")
+        raise LabError(f"another program already serves {stack.API}: stop it first; it may be another user's lab")
     CLOUD.start()
     deadline = time.monotonic() + CLOUD_START_TIMEOUT
     while report.cloud_status() is None:
         if not CLOUD.running() or time.monotonic() > deadline:
-            raise LabError(f"the cloud does not answer\n{tail(CLOUD.log_file)}\n(whole log: {CLOUD.log_file})")
+            raise LabError(f"the cloud does not respond\n{tail(CLOUD.log_file)}\n(full log: {CLOUD.log_file})")
         time.sleep(0.1)
 
 
 def _match_stack_and_cloud() -> None:
-    """The cloud forgets with its process, the state can be deleted: neither is of use without the other."""
+    """Discard the stack's state or the cloud if the other one is gone: neither can be used without the other."""
     this_cloud = CLOUD.pid_file.read_text()
     if stack.resources():
         if KNOWN_CLOUD.exists() and KNOWN_CLOUD.read_text() != this_cloud:
-            say("the cloud that held this stack's resources has ended, and they with it: the stack starts anew")
+            say("the cloud was restarted and this stack's resources are lost: starting with an empty stack")
             stack.forget()
     else:
         found = report.cloud_status()
         if found and (found["machines"] or found["volumes"] or found["balancers"]):
-            say("the cloud holds machines that no stack knows of: it starts anew")
+            say("the cloud has resources that are in no stack: restarting the cloud")
             CLOUD.stop(CLOUD_STOP_TIMEOUT)
             _start_cloud()
             this_cloud = CLOUD.pid_file.read_text()
@@ -260,18 +260,18 @@ def _stop_engine() -> None:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """One command at a time changes a clone's lab."""
+    """Let only one command at a time change the lab of a clone. Raises LabError while another one runs."""
     STATE.mkdir(exist_ok=True)
     with (STATE / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LabError("another command is at work on this lab: wait until it has ended") from None
+            raise LabError("another command is using this lab: wait until it has finished") from None
         yield
 
 
 def _owner_file() -> Path:
-    """Names the clone whose lab is on this machine: addresses and names are fixed, so there can be only one."""
+    """The file with the path of the clone whose lab is on this machine; fixed addresses allow only one lab."""
     return Path("/run" if os.geteuid() == 0 else tempfile.gettempdir(), "gitlab-lab.owner")
 
 
@@ -283,14 +283,14 @@ def _owner() -> Path | None:
 
 
 def _claim() -> bool:
-    """Make the machine's one lab this clone's; whether it was not before. Raises LabError when it is another's."""
+    """Claim the host for this clone's lab and return whether that is new. Raises LabError if another clone has it."""
     owner = _owner()
     if owner == ROOT:
         return False
     if owner is not None:
         if (owner / STATE.name).is_dir():
-            raise LabError(f"the lab of {owner} is on this machine, and there can be only one: run make down there")
-        _owner_file().unlink()  # that clone is gone
+            raise LabError(f"the lab of {owner} is on this machine, which can run only one: run make down there")
+        _owner_file().unlink()  # that clone was deleted
     try:
         with _owner_file().open("x") as file:
             file.write(f"{ROOT}\n")

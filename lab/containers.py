@@ -1,7 +1,7 @@
 """The lab's own Docker engine: images, sockets and mounts below the clone's ignored folder, and no network.
 
-It is apart from any other engine on the host: own data, own socket, own containerd, own cgroup. It gets
-`--bridge=none` and no iptables: the network of the machines is made by the cloud (lab/cloud/host_network.py).
+It is separate from any other engine on the host: its own data, socket, containerd and cgroup. It runs with
+`--bridge=none` and without iptables: the cloud creates the machines' network (lab/cloud/host_network.py).
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from lab.workspace import LabError
 DATA_ROOT = workspace.STATE / "docker"
 EXEC_ROOT = workspace.RUN / "docker"
 SOCKET = workspace.RUN / "docker.sock"
-# The cgroup is named after the clone, so that a process found in it is never somebody else's.
+# The cgroup is named after the clone, so every process in it belongs to this lab.
 CGROUP = f"gitlab-lab-{hashlib.sha256(str(workspace.ROOT).encode()).hexdigest()[:8]}"
 
 CGROUPS = Path("/sys/fs/cgroup")
-# Two places that are fixed in the engine, whatever --exec-root says.
+# The engine has these two paths built in, regardless of --exec-root.
 PLUGINS = Path("/run/docker/plugins")
 SHIM_SOCKETS = Path("/run/containerd/s")
 
 SOCKET_PATH_LIMIT = 107  # bytes of a path in sockaddr_un (unix(7)), without the closing zero
 LONGEST_SOCKET = EXEC_ROOT / "containerd" / "containerd.sock.ttrpc"
-START_TIMEOUT = 60.0  # seconds; an engine with nothing to mend answers after one or two
-STOP_TIMEOUT = 40.0  # seconds; the engine itself gives its containers 15
+START_TIMEOUT = 60.0  # seconds; an engine with nothing to repair answers after one or two
+STOP_TIMEOUT = 40.0  # seconds; the engine waits 15 for its containers
 
 _daemon = workspace.Daemon(
     "dockerd",
@@ -42,7 +42,7 @@ _daemon = workspace.Daemon(
         f"--exec-root={EXEC_ROOT}",
         f"--pidfile={EXEC_ROOT / 'dockerd.pid'}",
         f"--host=unix://{SOCKET}",
-        # No settings of another engine on this host.
+        # Ignore the settings of another engine on this host.
         f"--config-file={EXEC_ROOT / 'daemon.json'}",
         f"--cgroup-parent=/{CGROUP}",
         "--exec-opt=native.cgroupdriver=cgroupfs",
@@ -57,9 +57,9 @@ _daemon = workspace.Daemon(
 
 
 def start() -> None:
-    """Start the engine and wait until it answers. Idempotent; mends what a killed engine left behind.
+    """Start the engine and wait until it answers. Idempotent; cleans up after an engine that was killed.
 
-    Raises LabError when the engine does not come up, or when the clone lies too deep for a socket.
+    Raises LabError if the engine does not start, or if the clone's path is too long for a socket.
     """
     if _answers():
         return
@@ -67,7 +67,7 @@ def start() -> None:
         spare = SOCKET_PATH_LIMIT - len(os.fsencode(LONGEST_SOCKET.relative_to(workspace.ROOT))) - 1
         raise LabError(
             f"the path of this clone is too long for the engine's sockets: {workspace.ROOT}\n"
-            f"clone into a folder whose path has at most {spare} bytes"
+            f"clone into a folder with a path of at most {spare} bytes"
         )
     stop()
     EXEC_ROOT.mkdir(parents=True, exist_ok=True)
@@ -77,14 +77,14 @@ def start() -> None:
     while not _answers():
         if not _daemon.running() or time.monotonic() > deadline:
             raise LabError(
-                f"the lab's Docker engine does not come up\n{workspace.tail(_daemon.log_file)}\n"
-                f"(whole log: {_daemon.log_file})"
+                f"the lab's Docker engine does not start\n{workspace.tail(_daemon.log_file)}\n"
+                f"(full log: {_daemon.log_file})"
             )
         time.sleep(0.1)
 
 
 def stop() -> None:
-    """Stop the engine and every container, and take away all it made outside its data. Idempotent."""
+    """Stop the engine and every container, and remove all it created outside its data. Idempotent."""
     _daemon.stop(STOP_TIMEOUT)
     _kill(_engine_processes)
     _kill(_container_processes)
@@ -92,7 +92,7 @@ def stop() -> None:
         _unmount_below(folder)
     _remove_stale_shim_sockets()
     for folder in (PLUGINS, PLUGINS.parent, SHIM_SOCKETS, SHIM_SOCKETS.parent):
-        with contextlib.suppress(OSError):  # not there, or another engine's things are in it
+        with contextlib.suppress(OSError):  # missing, or used by another engine
             folder.rmdir()
     _remove_cgroups()
     (EXEC_ROOT / "dockerd.pid").unlink(missing_ok=True)
@@ -101,12 +101,12 @@ def stop() -> None:
 
 
 def client(*args: str) -> list[str]:
-    """The command line of a Docker client that talks to this engine and knows no other one."""
+    """Return the command line of a Docker client that uses only this engine."""
     return ["docker", f"--config={EXEC_ROOT / 'client'}", f"--host=unix://{SOCKET}", *args]
 
 
 def docker(*args: str, stdin: str | None = None, check: bool = True) -> str:
-    """What `docker ARGS…` prints. Raises LabError with the client's words when it fails and `check` is set."""
+    """Return the output of `docker ARGS…`. Raises LabError with its message if it fails and `check` is set."""
     done = subprocess.run(
         client(*args),
         input=stdin,
@@ -121,7 +121,7 @@ def docker(*args: str, stdin: str | None = None, check: bool = True) -> str:
 
 
 def exec_in(container: str, *command: str, stdin: str | None = None) -> str:
-    """What the command prints that runs as root in the container. Raises LabError when it fails."""
+    """Run a command as root in the container and return its output. Raises LabError if it fails."""
     return docker("exec", "--interactive", container, *command, stdin=stdin)
 
 
@@ -132,7 +132,7 @@ def _answers() -> bool:
 
 
 def _kill(find: Callable[[], list[int]], timeout: float = 10.0) -> None:
-    """SIGKILL what `find` finds until it finds nothing more."""
+    """Send SIGKILL to the processes that `find` returns until it returns none."""
     deadline = time.monotonic() + timeout
     while pids := find():
         if time.monotonic() > deadline:
@@ -144,7 +144,7 @@ def _kill(find: Callable[[], list[int]], timeout: float = 10.0) -> None:
 
 
 def _engine_processes() -> list[int]:
-    """The engine and its containerd, shims and runtimes, known by the folder that their arguments name."""
+    """Return the engine and its containerd, shims and runtimes, identified by the folder in their arguments."""
     return [pid for pid, arguments in _command_lines() if _is_engine(arguments, EXEC_ROOT)]
 
 
@@ -172,7 +172,7 @@ def _container_processes() -> list[int]:
 
 
 def _cgroups() -> list[Path]:
-    """The engine's cgroup, once per controller in version 1."""
+    """The engine's cgroup; with version 1, one for each controller."""
     return [cgroup for cgroup in (CGROUPS / CGROUP, *CGROUPS.glob(f"*/{CGROUP}")) if cgroup.is_dir()]
 
 
@@ -185,7 +185,7 @@ def _remove_cgroups() -> None:
 
 def _unmount_below(folder: Path) -> None:
     for mount_point in reversed(_mount_points(Path("/proc/self/mountinfo").read_text(), folder)):
-        # Lazy: a process that is just going may still sit in it.
+        # Lazy: a process that is ending may still use it.
         call("umount", "--lazy", str(mount_point))
 
 
@@ -196,14 +196,14 @@ def _mount_points(mountinfo: str, folder: Path) -> list[Path]:
 
 
 def _unescape(mount_point: str) -> str:
-    """Blank, tab, newline and backslash are written as three octal digits in mountinfo."""
+    """Decode the three octal digits that mountinfo contains for a space, a tab, a newline and a backslash."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount_point)
 
 
 def _remove_stale_shim_sockets() -> None:
-    """A shim that was killed leaves its socket; one that no process listens on is of use to nobody."""
+    """Remove the sockets of killed shims: those on which no process listens."""
     sockets = list(SHIM_SOCKETS.glob("*"))
-    listening = Path("/proc/net/unix").read_text()  # read afterwards: a socket that is new by now is in it
+    listening = Path("/proc/net/unix").read_text()  # read afterwards, so that it contains every live socket in the list
     for socket in sockets:
         if str(socket) not in listening:
             socket.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the lab needs of the machine it runs on: tools, and a kernel that lets it run machines."""
+"""Requirements for the host: tools, and a kernel on which machines can run."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.workspace import LabError, run, say
 
 ENGINE_TOOLS = dict.fromkeys(("ssh", "ssh-add", "ssh-agent", "ssh-keygen"), "openssh-client")
-"""Executable → Debian package, for the engine and the API alone."""
+"""Executable → Debian package, for the engine and the API without machines."""
 
 MACHINE_TOOLS = {
     "busybox": "busybox-static",
@@ -36,7 +36,7 @@ MACHINE_TOOLS = {
     "skopeo": "skopeo",
     "xz": "xz-utils",
 }
-"""Executable → Debian package, for machines, network, balancers and the vendors."""
+"""Executable → Debian package, for machines, network, load balancers and the vendors."""
 
 TEST_TOOLS = {
     "busybox": "busybox-static",
@@ -63,7 +63,7 @@ TEST_TOOLS = {
     "unshare": "util-linux",
     "xz": "xz-utils",
 }
-"""Executable → Debian package, for the unit tests (conftest.py says what becomes of a test without its tools)."""
+"""Executable → Debian package, for the unit tests (conftest.py skips a test without its tools)."""
 
 CONTRACT_TOOLS = {
     "chef-utils/mash.rb": "ruby-chef-utils",
@@ -82,19 +82,19 @@ CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # capabilities(7)
 
 
 def missing(tools: Mapping[str, str]) -> dict[str, str]:
-    """What is not there, each with its package."""
-    return {tool: package for tool, package in tools.items() if not _is_there(tool)}
+    """Return the tools that are not installed, each with its package."""
+    return {tool: package for tool, package in tools.items() if not _is_installed(tool)}
 
 
-def _is_there(tool: str) -> bool:
+def _is_installed(tool: str) -> bool:
     if not tool.endswith(".rb"):
         return shutil.which(tool) is not None
     requires = ["ruby", "-r", tool.removesuffix(".rb"), "-e", ""]
-    return _is_there("ruby") and subprocess.run(requires, capture_output=True, check=False).returncode == 0
+    return _is_installed("ruby") and subprocess.run(requires, capture_output=True, check=False).returncode == 0
 
 
 def ensure(tools: Mapping[str, str]) -> None:
-    """Install what is missing, when root on Debian; else raise LabError with the command that does."""
+    """Install missing tools as root on Debian; otherwise raise LabError with the command that installs them."""
     absent = missing(tools)
     if not absent:
         return
@@ -102,7 +102,7 @@ def ensure(tools: Mapping[str, str]) -> None:
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     if shutil.which("apt-get") is None:
         names = ", ".join(sorted(absent))
-        raise LabError(f"this machine lacks {names}: install them (in Debian: {' '.join(install)})")
+        raise LabError(f"this machine lacks {names}: install them (on Debian: {' '.join(install)})")
     if os.geteuid() != 0:
         raise LabError(f"this machine lacks {', '.join(sorted(absent))}: run  sudo {' '.join(install)}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -110,18 +110,18 @@ def ensure(tools: Mapping[str, str]) -> None:
         run("reading package lists", ["apt-get", "update"], log="host-tools", env=quiet)
         run(f"installing {', '.join(packages)}", install, log="host-tools", env=quiet)
     if still := missing(tools):
-        raise LabError(f"{', '.join(sorted(still))}: not there even after the installation of {', '.join(packages)}")
+        raise LabError(f"{', '.join(sorted(still))}: still missing after the installation of {', '.join(packages)}")
 
 
 def ensure_memory(needed: int, purpose: str) -> None:
-    """Raise LabError when this machine has less memory than `needed` GiB."""
+    """Raise LabError if this machine has less memory than `needed` GiB."""
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     if found < needed:
-        raise LabError(f"{purpose} needs a machine with {needed} GiB of memory, this one has {found:.1f}")
+        raise LabError(f"{purpose} needs a machine with {needed} GiB of memory; this machine has {found:.1f}")
 
 
 def ensure_test_tools() -> None:
-    """Install what the unit tests run; where that cannot be done, say so and go on."""
+    """Install the programs that the unit tests run; if that is impossible, print a message and continue."""
     try:
         ensure(TEST_TOOLS)
     except LabError as error:
@@ -129,18 +129,18 @@ def ensure_test_tools() -> None:
 
 
 def why_no_machines() -> str | None:
-    """One line that says what is missing here to run machines; None when they can run.
+    """Return one line about what is missing here to run machines; None if they can run.
 
-    What cannot be tried before `MACHINE_TOOLS` are installed counts as there.
+    A probe that needs a tool of `MACHINE_TOOLS` passes until that tool is installed.
     """
     return next((reason for probe in PROBES if (reason := probe())), None)
 
 
 @contextlib.contextmanager
 def _no_services_started() -> Iterator[None]:
-    """Debian starts the services it installs unless this file says no (invoke-rc.d(8))."""
+    """Keep Debian from starting the services it installs, with a policy file (invoke-rc.d(8))."""
     if SERVICE_POLICY.exists() and SERVICE_POLICY.read_text() != POLICY_TEXT:
-        yield  # somebody's own policy
+        yield  # the administrator's own policy
         return
     SERVICE_POLICY.write_text(POLICY_TEXT)
     SERVICE_POLICY.chmod(0o755)
@@ -154,12 +154,12 @@ def _wrong_system() -> str | None:
     system, machine = platform.system(), platform.machine()
     if (system, machine) == ("Linux", "x86_64"):
         return None
-    return f"machines need Linux on x86_64, this is {system} on {machine}"
+    return f"machines need Linux on x86_64; this is {system} on {machine}"
 
 
 def _no_rights() -> str | None:
     if os.geteuid() != 0:
-        return f"machines need root, you are {os.environ.get('USER') or os.geteuid()}"
+        return f"machines need root; the user is {os.environ.get('USER') or os.geteuid()}"
     status = Path("/proc/self/status").read_text()
     effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
     capabilities = {"CAP_NET_ADMIN": CAP_NET_ADMIN, "CAP_SYS_ADMIN": CAP_SYS_ADMIN}
@@ -172,7 +172,7 @@ def _no_loop_devices() -> str | None:
 
 
 def _no_namespaces() -> str | None:
-    # The mount goes with the namespace.
+    # The mount ends with the namespace.
     return _fails(["unshare", "--net", "--mount", "mount", "-t", "tmpfs", "lab", "/mnt"], "no namespaces and mounts")
 
 
@@ -199,8 +199,8 @@ def _fails(command: list[str], what: str, stdin: str | None = None) -> str | Non
         return None
     if done.returncode in (0, COMMAND_NOT_FOUND):
         return None
-    words = done.stderr.strip().splitlines() or [f"{command[0]} ended with status {done.returncode}"]
-    return f"{what}: {words[0]}"
+    message = done.stderr.strip().splitlines() or [f"{command[0]} exited with status {done.returncode}"]
+    return f"{what}: {message[0]}"
 
 
 PROBES: tuple[Callable[[], str | None], ...] = (

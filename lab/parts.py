@@ -1,6 +1,6 @@
-"""Real parts in the places of those that the lab plays: `LAB_PARTS` names a folder with some or all of them.
+"""Real parts in place of the lab's stand-ins: `LAB_PARTS` is a folder with some or all of them.
 
-They are for Linux on x86_64: programs, and packages of GitLab CE. Whoever has them keeps them outside the clone.
+They are programs for Linux on x86_64, and packages of GitLab CE. The folder is outside of the clone.
 """
 
 import os
@@ -23,29 +23,29 @@ KNOWN = {
     GITLAB: "GitLab's own package of GitLab CE",
 }
 PROGRAMS = (COMMAND_PLUGIN, RUNNER, REGISTRY)
-"""Those whose file has the part's name; that of a package has the package's (GITLAB_PACKAGE)."""
+"""Parts with a file of the same name; files of packages are named like the package (GITLAB_PACKAGE)."""
 
 GITLAB_PACKAGE = re.compile(r"gitlab-ce-(\d+\.\d+\.\d+)-ce\.0\.el8\.x86_64\.rpm")
 
 IN_PLACE = STATE / "parts"
-"""An empty file for each real part that is in its place: `make status` may be asked without `LAB_PARTS`."""
+"""Contains an empty file for each real part in use, for `make status`, which may run without `LAB_PARTS`."""
 
 
 def find(name: str) -> Path | None:
-    """The real program of this name; None when the part is to be played.
+    """Return the real program with this name; None if the stand-in is to be used.
 
-    Raises LabError when `LAB_PARTS` is no folder, or when it holds something that is no part or cannot be executed.
+    Raises LabError if `LAB_PARTS` is not a folder, or contains a file that is not a part or not executable.
     """
     return _offered().get(name)
 
 
 def gitlab_packages() -> dict[str, Path]:
-    """GitLab's own packages by their versions; none when GitLab is to be played. Raises LabError as `find` does."""
+    """Return GitLab's own packages by version; none if the stand-in is to be used. Raises LabError like `find`."""
     return {found[1]: file for name, file in _offered().items() if (found := GITLAB_PACKAGE.fullmatch(name))}
 
 
 def note(name: str, *, real: bool) -> None:
-    """Remember that the real part is in its place now, or else what plays it."""
+    """Record whether the real part or its stand-in is in use."""
     record = IN_PLACE / name
     if real:
         IN_PLACE.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def note(name: str, *, real: bool) -> None:
 
 
 def in_place() -> set[str]:
-    """Names of the real parts that are in their places, whatever `LAB_PARTS` says by now."""
+    """Return the names of the real parts in use, regardless of the current `LAB_PARTS`."""
     return {name for name in KNOWN if (IN_PLACE / name).exists()}
 
 
@@ -66,13 +66,13 @@ def _offered() -> dict[str, Path]:
     folder = Path(given).resolve()
     names = ", ".join([*PROGRAMS, "gitlab-ce-VERSION-ce.0.el8.x86_64.rpm"])
     if not folder.is_dir():
-        raise LabError(f"{VARIABLE}={given} is no folder: name one that holds any of {names}, or unset it")
+        raise LabError(f"{VARIABLE}={given} is not a folder: set it to a folder with any of {names}, or unset it")
     found = {file.name: file for file in sorted(folder.iterdir())}
     for name, file in found.items():
         if GITLAB_PACKAGE.fullmatch(name):
             continue
         if name not in PROGRAMS:
-            raise LabError(f"{file}: no part has that name; {VARIABLE} may hold {names}: move it away")
+            raise LabError(f"{file}: not the name of a part; {VARIABLE} may contain {names}: remove the file")
         if not (file.is_file() and os.access(file, os.X_OK)):
-            raise LabError(f"{file}: it must be {KNOWN[name]} as an executable file: chmod +x it, or move it away")
+            raise LabError(f"{file}: must be {KNOWN[name]} as an executable file: chmod +x it, or remove it")
     return found

@@ -1,4 +1,4 @@
-"""What the command line shows of the lab: its state, what its machines are doing, and how a run has ended."""
+"""Reports of the command line: the lab's state, the progress of its machines, and the result of a run."""
 
 import contextlib
 import json
@@ -16,8 +16,8 @@ WATCH_INTERVAL = 2.0  # seconds
 
 
 def cloud_status() -> dict[str, Any] | None:
-    """What the cloud says of itself; None when it does not run."""
-    # Not by way of a proxy that the environment names.
+    """Return the status that the cloud reports; None if it is not running."""
+    # Ignore proxies of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{stack.API}/_lab/status", timeout=10) as answer:
@@ -28,7 +28,7 @@ def cloud_status() -> dict[str, Any] | None:
 
 
 def machine(role: str) -> dict[str, Any]:
-    """The running cloud's machine of this role. Raises LabError when there is none."""
+    """Return the machine with this role. Raises LabError if it does not exist or the cloud is not running."""
     status = cloud_status()
     if status is None:
         raise LabError("the lab is not up: run make up")
@@ -36,16 +36,16 @@ def machine(role: str) -> dict[str, Any]:
     for found in status["machines"]:
         if found["name"] == role or str(found["name"]).startswith(f"{role}-"):
             return dict(found)
-    raise LabError(f"there is no machine {role}; there are: {', '.join(sorted(names)) or 'none'}")
+    raise LabError(f"no machine is named {role}; the machines are: {', '.join(sorted(names)) or 'none'}")
 
 
 def overview(status: dict[str, Any], running: dict[str, bool]) -> str:
-    """The text of `lab status`."""
+    """Return the output of `lab status`."""
     names = {found["instance_id"]: found["name"] for found in status["machines"]}
     sections: dict[str, list[Sequence[object]]] = {
         "Parts": [(name, "running" if alive else "not running") for name, alive in running.items()],
         "Machines": [_machine(found) for found in status["machines"]],
-        "Balancers": [
+        "Load balancers": [
             (f"{balancer['address']}:{target['port']}", names.get(target["instance_id"], "-"), target["health"])
             for balancer in status["balancers"]
             for target in balancer["targets"]
@@ -65,7 +65,7 @@ def overview(status: dict[str, Any], running: dict[str, bool]) -> str:
 
 
 def real_and_played() -> str:
-    """Which part is which, those of `LAB_PARTS` as they are in place."""
+    """Return the lists of real and played parts, with the parts of `LAB_PARTS` that are in use."""
     taken = parts.in_place()
     server = parts.KNOWN[parts.REGISTRY] if parts.REGISTRY in taken else "the container registry's server (Debian's)"
     real = [
@@ -73,21 +73,21 @@ def real_and_played() -> str:
         "systemd, cloud-init, SSH, dnf with signed repositories, Docker",
         *(parts.KNOWN[name] for name in (parts.COMMAND_PLUGIN, parts.RUNNER, parts.GITLAB) if name in taken),
         server,
-        *(() if parts.GITLAB in taken else ["nginx before GitLab"]),
-        "disks, routing, packet filter and the balancer's health checks",
+        *(() if parts.GITLAB in taken else ["nginx in front of GitLab"]),
+        "disks, routing, packet filter and the load balancer's health checks",
     ]
     played = [
         f"AWS's API (moto) and Pulumi's AWS {'plugin' if parts.COMMAND_PLUGIN in taken else 'and command plugins'}",
-        "RHEL 8 (Debian dressed as it)",
+        "RHEL 8 (Debian configured like it)",
         *(() if parts.GITLAB in taken else ["GitLab CE behind its nginx"]),
         *(() if parts.RUNNER in taken else ["gitlab-runner"]),
-        "the vendors' addresses. lab/README.md says what that proves and what not",
+        "the vendors' addresses. lab/README.md describes what a run on the lab shows and what it does not",
     ]
     return f"Real\n  {'; '.join(real)}\nPlayed\n  {'; '.join(played)}"
 
 
 def summary(outputs: dict[str, Any]) -> str:
-    """What a person wants to know after `up`."""
+    """Return what the user needs after `up`: addresses, login, acceptance."""
     lines = [
         ("GitLab", outputs["externalUrl"]),
         ("Log in", "as root; this shows the first password: make root-password STACK=lab"),
@@ -99,7 +99,7 @@ def summary(outputs: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def machines_watched() -> Iterator[None]:
-    """Say what changes about machines and targets, where the engine's display scrolls and leaves room for it."""
+    """Print changes of machines and targets; not on a terminal, where the engine redraws its own display."""
     if sys.stdout.isatty():
         yield
         return
@@ -114,18 +114,18 @@ def machines_watched() -> Iterator[None]:
 
 
 def _watch(over: threading.Event) -> None:
-    started = said = time.monotonic()
+    started = printed = time.monotonic()
     before: set[str] = set()
     while not over.wait(WATCH_INTERVAL):
         status = cloud_status()
         now = set(_facts(status)) if status else before
         lines = sorted(now - before)
-        if not lines and time.monotonic() - said > PROGRESS_INTERVAL:
+        if not lines and time.monotonic() - printed > PROGRESS_INTERVAL:
             lines = ["…"]
         if lines:
-            said = time.monotonic()
+            printed = time.monotonic()
         for line in lines:
-            say(f"  {said - started:4.0f} s  {line}")
+            say(f"  {printed - started:4.0f} s  {line}")
         before = now
 
 
@@ -139,9 +139,9 @@ def _facts(status: dict[str, Any]) -> Iterator[str]:
     for balancer in status["balancers"]:
         for target in balancer["targets"]:
             name = names.get(target["instance_id"], target["instance_id"])
-            yield f"balancer {balancer['name']}: port {target['port']} to {name} {target['health']}"
+            yield f"load balancer {balancer['name']}: port {target['port']} to {name} {target['health']}"
         if balancer.get("error"):
-            yield f"balancer {balancer['name']}: {balancer['error']}"
+            yield f"load balancer {balancer['name']}: {balancer['error']}"
 
 
 def _machine(found: dict[str, Any]) -> Sequence[object]:

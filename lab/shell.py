@@ -6,9 +6,9 @@ from lab.workspace import LabError
 
 
 def call(*command: str, stdin: str | None = None, check: bool = True) -> str:
-    """What the command prints. Raises LabError with its own message when it fails and `check` is set.
+    """Run a command and return its output. Raises LabError with the command's message if it fails and `check` is set.
 
-    Without `check` a command that does not exist prints nothing.
+    Without `check`, the output of a command that is not installed is empty.
     """
     try:
         done = subprocess.run(command, input=stdin or "", capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Runs Pulumi on the lab's stack: this clone's program, unchanged, with state, secrets and plugins below `.lab`."""
+"""Runs Pulumi on the lab's stack: this clone's unmodified program, with state, secrets and plugins in `.lab`."""
 
 import json
 import os
@@ -28,26 +28,26 @@ PRIVATE_KEY = KEYS / "id_ed25519"
 PASSPHRASE = KEYS / "passphrase"
 AGENT_SOCKET = RUN / "ssh-agent.socket"
 AGENT = Daemon("ssh-agent", ["ssh-agent", "-D", "-a", str(AGENT_SOCKET)])
-"""Holds the private key, which is in no setting of the stack: the engine's steps and the doctor log in by it."""
+"""The SSH agent with the private key, with which steps and the doctor log in. No setting contains the key."""
 
 BACKEND = STATE / "state"
 FOLDER = STATE / "stack"
-"""A project of the same name: what the CLI writes for the stack lands here instead of in the clone's own files."""
+"""A project with the same name, so that the CLI writes the stack's files here and not into the clone's own."""
 
 CLONE_VARIABLE = "LAB_CLONE"
-"""Marks every process of the engine with the clone it works for."""
+"""The environment variable that marks every process of the engine with its clone."""
 
 
 class EngineError(LabError):
-    """Pulumi has ended with an error, which it has shown itself."""
+    """Pulumi failed and has printed the error."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: unlike a key press at the terminal it has not reached the engine yet."""
+    """SIGTERM: unlike Ctrl-C at the terminal, it is not also sent to the engine."""
 
 
 def environment() -> dict[str, str]:
-    """Environment of every Pulumi command: nothing of the user's AWS account can be reached from it."""
+    """Return the environment of every Pulumi command, from which the user's AWS account cannot be reached."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PULUMI_"))}
     own = {
         CLONE_VARIABLE: str(ROOT),
@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
         "PULUMI_BACKEND_URL": f"file://{BACKEND}",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(PASSPHRASE),
         "PULUMI_CREDENTIAL_STORE": "plaintext",
-        "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
+        "PULUMI_DEBUG_COMMANDS": "true",  # required for --event-log
         "PULUMI_HOME": str(build.PULUMI_HOME),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "SSH_AUTH_SOCK": str(AGENT_SOCKET),
@@ -75,18 +75,18 @@ def environment() -> dict[str, str]:
 
 
 def up() -> None:
-    """`pulumi up`, its own display on the terminal but for dots and outputs. Raises EngineError."""
+    """Run `pulumi up`, with its own display but without progress dots and outputs. Raises EngineError."""
     _operate("up", "--yes", "--skip-preview", "--suppress-progress", "--suppress-outputs")
 
 
 def preview(*, refresh: bool = False, expect_no_changes: bool = False) -> None:
-    """`pulumi preview`, its own display on the terminal. Raises EngineError, also for an unexpected change."""
+    """Run `pulumi preview`, with its own display. Raises EngineError, also for an unexpected change."""
     options = {"--refresh": refresh, "--expect-no-changes": expect_no_changes}
     _operate("preview", *[option for option, wanted in options.items() if wanted])
 
 
 def preview_json(*, refresh: bool = False) -> dict[str, Any]:
-    """What `pulumi preview --json` says: `steps`, `changeSummary`, `diagnostics`."""
+    """Return the output of `pulumi preview --json`: `steps`, `changeSummary`, `diagnostics`."""
     prepare()
     options = ["--refresh"] if refresh else []
     answer: dict[str, Any] = json.loads(_ask("preview", *_stack_options(), "--json", *options, cwd=ROOT))
@@ -94,17 +94,17 @@ def preview_json(*, refresh: bool = False) -> dict[str, Any]:
 
 
 def refresh() -> None:
-    """`pulumi refresh`, its own display on the terminal. Raises EngineError."""
+    """Run `pulumi refresh`, with its own display. Raises EngineError."""
     _operate("refresh", "--yes", "--skip-preview")
 
 
 def destroy() -> None:
-    """`pulumi destroy`, its own display on the terminal; the emptied stack stays. Raises EngineError."""
+    """Run `pulumi destroy`, with its own display; the empty stack remains. Raises EngineError."""
     _operate("destroy", "--yes", "--skip-preview")
 
 
 def outputs(*, show_secrets: bool = False) -> dict[str, Any]:
-    """The stack's outputs; a secret is the text `[secret]` unless it is asked for. Empty without a stack."""
+    """Return the stack's outputs; secrets are `[secret]` unless `show_secrets` is set. Empty without a stack."""
     if not _exists():
         return {}
     options = ["--show-secrets"] if show_secrets else []
@@ -113,12 +113,12 @@ def outputs(*, show_secrets: bool = False) -> dict[str, Any]:
 
 
 def state_in_clear() -> str:
-    """The stack's state as JSON, its secrets decrypted."""
+    """Return the stack's state as JSON, with decrypted secrets."""
     return _ask("stack", "export", "--stack", STACK, "--show-secrets")
 
 
 def resources() -> list[str]:
-    """URNs of the resources that the state lists, without the stack's own and the providers'."""
+    """Return the URNs of the resources in the state, without the stack itself and providers."""
     if not _exists():
         return []
     deployment = json.loads(export())["deployment"]
@@ -127,20 +127,20 @@ def resources() -> list[str]:
 
 
 def export(*, show_secrets: bool = False) -> str:
-    """The stack's state, in JSON, with its secrets in clear if that is asked for. Raises LabError."""
+    """Return the stack's state as JSON, with decrypted secrets if `show_secrets` is set. Raises LabError."""
     return _ask("stack", "export", "--stack", STACK, *(["--show-secrets"] if show_secrets else []))
 
 
 def forget() -> None:
-    """Remove the stack's state and configuration; passphrase and key pair stay. What it made is not touched."""
+    """Remove the stack's state and configuration, but not its resources, the passphrase and the key pair."""
     shutil.rmtree(BACKEND, ignore_errors=True)
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 def prepare() -> None:
-    """Make what an operation needs: passphrase, key pair, backend, stack, stack file. Idempotent, quick when done.
+    """Create what an operation needs: passphrase, key pair, backend, stack, stack file. Idempotent; repeats are quick.
 
-    The stack file has what only this clone knows: its key pair, and the vendors' keys, which it makes itself.
+    The stack file contains what is specific to this clone: its public key and the keys of its vendors.
     """
     KEYS.mkdir(parents=True, exist_ok=True)
     KEYS.chmod(0o700)
@@ -170,21 +170,21 @@ def prepare() -> None:
 
 
 def start_agent() -> None:
-    """Start the SSH agent and give it the stack's key. Idempotent. Raises LabError when it does not take it."""
+    """Start the SSH agent and add the stack's key to it. Idempotent. Raises LabError if it does not accept the key."""
     prepare()
     if not AGENT.running():
-        AGENT_SOCKET.unlink(missing_ok=True)  # a killed one leaves it, and then none starts
+        AGENT_SOCKET.unlink(missing_ok=True)  # left behind by a killed agent, it prevents the start
         AGENT.start()
     command = ["ssh-add", "-q", str(PRIVATE_KEY)]
     done = subprocess.run(
         command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise LabError(f"the lab's SSH agent does not take the lab's key: {done.stderr.strip()}")
+        raise LabError(f"the lab's SSH agent does not accept the lab's key: {done.stderr.strip()}")
 
 
 def clear_stale() -> None:
-    """End what a killed engine left running and release its lock. Only for the one who alone uses the stack."""
+    """Kill processes left by an engine that was killed, and release its lock. The caller must have exclusive access."""
     for pid in sorted(_engine_processes()):
         try:
             os.kill(pid, signal.SIGKILL)
@@ -199,8 +199,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start an operation of the engine: `up`, `preview`, `refresh` or `destroy` with its options.
 
-    `program` is the folder of the program to run, this clone's own unless given. `output` is where both of its
-    streams go and `stdin` what it reads, as subprocess has them. Its events are logged in `.lab/logs`.
+    `program` is the folder of the program to run, by default this clone's. `output`, for both output streams, and
+    `stdin` are passed to subprocess. Events are logged in `.lab/logs`.
     """
     prepare()
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ def start(
 
 
 def configure(key: str, value: str | None) -> None:
-    """Set a key of the stack's settings, or take it away again. Lasts until the stack is forgotten."""
+    """Set a key in the stack's settings, or remove it if `value` is None. Lasts until `forget`."""
     prepare()
     if value is None:
         _ask("config", "rm", "--stack", STACK, key)
@@ -223,7 +223,7 @@ def _operate(*command: str) -> None:
     process = start(*command)
     interruption: KeyboardInterrupt | None = None
     while process.returncode is None:
-        # The engine answers the first interrupt by finishing what it is at, and must not be killed over it.
+        # At the first interrupt the engine finishes its current operations; it must not be killed meanwhile.
         try:
             process.wait()
         except KeyboardInterrupt as interrupt:
@@ -233,7 +233,7 @@ def _operate(*command: str) -> None:
     if interruption is not None:
         raise interruption
     if process.returncode:
-        raise EngineError(f"pulumi {command[0]} has failed: see above")
+        raise EngineError(f"pulumi {command[0]} failed: see above")
 
 
 def _stack_options() -> list[str]:
@@ -241,11 +241,11 @@ def _stack_options() -> list[str]:
 
 
 def _ask(*command: str, cwd: Path = FOLDER) -> str:
-    """Run a command that answers at once. Returns its standard output; raises LabError with its errors."""
+    """Run a short command and return its standard output. Raises LabError with its error output."""
     arguments = [str(build.ensure()), "--non-interactive", "--color", "never", *command]
     done = subprocess.run(arguments, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LabError(f"pulumi {' '.join(command[:2])} has failed:\n{done.stderr.strip() or done.stdout.strip()}")
+        raise LabError(f"pulumi {' '.join(command[:2])} failed:\n{done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
 
@@ -263,7 +263,7 @@ def _exists() -> bool:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A YAML file, empty when there is none."""
+    """Parse a YAML file; a missing file is empty."""
     return (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
 
 
@@ -286,7 +286,7 @@ def _ensure_key_pair() -> None:
 
 
 def _engine_processes() -> Iterator[int]:
-    """Processes that an engine of this clone started, itself included."""
+    """Yield the processes of this clone's engine and those it started."""
     mark = f"{CLONE_VARIABLE}={ROOT}\0".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,6 +1,6 @@
 """The clone's ignored folder `.lab`, long commands with a log, and daemons that outlive the command line.
 
-Everything the lab writes outside the kernel lies below `.lab`: after `down` the folder can be deleted.
+All files of the lab are in `.lab`: after `down` the folder can be deleted.
 """
 
 import contextlib
@@ -20,29 +20,29 @@ LOGS = STATE / "logs"
 VOLUMES = STATE / "volumes"
 CACHE = STATE / "cache"
 
-PROGRESS_INTERVAL = 10.0  # seconds between two lines about a command that is still running
+PROGRESS_INTERVAL = 10.0  # seconds between two progress lines of a running command
 START_CHECK = 0.3  # seconds a daemon must survive to count as started
 TAIL_LINES = 20
 
 
 class LabError(Exception):
-    """What went wrong and what to do about it, in words for the person at the terminal."""
+    """An error for the user: what went wrong and what to do."""
 
 
 def say(text: str) -> None:
-    """Print one line at once, also into a pipe."""
+    """Print a line without buffering."""
     print(text, flush=True)
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> str:
-    """The last `lines` non-empty lines of a log, read from its end; empty when there is no such file."""
+    """Return the last `lines` non-empty lines of a log, read from its end; empty if the file does not exist."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 64 * 1024))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-    # A progress bar rewrites its line with carriage returns: only what stood there last counts.
+    # A progress bar rewrites its line with carriage returns: keep only the last version.
     shown = [line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n")]
     return "\n".join([line for line in shown if line.strip()][-lines:])
 
@@ -56,9 +56,9 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
 ) -> None:
-    """Run a long command, its output appended to `LOGS/<log>.log`, and say on the terminal how it gets on.
+    """Run a long command, append its output to `LOGS/<log>.log` and print progress.
 
-    `env` is added to the environment. Raises LabError with the log's last lines when the command fails or
+    `env` is added to the environment. Raises LabError with the log's last lines if the command fails or
     does not exist.
     """
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def run(
                 text=True,
             )
         except FileNotFoundError as error:
-            raise LabError(f"{title}: {error.filename} is not there") from error
+            raise LabError(f"{title}: {error.filename} does not exist") from error
         try:
             _wait(process, stdin, log_file, started)
         except BaseException:
@@ -86,7 +86,7 @@ def run(
             raise
     if process.returncode:
         raise LabError(
-            f"{title}: {command[0]} ended with status {process.returncode}\n{tail(log_file)}\n(whole log: {log_file})"
+            f"{title}: {command[0]} exited with status {process.returncode}\n{tail(log_file)}\n(full log: {log_file})"
         )
     say(f"{title}  {time.monotonic() - started:.0f} s")
 
@@ -97,15 +97,15 @@ def _wait(process: subprocess.Popen[str], stdin: str | None, log_file: Path, sta
             process.communicate(stdin, timeout=PROGRESS_INTERVAL)
             return
         except subprocess.TimeoutExpired:
-            stdin = None  # communicate() keeps what it has not yet written
+            stdin = None  # communicate() has stored the rest of the input
             say(f"  {time.monotonic() - started:.0f} s  {tail(log_file, 1)[:100]}")
 
 
 class Daemon:
-    """A process that runs on after the command that started it.
+    """A process that keeps running after the command that started it.
 
-    The pid file holds pid and the kernel's start time, so that a number used again by another process is not
-    taken for the daemon.
+    The pid file contains the pid and the process's start time, so that another process with a reused pid is not
+    mistaken for the daemon.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Daemon:
 
     @property
     def pid(self) -> int | None:
-        """The daemon's process id while it runs."""
+        """The daemon's process id; None if it is not running."""
         recorded = self._recorded()
         if recorded is None:
             return None
@@ -144,7 +144,7 @@ class Daemon:
         return self.pid is not None
 
     def start(self) -> None:
-        """Start it unless it runs already. Raises LabError with its last words when it ends at once."""
+        """Start the daemon unless it is running. Raises LabError with its last output if it exits immediately."""
         if self.running():
             return
         RUN.mkdir(parents=True, exist_ok=True)
@@ -161,19 +161,19 @@ class Daemon:
                     start_new_session=True,
                 )
             except FileNotFoundError as error:
-                raise LabError(f"{self.name}: {error.filename} is not there") from error
+                raise LabError(f"{self.name}: {error.filename} does not exist") from error
         self._child = child
         self.pid_file.write_text(f"{child.pid} {_start_time(child.pid)}\n")
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(START_CHECK)
             self.pid_file.unlink(missing_ok=True)
             raise LabError(
-                f"{self.name} ended with status {child.returncode} as soon as it was started\n"
-                f"{tail(self.log_file)}\n(whole log: {self.log_file})"
+                f"{self.name} exited with status {child.returncode} immediately after its start\n"
+                f"{tail(self.log_file)}\n(full log: {self.log_file})"
             )
 
     def stop(self, timeout: float = 10.0) -> None:
-        """SIGTERM, after `timeout` seconds SIGKILL, then whatever it left in its session. Idempotent."""
+        """Send SIGTERM, after `timeout` seconds SIGKILL, then kill the rest of its process group. Idempotent."""
         recorded = self._recorded()
         if recorded is None:
             return
@@ -187,8 +187,8 @@ class Daemon:
                 os.kill(leader, signal.SIGKILL)
                 while self.running():
                     time.sleep(0.05)
-        # The kernel gives no new process a number that still names a process group: a group without its
-        # leader is what the daemon left behind, never somebody else's.
+        # The kernel does not reuse a pid while a process group has that id: a group without its leader
+        # belongs to the daemon.
         if _start_time(leader) is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGKILL)
@@ -203,17 +203,17 @@ class Daemon:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks from boot to the start of the process (field 22 of proc(5) stat); None when it is gone."""
+    """Return the clock ticks from boot to the start of the process (proc(5) stat, field 22); None if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks and parentheses
+    state, *fields = stat.rpartition(")")[2].split()  # the name before it may contain spaces and parentheses
     return None if state in "ZX" else int(fields[18])
 
 
 def inputs_hash(*paths: Path, extra: str = "") -> str:
-    """16 hexadecimal digits that change when a file below `paths`, its name or its x bit does, or `extra`."""
+    """Return 16 hexadecimal digits that change with the files in `paths`, their names and x bits, and `extra`."""
     digest = hashlib.sha256(extra.encode())
     for path in paths:
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""The command line: who may run a lab, what it does when things are gone, what it shows."""
+"""The command line: which clone may run a lab, lost state and clouds, and output."""
 
 import fcntl
 import os
@@ -51,7 +51,7 @@ STATUS = {
 
 
 class Cloud:
-    """A daemon that is there or not."""
+    """A daemon that is running or not."""
 
     name = "cloud"
     command = ("cloud",)
@@ -72,7 +72,7 @@ class Cloud:
 
 @pytest.fixture(autouse=True)
 def lab(tmp_path, monkeypatch):
-    """A clone and a machine of the test's own, without tools for machines."""
+    """A clone and a host of the test's own, without the tools for machines."""
     state = tmp_path / "clone" / ".lab"
     state.mkdir(parents=True)
     monkeypatch.setenv("PATH", os.environ["PATH"])
@@ -112,8 +112,8 @@ def test_a_command_for_a_machine_is_taken_whole():
 def test_where_machines_cannot_run_up_says_why_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(host, "why_no_machines", lambda: "no loop devices for the volumes")
     assert run("up") == 1
-    said = capsys.readouterr().err
-    assert said == "lab: no loop devices for the volumes; make preview works here and shows what would be made\n"
+    errors = capsys.readouterr().err
+    assert errors == "lab: no loop devices for the volumes; make preview works here and shows what would be created\n"
 
 
 def test_there_is_one_lab_on_a_machine(lab):
@@ -125,14 +125,14 @@ def test_there_is_one_lab_on_a_machine(lab):
     with pytest.raises(LabError, match=f"the lab of {other} is on this machine.*run make down there"):
         cli._claim()
     (other / ".lab").rmdir()
-    assert cli._claim(), "a clone that is gone owns nothing"
+    assert cli._claim(), "a deleted clone still owns the machine"
 
 
 def test_down_in_another_clone_touches_nothing(lab, monkeypatch, capsys):
     (lab / "owner").write_text(f"{lab / 'other'}\n")
     monkeypatch.setattr(stack, "forget", lambda: pytest.fail("touched"))
     assert run("down") == 0
-    assert "nothing of this clone is up" in capsys.readouterr().out
+    assert "the lab of this clone is not up" in capsys.readouterr().out
 
 
 def test_down_tries_every_step_and_keeps_its_claim_when_one_fails(lab, monkeypatch, capsys):
@@ -158,7 +158,7 @@ def test_a_second_command_at_the_same_time_is_refused(lab, capsys):
     with (lab / "clone" / ".lab" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run("down") == 1
-    assert "another command is at work on this lab" in capsys.readouterr().err
+    assert "another command is using this lab" in capsys.readouterr().err
 
 
 def test_a_stack_whose_cloud_is_gone_starts_anew(lab, monkeypatch, capsys):
@@ -173,7 +173,7 @@ def test_a_stack_whose_cloud_is_gone_starts_anew(lab, monkeypatch, capsys):
     cli.CLOUD.pid_file.write_text("2 2\n")
     cli._match_stack_and_cloud()
     assert forgotten == [True]
-    assert "the stack starts anew" in capsys.readouterr().out
+    assert "starting with an empty stack" in capsys.readouterr().out
 
 
 def test_a_cloud_whose_stack_is_gone_starts_anew(lab, monkeypatch, capsys):
@@ -183,18 +183,18 @@ def test_a_cloud_whose_stack_is_gone_starts_anew(lab, monkeypatch, capsys):
     cli.CLOUD.pid_file.write_text("1 1\n")
     cli._match_stack_and_cloud()
     assert started == [True]
-    assert "machines that no stack knows of" in capsys.readouterr().out
+    assert "resources that are in no stack" in capsys.readouterr().out
 
 
 def test_something_else_at_the_clouds_address_is_not_taken_for_it(monkeypatch):
     monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
-    with pytest.raises(LabError, match="something else answers at"):
+    with pytest.raises(LabError, match="another program already serves"):
         cli._start_cloud()
 
 
 @pytest.fixture
 def previewed(monkeypatch):
-    """The throw-away previews that were asked for."""
+    """The requested previews of temporary stacks."""
     asked: list[tuple[str, Path | None]] = []
     monkeypatch.setattr(host, "ensure", lambda tools: None)
     monkeypatch.setattr(commands, "preview", lambda name, state: asked.append((name, state)))
@@ -250,7 +250,7 @@ def test_ssh_goes_to_the_machines_public_address_with_the_labs_key(monkeypatch):
 def test_an_unknown_machine_is_answered_with_those_that_are_there(monkeypatch, capsys):
     monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
     assert run("ssh", "database") == 1
-    assert capsys.readouterr().err == "lab: there is no machine database; there are: server-lab\n"
+    assert capsys.readouterr().err == "lab: no machine is named database; the machines are: server-lab\n"
 
 
 def test_without_a_lab_there_is_nothing_to_show(lab, capsys):
@@ -313,7 +313,7 @@ def test_changes_of_the_machines_are_said_once(monkeypatch, capsys):
         while len(over) < 2:
             pass
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
-        "0 s  balancer gitlab: port 80 to server-lab initial",
+        "0 s  load balancer gitlab: port 80 to server-lab initial",
         "0 s  machine server-lab: running, first boot running",
         "0 s  machine server-lab: running, first boot done",
     ]

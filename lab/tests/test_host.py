@@ -1,4 +1,4 @@
-"""What the lab says about the machine it runs on."""
+"""What the lab reports about the host, and the tools it installs."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ TOOLS = {"no-such-tool": "no-such-package", "sh": "dash", "no-such-other": "no-s
 
 @pytest.fixture
 def installed(monkeypatch, policy):
-    """An installation that makes every tool appear, as root with apt-get: its commands and the policy in force."""
+    """Make an installation as root with apt-get succeed; its commands, each with the policy in force."""
     commands: list[tuple[list[str], str]] = []
 
     def run(title, command, **options):
@@ -78,7 +78,7 @@ def test_others_are_told_the_command(installed, monkeypatch):
 
 def test_an_installation_that_brings_nothing_is_an_error(installed, monkeypatch):
     monkeypatch.setattr(host, "run", lambda *args, **options: None)
-    with pytest.raises(LabError, match="not there even after the installation of no-such-package"):
+    with pytest.raises(LabError, match="still missing after the installation of no-such-package"):
         host.ensure(TOOLS)
 
 
@@ -91,14 +91,14 @@ def test_without_the_right_to_install_the_unit_tests_run_without_some_tools(inst
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(host, "TEST_TOOLS", {"no-such-tool": "no-such-package"})
     host.ensure_test_tools()
-    said = capsys.readouterr().out
-    assert "this machine lacks no-such-tool: run  sudo apt-get install" in said
-    assert "tests that need them do not run" in said
+    output = capsys.readouterr().out
+    assert "this machine lacks no-such-tool: run  sudo apt-get install" in output
+    assert "tests that need them do not run" in output
 
 
 def test_a_machine_with_too_little_memory_is_told_so_with_both_figures():
     host.ensure_memory(1, "the lab")
-    with pytest.raises(LabError, match=r"the lab needs a machine with 9999 GiB of memory, this one has \d+\.\d"):
+    with pytest.raises(LabError, match=r"the lab needs a machine with 9999 GiB of memory; this machine has \d+\.\d"):
         host.ensure_memory(9999, "the lab")
 
 
@@ -106,13 +106,13 @@ def test_a_person_without_rights_is_told_so(monkeypatch):
     monkeypatch.setattr(host, "_wrong_system", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("USER", "alice")
-    assert host.why_no_machines() == "machines need root, you are alice"
+    assert host.why_no_machines() == "machines need root; the user is alice"
 
 
 def test_another_system_is_named(monkeypatch):
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert host.why_no_machines() == "machines need Linux on x86_64, this is Darwin on arm64"
+    assert host.why_no_machines() == "machines need Linux on x86_64; this is Darwin on arm64"
 
 
 def test_a_container_without_capabilities_is_recognised(monkeypatch, tmp_path):
@@ -127,7 +127,7 @@ def test_a_probe_says_what_is_missing_in_the_words_of_the_tool():
     assert host._fails(["sh", "-c", "echo 'cannot find a free one' >&2; exit 1"], "no loop devices") == (
         "no loop devices: cannot find a free one"
     )
-    assert host._fails(["sh", "-c", "exit 4"], "nothing") == "nothing: sh ended with status 4"
+    assert host._fails(["sh", "-c", "exit 4"], "nothing") == "nothing: sh exited with status 4"
     assert host._fails(["true"], "nothing") is None
 
 

@@ -1,4 +1,4 @@
-"""Real parts instead of played ones: what `LAB_PARTS` may name, where each part goes, and how it is taken back."""
+"""Real parts instead of stand-ins: what `LAB_PARTS` may contain, where each part is used, and how that is undone."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ HELPER_IMAGES_SPEC = packages.SOURCE / "gitlab-runner-helper-images" / "gitlab-r
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """An empty folder of parts that `LAB_PARTS` names."""
+    """An empty folder of parts, in `LAB_PARTS`."""
     found = tmp_path / "parts"
     found.mkdir()
     monkeypatch.setenv(parts.VARIABLE, str(found))
@@ -37,7 +37,7 @@ def add(folder, name, says="real"):
 
 
 def gitlab_package(folder, version):
-    """A package with the name of GitLab's own, and nothing in it."""
+    """An empty package with the name of GitLab's own."""
     spec = folder.parent / "gitlab-ce.spec"
     spec.write_text(
         f"Name: gitlab-ce\nVersion: {version}\nRelease: ce.0.el8\nSummary: GitLab\nLicense: MIT\n"
@@ -61,14 +61,14 @@ def test_what_the_folder_has_is_real_and_the_rest_is_played(folder):
 
 def test_a_folder_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv(parts.VARIABLE, "/no/such/folder")
-    with pytest.raises(LabError, match=r"LAB_PARTS=/no/such/folder is no folder: name one that holds any of pulumi"):
+    with pytest.raises(LabError, match=r"LAB_PARTS=/no/such/folder is not a folder: set it to a folder with any of"):
         parts.find(parts.RUNNER)
 
 
 def test_a_file_that_is_no_part_is_named_with_the_names_there_are(folder):
     add(folder, "gitlab-runner-linux-amd64")
     with pytest.raises(
-        LabError, match=r"gitlab-runner-linux-amd64: no part has that name; .* gitlab-runner, registry, gitlab-ce-V"
+        LabError, match=r"gitlab-runner-linux-amd64: not the name of a part; .* gitlab-runner, registry, gitlab-ce-V"
     ):
         parts.find(parts.REGISTRY)
 
@@ -79,19 +79,19 @@ def test_a_file_that_is_no_part_is_named_with_the_names_there_are(folder):
 )
 def test_another_package_than_gitlab_ces_for_red_hat_8_is_no_part(folder, name):
     add(folder, name)
-    with pytest.raises(LabError, match=f"{name}: no part has that name"):
+    with pytest.raises(LabError, match=f"{name}: not the name of a part"):
         parts.gitlab_packages()
 
 
 def test_a_part_that_cannot_be_executed_is_named(folder):
     add(folder, "registry").chmod(0o644)
-    with pytest.raises(LabError, match=r"registry: it must be GitLab's container registry 4\.15\.2 as an executable"):
+    with pytest.raises(LabError, match=r"registry: must be GitLab's container registry 4\.15\.2 as an executable"):
         parts.find(parts.COMMAND_PLUGIN)
 
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """Where the engine looks for the command plugin; nothing is compiled."""
+    """The path of the command plugin; nothing is compiled."""
     for name in ("CACHE", "BIN", "PULUMI_HOME"):
         monkeypatch.setattr(build, name, tmp_path / name.lower())
     monkeypatch.setattr(build, "_go_build", lambda program, *rest: program)
@@ -144,7 +144,7 @@ def test_the_launcher_never_writes_into_the_part_itself(folder, plugin, tmp_path
 
 @pytest.fixture
 def built(tmp_path, monkeypatch):
-    """The macros of each package that would have been built; nothing is signed."""
+    """The macros of each package that would be built; nothing is signed."""
     made: list[tuple[str, dict[str, str]]] = []
 
     def make(spec, output, macros):
@@ -246,14 +246,14 @@ def test_a_runner_finds_its_helper_image_where_it_looks_first(tmp_path, monkeypa
 
 @pytest.fixture(scope="module")
 def helper_root(tmp_path_factory):
-    """What the helper image holds."""
+    """The content of the helper image."""
     folder = tmp_path_factory.mktemp("helper-image")
     root, tini = folder / "root", folder / "tini"
     tini.write_text('#!/bin/sh\nshift\nexec "$@"\n')
     tini.chmod(0o755)
     helper_image.lay_out(root, add(folder, "gitlab-runner"), tini)
     (root / "dev").mkdir()
-    (root / "dev" / "null").touch()  # as good as the device for what is run here
+    (root / "dev" / "null").touch()  # replaces the device
     return root
 
 
@@ -298,7 +298,7 @@ def test_the_helper_image_runs_the_scripts_that_a_runner_writes_for_bash(helper_
 
 @pytest.fixture
 def servers(tmp_path, monkeypatch):
-    """The servers that went into an image; nothing is built from the folder that was prepared."""
+    """The servers that were put into an image; no image is built."""
     made: list[str] = []
 
     def fill(storage, contexts, offered):
@@ -336,7 +336,7 @@ def test_the_registry_image_is_built_again_when_the_real_server_comes_changes_or
 
 
 def test_a_server_that_is_linked_statically_brings_no_libraries(folder, tmp_path):
-    program = add(folder, "registry")  # ldd has as little to say of a script
+    program = add(folder, "registry")  # ldd reports no libraries of a script either
     root = tmp_path / "root"
     images.lay_out(root, {"bin/registry": program})
     assert (root / "bin" / "registry").stat().st_mode & 0o777 == 0o755

@@ -1,4 +1,4 @@
-"""The stack that Pulumi runs on: what it is made of, what its engine sees, how it is interrupted."""
+"""The lab's stack: how it is created, the environment of its engine, and interruptions."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def clone(tmp_path, monkeypatch):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The commands given to a Pulumi that keeps its files where the real one does."""
+    """The commands of a stand-in for Pulumi that stores its files in the same places."""
     commands: list[tuple[str, ...]] = []
 
     def ask(*command, cwd=stack.FOLDER):
@@ -205,7 +205,7 @@ def test_a_lock_without_an_engine_is_released(asked):
 
 @pytest.fixture
 def engine(clone, monkeypatch):
-    """Make Pulumi the Python program given."""
+    """Replace Pulumi with a Python program."""
 
     def make(program):
         pulumi = clone / "pulumi"
@@ -235,7 +235,7 @@ def test_operations_run_the_program_of_the_clone_on_the_labs_stack(engine, clone
 
 def test_a_failed_operation_is_an_error(engine):
     engine("sys.exit(255)")
-    with pytest.raises(stack.EngineError, match="pulumi destroy has failed"):
+    with pytest.raises(stack.EngineError, match="pulumi destroy failed"):
         stack.destroy()
 
 
@@ -255,7 +255,7 @@ def test_an_interrupted_engine_finishes_what_it_is_at(engine, clone, monkeypatch
         while not (clone / "started").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        if interruption is KeyboardInterrupt:  # the terminal tells the engine too
+        if interruption is KeyboardInterrupt:  # the terminal sends it to the engine, too
             process.send_signal(signal.SIGINT)
         raise interruption
 

@@ -40,13 +40,13 @@ def test_a_running_command_reports_its_last_line(capsys, monkeypatch):
 
 
 def test_a_failed_command_shows_the_end_of_its_log_and_where_it_is():
-    with pytest.raises(LabError, match=r"(?s)broken: sh ended with status 3\n.*the reason\n.*broken\.log") as error:
+    with pytest.raises(LabError, match=r"(?s)broken: sh exited with status 3\n.*the reason\n.*broken\.log") as error:
         workspace.run("broken", ["sh", "-c", "seq 100; seq 19; echo the reason >&2; exit 3"], log="broken")
     assert "100" not in str(error.value).splitlines()
 
 
 def test_a_command_that_is_not_there_is_named():
-    with pytest.raises(LabError, match="absent: no-such-tool is not there"):
+    with pytest.raises(LabError, match="absent: no-such-tool does not exist"):
         workspace.run("absent", ["no-such-tool"], log="absent")
 
 
@@ -122,7 +122,7 @@ def test_what_a_killed_daemon_left_behind_is_stopped_too(tmp_path):
 def test_a_daemon_that_ends_at_once_says_why(monkeypatch):
     monkeypatch.setattr(workspace, "START_CHECK", 2.0)
     daemon = Daemon("broken", [sys.executable, "-c", "import sys; sys.exit('no such port')"])
-    with pytest.raises(LabError, match=r"(?s)broken ended with status 1 .*no such port"):
+    with pytest.raises(LabError, match=r"(?s)broken exited with status 1 .*no such port"):
         daemon.start()
     assert not daemon.running()
 
