@@ -1,1 +1,1 @@
-"""The engine: Pulumi's CLI and AWS plugin, built; the language host and the command plugin, in Python."""
+"""The engine: builds of Pulumi's CLI and AWS plugin; the language host and the command plugin in Python."""

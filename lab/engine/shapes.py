@@ -1,6 +1,6 @@
-"""What the command plugin takes as inputs, and its words about inputs of another shape.
+"""The inputs that the command plugin accepts, and its messages about invalid ones.
 
-Read in pulumi/pulumi-command v1.2.1 (the Go structs behind each resource) and compared with the binary's answers.
+Source: pulumi/pulumi-command v1.2.1 (the Go structs of each resource), compared with the binary's responses.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,12 @@ from typing import Any
 from lab.engine.properties import UNKNOWN, Properties, plain
 
 GO_TYPES = {str: "string", float: "float64", bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
-TAKEN_FOR = {"string": str, "float64": float, "int": float, "bool": bool, "list": list, "strings": dict}
+ACCEPTED = {"string": str, "float64": float, "int": float, "bool": bool, "list": list, "strings": dict}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A Go struct: its package and name, and the type of each field that Pulumi knows."""
+    """A Go struct: its package and name, and the type of each field with a Pulumi name."""
 
     package: str
     name: str
@@ -23,7 +23,7 @@ class Shape:
     required: tuple[str, ...] = ()
 
     def failures(self, inputs: Properties) -> Iterator[tuple[str, str]]:
-        """Fields that are missing, of another type or of no use, each with the plugin's words; unknowns are taken."""
+        """Yield missing, mistyped and unrecognized fields, each with the plugin's message; unknowns are accepted."""
         where = f"'{self.package}.{self.name}'"
         for field, kind in self.fields.items():
             value = plain(inputs.get(field))
@@ -47,7 +47,7 @@ class Shape:
                 if not isinstance(item, str):
                     element = f"{field}[{name}] value"
                     yield element, _mismatch(element, where, "string", item)
-        elif kind in TAKEN_FOR and not isinstance(value, TAKEN_FOR[kind]):
+        elif kind in ACCEPTED and not isinstance(value, ACCEPTED[kind]):
             yield field, _mismatch(field, where, kind, value)
 
 

@@ -1,6 +1,6 @@
-"""SSH connections as the command plugin makes them: its defaults, its retries, its error texts.
+"""SSH connections like those of the command plugin: its defaults, retries and error messages.
 
-Read in pulumi/pulumi-command v1.2.1 `provider/pkg/provider/remote/connection.go`.
+Source: pulumi/pulumi-command v1.2.1 `provider/pkg/provider/remote/connection.go`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ RETRY_DELAY, RETRY_BACKOFF, RETRY_MAX_DELAY = 0.1, 1.5, 5.0  # seconds, factor, 
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach a machine; the plugin's own defaults are filled in by `check`."""
+    """The parameters of a connection; `check` fills in the plugin's defaults."""
 
     host: str
     user: str
@@ -69,9 +69,9 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def open(self, operation: Operation) -> AsyncIterator[asyncssh.SSHClientConnection]:
-        """A connection, after as many attempts as `dialErrorLimit` allows.
+        """Connect, with up to `dialErrorLimit` retries, and close the connection at the end.
 
-        The operation's end stops the dialling between two attempts; once a connection stands, nothing does. Raises
+        The end of the operation stops dialling between two attempts, but does not close a connection. Raises
         CommandError.
         """
         client = await self.connect(operation)
@@ -82,7 +82,7 @@ class Connection:
             await client.wait_closed()
 
     async def connect(self, operation: Operation) -> asyncssh.SSHClientConnection:
-        """As `open`, with a connection that stays until it is closed."""
+        """Connect like `open`; the caller closes the connection."""
         async with contextlib.AsyncExitStack() as stack:
             return await self._dial_with_retry(await self._options(stack), operation)
 
@@ -90,12 +90,12 @@ class Connection:
         options: dict[str, Any] = {
             "username": self.user,
             "password": self.password,
-            "client_keys": None,  # an empty list would mean the keys of the user who runs the engine
+            "client_keys": None,  # with an empty list, the keys of the engine's user would be used
             "known_hosts": None,
             "agent_path": None,
             "gss_host": None,
             "config": None,
-            "login_timeout": 0,  # a server that is silent after it has accepted is waited for without end
+            "login_timeout": 0,  # no limit for a server that accepts the connection and then sends nothing
             "preferred_auth": ("publickey", "password", "keyboard-interactive"),
         }
         if self.host_key is not None:
@@ -110,11 +110,11 @@ class Connection:
             stack.callback(agent.close)
             options["client_keys"] = list(await agent.get_keys()) or None
         if self.private_key is not None:
-            # Go offers one list of keys only: with a key of its own the agent's are never tried.
+            # Go offers only one list of keys: with an own key, those of the agent are never tried.
             try:
                 options["client_keys"] = [asyncssh.import_private_key(self.private_key, self.private_key_password)]
             except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-                raise CommandError(self._private_key_trouble(error)) from None
+                raise CommandError(self._private_key_error(error)) from None
         return options
 
     async def _dial_with_retry(self, options: dict[str, Any], operation: Operation) -> asyncssh.SSHClientConnection:
@@ -133,7 +133,7 @@ class Connection:
                 await asyncio.sleep(delay)
             delay = min(delay * RETRY_BACKOFF, RETRY_MAX_DELAY)
 
-    def _private_key_trouble(self, error: Exception) -> str:
+    def _private_key_error(self, error: Exception) -> str:
         if "-----BEGIN" not in (self.private_key or ""):
             return "ssh: no key found"
         if "assphrase" in str(error):
@@ -142,7 +142,7 @@ class Connection:
         return "ssh: invalid openssh private key format"
 
     def _methods(self, options: dict[str, Any]) -> list[str]:
-        """The ways to authenticate that were tried, as Go names them."""
+        """Return the attempted authentication methods, with Go's names."""
         keys = ["publickey"] if options["client_keys"] else []
         passwords = ["password", "keyboard-interactive"] if self.password is not None else []
         return ["none", *keys, *passwords]
@@ -150,7 +150,7 @@ class Connection:
     async def _dial(self, options: dict[str, Any]) -> asyncssh.SSHClientConnection:
         sock: socket.socket | None = None
         try:
-            async with asyncio.timeout(self.per_dial_timeout or None):  # the handshake after it is not covered
+            async with asyncio.timeout(self.per_dial_timeout or None):  # does not include the handshake
                 sock = await _connect(self.host, self.port)
             return await asyncssh.connect(self.host, self.port, sock=sock, **options)
         except socket.gaierror:
@@ -166,8 +166,8 @@ class Connection:
             ) from None
         except asyncssh.KeyExchangeFailed as error:
             offered = options.get("server_host_key_algs")
-            trouble = f"no common algorithm for host key; we offered: [{offered[0]}]" if offered else str(error)
-            raise CommandError(f"ssh: handshake failed: ssh: {trouble}") from error
+            message = f"no common algorithm for host key; we offered: [{offered[0]}]" if offered else str(error)
+            raise CommandError(f"ssh: handshake failed: ssh: {message}") from error
         except asyncssh.ConnectionLost:
             raise CommandError("ssh: handshake failed: EOF") from None
         except asyncssh.Error as error:
@@ -178,7 +178,7 @@ class Connection:
 
 
 def _authorized_key(text: str) -> asyncssh.SSHKey:
-    """The first key in the text, which may have options before it as in authorized_keys. Raises CommandError."""
+    """Parse the first key, which may follow options as in authorized_keys. Raises CommandError."""
     for line in text.splitlines():
         for candidate in (line, line.strip().partition(" ")[2]):
             with contextlib.suppress(asyncssh.KeyImportError):
@@ -206,19 +206,19 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 
 def reason(error: OSError) -> str:
-    """The error in Go's words, which are the C library's without the capital."""
+    """Return Go's message for the error: the C library's in lower case."""
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 class VariableRefusedError(Exception):
-    """The server has no AcceptEnv for the environment variable of this name."""
+    """The server does not accept the environment variable with this name (AcceptEnv)."""
 
 
 class Channel(asyncssh.channel.SSHClientChannel[bytes]):  # type: ignore[misc]
-    """A session that waits for the server's answer about each environment variable before it starts the command.
+    """A session that waits for the server's reply to each environment variable before it starts the command.
 
-    asyncssh sends the variables and never asks; Go's client asks, and the command plugin fails on a refusal, unless
-    the variable is one of `OPTIONAL_VARIABLES`: those are listed in `refused_variables`.
+    asyncssh sends the variables without requesting a reply. Go's client requests it, and the command plugin fails if
+    a variable is refused, except for `OPTIONAL_VARIABLES`, which are added to `refused_variables`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

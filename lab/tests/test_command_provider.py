@@ -1,6 +1,6 @@
-"""The command plugin held to what the real plugin does, with an SSH server on the loopback.
+"""The stand-in for the command plugin, compared with the real plugin's behaviour on an SSH server on loopback.
 
-Where `LAB_PARTS` has the real plugin, it is held to the same.
+If `LAB_PARTS` contains the real plugin, the same tests run with it, too.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ Kind = provider_pb2.PropertyDiff
 
 
 class RefusedError(Exception):
-    """What the engine is told instead of an answer."""
+    """The error that the engine receives instead of a response."""
 
 
 class Context:
@@ -72,7 +72,7 @@ class Engine:
 
 
 def unknowns_as_secrets(value):
-    """What a plugin that knows output values writes for a secret that is not known yet means the same to the engine."""
+    """Normalize unknown secrets: a plugin that supports output values writes them in an equivalent form."""
     if isinstance(value, list):
         return [unknowns_as_secrets(item) for item in value]
     if not isinstance(value, dict):
@@ -84,7 +84,7 @@ def unknowns_as_secrets(value):
 
 
 class RealProvider(engine_pb2_grpc.EngineServicer):
-    """The real plugin in a process of its own, called as CommandProvider is."""
+    """The real plugin in a separate process, with the interface of CommandProvider."""
 
     def __init__(self, program, engine):
         self._engine = engine
@@ -119,7 +119,7 @@ class RealProvider(engine_pb2_grpc.EngineServicer):
 
 
 class Plugin:
-    """The plugin as the engine sees it: each method is one call, checked inputs first where the engine checks."""
+    """The plugin as the engine uses it: each method is one call, after Check if the engine calls it."""
 
     real: Path | None = None
     running: ClassVar[list[RealProvider]] = []
@@ -168,7 +168,7 @@ class Plugin:
 
 @contextlib.asynccontextmanager
 async def ssh_server(*, refused_variables=(), **options):
-    """An SSH server that runs what it is told in a shell of this machine; yields the connection to it."""
+    """Run an SSH server that executes commands in a shell on this machine; yields the connection to it."""
     clients = set()
 
     async def run(process):
@@ -227,7 +227,7 @@ REAL = parts.find(parts.COMMAND_PLUGIN)
 
 @pytest.fixture(autouse=True, params=["played", *(["real"] if REAL else [])])
 def which(request, monkeypatch):
-    """The plugin that is held to it."""
+    """The plugin under test."""
     monkeypatch.setattr(Plugin, "real", REAL if request.param == "real" else None)
     yield request.param
     while Plugin.running:
@@ -249,7 +249,7 @@ def impatient(monkeypatch):
 
 
 def inside(failure):
-    """The words for one failure in the connection."""
+    """The message about one failure in the connection."""
     ending = "" if "'; got" in failure else " on 'remote.Connection'"
     return f"An error occurred decoding 'CommandInputs.connection': 1 failures decoding:\n\t{failure}{ending}"
 
@@ -431,7 +431,7 @@ def test_a_local_command_gets_its_input_environment_and_folder(tmp_path):
 
     state, status = asyncio.run(scenario())
     assert state["stdin"] == secret("typed")
-    assert state["stdout"] == f"typed\nworld\n{tmp_path}\n"  # one line end is taken away, no more
+    assert state["stdout"] == f"typed\nworld\n{tmp_path}\n"  # only one newline is removed
     assert state["stderr"] == "warned"
     assert sorted(status) == sorted(["typed", "world", str(tmp_path), "", "warned"])
 
@@ -519,7 +519,7 @@ def test_a_failed_remote_command_says_how_it_ended_and_what_it_wrote(command, me
 
 
 def test_a_session_that_is_cut_does_not_stop_the_remote_command(tmp_path):
-    """As when the plugin is killed: the next run finds the orphan of this one at work."""
+    """For example if the plugin is killed: the next run meets the orphaned command, which still runs."""
     started, ended = tmp_path / "started", tmp_path / "ended"
 
     async def until(file):
@@ -711,7 +711,7 @@ def test_the_output_before_is_sent_if_the_server_takes_it():
             return updated["stdout"], [severity for severity, _ in plugin.engine.log if severity != "status"]
 
     assert asyncio.run(scenario()) == ("before!", [])
-    # asyncssh's server keeps a refused variable, so its value is no proof here; the warning is.
+    # asyncssh's server keeps a refused variable, so only the warning shows the refusal.
     assert asyncio.run(scenario("PULUMI_COMMAND_STDOUT"))[1] == ["warning"]
 
 
@@ -730,7 +730,7 @@ def test_only_the_streams_that_are_asked_for_are_logged(logging, status):
 
 def test_a_logged_line_at_which_the_real_plugin_would_hang_is_an_error(which):
     if which == "real":
-        return  # it would
+        return  # it would hang
     command = "head -c 70000 /dev/zero | tr '\\0' x"
     with pytest.raises(RefusedError, match="set logging to none"):
         asyncio.run(Plugin(LOCAL).create({"create": command}))

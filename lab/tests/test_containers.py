@@ -73,7 +73,7 @@ def test_the_client_talks_to_the_labs_engine_only(client_script: Path):
     assert "--config=" in printed
 
 
-def test_the_clients_words_are_in_the_error(client_script: Path):
+def test_the_clients_message_is_in_the_error(client_script: Path):
     write_script(client_script, "echo 'Error: No such container: x' >&2; exit 1")
     with pytest.raises(LabError, match="docker inspect x: Error: No such container: x"):
         containers.docker("inspect", "x")

@@ -1,4 +1,4 @@
-"""How the engine is built: what it is made from, what is kept, and what its parts know."""
+"""How the engine is built: its inputs, its cache, and the contents of its parts."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def folders(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def asked(monkeypatch):
-    """The modules that the Go proxy was asked for; it has none."""
+    """The modules requested from the Go proxy, which serves none."""
     modules: list[str] = []
 
     def refuse(folder, module):
@@ -43,7 +43,7 @@ def asked(monkeypatch):
 
 @pytest.fixture
 def commands(monkeypatch):
-    """The commands that would have been run; a build leaves its output."""
+    """The commands that would be run; a build writes its output."""
     ran: list[list[str]] = []
 
     def run(title, command, **options):
@@ -66,7 +66,7 @@ def test_every_version_is_the_same_everywhere():
     assert f"github.com/pulumi/pulumi/pkg/v3 v{versions.PULUMI}" in modules
     assert f"github.com/pulumi/pulumi/sdk/v3 v{versions.PULUMI}" in modules
     plugin = (build.ENGINE / "command_plugin" / "go.mod").read_text()
-    # The tag of a release names no version of the module, which lies in a folder of the repository.
+    # The module is in a folder of the repository, so the tag of a release is not one of its versions.
     assert re.search(rf"{build.COMMAND_MODULE} v0\.0\.0-.* // indirect; v{versions.PULUMI_COMMAND}\n", plugin)
 
 
@@ -123,7 +123,7 @@ def test_the_engine_is_built_once_and_again_when_its_inputs_change(commands, mon
     monkeypatch.setattr(build, "CLI_FLAGS", "-X another.version=v1")
     assert build.ensure().read_text() == "build 3"
     assert plugin.read_text() == "build 2"
-    assert len(list(tmp_path.glob("cache/engine/pulumi-*"))) == 2, "the build that is of no use any more is still there"
+    assert len(list(tmp_path.glob("cache/engine/pulumi-*"))) == 2, "the outdated build still exists"
 
 
 def command_plugin():
@@ -145,7 +145,7 @@ def test_the_command_plugin_is_played_where_its_module_is_not_served_which_is_as
     commands, asked, monkeypatch, capsys
 ):
     assert "lab.engine.command_provider" in command_plugin()
-    assert "the Go proxy has no github.com/pulumi/pulumi-command/provider" in capsys.readouterr().out
+    assert "the Go proxy does not serve github.com/pulumi/pulumi-command/provider" in capsys.readouterr().out
     assert "lab.engine.command_provider" in command_plugin()
     assert asked == [build.COMMAND_MODULE]
     assert parts.in_place() == set()
@@ -157,7 +157,7 @@ def test_the_command_plugin_is_played_where_its_module_is_not_served_which_is_as
 
 @pytest.fixture
 def go(monkeypatch, tmp_path):
-    """Has Go print something and end with a status."""
+    """Make Go print a message and exit with a status."""
     program = tmp_path / "go"
     monkeypatch.setattr(build, "_go", lambda: str(program))
 
@@ -174,7 +174,7 @@ def test_a_module_is_served_or_not_or_another_one(go, tmp_path):
     go("first line\ngo: reading: 404 Not Found", 1)
     assert WHY_NOT_SERVED(tmp_path, "example.invalid/module") == "go: reading: 404 Not Found"
     go("verifying module: checksum mismatch\nSECURITY ERROR", 1)
-    with pytest.raises(LabError, match=r"example\.invalid/module is not what .*go\.sum says\nverifying module"):
+    with pytest.raises(LabError, match=r"example\.invalid/module does not match .*go\.sum\nverifying module"):
         WHY_NOT_SERVED(tmp_path, "example.invalid/module")
 
 
@@ -194,7 +194,7 @@ def test_the_launchers_run_the_modules_of_this_clone_from_anywhere(tmp_path):
     launcher = tmp_path / "bin" / "pulumi-resource-command"
     build.write_launcher(launcher, "lab.engine.command_provider")
     done = subprocess.run([launcher, "--help"], cwd="/", capture_output=True, text=True, check=True)
-    assert "as the lab plays it" in done.stdout
+    assert "The lab's stand-in" in done.stdout
 
 
 def test_a_go_that_is_new_enough_is_used_and_another_is_fetched(monkeypatch, tmp_path):
@@ -248,10 +248,10 @@ def test_the_terraform_mirror_is_looked_for_and_can_be_named(monkeypatch, tmp_pa
 def test_the_installed_engine_is_taken_when_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("LAB_ENGINE", "official")
-    with pytest.raises(LabError, match="no pulumi on PATH"):
+    with pytest.raises(LabError, match="pulumi is not on PATH"):
         build.ensure()
     (tmp_path / "pulumi").touch(mode=0o755)
     assert build.ensure() == tmp_path / "pulumi"
     monkeypatch.setenv("LAB_ENGINE", "offical")
-    with pytest.raises(LabError, match="LAB_ENGINE=offical: it can be"):
+    with pytest.raises(LabError, match="LAB_ENGINE=offical: must be"):
         build.ensure()

@@ -1,4 +1,4 @@
-"""The language host against a resource monitor and an engine of the test's own, over the real protocol."""
+"""The language host, tested over the real protocol with a test double of the resource monitor and of the engine."""
 
 import signal
 import subprocess
@@ -23,7 +23,7 @@ from lab.workspace import ROOT
 
 
 class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
-    """Takes every registration; keeps the stack's outputs."""
+    """Accepts every registration and stores the stack's outputs."""
 
     def __init__(self):
         self.registered: list[str] = []
@@ -56,7 +56,7 @@ class Engine(engine_pb2_grpc.EngineServicer):
 
 
 class Run:
-    """Runs programs through the language host; shows what reached monitor and engine."""
+    """Runs programs with the language host and gives access to the monitor and the engine."""
 
     def __init__(self, folder, address, monitor, engine):
         self.folder, self.address, self.monitor, self.engine = folder, address, monitor, engine

@@ -8,9 +8,9 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 )
 
-// presentBlocks gives a configuration what Terraform itself always gives: a block that was not written is an empty list
-// or set in it. The bridge leaves it null, and over that HashiCorp's provider ends when it changes an instance with a
-// volume attached ("can't use ElementIterator on null value": it looks for the tags of its block devices).
+// presentBlocks replaces an omitted block in a configuration with an empty list or set, like Terraform. The bridge
+// leaves it null, and HashiCorp's provider then crashes when it changes an instance with an attached volume ("can't use
+// ElementIterator on null value": it reads the tags of block devices).
 type presentBlocks struct {
 	tfprotov6.ProviderServer
 	schemas map[string]*tfprotov6.Schema
@@ -41,7 +41,7 @@ func (server *presentBlocks) ApplyResourceChange(
 
 func presented(config *tfprotov6.DynamicValue, schema *tfprotov6.Schema) (*tfprotov6.DynamicValue, error) {
 	value, err := config.Unmarshal(schema.ValueType())
-	if err != nil || value.IsNull() { // null is the configuration of what is deleted
+	if err != nil || value.IsNull() { // null is the configuration of a resource that is deleted
 		return config, err
 	}
 	attributes := map[string]tftypes.Value{}

@@ -1,5 +1,5 @@
-// Command pulumi-resource-aws is the AWS plugin of the lab: HashiCorp's AWS provider, a binary, seen through Pulumi's
-// Terraform bridge under the names and the version of the pulumi-aws package that the program imports.
+// Command pulumi-resource-aws is the AWS plugin of the lab: HashiCorp's binary AWS provider behind Pulumi's Terraform
+// bridge, with the names and the version of the pulumi-aws package that the program imports.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 
 const terraformProvider = "registry.terraform.io/hashicorp/aws"
 
-// Set by the linker from lab/versions.py: HashiCorp's release, and the release of pulumi-aws it stands in for.
+// Set by the linker from lab/versions.py: HashiCorp's release, and the release of pulumi-aws that it replaces.
 var (
 	terraformVersion string
 	pulumiVersion    string
@@ -33,7 +33,7 @@ var (
 //go:embed tokens.json
 var tokensJSON []byte
 
-// tokenTable says by which Pulumi token a Terraform type is known. What it does not hold cannot be used.
+// tokenTable maps Terraform types to Pulumi tokens. Other types cannot be used.
 type tokenTable struct {
 	Resources   map[string]tokens.Type
 	DataSources map[string]tokens.ModuleMember
@@ -55,7 +55,7 @@ func serve(ctx context.Context) error {
 		return fmt.Errorf("%s %s cannot be started (PULUMI_DYNAMIC_TF_PLUGIN_CACHE_DIR=%q): %w",
 			terraformProvider, terraformVersion, os.Getenv("PULUMI_DYNAMIC_TF_PLUGIN_CACHE_DIR"), err)
 	}
-	defer terraform.Close() // it is a process of its own and would outlive this one
+	defer terraform.Close() // a separate process, which would outlive this one
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		defer cancel()
@@ -73,7 +73,7 @@ func serve(ctx context.Context) error {
 	})
 }
 
-// waitForEndOfParent returns when the engine that started the plugin is gone, however it went.
+// waitForEndOfParent returns when the engine that started the plugin has ended, for any reason.
 func waitForEndOfParent() {
 	for parent := os.Getppid(); os.Getppid() == parent; {
 		time.Sleep(time.Second)
@@ -123,8 +123,9 @@ func providerInfo(terraform shim.Provider, table tokenTable) tfbridge.ProviderIn
 	return info
 }
 
-// resourceFields is where the published pulumi-aws package departs from the bridge's own rules: rules of a security
-// group keep their singular names, a record's policies are lists, and generated names are as long as AWS allows.
+// resourceFields lists where the published pulumi-aws package differs from the bridge's default rules: rules of a
+// security group keep their singular names, a record's policies are lists, and generated names may be as long as AWS
+// allows.
 func resourceFields() map[string]map[string]*tfbridge.SchemaInfo {
 	name := func(maxLength int) map[string]*tfbridge.SchemaInfo {
 		return map[string]*tfbridge.SchemaInfo{"name": tfbridge.AutoName("name", maxLength, "-")}
@@ -154,7 +155,7 @@ func resourceFields() map[string]map[string]*tfbridge.SchemaInfo {
 	}
 }
 
-// mappedTypes refuses what is not in the table before the bridge does, and says what to do about it.
+// mappedTypes rejects types that are not in the table before the bridge does, with a message about what to do.
 type mappedTypes struct {
 	pulumirpc.ResourceProviderServer
 	known map[string]bool
@@ -168,7 +169,7 @@ func (server *mappedTypes) check(token string) error {
 		"lab/engine/aws_provider/tokens.json; the plugin is rebuilt at the next start", token)
 }
 
-// Check is the first call the engine makes about any resource.
+// Check is the engine's first call for any resource.
 func (server *mappedTypes) Check(ctx context.Context, request *pulumirpc.CheckRequest) (*pulumirpc.CheckResponse, error) {
 	if err := server.check(string(resource.URN(request.GetUrn()).Type())); err != nil {
 		return nil, err
