@@ -11,8 +11,8 @@ from lab.workspace import ROOT, LabError, say
 
 
 def preview(stack: str, state: Path | None) -> None:
-    """Show what `pulumi up` of this clone's program would do on AWS, from nothing or from the state in a file, and what
-    the stack costs a month. Raises LabError when the stack file cannot be read or the program does not run.
+    """Show what `pulumi up` of this clone's program would do on AWS, for a new stack or for the state in a file, and
+    what the stack costs a month. Raises LabError if the stack file cannot be read or the program does not run.
     """
     version = Version("this clone", ROOT, stack)
     with engine.api(_existing(version)) as api:
@@ -23,29 +23,29 @@ def preview(stack: str, state: Path | None) -> None:
             throwaway.take(state)
         throwaway.configure(configuration)
         for key, why in configuration.secrets.items():
-            say(f"a placeholder stands for {key}, which is {why}")
+            say(f"using a placeholder for {key}, which is {why}")
         for named in _named(configuration):
-            say(f"it is taken for granted that {named} is in AWS and fits")
+            say(f"assuming that {named} exists in AWS and matches the settings")
         throwaway.show_preview(ROOT)
     say(facts["costTable"])
 
 
 def save_state(stack: str, file: Path) -> None:
-    """Write the state that a stack of this clone's program would have, without making it."""
+    """Write the state that a stack of this clone's program would have, without creating it."""
     version = Version("this clone", ROOT, stack)
     with engine.api(_existing(version)) as api:
         throwaway, _ = _brought_up(version, api)
         throwaway.save(file)
-    say(f"{file}: the state of a stack {stack}, in which ids and addresses are made up")
+    say(f"{file}: the state of a stack {stack}, with placeholders for IDs and addresses")
 
 
 def preview_diff(stack: str, base_commit: str, head_folder: Path = ROOT) -> str:
-    """What the files in a folder, this clone's unless given, change on a stack that another commit made, as Markdown.
+    """Return as Markdown what the files in a folder, by default this clone's, change on a stack of another commit.
 
-    Raises LabError when a stack file cannot be read, or either program does not run: no difference is not the answer.
+    Raises LabError if a stack file cannot be read or either program does not run.
     """
     head_version = Version("this change", head_folder, stack)
-    head_version.stack_file()  # before anything is started for it
+    head_version.stack_file()  # fails early if it cannot be read
     with checked_out(base_commit) as folder:
         base_version = Version(f"`{base_commit}`", folder, stack)
         with engine.api(_existing(base_version, head_version)) as api:
@@ -62,14 +62,14 @@ def preview_diff(stack: str, base_commit: str, head_folder: Path = ROOT) -> str:
 
 
 def _existing(*versions: Version) -> dict[str, Any]:
-    """What the settings of these versions name, as this stack's."""
+    """Return the existing AWS resources in the settings of these versions, tagged as this stack's."""
     version = versions[-1]
     owner = {"gitlab-stack": f"{version.project()['name']}/{version.stack}"}
     return {**existing(*(each.configuration("") for each in versions)), "tags": owner}
 
 
 def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:
-    """A stack made by a version of the program, without creating anything, and what there is to know of it."""
+    """Run a version of the program on a temporary stack without creating anything; returns the stack and its plan."""
     say(f"planning {version.label} …")
     configuration, project = version.configuration(api), version.project()["name"]
     facts = version.facts(configuration)

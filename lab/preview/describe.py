@@ -1,7 +1,7 @@
-"""What a version of the program says of itself: its flows and its cost.
+"""Reports the flows and the cost of a version of the program.
 
-Run as a program of its own in the folder of that version, so that its own code is asked: `python describe.py` with a
-JSON object on standard input, `config` and `secrets` as in stack_file.py.
+Runs in a separate process in the folder of that version, so that the version's own code is used: `python describe.py`
+with a JSON object on standard input, `config` and `secrets` as in stack_file.py.
 """
 
 import importlib
@@ -16,16 +16,16 @@ from pulumi.runtime.config import CONFIG, set_all_config
 
 
 class Reader(pulumi.Config):
-    """A namespace of the configuration, which the version that is asked reads as on AWS: by the SDK itself."""
+    """A namespace of the configuration, which the version reads with the SDK, as on AWS."""
 
     def names(self) -> list[str]:
-        """Every key of this namespace that is set, without the namespace."""
+        """Return the keys that are set in this namespace, without its prefix."""
         prefix = self.full_key("")
         return [key.removeprefix(prefix) for key in CONFIG.get() if key.startswith(prefix)]
 
 
 def describe(project: str, config: Mapping[str, str], secrets: list[str]) -> dict[str, Any]:
-    """The facts of the version that is imported from here."""
+    """Import the version's code and return its facts."""
     set_all_config(dict(config))
     settings = importlib.import_module("settings").Settings.load(
         Reader(project), Reader("aws"), is_secret=lambda key: f"{project}:{key}" in secrets
@@ -38,19 +38,19 @@ def describe(project: str, config: Mapping[str, str], secrets: list[str]) -> dic
 
 
 def _where(flow: Any) -> str:
-    """Where a flow leads; an older version knows no networks of one flow."""
+    """Return a flow's target; in older versions, flows have no networks of their own."""
     named = getattr(flow, "networks", ())
     return f"{flow.target} ({', '.join(named)})" if named else str(flow.target)
 
 
 def _port(flow: Any) -> int | str:
-    """Its port; an older version knows TCP alone."""
+    """Return a flow's port; older versions support only TCP."""
     protocol = getattr(flow, "protocol", "tcp")
     return flow.port if protocol == "tcp" else f"{flow.port} ({protocol})"
 
 
 def _cost(settings: Any) -> dict[str, Any]:
-    """The items of the month and their table; nothing for a version that knew nothing of cost."""
+    """Return the monthly cost items and their table; None and an empty table if the version does not compute costs."""
     try:
         cost = importlib.import_module("configuration.cost")
     except ModuleNotFoundError as error:
@@ -67,7 +67,7 @@ def main() -> None:
     given = json.load(sys.stdin)
     try:
         facts = describe(given["project"], given["config"], given["secrets"])
-    except ValueError as error:  # the settings' own words
+    except ValueError as error:  # the settings' error message
         sys.exit(str(error))
     json.dump(facts, sys.stdout)
 

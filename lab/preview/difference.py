@@ -1,4 +1,4 @@
-"""What a change of the program changes, as Markdown: pure functions of two plans."""
+"""Renders the effects of a change of the program as Markdown: pure functions of two plans."""
 
 import difflib
 import hashlib
@@ -11,33 +11,38 @@ from typing import Any
 
 from lab.engine.properties import SECRET, SIGNATURE, UNKNOWN
 
-LOUD = {
+CRITICAL = {
     "aws:ec2/instance:Instance": "machine",
     "aws:ebs/volume:Volume": "data volume",
     "aws:ec2/eip:Eip": "address",
 }
-"""What a reader must not overlook the loss of."""
+"""Types whose loss a reviewer must not overlook."""
 
 STACK = "pulumi:pulumi:Stack"
 COMMAND = "command:remote:Command"
 
-WORDS = {"replace": "replaced", "delete": "deleted", "import": "taken over", "create": "created", "update": "updated"}
-STEP_WORDS = {"create": "runs first", "update": "runs again", "replace": "runs again", "delete": "is forgotten"}
-"""What happens to a resource, and to a remote step: that one is replaced means that it runs once more."""
+WORDS = {"replace": "replaced", "delete": "deleted", "import": "imported", "create": "created", "update": "updated"}
+STEP_WORDS = {
+    "create": "runs for the first time",
+    "update": "runs again",
+    "replace": "runs again",
+    "delete": "is removed",
+}
+"""Operations on a resource, and on a remote step, which runs again when it is replaced."""
 
 OPTIONS = ("protect", "retainOnDelete", "ignoreChanges", "deletedWith", "customTimeouts", "additionalSecretOutputs")
-"""How the engine is told to treat a resource: a change of it changes nothing in AWS yet."""
+"""Resource options: a change of them does not yet change anything in AWS."""
 
 HIDDEN = "(secret)"
-LONGEST = 60  # characters of a value that is shown as it is
-CONTEXT = 16  # characters that are shown before and after a difference in a longer one
+LONGEST = 60  # characters of a value that is shown in full
+CONTEXT = 16  # characters shown before and after a difference in a longer value
 
 Path = str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One version of the program: the state of a stack made by it, by URN, and what its own code says of itself."""
+    """One version of the program: the state of its stack, by URN, and the facts that its own code reports."""
 
     label: str
     resources: Mapping[str, Mapping[str, Any]]
@@ -48,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one resource: `what` it is for a reader, with what has changed about it, one line each."""
+    """The change of one resource: `what` is the operation for a reader, and `inputs` has one line for each change."""
 
     what: str
     type: str
@@ -59,7 +64,7 @@ class Change:
 def markdown(
     stack: str, base: Plan, head: Plan, steps: Sequence[Mapping[str, Any]], placeholders: Mapping[str, str]
 ) -> str:
-    """The difference, for a stack that was made by `base`; `steps` are those of `head`'s preview on it."""
+    """Render the difference for a stack created by `base`; `steps` is the preview of `head` on that stack."""
     changes, later = resource_changes(steps), later_changes(base, head, steps)
     opened, closed = flow_changes(base, head)
     costs = cost_changes(base, head)
@@ -67,23 +72,23 @@ def markdown(
         key for key in {*base.ciphertexts, *head.ciphertexts} if base.ciphertexts.get(key) != head.ciphertexts.get(key)
     )
     if not (changes or later or opened or closed or costs or encrypted):
-        return f"No difference: a stack `{stack}` of {base.label} stays as it is.\n"
-    blocks = [f"## What this changes on a stack `{stack}` of {base.label}", *_loud(base, changes, later)]
+        return f"No difference: a stack `{stack}` of {base.label} does not change.\n"
+    blocks = [f"## What this changes on a stack `{stack}` of {base.label}", *_warnings(base, changes, later)]
     blocks += _resources(changes)
     blocks += _later(later)
     blocks += _flows(opened, closed)
     blocks += _cost(base, head, costs)
     if encrypted:
         names = ", ".join(f"`{key}`" for key in encrypted)
-        blocks.append(f"Encrypted anew in the stack file, and so perhaps changed: {names}.")
+        blocks.append(f"Re-encrypted in the stack file, and therefore possibly changed: {names}.")
     if placeholders:
         names = ", ".join(f"`{key}` ({why})" for key, why in sorted(placeholders.items()))
-        blocks.append(f"Placeholders stand for secrets, the same in both plans: {names}.")
+        blocks.append(f"Secrets with a placeholder, which is the same in both plans: {names}.")
     return "\n\n".join(blocks) + "\n"
 
 
 def resource_changes(steps: Sequence[Mapping[str, Any]]) -> list[Change]:
-    """What the engine would do, the loudest first, then by type and name."""
+    """Return the engine's operations, the most severe first, then by type and name."""
     found = []
     for step in steps:
         type_, name = parts(step["urn"])
@@ -95,11 +100,11 @@ def resource_changes(steps: Sequence[Mapping[str, Any]]) -> list[Change]:
 
 
 def later_changes(base: Plan, head: Plan, steps: Sequence[Mapping[str, Any]]) -> list[Change]:
-    """What leaves resources that are there alone: inputs that only a new one gets, options, outputs of the stack."""
+    """Return changes without effect on existing resources: inputs only for new ones, options, outputs of the stack."""
     now = {step["urn"]: set(differing(*_inputs(step))) | set(step.get("diffReasons") or ()) for step in steps}
-    anew = {step["urn"] for step in steps if step["op"] not in ("same", "update")}
+    recreated = {step["urn"] for step in steps if step["op"] not in ("same", "update")}
     found = []
-    for urn in sorted(set(base.resources) & set(head.resources) - anew):
+    for urn in sorted(set(base.resources) & set(head.resources) - recreated):
         before, after = base.resources[urn], head.resources[urn]
         part = "outputs" if parts(urn)[0] == STACK else "inputs"
         old, new = masked(before.get(part) or {}), masked(after.get(part) or {})
@@ -116,21 +121,21 @@ def later_changes(base: Plan, head: Plan, steps: Sequence[Mapping[str, Any]]) ->
 
 
 def flow_changes(base: Plan, head: Plan) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """Flows that open and flows that close."""
+    """Return the flows that open and the flows that close."""
     before, after = ({tuple(flow) for flow in plan.flows} for plan in (base, head))
-    # A port is a number, or with its protocol a text.
+    # A port is a number, or a string with its protocol.
     return sorted(after - before, key=repr), sorted(before - after, key=repr)
 
 
 def cost_changes(base: Plan, head: Plan) -> list[tuple[str, str, str]]:
-    """Items of the month whose cost is another one, or which only one version has: item, before, after."""
+    """Return monthly items with a different cost, or in only one version: item, before, after."""
     before, after = dict(base.cost or ()), dict(head.cost or ())
     items = [item for item in dict.fromkeys([*before, *after]) if before.get(item, "") != after.get(item, "")]
     return [(item, _amount(item, before), _amount(item, after)) for item in items]
 
 
 def differing(old: Any, new: Any, path: str = "") -> dict[Path, tuple[Any, Any]]:
-    """The paths at which two values differ, with both."""
+    """Return the paths at which two values differ, each with both values."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [(key, f"{path}.{key}" if path else str(key)) for key in sorted({*old, *new})]
         return {
@@ -148,7 +153,7 @@ def differing(old: Any, new: Any, path: str = "") -> dict[Path, tuple[Any, Any]]
 
 
 def masked(value: Any) -> Any:
-    """The value with every secret hidden, and what the plugins note for themselves left out."""
+    """Return the value with secrets hidden and without the plugins' internal properties."""
     if isinstance(value, Mapping):
         if value.get(SIGNATURE) == SECRET:
             return HIDDEN
@@ -159,13 +164,13 @@ def masked(value: Any) -> Any:
 
 
 def parts(urn: str) -> tuple[str, str]:
-    """Type and name of a resource."""
+    """Return the type and name of a resource."""
     _, _, types, name = urn.split("::", 3)
     return types.rpartition("$")[2], name
 
 
 def root(path: Path) -> str:
-    """The property a path begins with."""
+    """Return the first property of a path."""
     return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
@@ -182,11 +187,11 @@ def _reasons(step: Mapping[str, Any]) -> Iterator[str]:
     found = differing(old, new)
     lines = {path: _line(path, *values) for path, values in found.items()}
     for reason in {root(path) for path in step.get("diffReasons") or ()} - {root(path) for path in found}:
-        if reason in old or reason in new:  # else the plugin names what will come of it
+        if reason in old or reason in new:  # otherwise the plugin reports a computed property
             lines[reason] = _line(reason, old.get(reason), new.get(reason))
-    if any(root(path) == "triggers" for path in lines):  # fingerprints, of which a reader learns nothing
+    if any(root(path) == "triggers" for path in lines):  # fingerprints, which mean nothing to a reader
         lines = {path: line for path, line in lines.items() if root(path) != "triggers"}
-        lines["triggers"] = "what it proves, or its machine"
+        lines["triggers"] = "what it depends on, or its machine"
     for path in sorted(lines):
         yield lines[path] + (" **(replaces)**" if {path, root(path)} & replacing else "")
 
@@ -194,8 +199,8 @@ def _reasons(step: Mapping[str, Any]) -> Iterator[str]:
 def _line(path: Path, old: Any, new: Any) -> str:
     if HIDDEN in (old, new):
         return f"`{path}`: {HIDDEN} changed"
-    if new == UNKNOWN:  # what it was is of a made-up resource
-        return f"`{path}`: known afterwards"
+    if new == UNKNOWN:  # the old value is a placeholder
+        return f"`{path}`: known after `up`"
     if isinstance(old, str) and isinstance(new, str) and UNKNOWN not in (old, new):
         if "\n" in old + new:
             return f"`{path}`: {_lines_changed(old, new)}"
@@ -207,11 +212,11 @@ def _line(path: Path, old: Any, new: Any) -> str:
 def _lines_changed(old: str, new: str) -> str:
     lines = list(difflib.ndiff(old.splitlines(), new.splitlines()))
     added, removed = (sum(line.startswith(mark) for line in lines) for mark in ("+ ", "- "))
-    return f"{added} of its lines added, {removed} removed"
+    return f"{added} lines added, {removed} removed"
 
 
 def _apart(old: str, new: str) -> tuple[str, str]:
-    """Two long texts from shortly before to shortly after where they differ."""
+    """Shorten two long strings to their difference and the characters around it."""
     start = _common_length(old, new)
     end = _common_length(old[start:][::-1], new[start:][::-1])
     start, end = max(0, start - CONTEXT), max(0, end - CONTEXT)
@@ -219,12 +224,12 @@ def _apart(old: str, new: str) -> tuple[str, str]:
 
 
 def _common_length(one: str, other: str) -> int:
-    """How many characters two texts have in common at their beginnings."""
+    """Return the length of the common prefix of two strings."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def shown(value: Any) -> str:
-    """A value in a cell of a table."""
+    """Format a value for a table cell."""
     if value is None:
         return "none"
     if isinstance(value, float) and value.is_integer():
@@ -232,7 +237,7 @@ def shown(value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if len(text) > LONGEST or "\n" in text:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"a text of {len(text):,} characters ({digest})"
+        return f"a string of {len(text):,} characters ({digest})"
     return f"`{text}`" if "`" not in text and "|" not in text else f"<code>{_escaped(text)}</code>"
 
 
@@ -242,26 +247,26 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _loud(base: Plan, changes: Sequence[Change], later: Sequence[Change]) -> list[str]:
+def _warnings(base: Plan, changes: Sequence[Change], later: Sequence[Change]) -> list[str]:
     protected = {parts(urn) for urn, resource in base.resources.items() if resource.get("protect")}
-    lost = [change for change in changes if change.type in LOUD and change.what in (WORDS["replace"], WORDS["delete"])]
+    losses = (WORDS["replace"], WORDS["delete"])
     lines = []
-    for change in lost:
-        refused = "; it is protected, so `pulumi up` refuses" if (change.type, change.name) in protected else ""
-        lines.append(f"- The {LOUD[change.type]} **{change.name}** is **{change.what.upper()}**{refused}.")
+    for change in (each for each in changes if each.type in CRITICAL and each.what in losses):
+        failing = "; it is protected, so `pulumi up` fails" if (change.type, change.name) in protected else ""
+        lines.append(f"- The {CRITICAL[change.type]} **{change.name}** is **{change.what.upper()}**{failing}.")
         lines += [f"    - {line}" for line in change.inputs]
     for change in later:
-        if change.type in LOUD and any(line.startswith("option `protect`: `true`") for line in change.inputs):
-            lines.append(f"- The {LOUD[change.type]} **{change.name}** is **NO LONGER PROTECTED** from deletion.")
+        if change.type in CRITICAL and any(line.startswith("option `protect`: `true`") for line in change.inputs):
+            lines.append(f"- The {CRITICAL[change.type]} **{change.name}** is **NO LONGER PROTECTED** from deletion.")
     if lines:
         return ["\n".join(f"> {line}" for line in ("[!CAUTION]", *lines))]
     stopped = [
         f"**{change.name}**"
         for change in changes
-        if LOUD.get(change.type) == "machine" and any(line.startswith("`instanceType`") for line in change.inputs)
+        if CRITICAL.get(change.type) == "machine" and any(line.startswith("`instanceType`") for line in change.inputs)
     ]
     text = "No machine, data volume or address is replaced or deleted."
-    return [f"{text} Stopped and started, for another type: {', '.join(stopped)}." if stopped else text]
+    return [f"{text} Stopped and started to change the type: {', '.join(stopped)}." if stopped else text]
 
 
 def _resources(changes: Sequence[Change]) -> list[str]:
@@ -287,7 +292,7 @@ def _later(changes: Sequence[Change]) -> list[str]:
     if not changes:
         return []
     rows = [f"| `{change.type}` | `{change.name}` | {'<br>'.join(change.inputs)} |" for change in changes]
-    title = "### Changed, but not for what is there\n\nA new stack, or a resource made anew, would get it."
+    title = "### Changed for new resources only\n\nExisting resources keep the old values until they are recreated."
     return ["\n".join([title, "", "| type | name | changed |", "|---|---|---|", *rows])]
 
 

@@ -1,7 +1,7 @@
-"""A plugin of the engine that creates and updates nothing: it forwards all calls to a real one, but those for a plan.
+"""An engine plugin that creates and updates nothing: it forwards calls to a real plugin, creations only as plans.
 
-What the plan leaves unknown, because AWS or a machine tells it after the creation, is made up from the resource's name:
-the same for the same name in every run. The engine starts it in the place of the real plugin (engine.py).
+Values that a plan leaves unknown, because AWS or a machine returns them after the creation, are generated from the
+resource's name and are the same in every run. The engine starts it instead of the real plugin (engine.py).
 """
 
 import builtins
@@ -29,14 +29,14 @@ from pulumi.runtime.proto import provider_pb2
 from lab.engine.properties import UNKNOWN
 
 ANSWERS_VARIABLE = "LAB_ANSWERS"
-"""A JSON object in the environment: what remote steps print, by step."""
+"""The environment variable with a JSON object: the output of remote steps, by step."""
 
 SERVICE = "/pulumirpc.ResourceProvider/"
-MAX_MESSAGE = 400 * 1024 * 1024  # bytes; what the engine's own plugins accept
+MAX_MESSAGE = 400 * 1024 * 1024  # bytes; the limit of the engine's own plugins
 OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)]
 
 ADDRESSES = ipaddress.IPv4Network("198.18.0.0/15")
-"""Addresses of nobody (RFC 2544); shown where a made-up address reaches a changed text."""
+"""Unassigned addresses (RFC 2544); they are shown where a changed string contains an address."""
 
 IMPORTING = threading.Lock()
 
@@ -44,7 +44,7 @@ ACCOUNT, REGION = "000000000000", "us-east-1"
 
 
 class NothingCreated(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Forwards every call as it is, but for creations and updates, and the seed from which the engine draws names."""
+    """Forwards every call unchanged, except for creations, updates and the seed of generated names."""
 
     def __init__(self, plugin: grpc.Channel, answers: dict[str, str]) -> None:
         self._plugin = plugin
@@ -64,40 +64,40 @@ class NothingCreated(grpc.GenericRpcHandler):  # type: ignore[misc]
             answer: bytes = self._plugin.unary_unary(method)(request)
             return answer
         except grpc.RpcError as error:
-            # The details hold which property is wrong; the engine reads them from the trailing metadata.
+            # The details contain the invalid property; the engine reads them from the trailing metadata.
             context.set_trailing_metadata(error.trailing_metadata() or ())
             context.abort(error.code(), error.details())
             raise AssertionError("abort raises") from None
 
     def _check(self, request: bytes, context: Any) -> bytes:
-        asked = provider_pb2.CheckRequest.FromString(request)
-        # Names that the plugin makes up end in what it draws: the same for the same resource.
-        asked.randomSeed = hashlib.sha256(asked.urn.encode()).digest()
-        return self._forward(f"{SERVICE}Check", asked.SerializeToString(), context)
+        message = provider_pb2.CheckRequest.FromString(request)
+        # The random suffix of generated names is the same for the same resource.
+        message.randomSeed = hashlib.sha256(message.urn.encode()).digest()
+        return self._forward(f"{SERVICE}Check", message.SerializeToString(), context)
 
     def _create(self, request: bytes, context: Any) -> bytes:
-        asked = provider_pb2.CreateRequest.FromString(request)
-        if asked.preview:
+        message = provider_pb2.CreateRequest.FromString(request)
+        if message.preview:
             return self._forward(f"{SERVICE}Create", request, context)
-        asked.preview = True
-        planned = self._forward(f"{SERVICE}Create", asked.SerializeToString(), context)
+        message.preview = True
+        planned = self._forward(f"{SERVICE}Create", message.SerializeToString(), context)
         answer = provider_pb2.CreateResponse.FromString(planned)
-        answer.id = complete(answer.properties, asked.urn, self._answers)
+        answer.id = complete(answer.properties, message.urn, self._answers)
         return answer.SerializeToString()
 
     def _update(self, request: bytes, context: Any) -> bytes:
-        asked = provider_pb2.UpdateRequest.FromString(request)
-        if asked.preview:
+        message = provider_pb2.UpdateRequest.FromString(request)
+        if message.preview:
             return self._forward(f"{SERVICE}Update", request, context)
-        asked.preview = True
-        planned = self._forward(f"{SERVICE}Update", asked.SerializeToString(), context)
+        message.preview = True
+        planned = self._forward(f"{SERVICE}Update", message.SerializeToString(), context)
         answer = provider_pb2.UpdateResponse.FromString(planned)
-        complete(answer.properties, asked.urn, self._answers)
+        complete(answer.properties, message.urn, self._answers)
         return answer.SerializeToString()
 
 
 def complete(properties: struct_pb2.Struct, urn: str, answers: Mapping[str, str]) -> str:
-    """Put made-up values for what is unknown among a resource's properties. Returns its id."""
+    """Replace the unknown values in a resource's properties with generated ones. Returns the resource's ID."""
     kind, name = urn.split("::")[2].rpartition("$")[2], urn.split("::")[3]
     if kind.startswith("command:"):
         properties["stdout"], properties["stderr"] = answers.get(name.partition("-")[2], f"{name} done"), ""
@@ -116,7 +116,7 @@ def complete(properties: struct_pb2.Struct, urn: str, answers: Mapping[str, str]
             properties[key] = f"{name}-made-up"
         else:
             _put_empty(properties, key, types)
-    # What the load balancing API makes is known by its ARN alone.
+    # Resources of the load balancing API are identified by their ARN.
     identity = arn if kind.startswith("aws:lb/") and "Attachment" not in kind else f"{name}-made-up"
     if "id" in properties:
         properties["id"] = identity
@@ -125,14 +125,14 @@ def complete(properties: struct_pb2.Struct, urn: str, answers: Mapping[str, str]
 
 def _put_empty(properties: struct_pb2.Struct, key: str, types: Mapping[str, Any]) -> None:
     empty = _empty(types[key]) if key in types else None
-    if empty is None:  # an object, or what only this generation of the provider knows
+    if empty is None:  # an object, or a property that the SDK does not have
         del properties[key]
     else:
         properties[key] = empty
 
 
 def _complete_inside(value: Any, expected: Any) -> None:
-    """Empty values for what is unknown inside a list or an object."""
+    """Replace unknown values in a list or an object with empty ones."""
     if isinstance(value, struct_pb2.ListValue):
         item_type = _item_type(expected)
         for position, item in enumerate(value):
@@ -150,14 +150,14 @@ def _complete_inside(value: Any, expected: Any) -> None:
 
 
 def _resource_class(kind: str) -> Any:
-    """The SDK's class of a resource type: `aws:ec2/instance:Instance` is pulumi_aws.ec2.Instance."""
+    """Return the SDK's class of a resource type: `aws:ec2/instance:Instance` is pulumi_aws.ec2.Instance."""
     module, _, name = kind.removeprefix("aws:").partition(":")
-    with IMPORTING:  # a module that another thread has just begun to import lacks most of its names
+    with IMPORTING:  # a module that another thread is importing lacks most of its names
         return getattr(importlib.import_module(f"pulumi_aws.{module.split('/')[0]}"), name)
 
 
 def _types_of(class_: Any) -> dict[str, Any]:
-    """The types of an SDK class's properties, by their names in the plugin protocol."""
+    """Return the types of an SDK class's properties, by their names in the plugin protocol."""
     getters: list[Any] = [each.fget for each in vars(class_).values() if isinstance(each, property)] if class_ else []
     scope = {"_builtins": builtins, **(vars(sys.modules[class_.__module__]) if class_ else {})}
     return {
@@ -167,7 +167,7 @@ def _types_of(class_: Any) -> dict[str, Any]:
 
 
 def _bare(expected: Any) -> Any:
-    """A type without what says that it is an output, or may be missing."""
+    """Unwrap a type from Output and Optional."""
     while typing.get_origin(expected) in (pulumi.Output, typing.Union):
         expected = next(each for each in typing.get_args(expected) if each is not type(None))
     return expected
@@ -178,14 +178,14 @@ def _item_type(expected: Any) -> Any:
 
 
 def _empty(expected: Any) -> Any:
-    """What AWS answers where there is nothing to tell; None for an object."""
+    """Return the empty value of a type, as AWS does; None for an object."""
     bare = _bare(expected)
     empty = {str: "", bool: False, int: 0, float: 0.0, Sequence: [], Mapping: {}}
     return empty.get(typing.get_origin(bare) or bare)
 
 
 def main(real_plugin: str) -> None:
-    """Serve in the place of `real_plugin` until the engine says to leave, or that plugin is gone."""
+    """Serve instead of `real_plugin` until the engine stops this process or that plugin ends."""
     plugin = subprocess.Popen([real_plugin, *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
     assert plugin.stdout
 
@@ -201,4 +201,4 @@ def main(real_plugin: str) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    plugin.wait()  # it watches its parent and the engine's signals itself
+    plugin.wait()  # it ends with its parent or on the engine's signal

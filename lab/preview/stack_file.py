@@ -1,4 +1,4 @@
-"""From a stack file to one for the lab's API: other endpoints, and placeholders where a secret cannot be had."""
+"""Adapts a stack file to the lab's API: different endpoints, and placeholders for secrets that cannot be read."""
 
 import base64
 import itertools
@@ -16,10 +16,10 @@ from validation.private_keys import OPENSSH_MAGIC
 from validation.private_keys import string as ssh_string
 
 KEPT_OF_AWS = ("aws:region", "aws:defaultTags", "aws:ignoreTags")
-"""What of the provider's configuration says something about resources; the rest says who one is, and where AWS is."""
+"""The provider's configuration that affects resources; the rest is about credentials and endpoints."""
 
 PLACEHOLDER = "(not-known-here)"
-"""Stands for any secret; passes the program's own checks of a password."""
+"""Replaces any secret; it passes the program's checks of a password."""
 
 PLACEHOLDER_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 43 * "A" + " nobody"
 """A public key line of zeros."""
@@ -30,8 +30,8 @@ PUBLIC_KEY = "sshPublicKey"
 
 @dataclass(frozen=True)
 class StackFile:
-    """A stack's configuration: values as YAML has them, by full key; `secrets` are keys whose value is a placeholder,
-    each with why it is; `defaults` are those of the project.
+    """A stack's configuration: YAML values by full key; `secrets` has the keys with a placeholder, each with the
+    reason; `defaults` has the project's defaults.
     """
 
     values: Mapping[str, Any]
@@ -39,26 +39,26 @@ class StackFile:
     defaults: Mapping[str, Any]
 
     def texts(self) -> dict[str, str]:
-        """The values, defaults included, as the engine hands them to a program."""
+        """Return the values and defaults as the strings that the engine passes to a program."""
         return {key: _text(value) for key, value in {**self.defaults, **self.values}.items()}
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises LabError that says what is wrong with it."""
+    """Return the map in a YAML file. Raises LabError with the reason if it cannot be read."""
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
-        raise LabError(f"{file.name}: there is no such file in {file.parent}") from None
+        raise LabError(f"{file.name} does not exist in {file.parent}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LabError(f"{file.name} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not isinstance(content.get("config", {}), dict):
-        raise LabError(f"{file.name}: it does not hold keys and values, as a stack file does")
+        raise LabError(f"{file.name} is not a stack file: it must be a map, and so must its `config`")
     return content
 
 
 def for_the_lab(given: Mapping[str, Any], project: Mapping[str, Any], lab: Mapping[str, Any], api: str) -> StackFile:
-    """The configuration of the stack file `given`, with the access to AWS of the lab's own stack file and the API's
-    address. `project` is Pulumi.yaml, whose secret keys without a default are needed.
+    """Return the configuration in the stack file `given`, with the credentials of the lab's stack file and the API's
+    address. `project` is Pulumi.yaml; its secret keys without a default are required.
     """
     own = {key: value for key, value in lab["config"].items() if key.startswith("aws:") and key not in KEPT_OF_AWS}
     own["aws:endpoints"] = [dict.fromkeys(endpoints, api) for endpoints in lab["config"]["aws:endpoints"]]
@@ -85,7 +85,7 @@ def for_the_lab(given: Mapping[str, Any], project: Mapping[str, Any], lab: Mappi
 
 
 def existing(*configurations: StackFile) -> dict[str, Any]:
-    """What these name of AWS: it is taken for granted that it is there, since nobody can look."""
+    """Return the AWS resources that these configurations refer to. They are assumed to exist."""
     images, addresses, volumes, regions = set(), set(), {}, set()
     domains: dict[str, list[str]] = {}  # by hosted zone
     for given in configurations:
@@ -109,14 +109,14 @@ def existing(*configurations: StackFile) -> dict[str, Any]:
 
 
 def _parent(domains: Sequence[str]) -> str:
-    """The smallest domain that holds all of these."""
-    levels = zip(*(domain.split(".")[::-1] for domain in domains), strict=False)  # the last label of each, and so on
+    """Return the longest common parent domain."""
+    levels = zip(*(domain.split(".")[::-1] for domain in domains), strict=False)  # from the last label to the first
     common = itertools.takewhile(lambda labels: len(set(labels)) == 1, levels)
     return ".".join([labels[0] for labels in common][::-1])
 
 
 def ciphertexts(given: Mapping[str, Any], project: str) -> dict[str, Any]:
-    """What of a stack file is encrypted, by full key: it can be compared even where it cannot be read."""
+    """Return the encrypted values of a stack file by full key: they can be compared without being decrypted."""
     found = {}
     for key, value in given.get("config", {}).items():
         if _without_ciphertexts(value) != value:
@@ -125,16 +125,16 @@ def ciphertexts(given: Mapping[str, Any], project: str) -> dict[str, Any]:
 
 
 def placeholder_key(public_key: str) -> str:
-    """Something in the form of the private key that belongs to a public key line; it opens nothing.
+    """Return a file in the format of the private key for a public key line, with which no login is possible.
 
-    A private key file of OpenSSH holds its public key in clear, twice (PROTOCOL.key of OpenSSH). What only its owner
-    knows is zeros here; of RSA's two factors one is 1.
+    A private key file of OpenSSH contains its public key unencrypted, twice (PROTOCOL.key of OpenSSH). The secret
+    numbers are zeros here; one of RSA's two factors is 1.
     """
     try:
         public = base64.b64decode(public_key.split()[1], validate=True)
         kind, *numbers = _texts(public)
     except (IndexError, ValueError):
-        return placeholder_key(PLACEHOLDER_PUBLIC_KEY)  # the program says what is wrong with the line
+        return placeholder_key(PLACEHOLDER_PUBLIC_KEY)  # the program reports the error in the line
     if kind == b"ssh-rsa" and len(numbers) == 2:
         exponent, modulus = numbers
         secret = [modulus, exponent, b"", b"", modulus, b"\1"]
@@ -150,7 +150,7 @@ def placeholder_key(public_key: str) -> str:
 
 
 def _texts(blob: bytes) -> list[bytes]:
-    """The texts of a blob of SSH, each with its length before it (RFC 4251, section 5)."""
+    """Split a blob of SSH into its strings, each of which follows its length (RFC 4251, section 5)."""
     found = []
     while blob:
         length = int.from_bytes(blob[:4])

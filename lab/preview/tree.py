@@ -1,4 +1,4 @@
-"""The two versions of the program: what is in the clone's folder, and another commit in a work tree of its own."""
+"""Versions of the program: the files in the clone's folder, and another commit in its own work tree."""
 
 import contextlib
 import json
@@ -18,41 +18,41 @@ from lab.workspace import ROOT, LabError
 WORK_TREE = FOLDER / "base"
 EXAMPLES = "remote/examples.json"
 FORMER_EXAMPLES = Path(__file__).with_name("former_examples.json")
-"""What the steps of the versions printed that have no examples of their own yet."""
+"""The output of the steps of versions that have no examples of their own."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the program with its stack file; `label` is what a reader calls it."""
+    """A version of the program with its stack file; `label` is its name in messages."""
 
     label: str
     folder: Path
     stack: str
 
     def project(self) -> dict[str, Any]:
-        """Its Pulumi.yaml."""
+        """Return the content of Pulumi.yaml."""
         return stack_file.read(self.folder / "Pulumi.yaml")
 
     def stack_file(self) -> dict[str, Any]:
-        """Its stack file. That of the lab gets its key pair from the lab, and so here one that opens nothing."""
+        """Return the stack file. The lab's own, which has no public key, gets a placeholder."""
         content = stack_file.read(self.folder / f"Pulumi.{self.stack}.yaml")
         if self.stack == stack.STACK:
             content["config"].setdefault(f"{self.project()['name']}:sshPublicKey", stack_file.PLACEHOLDER_PUBLIC_KEY)
         return content
 
     def configuration(self, api: str) -> StackFile:
-        """Its configuration, for the lab's API. The access to that is the same for every version."""
+        """Return the configuration for the lab's API, with the same endpoints and credentials for every version."""
         lab = stack_file.read(ROOT / "Pulumi.lab.yaml")
         return stack_file.for_the_lab(self.stack_file(), self.project(), lab, api)
 
     def answers(self) -> dict[str, str]:
-        """What its remote steps print, by step."""
+        """Return the output of its remote steps, by step."""
         own = self.folder / EXAMPLES
         answers: dict[str, str] = json.loads((own if own.exists() else FORMER_EXAMPLES).read_text())
         return answers
 
     def facts(self, configuration: StackFile) -> dict[str, Any]:
-        """What its own code says of itself (describe.py). Raises LabError when it does not run."""
+        """Return the facts that its own code reports (describe.py). Raises LabError if it does not run."""
         given = {
             "project": self.project()["name"],
             "config": configuration.texts(),
@@ -74,10 +74,10 @@ class Version:
 
 @contextlib.contextmanager
 def checked_out(commit: str) -> Iterator[Path]:
-    """The clone's files at that commit, in a folder of their own. Raises LabError when git knows no such commit."""
+    """Check out a commit into its own folder. Raises LabError if the commit does not exist in this clone."""
     if _git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").returncode:
         branch = commit.removeprefix("origin/")
-        raise LabError(f"git knows no commit {commit!r}: name one with BASE=, after: git fetch origin {branch}")
+        raise LabError(f"{commit!r} is not a commit in this clone: set BASE= to one, or run git fetch origin {branch}")
     _remove()
     added = _git("worktree", "add", "--detach", "--force", str(WORK_TREE), commit)
     if added.returncode:

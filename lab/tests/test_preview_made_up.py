@@ -1,4 +1,4 @@
-"""A plugin that creates nothing: the real one plans, and only what is unknown is made up, the same every time."""
+"""A plugin that creates nothing: the real one plans, and only unknown values are generated, the same every time."""
 
 import threading
 from concurrent import futures
@@ -79,17 +79,17 @@ def test_a_step_answers_as_it_would_on_its_machine():
 
 
 class Plugin(provider_pb2_grpc.ResourceProviderServicer):
-    """A real plugin that writes down what it is asked."""
+    """A real plugin that records its requests."""
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
     def Check(self, request, context):
-        self.asked.append(request)
+        self.requests.append(request)
         return provider_pb2.CheckResponse(inputs=request.news)
 
     def Create(self, request, context):
-        self.asked.append(request)
+        self.requests.append(request)
         properties = {**from_message(request.properties), "id": UNKNOWN}
         return provider_pb2.CreateResponse(properties=to_message(properties))
 
@@ -99,7 +99,7 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
 
 @pytest.fixture
 def plugin():
-    """A client of the pretending plugin, and the real one behind it."""
+    """A client of the simulating plugin, and the real plugin behind it."""
     real, servers, channels = Plugin(), [], []
 
     def serve(add):
@@ -127,7 +127,7 @@ URN = "urn:pulumi:dev::gitlab::aws:ec2/vpc:Vpc::gitlab"
 def test_a_creation_reaches_the_real_plugin_as_a_plan_only(plugin):
     stub, real = plugin
     created = stub.Create(provider_pb2.CreateRequest(urn=URN, properties=to_message({"cidrBlock": "10.0.0.0/16"})))
-    assert [request.preview for request in real.asked] == [True]
+    assert [request.preview for request in real.requests] == [True]
     assert created.id == "gitlab-made-up"
     assert from_message(created.properties) == {"cidrBlock": "10.0.0.0/16", "id": "gitlab-made-up"}
 
@@ -143,7 +143,7 @@ def test_names_are_drawn_the_same_every_time(plugin):
     for seed in (b"1", b"2"):
         stub.Check(provider_pb2.CheckRequest(urn=URN, randomSeed=seed))
     stub.Check(provider_pb2.CheckRequest(urn=f"{URN}2", randomSeed=b"1"))
-    first, second, other = (request.randomSeed for request in real.asked)
+    first, second, other = (request.randomSeed for request in real.requests)
     assert first == second != other
 
 

@@ -1,4 +1,4 @@
-"""A stack file for the lab's API: only access and secrets differ from the one that was given."""
+"""A stack file for the lab's API: only endpoints, credentials and secrets differ from the original."""
 
 import pytest
 import yaml
@@ -130,10 +130,10 @@ def test_what_the_settings_name_is_taken_to_be_there():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "there is no such file"),
+        (None, "Pulumi.dev.yaml does not exist in"),
         ("config: [", "Pulumi.dev.yaml cannot be read: .* line 1"),
-        ("- a list", "it does not hold keys and values"),
-        ("config: text", "it does not hold keys and values"),
+        ("- a list", "Pulumi.dev.yaml is not a stack file"),
+        ("config: text", "Pulumi.dev.yaml is not a stack file"),
     ],
 )
 def test_a_stack_file_that_is_broken_is_refused_by_its_name(tmp_path, text, message):

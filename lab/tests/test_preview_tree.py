@@ -1,4 +1,4 @@
-"""Two versions of the program: each is asked for its own facts, and the other one leaves no trace in the clone."""
+"""Two versions of the program: each reports its own facts, and the other commit leaves no trace in the clone."""
 
 import subprocess
 
@@ -21,7 +21,7 @@ def clone(tmp_path):
 
 @pytest.fixture
 def repository(clone, monkeypatch):
-    """That clone with two commits, the second one at work."""
+    """That clone with two commits, the second of which is checked out."""
     monkeypatch.setattr(tree, "ROOT", clone)
     monkeypatch.setattr(tree, "WORK_TREE", clone / ".lab" / "base")
 
@@ -55,8 +55,8 @@ def test_what_a_killed_preview_left_is_no_hindrance(repository):
 
 
 def test_a_commit_that_git_does_not_know_is_refused_with_what_fetches_it(repository):
-    words = "no commit 'origin/topic': name one with BASE=, after: git fetch origin topic"
-    with pytest.raises(LabError, match=words), checked_out("origin/topic"):
+    message = "'origin/topic' is not a commit in this clone: set BASE= to one, or run git fetch origin topic"
+    with pytest.raises(LabError, match=message), checked_out("origin/topic"):
         pass
     assert not tree.WORK_TREE.exists()
 

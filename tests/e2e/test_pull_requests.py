@@ -86,7 +86,7 @@ def test_a_flow():
 @pytest.mark.long
 def test_an_instance_type():
     text = difference(TYPE)
-    assert f"{QUIET} Stopped and started, for another type: **runner**." in text
+    assert f"{QUIET} Stopped and started to change the type: **runner**." in text
     assert rows(text) == [["updated", "runner", "`instanceType`: `t3.large` → `t3.xlarge`"]]
     assert "### Cost a month: $422.70 → $513.81" in text
 
@@ -103,14 +103,14 @@ def test_a_version():
 
 
 def test_only_a_docstring():
-    assert difference(DOCSTRING) == "No difference: a stack `dev` of `HEAD` stays as it is.\n"
+    assert difference(DOCSTRING) == "No difference: a stack `dev` of `HEAD` does not change.\n"
 
 
 @pytest.mark.long
 def test_the_image():
     text = difference(IMAGE)
     assert "None is created, updated, replaced or deleted." in text
-    _, later = text.split("### Changed, but not for what is there")
+    _, later = text.split("### Changed for new resources only")
     for machine in ("server", "registry", "runner"):
         assert f"| `{machine}` | `ami`: `ami-08100000000000003` → `ami-0a1b2c3d4e5f60718` |" in later
 
@@ -143,7 +143,7 @@ def test_a_zone_takes_the_data_with_it_and_says_so_first():
     text = difference(ZONE)
     assert text.splitlines()[2] == "> [!CAUTION]"
     for volume in ("registry-data", "server-data"):
-        assert f"> - The data volume **{volume}** is **REPLACED**; it is protected, so `pulumi up` refuses." in text
+        assert f"> - The data volume **{volume}** is **REPLACED**; it is protected, so `pulumi up` fails." in text
     for machine in ("registry", "runner", "server"):
         assert f"> - The machine **{machine}** is **REPLACED**." in text
 
@@ -165,7 +165,7 @@ def test_a_preview_on_its_own_state_finds_nothing_to_change(tmp_path):
 def test_a_preview_from_nothing_names_the_cost_and_needs_no_key():
     done = lab("preview", "dev")
     assert done.status == 0, done.output
-    assert "a placeholder stands for" not in done.output
+    assert "using a placeholder for" not in done.output
     assert re.search(r"\b\d{2,3} to create", done.output)
     assert "| **total** | **$422.70** |" in done.output
 
@@ -194,7 +194,7 @@ def test_what_does_not_run_is_an_error_that_says_why(change, message):
 
 
 def test_a_base_that_does_not_run_or_is_not_there_is_an_error(monkeypatch):
-    with pytest.raises(LabError, match=r"git knows no commit 'origin/no-such-branch'.*git fetch origin no-such-branch"):
+    with pytest.raises(LabError, match=r"'origin/no-such-branch' is not a commit.*git fetch origin no-such-branch"):
         commands.preview_diff("dev", "origin/no-such-branch")
     monkeypatch.setattr(commands, "checked_out", lambda commit: changed_program(MISSPELT))
     with pytest.raises(LabError, match="the program of `main` does not run"):
@@ -208,5 +208,5 @@ def test_an_api_that_goes_away_is_an_error_that_says_so(monkeypatch):
         raise LabError("connection refused")
 
     monkeypatch.setattr(engine.Throwaway, "bring_up", bring_up)
-    with pytest.raises(LabError, match=r"the lab's API at .* is not reachable any more"):
+    with pytest.raises(LabError, match=r"the lab's API at .* is no longer reachable"):
         commands.preview_diff("dev", "HEAD")
