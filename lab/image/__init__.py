@@ -1,4 +1,4 @@
-"""The image of a machine: RHEL 8.10's look and tools on Debian's packages, real systemd and cloud-init."""
+"""The image of a machine: Debian's packages configured like RHEL 8.10, with real systemd and cloud-init."""
 
 from lab.image.build import ensure, image
 

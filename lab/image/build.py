@@ -1,4 +1,4 @@
-"""Builds the machine image, and builds it again only when something it is made of has changed."""
+"""Builds the machine image, and rebuilds it only when its inputs have changed."""
 
 import shutil
 import tempfile
@@ -17,23 +17,23 @@ SUITE = "bookworm"
 BASE_PACKAGES = ("ca-certificates", "dbus", "systemd", "systemd-sysv")
 CONTEXT = ("Dockerfile", "files", "finish.sh")
 PACKAGES = SOURCE / "packages"
-AVAILABLE = Path("usr/share/lab/baseos")  # where redhat-rhui.repo says that Red Hat's repository is
+AVAILABLE = Path("usr/share/lab/baseos")  # the path in redhat-rhui.repo
 
 UPDATED = ("kernel", "redhat-release")
-"""Packages of the image of which Red Hat's repository has a later release: the first with a security advisory."""
+"""Packages of the image with a later release in Red Hat's repository; the first has a security advisory."""
 
 
 def image() -> str:
-    """The tag that the image of this clone's files has, whether it is built or not."""
+    """Return the tag of the image for this clone's files, whether or not it is built."""
     parts = [Path(__file__), PACKAGES, rpm.MACROS, *(SOURCE / name for name in CONTEXT)]
     inputs = inputs_hash(*parts, authority.certificate(), extra=_base_tag())
     return f"{REPOSITORY}:{inputs}"
 
 
 def ensure() -> str:
-    """Build the image unless it is there, and return its tag. Needs the lab's engine to run.
+    """Build the image unless it exists, and return its tag. The lab's Docker engine must be running.
 
-    Raises LabError when a step fails; what was built before it is used by the next call.
+    Raises LabError if a step fails; the next call reuses the results of the earlier steps.
     """
     tag = image()
     if _exists(tag):
@@ -51,13 +51,13 @@ def ensure() -> str:
         for name in UPDATED:
             rpm.build(PACKAGES / "installed" / f"{name}.spec", context / "files" / AVAILABLE, {"updated": "1"})
         rpm.index(context / "files" / AVAILABLE, PACKAGES / "available" / "updateinfo.xml")
-        # Whatever the umask is: a folder that COPY finds in the image takes the mode of the one here.
+        # Regardless of the umask: COPY gives folders that exist in the image the mode of the ones here.
         call("chmod", "--recursive", "u=rwX,go=rX", folder)
         workspace.run(
             "machine image",
             client("build", "--force-rm", "--network=host", f"--build-arg=BASE={base}", f"--tag={tag}", folder),
             log="machine-image",
-            # The classic builder is in every engine; BuildKit's client is a package of its own.
+            # Every engine includes the classic builder; BuildKit's client is a separate package.
             env={"DOCKER_BUILDKIT": "0"},
         )
     _remove_others(REPOSITORY, tag)
@@ -88,7 +88,7 @@ def _ensure_base() -> str:
 
 
 def _ensure_base_archive() -> Path:
-    """A Debian system with nothing but systemd, packed."""
+    """Return an archive of a minimal Debian system with systemd."""
     archive = CACHE / f"{_base_tag().replace(':', '-')}.tar.gz"
     if archive.exists():
         return archive
@@ -96,10 +96,10 @@ def _ensure_base_archive() -> Path:
     with tempfile.TemporaryDirectory(prefix="machine-base-", dir=CACHE) as folder:
         root, unfinished = Path(folder, "root"), Path(folder, "root.tar.gz")
         root.mkdir()
-        root.chmod(0o755)  # whatever the umask is: it becomes the machine's /
+        root.chmod(0o755)  # regardless of the umask: it becomes the machine's /
         workspace.run(
             "base of the machine image",
-            # A mount namespace of its own, so that an interrupted run leaves no /proc mounted in the folder.
+            # In its own mount namespace, so that an interrupted run leaves no /proc mounted in the folder.
             [
                 *("unshare", "--mount", "debootstrap", "--variant=minbase"),
                 *(f"--include={','.join(BASE_PACKAGES)}", SUITE, str(root), _mirror()),
@@ -123,16 +123,16 @@ def _ensure_base_archive() -> Path:
 
 
 def _mirror() -> str:
-    """Where this host has its Debian packages from. Raises LabError when it is not set up for the suite."""
+    """Return the host's Debian mirror. Raises LabError if its package sources do not include the suite."""
     wanted = ("Created-By: Packages", "Component: main", f"Codename: {SUITE}")
     listed = call("apt-get", "indextargets", "--format=$(REPO_URI)", *wanted)
     if not listed.strip():
-        raise LabError(f"the package sources of this host have no Debian {SUITE}: add it and run `apt-get update`")
+        raise LabError(f"this host's package sources do not include Debian {SUITE}: add it and run `apt-get update`")
     return listed.split()[0]
 
 
 def _remove_others(repository: str, tag: str) -> None:
-    """Images of earlier inputs; one that a machine still runs from stays."""
+    """Remove the images of earlier inputs, except those that a machine still uses."""
     for other in docker("images", "--format={{.Repository}}:{{.Tag}}", repository).split():
         if other != tag:
             docker("rmi", other, check=False)

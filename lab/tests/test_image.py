@@ -86,7 +86,7 @@ def test_every_requirement_of_a_package_is_met():
 
 
 def test_an_advisory_names_packages_as_they_are_built():
-    """dnf passes over an advisory of a package that is not there, without a word."""
+    """dnf silently ignores an advisory for a package that does not exist."""
     updates = ElementTree.parse(build.PACKAGES / "available" / "updateinfo.xml").getroot()
     named: dict[str, set[str]] = {}
     for update in updates:
@@ -101,7 +101,7 @@ def test_an_advisory_names_packages_as_they_are_built():
 
 
 def words(spec: str, tag: str) -> set[str]:
-    """The names in all lines of a tag, without versions and commas."""
+    """Return the names in all lines of a tag, without versions and commas."""
     found: set[str] = set()
     for line in re.findall(rf"^{tag}: (.*)$", spec, re.MULTILINE):
         found |= set(re.sub(r"[<>=]+\s*\S+|,", " ", line).split())

@@ -1,7 +1,7 @@
-"""Forged tokens against a real registry server with the program's own configuration: it checks them, nobody else does.
+"""Forged tokens against a real registry server with the program's own configuration, which is the only check of them.
 
-GitLab's registry is tried where there is one (lab/parts.py), and Docker Distribution, its ancestor. Each forgery is a
-token that the registry takes, with one thing wrong.
+The servers are GitLab's registry, if it is available (lab/parts.py), and Docker Distribution, its ancestor. Each
+forgery is a token that the registry accepts, with one error.
 """
 
 import base64
@@ -32,7 +32,7 @@ OTHER = "group/other"
 UPLOADS = f"/v2/{OWN}/blobs/uploads/"
 BLOB = b"a layer"
 DIGEST = "sha256:" + hashlib.sha256(BLOB).hexdigest()
-LEEWAY = 60  # seconds that the registry lets a clock be wrong (registry/auth/token of Distribution)
+LEEWAY = 60  # seconds of clock skew that the registry tolerates (registry/auth/token of Distribution)
 
 Claims = dict[str, Any]
 
@@ -43,7 +43,7 @@ def _base64(raw: bytes) -> str:
 
 @dataclass(frozen=True)
 class Signer:
-    """A key, with a certificate that it made for itself."""
+    """A key with a self-signed certificate."""
 
     key: rsa.RSAPrivateKey
     certificate: x509.Certificate
@@ -59,7 +59,7 @@ class Signer:
 
     @property
     def kid(self) -> str:
-        """The fingerprint by which the registry finds the certificate."""
+        """The fingerprint by which the registry identifies the certificate."""
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         public = self.key.public_key().public_bytes(serialization.Encoding.DER, form)
         text = base64.b32encode(hashlib.sha256(public).digest()[:30]).decode()
@@ -86,7 +86,7 @@ def access(name: str, *actions: str) -> Claims:
 
 
 def token(*granted: Claims, header: Claims | None = None, signature: Any = GITLAB.sign, **claims: Any) -> str:
-    """A token of GitLab's, but for what is given; a claim that is None is left out."""
+    """Return a token like GitLab's with these changes; a claim that is None is omitted."""
     now = int(time.time())
     usual = {"iss": TOKEN_ISSUER, "aud": TOKEN_SERVICE, "sub": "somebody", "jti": str(uuid.uuid4()), "access": granted}
     payload = usual | {"iat": now, "nbf": now - 5, "exp": now + 300} | claims
@@ -97,7 +97,7 @@ def token(*granted: Claims, header: Claims | None = None, signature: Any = GITLA
 
 
 def by_certificate(text: bytes) -> bytes:
-    """A signature that whoever has the public certificate can make."""
+    """Sign with the public certificate, which anyone can do."""
     return hmac.digest(GITLAB.certificate.public_bytes(serialization.Encoding.PEM), text, "sha256")
 
 

@@ -77,7 +77,7 @@ def key_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need):
 
 
 def test_a_stack_of_the_lab_is_told_the_keys_that_its_vendors_offer(key_ring, tmp_path: Path):
-    told = key_ring.settings()
+    settings = key_ring.settings()
     offered: dict[str, set[str]] = {}
     for setting, repository in (
         ("gitlabPackageKeys", GITLAB),
@@ -92,9 +92,9 @@ def test_a_stack_of_the_lab_is_told_the_keys_that_its_vendors_offer(key_ring, tm
                 ["gpg", "--with-colons", "--show-keys", file], check=True, capture_output=True, text=True
             )
             offered[setting] |= {line.split(":")[9] for line in listed.stdout.splitlines() if line.startswith("fpr:")}
-    assert {setting: set(keys) for setting, keys in told.items()} == offered
-    assert [len(keys) for keys in told.values()] == [3, 2, 1]
-    assert key_ring.settings() == told, "made once"
+    assert {setting: set(keys) for setting, keys in settings.items()} == offered
+    assert [len(keys) for keys in settings.values()] == [3, 2, 1]
+    assert key_ring.settings() == settings, "the keys were created again"
 
 
 def test_one_version_of_gitlab_is_offered_to_upgrade_to():

@@ -1,12 +1,12 @@
-"""The vendors' addresses: signed package repositories and a container registry behind TLS, as on the Internet."""
+"""The vendors' sites: signed package repositories and container registries behind TLS, as on the Internet."""
 
 from lab.vendors import front, packages, registry
 
 
 def start() -> None:
-    """Build what is missing or out of date, then answer for every vendor. Idempotent.
+    """Build what is missing or outdated, then serve every vendor's sites. Idempotent.
 
-    Needs the lab's engine to run. Raises LabError when a step fails.
+    The lab's Docker engine must be running. Raises LabError if a step fails.
     """
     packages.ensure()
     registry.ensure()
@@ -15,6 +15,6 @@ def start() -> None:
 
 
 def stop() -> None:
-    """No vendor answers any more. Idempotent."""
+    """Stop serving the vendors' sites. Idempotent."""
     front.stop()
     registry.stop()

@@ -1,4 +1,4 @@
-"""The lab's certificate authority, made once per clone; the machines trust it, this host does not."""
+"""The lab's certificate authority, created once per clone. The machines trust it, the host does not."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ NEW_KEY = ("-newkey", "rsa:2048", "-noenc")
 
 
 def certificate() -> Path:
-    """The authority's own certificate, which may be shown to anybody; made if it is not there."""
+    """Return the authority's certificate, which is public; create it if it does not exist."""
     if not CERTIFICATE.exists():
         FOLDER.mkdir(parents=True, exist_ok=True, mode=0o700)
         unfinished = CERTIFICATE.with_suffix(".unfinished")
@@ -27,7 +27,7 @@ def certificate() -> Path:
 
 
 def server_certificate(names: Iterable[str]) -> Path:
-    """A file with certificate and key of a server that has these names, for `ssl crt` of haproxy."""
+    """Return a file with a certificate for these names and its key, for `ssl crt` of haproxy."""
     issuer = certificate()
     wanted = ",".join(f"DNS:{name}" for name in names)
     server = FOLDER / "server.pem"

@@ -1,6 +1,6 @@
-"""The vendors' common address: TLS by the lab's authority, then by host name to the packages or the registry.
+"""The vendors' common address: TLS with a certificate of the lab's authority, and routing by host name.
 
-Docker Hub wants a token even of those who only read, and gives it to everybody at another address; so here.
+As at Docker Hub, anonymous pulls need a token, which any client gets from a different host.
 """
 
 import json
@@ -33,7 +33,7 @@ _front = Daemon("vendors-front", ["haproxy", "-db", "-f", str(RUN / "vendors-fro
 
 
 def start() -> None:
-    """Answer for the vendors. Idempotent. The address need not be there yet."""
+    """Serve the vendors' sites. Idempotent. The address does not have to be configured yet."""
     RUN.mkdir(parents=True, exist_ok=True)
     certificate = authority.server_certificate(HOSTS)
     file, text = RUN / "vendors-front.cfg", configuration(VENDORS, str(certificate))
@@ -45,13 +45,13 @@ def start() -> None:
 
 
 def stop() -> None:
-    """No vendor answers any more: what a machine sees when the package repositories are down."""
+    """Stop serving. To the machines, the vendors' sites are then down."""
     _front.stop()
     _files.stop()
 
 
 def configuration(address: str, certificate: str) -> str:
-    """haproxy.cfg; `transparent` lets it bind an address that the host has not got yet (IP_FREEBIND)."""
+    """Return haproxy.cfg; `transparent` allows it to bind an address that the host does not have yet (IP_FREEBIND)."""
     return f"""global
   maxconn 256
 

@@ -1,7 +1,7 @@
-"""The image in which a runner's docker executor clones, and in which a real one moves artifacts and caches.
+"""The image in which the docker executor clones, and in which the real runner transfers artifacts and caches.
 
-GitLab's own is Alpine with git, dumb-init and the helper program. This one is busybox with Debian's git and tini; in it
-a real runner is its own helper, since it has those commands as well, and the played one needs none.
+GitLab's image is Alpine with git, dumb-init and the helper program. This one is busybox with Debian's git and tini. The
+helper in it is the real runner itself, which includes the helper's commands; the runner's stand-in needs no helper.
 """
 
 import shutil
@@ -19,21 +19,21 @@ GIT_TEMPLATES = Path("/usr/share/git-core/templates")
 
 
 def pack(runner: Path | None, tini: Path, archive: Path) -> None:
-    """Write the image's files to `archive`, as `docker import` and the runner take them (tar.xz).
+    """Write the image's files to `archive` in the format of `docker import` and the runner (tar.xz).
 
-    `runner` is a real one, `tini` is to be linked statically. Raises LabError when git or busybox is not there.
+    `runner` is the real runner, `tini` a statically linked tini. Raises LabError if git or busybox is not installed.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="helper-image-", dir=CACHE) as folder:
         root = Path(folder, "root")
         lay_out(root, runner, tini)
-        # The runner's own archives are packed better; this one is packed at every change of the runner.
+        # The lowest compression level, because the archive is rebuilt for every change of the runner.
         with tarfile.open(archive, "w:xz", preset=0) as packed:
             packed.add(root, arcname=".", filter=_owned_by_root)
 
 
 def lay_out(root: Path, runner: Path | None, tini: Path) -> None:
-    """Put the image's files below `root`, which is not there yet; `pack` says what they are made of."""
+    """Put the image's files into the new folder `root`; the parameters are those of `pack`."""
     shutil.copytree(SOURCE, root)
     programs = root / "usr" / "bin"
     shutil.copy2(tini, programs / "tini")

@@ -1,4 +1,4 @@
-"""Root folders of small images, made of this machine's own programs: each brings the libraries it is linked to."""
+"""Root folders of small images, with programs of the host and the libraries they are linked to."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from lab.workspace import LabError
 
 
 def lay_out(root: Path, programs: Mapping[str, Path]) -> None:
-    """Copy programs to their places below `root`, with their libraries."""
+    """Copy programs and their libraries to their paths below `root`."""
     for place, program in programs.items():
         target = root / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -18,22 +18,22 @@ def lay_out(root: Path, programs: Mapping[str, Path]) -> None:
 
 
 def copy_libraries(program: Path, root: Path) -> None:
-    """Put the libraries that a program is linked to where it looks for them below `root`."""
-    for library in libraries(call("ldd", str(program), check=False)):  # which fails for a static program: it has none
+    """Copy the libraries that a program is linked to to the same paths below `root`."""
+    for library in libraries(call("ldd", str(program), check=False)):  # ldd fails for a static program, which has none
         target = root / library.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(library, target)
 
 
 def libraries(listed: str) -> list[Path]:
-    """The files in the output of ldd."""
+    """Return the files in the output of ldd."""
     words = (line.split() for line in listed.splitlines())
     return sorted({Path(word) for line in words for word in line if word.startswith("/")})
 
 
 def find_program(name: str) -> Path:
-    """This machine's program of that name. Raises LabError when it is not there."""
+    """Return the path of a program of the host. Raises LabError if it is not installed."""
     found = shutil.which(name)
     if found is None:
-        raise LabError(f"{name} is not there: `python -m lab up` installs it when run as root")
+        raise LabError(f"{name} is not installed: run `python -m lab up` as root, which installs it")
     return Path(found)

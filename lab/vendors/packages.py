@@ -1,9 +1,9 @@
-"""Signed package repositories, laid out in a folder as they lie below the vendors' addresses.
+"""Signed package repositories, in a folder with the same structure as the vendors' sites.
 
-The packages are built from packages/*/*.spec, where Docker's carry Debian's build of the engine, and from
-lab/played/*/*.spec; a real gitlab-runner and GitLab's own packages take the places of what plays them (lab/parts.py).
-As with the vendors, the key that signs a package of GitLab's is not the one that signs the list of packages, and it
-changed in spring 2025.
+The packages are built from packages/*/*.spec (Docker's contain Debian's build of the engine) and from
+lab/played/*/*.spec. A real gitlab-runner and GitLab's own packages replace their stand-ins (lab/parts.py). As at the
+vendor, GitLab's packages and their metadata are signed with different keys, and the packages' key changed in spring
+2025.
 """
 
 import json
@@ -22,11 +22,11 @@ from lab.workspace import CACHE, ROOT, STATE, LabError, inputs_hash
 SOURCE = Path(__file__).parent / "packages"
 PLAYED = ROOT / "lab" / "played"
 FOLDER = STATE / "vendors"
-WEB_ROOT = FOLDER / "www"  # has a folder for each host name
+WEB_ROOT = FOLDER / "www"  # contains a folder for each host name
 KEYRING = FOLDER / "gnupg"
 FINGERPRINTS = FOLDER / "fingerprints.json"
-"""Fingerprints of the keys in KEYRING by their addresses: beside it, so that it need not be asked."""
-ENGINE = CACHE / "docker-engine-bookworm"  # Debian's packages of it
+"""The fingerprints of the keys in KEYRING by their addresses, stored so that gpg does not have to list them."""
+ENGINE = CACHE / "docker-engine-bookworm"  # Debian's packages of the engine
 ENGINE_PACKAGES = ("docker.io", "containerd", "runc", "tini")
 
 GITLAB = "packages.gitlab.com/gitlab/gitlab-ce/el/8/x86_64"
@@ -42,12 +42,12 @@ DOCKER_KEY = "download.docker.com/linux/rhel/gpg"
 METADATA_KEYS = {GITLAB: GITLAB_METADATA_KEY, RUNNER: GITLAB_METADATA_KEY, DOCKER: DOCKER_KEY}
 
 SETTINGS = {GITLAB: "gitlabPackageKeys", RUNNER: "runnerPackageKeys", DOCKER: "dockerPackageKeys"}
-"""Which setting of a stack has the fingerprints of a repository's keys."""
+"""The stack's settings with the fingerprints of each repository's keys."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package, where it is offered, and the address of the key that it is signed with."""
+    """A package, its repository, and the address of the key that signs it."""
 
     name: str
     repository: str
@@ -56,29 +56,29 @@ class Package:
 
 
 def _gitlab_key(version: str) -> str:
-    """The key of a package of GitLab: 17.10.4 is of 9 April 2025, a week before GitLab announced the new one."""
+    """Return the key of a GitLab package: 17.10.4 was released on 9 April 2025, a week before the new key."""
     return GITLAB_OLD_KEY if tuple(map(int, version.split("."))) <= (17, 10, 4) else GITLAB_KEY
 
 
 PACKAGES = (
     Package(parts.GITLAB, GITLAB, _gitlab_key("17.10.4"), {"gitlab_version": "17.10.4"}),
-    # What an upgrade goes to.
+    # The target of an upgrade.
     Package(parts.GITLAB, GITLAB, _gitlab_key("17.11.7"), {"gitlab_version": "17.11.7"}),
     Package("gitlab-runner", RUNNER, RUNNER_KEY),
     Package("gitlab-runner-helper-images", RUNNER, RUNNER_KEY),
     Package("docker-ce", DOCKER, DOCKER_KEY),
     Package("docker-ce-cli", DOCKER, DOCKER_KEY),
     Package("containerd.io", DOCKER, DOCKER_KEY, {"containerd_version": "2.3.4"}),
-    # What security updates go to, and what they leave.
+    # A version that security updates install, and one that they do not.
     Package("containerd.io", DOCKER, DOCKER_KEY, {"containerd_version": "2.3.5"}),
     Package("containerd.io", DOCKER, DOCKER_KEY, {"containerd_version": "2.4.0"}),
 )
 
 
 def ensure() -> None:
-    """Build the repositories unless they are of the present specs and files.
+    """Build the repositories unless they are up to date with specs and files.
 
-    Raises LabError when a package does not build, or when there is a spec that no vendor offers.
+    Raises LabError if a package cannot be built, or if PACKAGES and the specs do not match.
     """
     specs = find_specs(SOURCE, PLAYED)
     runner, gitlab = parts.find(parts.RUNNER), parts.gitlab_packages()
@@ -90,7 +90,7 @@ def ensure() -> None:
         *sorted(spec.parent for spec in specs.values()),
         _ensure_keys(),
     ]
-    # GitLab's packages are of more than a gigabyte each.
+    # Not hashed: each of GitLab's packages is larger than a gigabyte.
     sizes = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in gitlab.values()]
     wanted = inputs_hash(*inputs, *([] if runner is None else [runner]), extra=str(sizes))
     marker = WEB_ROOT / "inputs"
@@ -126,7 +126,7 @@ def ensure() -> None:
 
 
 def settings() -> dict[str, list[str]]:
-    """The settings of a stack whose machines install from here: fingerprints of the keys, which are made if need be."""
+    """Return the settings of a stack that installs from here: the fingerprints of the keys, created if necessary."""
     known = json.loads(_ensure_keys().read_text())
     keys = {repository: {METADATA_KEYS[repository]} for repository in SETTINGS}
     for package in PACKAGES:
@@ -135,16 +135,16 @@ def settings() -> dict[str, list[str]]:
 
 
 def find_specs(*folders: Path) -> dict[str, Path]:
-    """The spec of each offered package by its name; the file gitlab_ce.spec is of gitlab-ce.
+    """Return the specs by package name; gitlab_ce.spec is the spec of gitlab-ce.
 
-    Raises LabError when one is missing or offered by nobody.
+    Raises LabError if a spec is missing or is not in PACKAGES.
     """
     found = {spec.stem.replace("_", "-"): spec for folder in folders for spec in folder.glob("*/*.spec")}
     offered = {package.name for package in PACKAGES}
     for name in found.keys() - offered:
-        raise LabError(f"{found[name]}: no vendor offers {name}; name it in PACKAGES of {__file__}")
+        raise LabError(f"{found[name]}: no vendor offers {name}; add it to PACKAGES in {__file__}")
     for name in offered - found.keys():
-        raise LabError(f"there is no spec for the package {name} in {' or '.join(map(str, folders))}")
+        raise LabError(f"no spec for the package {name} in {' or '.join(map(str, folders))}")
     return found
 
 
@@ -164,19 +164,19 @@ def _publish(key: str, file: Path) -> None:
 
 
 def _addresses() -> list[str]:
-    """Of every key."""
+    """Return the addresses of all keys."""
     return sorted({package.key for package in PACKAGES} | set(METADATA_KEYS.values()))
 
 
 def _ensure_keys() -> Path:
-    """Make a key for every address of one, named after it. Returns the file of their fingerprints."""
+    """Create a key for every key address, with the address as its user ID. Returns the file with the fingerprints."""
     if FINGERPRINTS.exists() and KEYRING.exists() and list(json.loads(FINGERPRINTS.read_text())) == _addresses():
         return FINGERPRINTS
     with _key_ring():
         known = _gpg("--list-keys", "--with-colons")
         for key in _addresses():
             if f":{key}:" not in known:
-                # RSA: rpm of RHEL 8 knows no Ed25519.
+                # RSA, because rpm of RHEL 8 does not support Ed25519.
                 _gpg("--passphrase", "", "--quick-generate-key", key, "rsa2048", "sign", "never")
         found = {key: _fingerprint(_gpg("--list-keys", "--with-colons", f"={key}")) for key in _addresses()}
         FINGERPRINTS.write_text(json.dumps(found, indent=2))
@@ -184,13 +184,13 @@ def _ensure_keys() -> Path:
 
 
 def _fingerprint(listed: str) -> str:
-    """The first of a colon listing: that of the primary key."""
+    """Return the first fingerprint of a colon listing, which is the primary key's."""
     return next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr:"))
 
 
 @contextmanager
 def _key_ring() -> Iterator[None]:
-    """The folder of the keys is there; nothing of gpg runs on afterwards."""
+    """Create the folder of the keys, and stop gpg's daemons afterwards."""
     KEYRING.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         yield
@@ -209,7 +209,7 @@ def _ensure_engine_packages() -> None:
     with tempfile.TemporaryDirectory(prefix="engine-", dir=CACHE) as folder:
         archives = Path(folder, "archives")
         archives.mkdir()
-        # As root apt would go down to a user of its own, who may not write there.
+        # As root, apt would switch to its own user, which cannot write to this folder.
         command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", *ENGINE_PACKAGES]
         workspace.run("Docker engine for the packages", command, log="packages", cwd=archives)
         archives.rename(ENGINE)

@@ -1,7 +1,7 @@
-"""The vendors' container registries in one: Debian's docker-registry, read-only.
+"""One server for all of the vendors' container registries: Debian's docker-registry, read-only.
 
-It has GitLab's registry image, in which is GitLab's own server where there is one (lab/parts.py), else Debian's again;
-and Docker Hub's images for jobs that the program and its acceptance name, made of this host's programs.
+It has GitLab's registry image, which contains GitLab's own server if it is available (lab/parts.py) and Debian's
+otherwise, and the Docker Hub images that the program and its acceptance use, built from the host's programs.
 """
 
 import shutil
@@ -29,7 +29,7 @@ START_TIMEOUT = 20.0  # seconds
 
 @dataclass(frozen=True)
 class Image:
-    """An image, its tags, the folder it is built from, and programs by their places in it."""
+    """An image: its tags, the folder it is built from, and its programs by their paths in it."""
 
     name: str
     tags: Sequence[str]
@@ -38,13 +38,13 @@ class Image:
 
 
 def offered() -> list[Image]:
-    """Raises LabError when a program is not there."""
+    """Return the images. Raises LabError if a program is not installed."""
     busybox = find_program("busybox")
     server = parts.find(parts.REGISTRY) or find_program(SERVER)
     return [
         Image(
             "gitlab-org/build/cng/gitlab-container-registry",
-            ("v4.15.2-gitlab", "v4.17.1-gitlab"),  # the second is what an upgrade goes to
+            ("v4.15.2-gitlab", "v4.17.1-gitlab"),  # the second is the target of an upgrade
             SOURCES / "registry_image",
             {"bin/registry": server, "bin/busybox": busybox},
         ),
@@ -62,9 +62,9 @@ _daemon = Daemon("vendors-registry", [SERVER, "serve", str(RUN / "vendors-regist
 
 
 def ensure() -> None:
-    """Build the image and put it into the registry's storage, unless it is of the present files.
+    """Build the images and store them in the registry, unless they are up to date.
 
-    Needs the lab's engine to run. Raises LabError when a step fails.
+    The lab's Docker engine must be running. Raises LabError if a step fails.
     """
     images_offered = offered()
     made_of = {program for image in images_offered for program in image.programs.values()}
@@ -88,7 +88,7 @@ def ensure() -> None:
 
 
 def prepare_context(context: Path, image: Image) -> None:
-    """What an image is built from: a folder that is not there yet."""
+    """Create the folder from which an image is built."""
     shutil.copytree(image.source, context)
     images.lay_out(context / "root", image.programs)
     call("chmod", "--recursive", "u=rwX,go=rX", str(context))
@@ -144,7 +144,7 @@ def _await(address: str, server: subprocess.Popen[bytes]) -> None:
             return
         except ConnectionRefusedError:
             time.sleep(0.05)
-    raise LabError(f"{SERVER} does not come up on {address}")
+    raise LabError(f"{SERVER} does not start on {address}")
 
 
 def _configuration(storage: Path, address: str, *, read_only: bool) -> str:

@@ -1,4 +1,4 @@
-"""Builds packages with rpmbuild, in a folder that is gone afterwards."""
+"""Builds packages with rpmbuild in a temporary folder."""
 
 import shutil
 import tempfile
@@ -12,16 +12,16 @@ MACROS = Path(__file__).parent / "packages" / "macros"
 
 
 def build(spec: Path, output: Path, macros: Mapping[str, str] | None = None) -> list[Path]:
-    """Build the packages of a spec into `output`; its sources are what lies beside it.
+    """Build the packages of a spec into `output`; its sources are the files in its folder.
 
-    Raises LabError with rpmbuild's words when it fails.
+    Raises LabError with rpmbuild's message if it fails.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rpmbuild-", dir=CACHE) as folder:
         defined = {
             "_topdir": folder,
-            "_dbpath": f"{folder}/database",  # else ~/.rpmdb
+            "_dbpath": f"{folder}/database",  # instead of ~/.rpmdb
             "_sourcedir": str(spec.parent),
             **(macros or {}),
         }
@@ -31,17 +31,17 @@ def build(spec: Path, output: Path, macros: Mapping[str, str] | None = None) -> 
 
 
 def take(package: Path, output: Path) -> Path:
-    """A copy of a package in `output`. Raises LabError when the file is not the package that its name says."""
-    # Without the check of a signature whose key is not known here.
-    held = call("rpm", "--nosignature", "-qp", "--queryformat=%{NVRA}.rpm", str(package))
-    if held != package.name:
-        raise LabError(f"{package}: it holds {held}: name it so, or move it away")
+    """Copy a package to `output`. Raises LabError if the file's name is not that of the package in it."""
+    # The signature is not checked, because its key is not known here.
+    name = call("rpm", "--nosignature", "-qp", "--queryformat=%{NVRA}.rpm", str(package))
+    if name != package.name:
+        raise LabError(f"{package}: the package in it is {name}: rename the file, or remove it")
     output.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copy(package, output))
 
 
 def index(repository: Path, advisories: Path | None = None) -> None:
-    """Write the repository's metadata; dnf takes from `advisories`, an updateinfo.xml, what is a security update."""
+    """Write the repository's metadata. `advisories`, an updateinfo.xml, declares which updates are security updates."""
     call("createrepo_c", "--quiet", str(repository))
     if advisories:
         call("modifyrepo_c", "--mdtype=updateinfo", str(advisories), str(repository / "repodata"))

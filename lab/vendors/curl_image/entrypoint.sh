@@ -1,6 +1,6 @@
 #!/bin/sh
 set -e
-# An option, or what is no command here, is for curl.
+# Options, and anything that is not a command, are arguments of curl.
 if [ "${1#-}" != "$1" ] || [ -z "$(command -v "$1")" ]; then
   set -- curl "$@"
 fi
