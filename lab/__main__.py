@@ -181,7 +181,7 @@ def logs(arguments: argparse.Namespace) -> None:
     machine = report.machine(arguments.role)
     say(f"== first boot of {machine['name']}: /var/log/cloud-init-output.log")
     say(containers.exec_in(machine["container"], "cat", "/var/log/cloud-init-output.log"))
-    say(f"== the cloud about {machine['name']}: {CLOUD.log_file}")
+    say(f"== the cloud's log about {machine['name']}: {CLOUD.log_file}")
     marks = (machine["instance_id"], machine["name"])
     lines = CLOUD.log_file.read_text(errors="replace").splitlines()
     say("\n".join(line for line in lines if any(mark in line for mark in marks)))

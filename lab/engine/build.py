@@ -112,7 +112,7 @@ def _build(name: str, module: Path, package: str, linker_flags: str) -> Path:
         # Every module is checked against go.sum. The user's GOFLAGS apply, too.
         flags = ["-v", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", "osusergo,grpcnotrace"]
         run(
-            f"building {name} (once, minutes)",
+            f"building {name} (once, takes minutes)",
             [_go(), "build", *flags, "-ldflags", f"-s -w {linker_flags}", "-o", str(unfinished), package],
             log="engine-build",
             cwd=module,

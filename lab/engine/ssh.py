@@ -110,7 +110,7 @@ class Connection:
             stack.callback(agent.close)
             options["client_keys"] = list(await agent.get_keys()) or None
         if self.private_key is not None:
-            # Go offers only one list of keys: with an own key, those of the agent are never tried.
+            # Go offers only one list of keys: with a private key, those of the agent are never tried.
             try:
                 options["client_keys"] = [asyncssh.import_private_key(self.private_key, self.private_key_password)]
             except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:

@@ -266,7 +266,7 @@ def _warnings(base: Plan, changes: Sequence[Change], later: Sequence[Change]) ->
         if CRITICAL.get(change.type) == "machine" and any(line.startswith("`instanceType`") for line in change.inputs)
     ]
     text = "No machine, data volume or address is replaced or deleted."
-    return [f"{text} Stopped and started to change the type: {', '.join(stopped)}." if stopped else text]
+    return [f"{text} Stopped and started to change the instance type: {', '.join(stopped)}." if stopped else text]
 
 
 def _resources(changes: Sequence[Change]) -> list[str]:
@@ -292,7 +292,7 @@ def _later(changes: Sequence[Change]) -> list[str]:
     if not changes:
         return []
     rows = [f"| `{change.type}` | `{change.name}` | {'<br>'.join(change.inputs)} |" for change in changes]
-    title = "### Changed for new resources only\n\nExisting resources keep the old values until they are recreated."
+    title = "### Changed without effect on existing resources\n\nNew and recreated resources get these values."
     return ["\n".join([title, "", "| type | name | changed |", "|---|---|---|", *rows])]
 
 

@@ -28,7 +28,7 @@ START_TIMEOUT = 60.0  # seconds
 
 
 def daemon(*options: str) -> Daemon:
-    """Return the API for previews; to stop it, no options are needed."""
+    """Return the daemon with the API for previews; it needs options only to start."""
     return Daemon("preview-api", [sys.executable, "-m", "lab.cloud", "--api-only", *options])
 
 

@@ -86,7 +86,7 @@ def test_a_flow():
 @pytest.mark.long
 def test_an_instance_type():
     text = difference(TYPE)
-    assert f"{QUIET} Stopped and started to change the type: **runner**." in text
+    assert f"{QUIET} Stopped and started to change the instance type: **runner**." in text
     assert rows(text) == [["updated", "runner", "`instanceType`: `t3.large` → `t3.xlarge`"]]
     assert "### Cost a month: $422.70 → $513.81" in text
 
@@ -110,7 +110,7 @@ def test_only_a_docstring():
 def test_the_image():
     text = difference(IMAGE)
     assert "None is created, updated, replaced or deleted." in text
-    _, later = text.split("### Changed for new resources only")
+    _, later = text.split("### Changed without effect on existing resources")
     for machine in ("server", "registry", "runner"):
         assert f"| `{machine}` | `ami`: `ami-08100000000000003` → `ami-0a1b2c3d4e5f60718` |" in later
 
