@@ -1,4 +1,4 @@
-"""A played GitLab in a folder of its own, for tests: reconfigured, and asked through its real nginx."""
+"""The stand-in for GitLab, installed in a temporary folder for tests and queried through its real nginx."""
 
 import base64
 import contextlib
@@ -63,7 +63,7 @@ class Answer:
 
 @dataclass
 class Server:
-    """A machine that is only a folder."""
+    """A folder that takes the place of a machine."""
 
     root: Path
     http: int
@@ -85,7 +85,7 @@ class Server:
 
     @property
     def certificate(self) -> x509.Certificate:
-        """What is carried to the registry."""
+        """The certificate that is copied to the registry."""
         kept = json.loads((self.root / "etc/gitlab/gitlab-secrets.json").read_text())
         return x509.load_pem_x509_certificate(kept["registry"]["internal_certificate"].encode())
 
@@ -121,7 +121,7 @@ class Server:
         return done.stdout.strip()
 
     def ask(self, method: str, path: str, *, client: str | None = CLIENT, body: Any = None, **headers: str) -> Answer:
-        """Through nginx, as behind the balancer; `client` None is the balancer's own health check."""
+        """Send a request to nginx as the load balancer does; `client` None means the load balancer's health check."""
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
         connection.connect()
         connection.sock.sendall(proxy_header(client))
@@ -138,7 +138,7 @@ class Server:
         return self.ask("GET", path, **options)
 
     def is_ready(self) -> bool:
-        """Also while nginx is started again."""
+        """Return whether GitLab is ready; False while nginx restarts."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.get("/-/readiness", client=None).status == 200
         return False
@@ -150,7 +150,7 @@ class Server:
 
 
 def proxy_header(client: str | None) -> bytes:
-    """PROXY protocol version 2; without a client the command is LOCAL."""
+    """Return a PROXY protocol version 2 header; without a client the command is LOCAL."""
     if client is None:
         return PROXY_SIGNATURE + bytes([0x20, 0]) + struct.pack("!H", 0)
     addresses = socket.inet_aton(client) + socket.inet_aton("203.0.113.16") + struct.pack("!HH", 40000, 80)
@@ -163,7 +163,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Any, seconds: float = 60, *, pause: float = 0.05) -> None:
-    """`pause` is how many seconds to wait between two looks: more where a look is work for the server."""
+    """Wait for a condition; `pause` is the number of seconds between two checks, more if a check is costly."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -172,7 +172,7 @@ def wait_until(condition: Any, seconds: float = 60, *, pause: float = 0.05) -> N
 
 @contextlib.contextmanager
 def balancer(server: Server) -> Iterator[str]:
-    """Goes between a client that knows nothing of the PROXY protocol and nginx; yields its URL."""
+    """Run a load balancer that adds the PROXY protocol header to connections to nginx; yield its URL."""
 
     class Connection(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -197,7 +197,7 @@ def balancer(server: Server) -> Iterator[str]:
 
 @contextlib.contextmanager
 def registry(program: str, certificate: x509.Certificate, folder: Path) -> Iterator[str]:
-    """A registry with the program's own configuration, which trusts the certificate; yields its address."""
+    """Run a registry with the program's configuration, which trusts the certificate; yield its address."""
     folder.joinpath("config.yml").write_text(render_registry_config(external_url="http://203.0.113.16", port=5000))
     folder.joinpath("token.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     address = f"127.0.0.1:{free_port()}"
@@ -228,7 +228,7 @@ def answers(address: str) -> bool:
 
 
 def install(root: Path) -> None:
-    """Put the played GitLab where its package puts it."""
+    """Install the stand-in's files at the paths of its package."""
     shutil.copytree(SOURCE / "root", root, dirs_exist_ok=True)
     (root / RAILS).mkdir(parents=True)
     (root / RAILS / "lab_gitlab").symlink_to(SOURCE / "lab_gitlab")
@@ -236,17 +236,17 @@ def install(root: Path) -> None:
 
 @contextlib.contextmanager
 def supervision(services: Path) -> Iterator[None]:
-    """What runsvdir(8) does, but at once: it looks for new services every five seconds only."""
+    """Supervise services like runsvdir(8), which scans for new ones only every five seconds, but without that delay."""
     supervisors: dict[Path, subprocess.Popen[bytes]] = {}
     ended = threading.Event()
 
-    def look() -> None:
+    def scan() -> None:
         while not ended.wait(0.05):
             for service in services.iterdir() if services.exists() else ():
                 if service not in supervisors:
                     supervisors[service] = subprocess.Popen(["runsv", service])
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=scan)
     thread.start()
     try:
         yield
@@ -261,7 +261,7 @@ def supervision(services: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    # Not pytest's folder: the names of sockets must be short.
+    # Not in pytest's folder, because paths of sockets must be short.
     root = Path(tempfile.mkdtemp(prefix="lab-"))
     install(root)
     (root / "etc/gitlab").mkdir(parents=True)
@@ -278,6 +278,6 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def url(server: Server) -> Iterator[str]:
-    """Where clients meet the server: through a balancer."""
+    """The URL of the server for clients, through a load balancer."""
     with balancer(server) as found:
         yield found

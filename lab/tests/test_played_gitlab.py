@@ -1,4 +1,4 @@
-"""The played GitLab as a whole, asked as the real one is: through its nginx, over SSH, by its commands and files."""
+"""The stand-in for GitLab as a whole, through the interfaces of the real one: nginx, SSH, commands and files."""
 
 import base64
 import contextlib
@@ -39,7 +39,7 @@ __all__ = ["server"]
 pytestmark = needed
 
 
-# Seen from outside
+# HTTP from outside
 
 
 def test_the_sign_in_page(server):
@@ -63,7 +63,7 @@ def test_the_logs_have_the_clients_own_address(server):
     server.get("/users/sign_in?private_token=secret-of-mine", client="198.51.100.9")
     access = server.root / "var/log/gitlab/nginx/gitlab_access.log"
     production = server.root / "var/log/gitlab/gitlab-rails/production_json.log"
-    # A line is written when the answer is out.
+    # A line is written after the response has been sent.
     wait_until(lambda: "198.51.100.9 - - " in access.read_text())
     wait_until(lambda: '"remote_ip": "198.51.100.9"' in production.read_text())
     assert "secret-of-mine" not in access.read_text() + production.read_text()
@@ -98,7 +98,7 @@ def test_the_ssh_banner_with_and_without_proxy_header(server, header):
         assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
 
 
-def test_a_proxy_header_that_comes_late_is_taken_for_the_clients_words(server):
+def test_a_late_proxy_header_is_read_as_ssh_data(server):
     with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
         waited = time.monotonic()
         assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
@@ -107,7 +107,7 @@ def test_a_proxy_header_that_comes_late_is_taken_for_the_clients_words(server):
         assert b"curve25519" not in b"".join(iter(lambda: connection.recv(4096), b""))  # no key exchange
 
 
-def test_a_proxy_header_is_no_word_of_ssh_where_none_is_expected(server):
+def test_an_unexpected_proxy_header_is_not_valid_ssh(server):
     assert server.configure("gitlab_sshd['proxy_protocol'] = false").returncode == 0
     wait_until(lambda: ssh_answers(server))
     try:
@@ -123,7 +123,7 @@ def test_a_proxy_header_is_no_word_of_ssh_where_none_is_expected(server):
 
 
 def ssh_answers(server):
-    """Also while gitlab-sshd is started again."""
+    """Return whether gitlab-sshd accepts connections; False while it restarts."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.ssh), timeout=1):
         return True
     return False
@@ -202,14 +202,14 @@ def test_wrong_credentials_get_no_token(server, user, password):
     assert answer.json["errors"][0]["code"] == "UNAUTHORIZED"
 
 
-def test_nobody_gets_no_token_and_post_is_no_way(server):
+def test_an_anonymous_client_gets_no_token_and_post_has_no_route(server):
     assert server.get("/jwt/auth?service=container_registry").status == 403
     assert server.ask("POST", "/jwt/auth?service=container_registry", body={}).status == 404
     assert server.token("root", PASSWORD).status == 200
     assert server.get("/jwt/auth?service=other").status == 404
 
 
-def test_reconfigure_overwrites_a_key_that_was_laid_at_registry_key_path(server):
+def test_reconfigure_overwrites_a_key_at_registry_key_path(server):
     def key_id() -> str:
         return str(claims(server.token("root", PASSWORD).json["token"])[0]["kid"])
 
@@ -224,7 +224,7 @@ def test_reconfigure_overwrites_a_key_that_was_laid_at_registry_key_path(server)
 # Runners
 
 
-def test_a_paused_runner_is_told_there_is_nothing_and_a_wrong_token_is_refused(server):
+def test_a_paused_runner_gets_no_job_and_a_wrong_token_is_rejected(server):
     body = {"token": server.secrets["runner"], "system_id": "s_0123456789ab", "info": {"version": "17.10.1"}}
     assert server.ask("POST", "/api/v4/runners/verify", body=body).json["token"] == server.secrets["runner"]
     assert server.ask("POST", "/api/v4/jobs/request", body=body).status == 204
@@ -248,7 +248,7 @@ def test_a_runner_is_deleted_by_its_token(server):
 OF_THE_PROJECT = f"/api/v4/projects/{PROJECT.replace('/', '%2F')}"
 
 
-def test_the_api_wants_a_token(server):
+def test_the_api_requires_a_token(server):
     assert server.get(OF_THE_PROJECT).status == 401
     assert server.get(OF_THE_PROJECT, Private_Token="wrong").status == 401
     project = server.get(OF_THE_PROJECT, Private_Token=server.secrets["api"]).json
@@ -256,7 +256,7 @@ def test_the_api_wants_a_token(server):
     assert server.get("/api/v4/projects/4711", Private_Token=server.secrets["api"]).status == 404
 
 
-def test_a_commit_creates_what_is_not_there_and_updates_what_is(server):
+def test_a_commit_creates_missing_files_and_updates_existing_ones(server):
     def commit(action: str, path: str, content: str) -> Answer:
         changes = [{"action": action, "file_path": path, "content": content}]
         body = {"branch": "main", "commit_message": "Change", "actions": changes}
@@ -275,7 +275,7 @@ def test_a_commit_creates_what_is_not_there_and_updates_what_is(server):
     assert content("b").status == 404
 
 
-def test_the_acceptances_token_opens_its_project_alone_until_it_is_revoked(server):
+def test_the_acceptance_token_grants_access_to_its_project_only_until_it_is_revoked(server):
     def console(action: str) -> str:
         program = (ROOT / "remote/acceptance_token.rb").read_text()
         done = server.run("gitlab-rails", "runner", program, action, PROJECT, "r", '["signup_enabled", "none"]')
@@ -303,7 +303,7 @@ def test_the_acceptances_token_opens_its_project_alone_until_it_is_revoked(serve
 
 
 def put_image(server: Server, address: str, tag: str) -> None:
-    """Push an image without layers to the project, by the registry's own HTTP."""
+    """Push an image without layers to the project, with the registry's HTTP API."""
 
     def ask(method: str, where: str, body: bytes, kind: str) -> http.client.HTTPResponse:
         token = server.token("root", PASSWORD, f"repository:{PROJECT}/image:pull,push").json["token"]
@@ -361,7 +361,7 @@ def test_a_script_that_goes_wrong_fails(server, script, complaint):
     assert complaint in done.stderr
 
 
-def test_what_models_and_services_refuse(server):
+def test_what_models_and_services_reject(server):
     said = json.loads(
         server.console(
             """
@@ -398,7 +398,7 @@ def test_a_script_gets_arguments_and_standard_input_and_can_be_standard_input(se
     assert server.run("gitlab-rails", "runner", "-", stdin="puts Gitlab::VERSION").stdout == "17.10.4\n"
 
 
-def test_a_knob_of_the_lab_makes_the_console_slow(server):
+def test_the_lab_can_delay_the_console(server):
     knob = server.root / "run/lab/console-delay"
     knob.parent.mkdir(parents=True, exist_ok=True)
     knob.write_text("1.5\n")
@@ -408,7 +408,7 @@ def test_a_knob_of_the_lab_makes_the_console_slow(server):
     knob.unlink()
 
 
-def test_passwords_that_people_try_first_are_refused(server):
+def test_common_passwords_are_rejected(server):
     weak = [
         "testroot123",
         "myGitLab-Xq7",
@@ -494,7 +494,7 @@ def prepare(
     jobs: str = "any",
     given: dict[str, object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs what the step prepare_gitlab runs."""
+    """Run the console script of the step prepare_gitlab."""
     program, settings = (ROOT / "remote/prepare_gitlab.rb").read_text(), json.dumps(in_a_new_gitlab(given or {}))
     arguments = ("runner", program, "lab", tags, "lab/acceptance", jobs, is_new)
     return server.run("gitlab-rails", *arguments, stdin=settings)
@@ -545,7 +545,7 @@ def test_with_admin_mode_an_administrator_needs_the_bypass_in_the_console(server
     try:
         assert prepare(server, "true").returncode == 0
         server.console("User.find_by_username('root').update!(password_expires_at: nil)")
-        assert prepare(server, "false").returncode == 0, "the program bypasses it"
+        assert prepare(server, "false").returncode == 0, "the program bypasses admin mode"
         assert server.console(f"puts {create}.error?") == "true"
         bypassed = f"Gitlab::Auth::CurrentUserMode.bypass_session!(User.first.id) {{ puts {create}.error? }}"
         assert server.console(bypassed) == "false"
@@ -571,11 +571,11 @@ def test_what_the_owner_decides_outlives_the_programs_preparation(server):
     server.console("Ci::Runner.find_by(description: 'lab').update!(active: false)")
     assert prepared("false") == made
     assert state() == "[true, false]"
-    assert server.token("root", PASSWORD).status == 200, "no later run has the password expire"
+    assert server.token("root", PASSWORD).status == 200, "a later run must not expire the password"
 
 
-def test_the_first_password_of_root_opens_nothing_before_it_is_changed(server):
-    """And the console, by which the stack is prepared and checked, is as before."""
+def test_the_initial_password_of_root_grants_no_access_until_it_is_changed(server):
+    """The console, which prepares and checks the stack, still works."""
     token = server.console("""
     puts User.find_by_username('root').personal_access_tokens.create!(name: 'x', scopes: %w[api],
       expires_at: 1.day.from_now).token
@@ -602,7 +602,7 @@ def test_the_first_password_of_root_opens_nothing_before_it_is_changed(server):
         server.console(AS_IT_WAS)
 
 
-def test_a_person_of_the_tests_is_made_once_and_can_log_in(server):
+def test_the_test_user_is_created_once_and_can_log_in(server):
     server.console("""
     Group.find_by_full_path('gitlab-stack') || Groups::CreateService.new(User.first, { name: 'g', path: 'gitlab-stack',
       visibility_level: 0, organization_id: 1 }).execute
@@ -630,7 +630,7 @@ def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(se
     assert state() == '[false, "ref_protected"]'
     assert prepared("any") == made
     assert state() == '[true, "not_protected"]'
-    # An owner may want protected jobs alone without that.
+    # An owner may restrict the runner to protected jobs regardless of privileges.
     server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'ref_protected')")
     prepared("any")
     assert state() == '[true, "ref_protected"]'
@@ -638,7 +638,7 @@ def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(se
 
 
 def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):
-    """By the product's own lines, and by the two questions of the checks that fail on purpose."""
+    """Uses the program's own gitlab.rb lines, and the failing logins of the acceptance checks."""
     runner, other = "203.0.113.23", "198.51.100.9"
     given = render_gitlab_rb(
         load(), external_url="u", public_host="h", registry_private_ip="r", runner_public_ip=runner
@@ -655,7 +655,7 @@ def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):
         assert {login(runner, "nobody", "not-a-password") for _ in range(40)} == {401}
         assert login(runner, "root", PASSWORD) == 200
         assert {login(other, "nobody", "not-a-password") for _ in range(29)} == {401}
-        assert login(other, "root", PASSWORD) == 200, "who logs in begins anew"
+        assert login(other, "root", PASSWORD) == 200, "a successful login resets the count"
         answers = [login(other, "nobody", "not-a-password") for _ in range(60)]
         assert set(answers[:30]) == {401}
         assert set(answers) == {401, 403}
@@ -693,7 +693,7 @@ def test_a_gitlab_rb_with_a_mistake_fails_reconfigure_and_changes_nothing(server
     assert server.configure().returncode == 0
 
 
-def test_a_service_that_is_killed_comes_back(server):
+def test_a_killed_service_is_restarted(server):
     def process() -> str:
         return server.run("gitlab-ctl", "status", "redis").stdout.partition(")")[0]
 
@@ -702,8 +702,8 @@ def test_a_service_that_is_killed_comes_back(server):
     wait_until(lambda: process() != before and process().startswith("run: redis: (pid "))
 
 
-def test_a_database_starts_on_a_folder_alone_that_nobody_else_reads(server):
-    """Another owner is a matter of the end-to-end tests: it takes a machine with accounts of its own."""
+def test_the_database_starts_only_if_other_users_cannot_read_its_folder(server):
+    """The end-to-end tests cover another owner of the folder, which requires a machine with its own accounts."""
     data, log = server.root / "var/opt/gitlab/postgresql/data", server.root / "var/log/gitlab/postgresql/current"
     assert server.run("gitlab-ctl", "stop", "postgresql").returncode == 0
     data.chmod(0o755)
@@ -714,7 +714,7 @@ def test_a_database_starts_on_a_folder_alone_that_nobody_else_reads(server):
 
 
 def test_secrets_that_were_lost_leave_tokens_unreadable(server):
-    """The last test: the server is worth nothing afterwards."""
+    """Must be the last test: it leaves the server unusable."""
     kept = server.root / "etc/gitlab/gitlab-secrets.json"
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.unlink()

@@ -1,4 +1,4 @@
-"""Pipelines and jobs of the played GitLab, as programs, people and runners see them."""
+"""Pipelines and jobs of GitLab's stand-in, as programs, users and runners see them."""
 
 import base64
 import gzip
@@ -34,7 +34,7 @@ pull:
 
 
 class Runner:
-    """Speaks the runner's part of the API, as a runner does that has its jobs done by the test."""
+    """A client of the runner API; the test takes the place of the jobs."""
 
     def __init__(self, url: str, token: str) -> None:
         self.netloc, self.token = urlsplit(url).netloc, token
@@ -52,7 +52,7 @@ class Runner:
         return status, json.loads(answer) if answer else None
 
     def take(self) -> Any:
-        """The next job, None when there is none."""
+        """Request a job; return None if there is none."""
         status, job = self.json("POST", "jobs/request", token=self.token, system_id="s_0123456789ab")
         assert status in (201, 204), job
         return job
@@ -71,7 +71,7 @@ class Runner:
         return self.send("POST", f"jobs/{job['id']}/artifacts?{urlencode(query)}", parts % content, **sent)[0]
 
     def do_all(self, **ends: str) -> None:
-        """Let every job end as `ends` says by its name, else well."""
+        """Finish every job with its state in `ends`, by default with success."""
         while job := self.take():
             self.end(job, ends.get(job["job_info"]["name"], "success"), failure_reason="script_failure")
 
@@ -96,7 +96,7 @@ def change(project: Any, path: str, action: str, text: str, message: str = "Chan
 
 
 def start(project: Any, text: str = TWO_JOBS, **more: Any) -> Any:
-    """A pipeline of this .gitlab-ci.yml, started through the API."""
+    """Start a pipeline with this .gitlab-ci.yml through the API."""
     change(project, ".gitlab-ci.yml", "update", text)
     return project.pipelines.create({"ref": "main", **more})
 
@@ -109,7 +109,7 @@ def refused(project: Any, complaint: str, ref: str = "main") -> None:
 
 
 def states(pipeline: Any) -> dict[str, str]:
-    """Of the jobs by their names."""
+    """Return the states of the jobs by name."""
     return {job.name: job.status for job in pipeline.jobs.list(all=True)}
 
 
@@ -126,7 +126,7 @@ def test_the_acceptances_own_pipeline_is_understood(project, runner):
     assert runner.take() is None
 
 
-def test_two_jobs_go_from_pending_to_success_and_one_hands_over_to_the_other(project, runner):
+def test_two_jobs_go_from_pending_to_success_and_one_passes_variables_to_the_other(project, runner):
     pipeline = start(project)
     assert states(pipeline) == {"push": "pending", "pull": "created"}
     first = runner.take()
@@ -149,7 +149,7 @@ def test_two_jobs_go_from_pending_to_success_and_one_hands_over_to_the_other(pro
 
 @pytest.mark.skipif(REAL is None, reason="LAB_PARTS has no gitlab-runner")
 def test_the_real_runner_does_what_it_is_given(server, url, project, tmp_path):
-    """By a shell on this machine: what it needs of the payload is the same for every executor."""
+    """Uses the shell executor on this machine: it needs the same payload as the others."""
     file = tmp_path / "config.toml"
     file.write_text(f"""
     check_interval = 1
@@ -204,7 +204,7 @@ def test_a_job_clones_with_its_token_while_it_runs_and_pushes_nothing(project, r
     assert "Access denied" in git("ls-remote", at).stderr
 
 
-# How a pipeline goes
+# Progress of a pipeline
 
 
 def test_after_a_failure_later_stages_are_skipped(project, runner):
@@ -223,7 +223,7 @@ def test_after_a_failure_later_stages_are_skipped(project, runner):
 
 
 @pytest.mark.parametrize("what", ["pipeline", "job"])
-def test_a_canceled_job_stays_with_its_runner_until_that_ends_it(project, runner, what):
+def test_a_canceled_job_stays_with_its_runner_until_the_runner_ends_it(project, runner, what):
     pipeline = start(project)
     job = runner.take()
     (pipeline if what == "pipeline" else project.jobs.get(job["id"])).cancel()
@@ -235,7 +235,7 @@ def test_a_canceled_job_stays_with_its_runner_until_that_ends_it(project, runner
     assert runner.take() is None
 
 
-def test_a_job_that_is_over_takes_nothing_more_and_one_that_runs_only_with_its_token(project, runner):
+def test_a_finished_job_accepts_no_updates_and_a_running_one_only_with_its_token(project, runner):
     start(project, "job: {script: exit 0}")
     job = runner.take()
     assert runner.log(job, "x", start=7)[0] == 416
@@ -246,9 +246,9 @@ def test_a_job_that_is_over_takes_nothing_more_and_one_that_runs_only_with_its_t
     assert runner.end(job, "failed") == 403
 
 
-def test_deleting_a_pipeline_deletes_its_jobs_and_what_they_left(server, project, runner):
+def test_deleting_a_pipeline_deletes_its_jobs_and_their_files(server, project, runner):
     def left() -> int:
-        """Files of GitLab's with such a content."""
+        """Return the number of GitLab's files with the log's or the report's content."""
         data = server.root / "var/opt/gitlab"
         return sum(file.read_bytes() in (b"left", report) for file in data.rglob("*") if file.is_file())
 
@@ -265,7 +265,7 @@ def test_deleting_a_pipeline_deletes_its_jobs_and_what_they_left(server, project
     assert left() == 0
 
 
-# Who gets which job
+# Assignment of jobs
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ def test_a_jobs_token_is_for_images_of_its_own_project_while_it_runs_and_not_for
     assert granted(server, job, f"{PROJECT}/image") == 401
 
 
-# What is refused
+# Rejected pipelines
 
 
 @pytest.mark.parametrize(
@@ -342,25 +342,25 @@ def test_a_jobs_token_is_for_images_of_its_own_project_while_it_runs_and_not_for
         ),
         ("job: {script: x, sript: y}", "jobs:job config contains unknown keys: sript"),
         ("job: {script: {a: b}}", "jobs:job:script config should be a string or a nested array of strings"),
-        ("job: {script: x, needs: [other]}", "jobs:job the lab plays no needs:"),
-        ("job: {script: x, variables: {GIT_DEPTH: '1'}}", "the lab plays no GIT_DEPTH"),
+        ("job: {script: x, needs: [other]}", "jobs:job the lab does not support needs:"),
+        ("job: {script: x, variables: {GIT_DEPTH: '1'}}", "the lab does not support GIT_DEPTH"),
         ("job: {script: x, timeout: soon}", "jobs:job:timeout config should be a duration"),
         ("job: {script: x, image: [a]}", "jobs:job:image config should be a hash or a string"),
         ("job: {script: x, artifacts: {reports: {junit: x}}}", "jobs:job:artifacts:reports config contains unknown"),
         ("job: {script: x, tags: special}", "jobs:job:tags config should be an array of strings"),
-        ("include: other.yml\njob: {script: x}", "the lab plays no include:"),
-        ("default: {retry: 1}\njob: {script: x}", "default the lab plays no retry:"),
-        ("job: {script: x, rules: [{if: $A}]}", "jobs:job the lab plays no rules:"),
-        ("workflow: {rules: [{if: $A}]}\njob: {script: x}", "workflow:rules:rule the lab plays no if: but of"),
+        ("include: other.yml\njob: {script: x}", "the lab does not support include:"),
+        ("default: {retry: 1}\njob: {script: x}", "default the lab does not support retry:"),
+        ("job: {script: x, rules: [{if: $A}]}", "jobs:job the lab does not support rules:"),
+        ("workflow: {rules: [{if: $A}]}\njob: {script: x}", "workflow:rules:rule the lab supports if: only with"),
         ("workflow: {rules: [{if: '$CI_PIPELINE_SOURCE == \"push\"'}]}\njob: {script: x}", "filtered out by workflow"),
     ],
 )
-def test_a_configuration_that_is_refused(project, text, complaint):
+def test_an_invalid_configuration_is_rejected(project, text, complaint):
     change(project, ".gitlab-ci.yml", "update", text)
     refused(project, complaint)
 
 
-def test_a_branch_that_is_not_there_is_refused(project):
+def test_a_missing_branch_is_rejected(project):
     refused(project, "Reference not found", ref="none")
 
 
@@ -377,14 +377,14 @@ def test_a_commit_starts_a_pipeline_unless_a_rule_the_message_or_a_fault_of_the_
     runner.do_all()
 
 
-# Who may do what
+# Permissions
 
 
 @pytest.mark.parametrize(
     ("level", "reads", "runs", "deletes"),
     [("REPORTER", True, False, False), ("MAINTAINER", True, True, False), ("OWNER", True, True, True)],
 )
-def test_a_projects_own_token_may_what_its_level_says(server, url, project, runner, level, reads, runs, deletes):
+def test_a_project_token_has_the_permissions_of_its_level(server, url, project, runner, level, reads, runs, deletes):
     script = f"""
     project, admin = Project.find_by_full_path('{PROJECT}'), User.admins.active.first
     Group.find_by_full_path('stack').add_owner(admin)

@@ -1,4 +1,4 @@
-"""The package's system users and groups, by the same tools as the real one: next free number unless one is given."""
+"""The package's system users and groups, created with the same tools; by default with the next free number."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from lab_gitlab.paths import IS_MACHINE, at
 
 @dataclass(frozen=True)
 class Owner:
-    """Numbers of a user and a group, as files carry them."""
+    """Numeric user and group ID of a file."""
 
     uid: int
     gid: int
@@ -23,7 +23,7 @@ ROOT_OWNER = Owner(0, 0) if IS_MACHINE else Owner(os.geteuid(), os.getegid())
 
 @dataclass(frozen=True)
 class Account:
-    """A system user with a group of its name. `uid` and `gid` are None where gitlab.rb names no number."""
+    """A system user with a group of the same name. `uid` and `gid` are None if gitlab.rb does not set them."""
 
     name: str
     home: str
@@ -33,13 +33,13 @@ class Account:
 
 
 class AccountError(Exception):
-    """useradd, groupadd and their like refused; the text is theirs."""
+    """useradd, groupadd or a similar tool failed; the message is the tool's."""
 
 
 def ensure(account: Account) -> Owner:
-    """Make user and group, or give them the numbers asked for, and return their numbers.
+    """Create user and group, or change their IDs to the configured ones, and return their IDs.
 
-    Without a machine of its own (LAB_ROOT) everything belongs to the caller.
+    With LAB_ROOT set, everything belongs to the caller.
     """
     if not IS_MACHINE:
         return ROOT_OWNER
@@ -60,7 +60,7 @@ def ensure(account: Account) -> Owner:
 
 
 def owner(name: str) -> Owner:
-    """Of the user and group of that name. Raises AccountError when the machine has none."""
+    """Return the IDs of the user and group with that name. Raises AccountError if one of them does not exist."""
     if not IS_MACHINE:
         return ROOT_OWNER
     uid, gid = _number("/etc/passwd", name), _number("/etc/group", name)
@@ -70,7 +70,7 @@ def owner(name: str) -> Owner:
 
 
 def become(new: Owner) -> None:
-    """Give up root for good. Does nothing for a caller who is that user already."""
+    """Drop root privileges permanently. Does nothing if the process already runs as that user."""
     if os.geteuid() == new.uid:
         return
     os.setgroups([new.gid])
@@ -79,7 +79,7 @@ def become(new: Owner) -> None:
 
 
 def run_as(new: Owner, work: Callable[[], None]) -> None:
-    """Do something as another user, in a process of its own. Raises AccountError when it failed there."""
+    """Run `work` as another user in a child process. Raises AccountError if it fails."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -87,7 +87,7 @@ def run_as(new: Owner, work: Callable[[], None]) -> None:
             become(new)
             work()
             status = 0
-        except Exception:  # noqa: BLE001 - the child ends here, whatever went wrong
+        except Exception:  # noqa: BLE001 - the child process must exit here on any error
             traceback.print_exc()
         finally:
             os._exit(status)

@@ -1,4 +1,4 @@
-"""Plays Redis and Gitaly as far as GitLab's health checks see them: something answers on their socket."""
+"""Stand-in for Redis and Gitaly, as far as GitLab's health checks need them: answers on their socket."""
 
 import socketserver
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Answer(socketserver.StreamRequestHandler):
-    """PONG to every line."""
+    """Answers PONG to every line."""
 
     def handle(self) -> None:
         for _ in self.rfile:

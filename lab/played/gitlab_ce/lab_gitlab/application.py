@@ -1,4 +1,4 @@
-"""What every part of the application works with."""
+"""State shared by all parts of the application."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from lab_gitlab.ip_rate_limiter import DEFAULTS, IpRateLimiter
 
 @dataclass
 class Application:
-    """`settings` is gitlab.yml as the last reconfigure wrote it."""
+    """The application. `settings` is the gitlab.yml of the last reconfigure."""
 
     settings: dict[str, Any]
     cipher: Cipher
@@ -21,13 +21,13 @@ class Application:
 
     @property
     def registry(self) -> dict[str, Any]:
-        """gitlab.yml's part about the container registry."""
+        """The registry section of gitlab.yml."""
         part: dict[str, Any] = self.settings["registry"]
         return part
 
 
 def load() -> Application:
-    """Read what reconfigure left for the application. The files are for the user git."""
+    """Read the files that reconfigure wrote for the application, as the user git."""
     secrets = json.loads(paths.RAILS_SECRETS.read_text())
     settings = json.loads(paths.RAILS_CONFIGURATION.read_text())
     return Application(

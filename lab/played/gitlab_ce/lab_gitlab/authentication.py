@@ -1,4 +1,4 @@
-"""Who asks: HTTP basic authentication of git and Docker clients, and the API's tokens.
+"""Authentication: HTTP basic authentication of git and Docker clients, and API tokens.
 
 Source: gitlab-org/gitlab lib/gitlab/auth.rb, app/controllers/jwt_controller.rb.
 """
@@ -26,7 +26,7 @@ ABILITIES_OF_SCOPE = {
     "write_repository": frozenset({DOWNLOAD, UPLOAD}),
 }
 ABILITIES_OF_JOB = frozenset({PULL, PUSH, DOWNLOAD})
-"""In the job's own project. Pushing code is a setting of the project that is off from the start."""
+"""In the job's own project. Pushing code is a project setting that is disabled by default."""
 
 ACCESS_DENIED = (
     "HTTP Basic: Access denied. If a password was provided for Git authentication, the password was incorrect or "
@@ -37,7 +37,7 @@ ACCESS_DENIED = (
 
 @dataclass(frozen=True)
 class Actor:
-    """A person or a job, with what it may do to images and code at all."""
+    """An authenticated user or job with its abilities for images and code, before project permissions."""
 
     kind: str
     abilities: frozenset[str]
@@ -50,7 +50,7 @@ ANONYMOUS = Actor("none", frozenset())
 
 @dataclass(frozen=True)
 class Caller:
-    """Who uses the API: a user by one of their tokens."""
+    """The user of an API request with the access token used."""
 
     user: Record
     scopes: Sequence[str]
@@ -58,17 +58,17 @@ class Caller:
 
 
 class AccessDeniedError(Exception):
-    """Wrong or ended credentials."""
+    """The credentials are wrong or expired."""
 
 
 class IpBlockedError(Exception):
-    """The client's address has failed to log in too often."""
+    """The client's address is banned after too many failed logins."""
 
 
 def git_client(app: Application, request: Request) -> Actor:
-    """Who a Docker or git client is. Nobody without an Authorization header.
+    """Authenticate a Docker or git client; without an Authorization header it is anonymous.
 
-    Raises AccessDeniedError, and IpBlockedError for an address that has failed too often; jobs are not counted.
+    Raises AccessDeniedError, or IpBlockedError for a banned address. Logins as gitlab-ci-token are not rate limited.
     """
     credentials = _basic(request)
     if credentials is None:
@@ -89,7 +89,7 @@ def git_client(app: Application, request: Request) -> Actor:
 
 
 def api_caller(app: Application, request: Request) -> Caller | None:
-    """Who an API request is from, by the token that came with it; nobody without one. Raises AccessDeniedError."""
+    """Authenticate an API request by its token; return None without one. Raises AccessDeniedError."""
     token = request.headers.get("private-token")
     if not token:
         return None

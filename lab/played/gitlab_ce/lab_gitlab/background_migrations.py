@@ -1,7 +1,7 @@
-"""Batched background migrations: what an upgrade leaves for Sidekiq to do, and the next one needs done.
+"""Batched background migrations, which Sidekiq runs after an upgrade and the next upgrade requires to be finished.
 
 Source: gitlabhq doc/update/background_migrations.md and background_migrations_troubleshooting.md.
-None is ever queued by itself; a test writes the row.
+The stand-in never queues one; a test inserts the row.
 """
 
 from lab_gitlab.application import Application
@@ -13,7 +13,7 @@ DONE = ("finished", "finalized")
 
 
 class BatchedMigration(Model):
-    """One of them. `status` is a number of STATES."""
+    """A batched background migration. `status` is a key of STATES."""
 
     name = "Gitlab::Database::BackgroundMigration::BatchedMigration"
     table = "batched_background_migrations"
@@ -29,9 +29,9 @@ BATCHED_MIGRATION = BatchedMigration()
 
 
 def ensure_finished(app: Application) -> None:
-    """What the migrations of a new release begin with. Raises DatabaseError with the real one's words.
+    """Run before the migrations of a new release. Raises DatabaseError with GitLab's message if one is unfinished.
 
-    The real release asks for some of them, this one for all.
+    A real release requires some of them, the stand-in requires all.
     """
     for migration in BATCHED_MIGRATION.select(app):
         state = STATES.get(migration["status"], "unknown")

@@ -1,7 +1,7 @@
-"""What a .gitlab-ci.yml says: read, completed from `default`, and refused in GitLab's words, the first fault alone.
+"""Parser of .gitlab-ci.yml: merges `default` into jobs and reports the first error with GitLab's message.
 
 Source: gitlab-org/gitlab lib/gitlab/ci/yaml_processor.rb, lib/gitlab/ci/config/entry/; doc/ci/yaml/_index.md. A keyword
-that the lab does not play is refused, in words of the lab's own, rather than passed over.
+that the lab does not support is rejected with a message of the lab, not ignored.
 """
 
 import re
@@ -16,13 +16,13 @@ DEFAULT_STAGE = "test"
 GLOBAL = ("stages", "default", "variables", "workflow")
 DEFAULT = ("image", "timeout", "tags")
 JOB = (*DEFAULT, "stage", "script", "variables", "artifacts")
-NOT_PLAYED = (
+UNSUPPORTED = (
     *("include", "spec", "types", "pages", "image", "services", "before_script", "after_script", "artifacts", "cache"),
     *("timeout", "tags", "retry", "interruptible", "extends", "trigger", "run", "parallel", "rules", "only", "except"),
     *("when", "allow_failure", "needs", "dependencies", "environment", "resource_group", "release", "secrets", "hooks"),
     *("inherit", "id_tokens", "coverage", "start_in", "identity", "paths", "exclude", "untracked"),
 )
-"""What GitLab knows, wherever it is not one of the keys above."""
+"""Keywords that GitLab supports but the lab does not, except where one of the lists above contains them."""
 
 DURATION = re.compile(r"(\d+) ?(second|minute|hour|day|week)s?")
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
@@ -30,13 +30,13 @@ FROM_SOURCE = re.compile(r'\$CI_PIPELINE_SOURCE == "(\w+)"')
 
 
 class InvalidConfigurationError(Exception):
-    """The text is what GitLab shows as the error of a pipeline that cannot be made."""
+    """The message is the error that GitLab shows if it cannot create the pipeline."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """`timeout` is in seconds, None where the project's holds. `options` are image, script, variables, and of artifacts
-    dotenv and expire_in.
+    """A job. `timeout` is in seconds; None means the project's timeout. `options` are image, script, variables, and
+    dotenv and expire_in of artifacts.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Stages in their order, what is to be done in them, and what may start a pipeline; `sources` None: everything."""
+    """Stages in order, jobs, and the pipeline sources that `workflow` allows (None: all)."""
 
     stages: Sequence[str]
     jobs: Sequence[Job]
@@ -56,11 +56,11 @@ class Configuration:
 
 
 def parse(text: str) -> Configuration:
-    """Raises InvalidConfigurationError."""
+    """Parse the file's content. Raises InvalidConfigurationError."""
     content = _load(text)
     jobs = {str(name): value for name, value in content.items() if name not in GLOBAL}
     for key in jobs:
-        _require(key not in NOT_PLAYED, f"the lab plays no {key}: in .gitlab-ci.yml")
+        _require(key not in UNSUPPORTED, f"the lab does not support {key}: in .gitlab-ci.yml")
     jobs = {name: value for name, value in jobs.items() if not name.startswith(".")}
     _require(bool(jobs), "jobs config should contain at least one visible job")
     default = content.get("default", {})
@@ -94,12 +94,12 @@ def _load(text: str) -> dict[str, Any]:
 def _check_keys(value: Any, where: str, known: Collection[str]) -> None:
     _require(isinstance(value, dict), f"{where} config should be a hash")
     for key in value:
-        _require(key in known or key not in NOT_PLAYED, f"{where} the lab plays no {key}: in .gitlab-ci.yml")
+        _require(key in known or key not in UNSUPPORTED, f"{where} the lab does not support {key}: in .gitlab-ci.yml")
         _require(key in known, f"{where} config contains unknown keys: {key}")
 
 
 def _sources(workflow: Any) -> list[str] | None:
-    """From rules like `if: $CI_PIPELINE_SOURCE == "api"`; no other is played."""
+    """Return the sources in rules like `if: $CI_PIPELINE_SOURCE == "api"`; the lab supports no other rules."""
     if workflow is None:
         return None
     _check_keys(workflow, "workflow", ("rules",))
@@ -107,7 +107,7 @@ def _sources(workflow: Any) -> list[str] | None:
     for rule in workflow.get("rules") or ():
         _check_keys(rule, "workflow:rules:rule", ("if",))
         condition = FROM_SOURCE.fullmatch(str(rule.get("if")))
-        _require(condition is not None, "workflow:rules:rule the lab plays no if: but of $CI_PIPELINE_SOURCE")
+        _require(condition is not None, "workflow:rules:rule the lab supports if: only with $CI_PIPELINE_SOURCE")
         found += condition.groups() if condition else ()
     return found
 
@@ -150,7 +150,7 @@ def _lines(script: str | list[str]) -> list[str]:
 
 
 def _duration(value: Any) -> int | None:
-    """Seconds; None for what is no duration."""
+    """Return a duration in seconds; None if the value is not a duration."""
     found = DURATION.fullmatch(str(value))
     return int(found[1]) * SECONDS[found[2]] if found else None
 
@@ -159,15 +159,15 @@ CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "stage": (lambda value: isinstance(value, str), "a string"),
     "script": (_script, "a string or a nested array of strings up to 10 levels deep"),
     "tags": (_strings, "an array of strings"),
-    "timeout": (lambda value: bool(_duration(value)), "a duration, which the lab knows as one number and its unit"),
+    "timeout": (lambda value: bool(_duration(value)), "a duration, in the lab one number with its unit"),
 }
-"""Of a job's keys: what they have to be, and in which words."""
+"""Checks of the values of a job's keys, with the end of the error message."""
 
 
 def _variables(value: Any, where: str) -> dict[str, str]:
     texts = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
-    _require(texts, f"{where} config should be a hash of key value pairs, for the lab of texts")
-    _require("GIT_DEPTH" not in value, f"{where} the lab plays no GIT_DEPTH")
+    _require(texts, f"{where} config should be a hash of key value pairs, in the lab of strings")
+    _require("GIT_DEPTH" not in value, f"{where} the lab does not support GIT_DEPTH")
     return dict(value)
 
 

@@ -1,4 +1,4 @@
-"""Pipelines, their jobs and what jobs leave behind, as they are stored.
+"""Stored pipelines, jobs, logs and reports.
 
 Source: gitlab-org/gitlab app/models/ci/pipeline.rb, app/models/ci/build.rb.
 """
@@ -9,13 +9,13 @@ from lab_gitlab import crypto, paths
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Model, Record
 
-TOKEN_PREFIX = "glcbt-64_"  # of a job's token; 64 is the partition, 100 in hexadecimal
+TOKEN_PREFIX = "glcbt-64_"  # of job tokens; 64 is partition 100 in hexadecimal
 COMPLETED = ("success", "failed", "canceled", "skipped")
 HOLDS_A_RUNNER = ("running", "canceling")
 
 
 class Pipeline(Model):
-    """One run of a project's .gitlab-ci.yml. `variables` are key and value."""
+    """One run of a project's .gitlab-ci.yml. `variables` is a list of keys and values."""
 
     name = "Ci::Pipeline"
     table = "ci_pipelines"
@@ -34,8 +34,8 @@ class Pipeline(Model):
 
 
 class Build(Model):
-    """A job. `options` is what .gitlab-ci.yml says of it, `timeout` is in seconds, `output_variables` are those of its
-    dotenv report.
+    """A job. `options` are its settings from .gitlab-ci.yml, `timeout` is in seconds, `output_variables` are those of
+    its dotenv report.
     """
 
     name = "Ci::Build"
@@ -73,17 +73,17 @@ BUILD = Build()
 
 
 def jobs_of(app: Application, pipeline_id: int) -> list[Record]:
-    """In the order of their stages."""
+    """Return the pipeline's jobs, ordered by stage."""
     return BUILD.select(app, {"pipeline_id": pipeline_id}, order=[("stage_idx", "asc"), ("id", "asc")])
 
 
 def job_with_token(app: Application, token: str) -> Record | None:
-    """The job whose token it is, while it runs: afterwards the token opens nothing."""
+    """Return the job with this token if it is running: a job's token is valid only while it runs."""
     found = BUILD.find(app, token_encrypted=app.cipher.encrypt(token)) if token.startswith("glcbt-") else None
     return found if found and found["status"] in HOLDS_A_RUNNER else None
 
 
-# What jobs leave on the data volume
+# Files of jobs on the data volume
 
 
 def log_file(job: Record) -> Path:
@@ -100,7 +100,7 @@ def log(job: Record) -> bytes:
 
 
 def append_to_log(job: Record, start: int, piece: bytes) -> bool:
-    """Whether the piece began where the log ended, and is its end now."""
+    """Append the piece if `start` is the current end of the log; return whether it was appended."""
     paths.BUILDS.mkdir(parents=True, exist_ok=True)
     with log_file(job).open("ab") as file:
         begins_there = file.tell() == start

@@ -1,4 +1,4 @@
-"""gitlab.rb: evaluated as Ruby and checked as the package's cookbooks do it.
+"""gitlab.rb, evaluated as Ruby and checked like in the package's cookbooks.
 
 Source of names, defaults and messages: omnibus-gitlab 17.10.4+ce.0, files/gitlab-cookbooks.
 """
@@ -23,13 +23,13 @@ ACCOUNTS = {
     "postgresql": ("gitlab-psql", "/var/opt/gitlab/postgresql", "/bin/sh"),
     "prometheus": ("gitlab-prometheus", "/var/opt/gitlab/prometheus", "/bin/sh"),
 }
-"""Name, home and shell of the package's system accounts by the section that gives them a number, in the order in which
-it makes them; each has a group of its name.
+"""Name, home and shell of the package's system accounts by the gitlab.rb section that sets their IDs, in the order of
+their creation. Each account has a group of the same name.
 """
 
 
 class ConfigurationError(Exception):
-    """gitlab.rb does not pass. `detail` is where, as far as the real package would say it."""
+    """gitlab.rb is invalid. `detail` is the location, if the real package reports it."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class ConfigurationError(Exception):
 
 
 def load(file: Path) -> "Configuration":
-    """Evaluate the file. Raises ConfigurationError with the real package's words."""
+    """Evaluate the file. Raises ConfigurationError with the real package's message."""
     done = subprocess.run(
         [paths.RUBY, "--disable=gems", paths.RUBY_LIBRARY / "gitlab_rb.rb", file],
         capture_output=True,
@@ -61,21 +61,21 @@ class Configuration:
     settings: dict[str, Any]
 
     def section(self, name: str) -> Section:
-        """What gitlab.rb says below one top-level name; the secrets are completed in place."""
+        """Return the settings of one section; missing secrets are later added to it in place."""
         section: Section = self.settings[name]
         return section
 
     def get(self, section: str, key: str, default: Any = None) -> Any:
-        """A setting, or the package's default. Reading a missing key in gitlab.rb leaves {}."""
+        """Return a setting or its default. Reading a missing key in gitlab.rb leaves {}, which counts as missing."""
         value = self.section(section).get(key)
         return default if value is None or value == {} else value
 
     def enabled(self, section: str, *, default: bool) -> bool:
-        """Whether a service is switched on."""
+        """Return whether a service is enabled."""
         return bool(self.get(section, "enable", default))
 
     def check(self) -> None:
-        """Refuse what cannot be. Raises ConfigurationError."""
+        """Raises ConfigurationError for values that GitLab rejects or that the lab does not support."""
         url = urlsplit(self.external_url)
         if not url.hostname:
             raise ConfigurationError(
@@ -84,9 +84,11 @@ class Configuration:
         if url.scheme not in ("http", "https"):
             raise ConfigurationError(f"Unsupported external URL scheme: {url.scheme}")
         if url.path:
-            raise ConfigurationError(f"external_url has the path {url.path}: not played by the lab")
+            raise ConfigurationError(f"external_url has the path {url.path}, which the lab does not support")
         if self.get("nginx", "listen_https", self.https):
-            raise ConfigurationError("the lab's nginx speaks no TLS: end it in front of GitLab (nginx['listen_https'])")
+            raise ConfigurationError(
+                "the lab's nginx does not support TLS: terminate it before GitLab (nginx['listen_https'])"
+            )
 
     @cached_property
     def external_url(self) -> str:
@@ -107,17 +109,17 @@ class Configuration:
 
     @property
     def listen_port(self) -> int:
-        """Where nginx listens."""
+        """The port on which nginx listens."""
         return int(self.get("nginx", "listen_port") or self.port)
 
     @property
     def real_ip_trusted_addresses(self) -> list[str]:
-        """Whose word nginx takes for the client's address."""
+        """Addresses that nginx trusts to report the client's address."""
         return list(self.get("nginx", "real_ip_trusted_addresses", []))
 
     @property
     def trusted_proxies(self) -> list[str]:
-        """Addresses whose X-Forwarded-For Rails believes: nginx's, unless they are given."""
+        """Addresses whose X-Forwarded-For Rails trusts; by default those that nginx trusts."""
         given = self.get("gitlab_rails", "trusted_proxies")
         return self.real_ip_trusted_addresses if given is None else list(given)
 
@@ -128,11 +130,11 @@ class Configuration:
 
     @property
     def mountpoints(self) -> list[str]:
-        """Services refuse to start until these are mounted."""
+        """Mount points without which services do not start."""
         return list(self.get("high_availability", "mountpoint", []))
 
     def accounts(self) -> dict[str, Account]:
-        """By their section."""
+        """Return the system accounts by section."""
         return {
             section: Account(name, home, shell, *(_number(self.get(section, key)) for key in ("uid", "gid")))
             for section, (name, home, shell) in ACCOUNTS.items()

@@ -1,6 +1,6 @@
-"""The application's side of `gitlab-rails runner`: answers what the Ruby classes ask for.
+"""The application's side of `gitlab-rails runner`: answers the calls of the Ruby classes.
 
-The real console has the whole application in one process; here Ruby asks over a socket, so that there is one truth.
+The real console loads the whole application; here Ruby calls the same models as the API, over a socket.
 """
 
 import json
@@ -41,7 +41,7 @@ ERRORS: Mapping[type[Exception], str] = {
 
 
 def run(script: str, arguments: list[str]) -> int:
-    """Run a script (code, a file's name, or - for standard input) and return its exit code."""
+    """Run a script (code, a file name, or - for standard input) and return its exit code."""
     time.sleep(_delay())
     app = application.load()
     ours, theirs = socket.socketpair()
@@ -59,7 +59,7 @@ def run(script: str, arguments: list[str]) -> int:
 
 
 def _delay() -> float:
-    """Seconds by which tests have the console take longer: the real one first loads all of GitLab, for 25 s to 45 s."""
+    """Return the delay in seconds that tests set: the real console first loads GitLab, which takes 25 s to 45 s."""
     return float(paths.CONSOLE_DELAY.read_text()) if paths.CONSOLE_DELAY.exists() else 0.0
 
 
@@ -103,14 +103,14 @@ def find_by_full_path(app: Application, model: str, path: str) -> Record | None:
 
 
 def bypass_session(_app: Application, user_id: int | None) -> None:
-    """This user is in admin mode from now on; nobody is without one."""
+    """Put this user into admin mode; without a user, end admin mode."""
     in_admin_mode.clear()
     if user_id is not None:
         in_admin_mode.add(user_id)
 
 
 def _actor(app: Application, user_id: int) -> Record:
-    """Who does something, an administrator in admin mode only where that is asked for."""
+    """Return the acting user, with an administrator's privileges only if admin mode allows them."""
     user = _record(app, "User", user_id)
     return instance_settings.as_seen(app, user, in_admin_mode=user_id in in_admin_mode)
 
@@ -147,7 +147,7 @@ def create_project_token(app: Application, project_id: int, user_id: int, params
 
 
 def revoke_project_token(app: Application, project_id: int, user_id: int, token_id: int) -> str | None:
-    """Why it was not done."""
+    """Revoke the token; return an error message, or None on success."""
     project, user = _record(app, "Project", project_id), _actor(app, user_id)
     token = _record(app, "PersonalAccessToken", token_id)
     if not projects.may_administer(app, project, user):

@@ -1,4 +1,7 @@
-"""What Gitlab::CryptoHelper and Devise do for stored secrets: all of it hangs on db_key_base but the passwords."""
+"""Encryption and digests of stored secrets, as Gitlab::CryptoHelper and Devise do it.
+
+Everything except password hashes depends on db_key_base.
+"""
 
 import base64
 import hashlib
@@ -12,22 +15,22 @@ _ROUNDS = 2**12
 
 
 class DecryptionError(Exception):
-    """The value was encrypted with another db_key_base: OpenSSL::Cipher::CipherError of the real one."""
+    """The value was encrypted with another db_key_base; the real GitLab raises OpenSSL::Cipher::CipherError."""
 
 
 class Cipher:
-    """Tokens that are stored so that they can be shown again, and those of which only a digest is kept."""
+    """Encrypts tokens that can be shown again, and computes digests of the others."""
 
     def __init__(self, db_key_base: str) -> None:
         self._key = db_key_base[:32].encode()
 
     def encrypt(self, text: str) -> str:
-        """The same text gives the same result, so that a record can be found by its token."""
+        """Encrypt deterministically, so that a record can be selected by its token."""
         nonce = hmac.digest(self._key, text.encode(), "sha256")[:12]
         return base64.b64encode(nonce + AESGCM(self._key).encrypt(nonce, text.encode(), None)).decode()
 
     def decrypt(self, encrypted: str) -> str:
-        """Raises DecryptionError when the key has changed since."""
+        """Raises DecryptionError if the key has changed."""
         raw = base64.b64decode(encrypted)
         try:
             return AESGCM(self._key).decrypt(raw[:12], raw[12:], None).decode()
@@ -49,7 +52,7 @@ def password_matches(password: str, stored: str) -> bool:
 
 
 def friendly_token(length: int = 20) -> str:
-    """Random characters for a token, like Devise.friendly_token."""
+    """Return random characters for a token, like Devise.friendly_token."""
     return secrets.token_urlsafe(length)[:length]
 
 

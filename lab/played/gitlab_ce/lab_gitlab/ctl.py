@@ -1,4 +1,4 @@
-"""Plays `gitlab-ctl`."""
+"""Stand-in for `gitlab-ctl`."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ SERVICE_COMMANDS = ("status", "start", "stop", "restart", "hup", "term")
 
 
 def control(command: str, names: list[str]) -> int:
-    """Pass a command on to services, to all of them if none is named; content where nothing is configured yet."""
+    """Pass a command to the named services, by default to all; succeeds if no service is configured yet."""
     total = 0
     for name in names or runit.names():
         text, code = runit.sv(command, name)
@@ -25,7 +25,7 @@ def control(command: str, names: list[str]) -> int:
 
 
 def upgrade(_: list[str]) -> int:
-    """What the package runs at the end of its installation (files/gitlab-ctl-commands/upgrade.rb)."""
+    """Run by the package at the end of its installation (files/gitlab-ctl-commands/upgrade.rb)."""
     url = os.environ.get("EXTERNAL_URL", "")
     if not paths.BOOTSTRAPPED.exists() and url not in ("", TEMPLATE_URL):
         return reconfigure.main()
@@ -51,14 +51,14 @@ def upgrade(_: list[str]) -> int:
 
 
 def tail(names: list[str]) -> int:
-    """Follow the logs of services, of all if none is named."""
+    """Follow the logs of the named services, by default of all."""
     folders = [paths.LOGS / name for name in names] or [paths.LOGS]
     logs = [str(file) for folder in folders for file in folder.rglob("*") if file.is_file()]
     return subprocess.run(["tail", "--follow=name", "--retry", *logs], check=False).returncode
 
 
 def backup_etc(_: list[str]) -> int:
-    """Pack /etc/gitlab into its own folder config_backup."""
+    """Archive /etc/gitlab in its subfolder config_backup."""
     folder = paths.ETC / "config_backup"
     folder.mkdir(mode=0o700, exist_ok=True)
     archive = folder / f"gitlab_config_{time.strftime('%s_%Y_%m_%d')}.tar"
@@ -89,5 +89,5 @@ def main(arguments: list[str]) -> int:
     if command in SERVICE_COMMANDS:
         return control(command, rest)
     known = ", ".join(sorted((*COMMANDS, *SERVICE_COMMANDS)))
-    print(f"I don't know that command: {command}. The lab plays: {known}", file=sys.stderr)
+    print(f"I don't know that command: {command}. The lab supports: {known}", file=sys.stderr)
     return 1

@@ -1,4 +1,4 @@
-"""The application's side of the database."""
+"""The application's client of the database server."""
 
 import json
 import socket
@@ -13,11 +13,11 @@ Row = dict[str, Any]
 
 
 class DatabaseError(Exception):
-    """PG::ConnectionBad and its like."""
+    """Stands in for PG::ConnectionBad and similar errors."""
 
 
 class Database:
-    """Statements on one session per thread, opened when first needed."""
+    """Runs statements in one session per thread, which is opened when first needed."""
 
     def __init__(self) -> None:
         self._local = threading.local()
@@ -34,7 +34,7 @@ class Database:
         self._ask(sql, parameters)
 
     def insert(self, table: str, values: Mapping[str, Any]) -> int:
-        """Returns the new row's id."""
+        """Insert a row and return its id."""
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
         answer = self._ask(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values()))
         return int(answer["id"])
@@ -46,7 +46,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing."""
+        """Run the block in a transaction; an exception rolls it back."""
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -56,7 +56,7 @@ class Database:
         self.execute("COMMIT")
 
     def close(self) -> None:
-        """End this thread's session."""
+        """Close this thread's session."""
         connection = self._local.__dict__.pop("connection", None)
         if connection:
             connection.close()

@@ -1,8 +1,8 @@
-"""Plays PostgreSQL: holds the data directory as its owner and serves SQL on a Unix socket.
+"""Stand-in for PostgreSQL: owns the data directory and serves SQL on a Unix socket.
 
-Like PostgreSQL it starts only on a data directory that belongs to its own user and that it can read, so a machine that
-gave the user another number than the one before cannot start it. The data are SQLite. A client sends a line of JSON,
-{"sql": ..., "parameters": [...]}, and gets one back; each connection is a session of its own.
+Like PostgreSQL it starts only if it can read the data directory and its user owns it, so it fails on a replaced machine
+where that user has another uid. The data is stored in SQLite. A client sends one line of JSON,
+{"sql": ..., "parameters": [...]}, and receives one line; each connection is a session.
 """
 
 import json
@@ -21,11 +21,11 @@ DATABASE_FILE = "base/gitlabhq_production.sqlite3"
 
 
 class FatalError(Exception):
-    """The server does not start; the text is PostgreSQL's."""
+    """The server cannot start; the message is PostgreSQL's."""
 
 
 def initialise(data: Path) -> None:
-    """initdb: make an empty database in the folder, which must belong to the caller."""
+    """Create an empty database in the folder, as initdb does; the caller must own the folder."""
     for part in ("global", "base"):
         (data / part).mkdir(mode=0o700, exist_ok=True)
     (data / "PG_VERSION").write_text(f"{MAJOR_VERSION}\n")
@@ -36,7 +36,7 @@ def initialise(data: Path) -> None:
 
 
 def check(data: Path) -> None:
-    """Raises FatalError for what PostgreSQL refuses about its data directory."""
+    """Check the data directory as PostgreSQL does. Raises FatalError."""
     status = data.stat()
     if status.st_uid != os.geteuid():
         raise FatalError(
@@ -56,7 +56,7 @@ def check(data: Path) -> None:
 
 
 class Session(socketserver.StreamRequestHandler):
-    """One client."""
+    """The session of one client."""
 
     server: "Server"
 
@@ -70,7 +70,7 @@ class Session(socketserver.StreamRequestHandler):
             for line in self.rfile:
                 self.wfile.write(json.dumps(self._answer(connection, json.loads(line))).encode() + b"\n")
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the client went away in the middle
+            pass  # the client disconnected
         finally:
             connection.close()
 
@@ -85,7 +85,7 @@ class Session(socketserver.StreamRequestHandler):
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Sessions in threads; SQLite keeps them apart."""
+    """A server with one thread per session; SQLite isolates the sessions."""
 
     daemon_threads = True
 

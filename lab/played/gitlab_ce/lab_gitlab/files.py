@@ -1,4 +1,4 @@
-"""Files and folders with owner and mode, written only when they differ."""
+"""Files and folders with owner and mode; a file is written only if its content differs."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from lab_gitlab.accounts import ROOT_OWNER, Owner
 
 
 def write(path: Path, content: str, *, owner: Owner = ROOT_OWNER, mode: int = 0o644) -> bool:
-    """Make the file hold `content`; True when it did not before. A reader never sees half of it."""
+    """Write `content` atomically; return whether the file has changed."""
     changed = not path.exists() or path.read_text() != content
     if changed:
         unfinished = path.with_name(f".{path.name}.new")
@@ -21,7 +21,7 @@ def write(path: Path, content: str, *, owner: Owner = ROOT_OWNER, mode: int = 0o
 
 
 def folder(path: Path, *, owner: Owner = ROOT_OWNER, mode: int = 0o755) -> None:
-    """Make the folder, its parents too. Only the folder itself gets the owner: like Chef, nothing that is in it."""
+    """Create the folder and its parents. Like Chef, this sets the owner of the folder only, not of its contents."""
     path.mkdir(parents=True, exist_ok=True)
     _own(path, owner, mode)
 

@@ -1,7 +1,7 @@
-"""Git over HTTP: who may fetch and push, and git's own programs behind it.
+"""Git over HTTP: access control in front of git's own programs.
 
-Source: gitlab-org/gitlab app/controllers/repositories/git_http_controller.rb, lib/gitlab/git_access.rb (words of
-refusals); gitprotocol-http(5).
+Source: gitlab-org/gitlab app/controllers/repositories/git_http_controller.rb, lib/gitlab/git_access.rb (error
+messages); gitprotocol-http(5).
 """
 
 import subprocess
@@ -22,7 +22,7 @@ NO_PUSH_BY_TOKEN = "You are not allowed to upload code."
 
 
 class RefusedError(Exception):
-    """What git shows to the person in front of it."""
+    """The request is denied; git shows the response to the user."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -31,7 +31,7 @@ class RefusedError(Exception):
 
 @ROUTES.add("GET", "/*path.git/info/refs")
 def advertise(app: Application, request: Request, path: str) -> Response:
-    """What there is to fetch, or to push over."""
+    """Advertise the references for a fetch or push."""
     service = request.parameter("service") or ""
     if service not in SERVICES:
         return Response(403, b"Unsupported service")
@@ -47,7 +47,7 @@ def advertise(app: Application, request: Request, path: str) -> Response:
 
 @ROUTES.add("POST", "/*path.git/:service")
 def exchange(app: Application, request: Request, path: str, service: str) -> Response:
-    """Gives what is fetched, or takes what is pushed and makes pipelines of what moved."""
+    """Serve a fetch, or receive a push and create pipelines for the branches that it moved."""
     if service not in SERVICES:
         return Response(403, b"Unsupported service")
     try:
@@ -63,7 +63,7 @@ def exchange(app: Application, request: Request, path: str, service: str) -> Res
 
 
 def _allowed(app: Application, request: Request, path: str, service: str) -> tuple[Record, Actor]:
-    """Raises RefusedError."""
+    """Return the project and the client, if it may use the service. Raises RefusedError."""
     try:
         actor = authentication.git_client(app, request)
     except AccessDeniedError:

@@ -28,7 +28,7 @@ Result = dict[str, Any]
 
 @ROUTES.add("GET", "/-/health")
 def health(app: Application, request: Request) -> Response:
-    """The application runs; nothing behind it is asked."""
+    """Report that the application runs, without checking other services."""
     return _for_monitoring(app, request, lambda: Response(200, b"GitLab OK"))
 
 
@@ -39,7 +39,7 @@ def liveness(app: Application, request: Request) -> Response:
 
 @ROUTES.add("GET", "/-/readiness")
 def readiness(app: Application, request: Request) -> Response:
-    """With ?all=1 the services behind the application are asked too."""
+    """Report readiness; ?all=1 also checks the services that the application uses."""
 
     def answer() -> Response:
         checks: dict[str, list[Result]] = {"master_check": [{"status": "ok"}]}
@@ -52,7 +52,7 @@ def readiness(app: Application, request: Request) -> Response:
 
 
 def services(app: Application) -> dict[str, list[Result]]:
-    """Database, Redis and Gitaly, each asked now."""
+    """Check database, Redis and Gitaly."""
     redis = _socket_check(paths.REDIS_SOCKET, "Redis::CannotConnectError")
     gitaly = _socket_check(paths.GITALY_SOCKET, "14:failed to connect to all addresses")
     return {

@@ -1,4 +1,4 @@
-"""A small web server on a Unix socket, with routes: the part of Puma and Rack."""
+"""A small web server on a Unix socket with routing, as Puma and Rack provide it."""
 
 import gzip
 import http.server
@@ -24,12 +24,12 @@ PRIVATE = [
         *("fc00::/7", "fe80::/10", "::1/128"),
     )
 ]
-"""What workhorse does not take for a client's public address."""
+"""Networks that workhorse does not consider public client addresses."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `headers` have lower-case names; `client` is judged by `client_address`."""
+    """One request. Names in `headers` are lower-case; `client` is the result of `client_address`."""
 
     method: str
     path: str
@@ -39,12 +39,12 @@ class Request:
     client: str
 
     def parameter(self, name: str) -> str | None:
-        """The last value in the query."""
+        """Return the parameter's last value in the query string."""
         return self.query[name][-1] if name in self.query else None
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What was sent along: query, then form or JSON."""
+        """All parameters: the query string, overridden by the form or JSON body."""
         fields: dict[str, Any] = {name: values[-1] for name, values in self.query.items()}
         kind = self.headers.get("content-type", "")
         if kind.startswith("multipart/form-data"):
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def parts(self) -> list["Part"]:
-        """What a form sent as multipart/form-data holds (RFC 7578)."""
+        """The parts of a multipart/form-data body (RFC 7578)."""
         boundary = re.search(r'boundary="?([^";]+)"?', self.headers.get("content-type", ""))
         if boundary is None:
             return []
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Part:
-    """A field of a form; a file where there is a `filename`."""
+    """A form field; it is a file if `filename` is set."""
 
     name: str
     filename: str | None
@@ -81,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back."""
+    """One response."""
 
     status: int
     body: bytes = b""
@@ -98,9 +98,9 @@ Handler = Callable[..., Response]
 
 
 class Routes:
-    """Which function answers which path.
+    """Handlers by method and path.
 
-    `:name` in a path is one segment, `*name` any number of them; both are decoded and handed over by that name.
+    `:name` in a path matches one segment, `*name` any number; the decoded values are passed as keyword arguments.
     """
 
     def __init__(self) -> None:
@@ -125,10 +125,10 @@ class Routes:
 
 
 def client_address(forwarded_for: str | None, trusted_proxies: Sequence[str]) -> str:
-    """The address that Rails sees, given the X-Forwarded-For that nginx sent.
+    """Return the client address that Rails sees for the X-Forwarded-For header from nginx.
 
-    Workhorse appends its own idea of the client: the first public address of the header, else 127.0.0.1. Rack then
-    takes the last one that is no trusted proxy (workhorse FixRemoteAddr; Rack::Request#ip with trusted_proxies).
+    Workhorse appends the first public address of the header, or 127.0.0.1 if it has none. Rack then uses the last
+    address that is not a trusted proxy (workhorse FixRemoteAddr; Rack::Request#ip with trusted_proxies).
     """
     given = [part.strip() for part in (forwarded_for or "").split(",") if _address(part)]
     public = [part for part in given if not address_in(part, PRIVATE)]
@@ -151,7 +151,7 @@ def _address(text: str) -> bool:
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Answers each connection in a thread. `answer` must not raise; `log` gets one record per request."""
+    """A server with one thread per connection. `answer` must not raise; `log` is called with one record per request."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -166,7 +166,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.answer, self.log, self.trusted_proxies = answer, log, trusted_proxies
         socket.unlink(missing_ok=True)
         super().__init__(str(socket), _Connection)
-        socket.chmod(0o777)  # the folder decides who may come here
+        socket.chmod(0o777)  # access is restricted by the folder's mode
 
 
 class _Connection(http.server.BaseHTTPRequestHandler):
@@ -188,7 +188,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
         )
         try:
             response = self.server.answer(request)
-        except Exception:  # noqa: BLE001 - a handler that fails is answered with 500
+        except Exception:  # noqa: BLE001 - any error in a handler becomes a 500 response
             traceback.print_exc(file=sys.stderr)
             response = Response(500, b"500 Internal Server Error")
         self._send(response)
@@ -230,7 +230,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
             self.wfile.write(response.body)
 
     def log_message(self, *_: Any) -> None:
-        """Requests are logged by the server's `log`."""
+        """Do nothing: the server's `log` records requests."""
 
     def version_string(self) -> str:
         return "GitLab"

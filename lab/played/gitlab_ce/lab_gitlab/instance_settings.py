@@ -1,4 +1,4 @@
-"""The settings of the admin area: one record, with GitLab 17.10's defaults."""
+"""The settings of the admin area: a single record with the defaults of GitLab 17.10."""
 
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record
@@ -12,7 +12,7 @@ VISIBILITY_LEVELS = (0, 10, 20)
 
 
 class ApplicationSetting(Model):
-    """Only settings that decide about something that is played, or that a new server is hardened with."""
+    """The settings that affect this stand-in, and those with which a new server is hardened."""
 
     name = "ApplicationSetting"
     table = "application_settings"
@@ -63,7 +63,7 @@ APPLICATION_SETTING = ApplicationSetting()
 
 
 def current(app: Application) -> Record:
-    """The one record."""
+    """Return the single record."""
     found = APPLICATION_SETTING.find(app)
     if found is None:
         raise LookupError("the database has no application settings: it was never seeded")
@@ -71,7 +71,7 @@ def current(app: Application) -> Record:
 
 
 def as_seen(app: Application, user: Record, *, in_admin_mode: bool) -> Record:
-    """The user, who with the setting admin_mode is an administrator in admin mode only.
+    """Return the user with the privileges that apply: the setting admin_mode limits administrators to admin mode.
 
     Source: gitlab-org/gitlab lib/gitlab/auth/current_user_mode.rb, lib/api/api_guard.rb.
     """

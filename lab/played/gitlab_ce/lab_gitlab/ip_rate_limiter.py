@@ -1,4 +1,4 @@
-"""The ban of addresses that fail to log in by git or Docker too often, of gitlab_rails['rack_attack_git_basic_auth'].
+"""Bans addresses with too many failed logins of git or Docker clients: gitlab_rails['rack_attack_git_basic_auth'].
 
 Source: gitlab-org/gitlab lib/gitlab/auth/ip_rate_limiter.rb, config/initializers/1_settings.rb; rack-attack
 lib/rack/attack/allow2ban.rb. The real one counts in Redis, this one in the memory of the service puma.
@@ -20,7 +20,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 class IpRateLimiter:
-    """Counts failures by address, in periods of `findtime` seconds; `settings` are those of gitlab.yml."""
+    """Counts failures by address in periods of `findtime` seconds; `settings` comes from gitlab.yml."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -32,14 +32,14 @@ class IpRateLimiter:
         return time.monotonic() < self._banned_until.get(address, 0.0)
 
     def reset(self, address: str) -> None:
-        """Whoever logs in is nobody bad."""
+        """Forget an address's failures after a successful login."""
         with self._lock:
             self._banned_until.pop(address, None)
             for key in [key for key in self._failures if key[0] == address]:
                 del self._failures[key]
 
     def register_failure(self, address: str) -> None:
-        """The ban begins with the next request."""
+        """Count a failed login; a ban takes effect with the next request."""
         if not self._settings["enabled"] or self._trusted(address):
             return
         key = (address, int(time.monotonic() / self._settings["findtime"]))

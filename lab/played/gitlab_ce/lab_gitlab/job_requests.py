@@ -1,7 +1,7 @@
-"""What a runner gets when it asks for a job, and which one (Ci::RegisterJobService).
+"""Assignment of jobs to runners (Ci::RegisterJobService) and the payload that a runner receives.
 
 Source: gitlab-org/gitlab app/services/ci/register_job_service.rb, app/presenters/ci/build_runner_presenter.rb,
-lib/api/entities/ci/job_request/; of what these send, the part that gitlab-runner 17.10 acts on (common/network.go).
+lib/api/entities/ci/job_request/; limited to the fields that gitlab-runner 17.10 uses (common/network.go).
 """
 
 from typing import Any
@@ -11,15 +11,15 @@ from lab_gitlab.application import Application
 from lab_gitlab.ci_records import BUILD, PIPELINE
 from lab_gitlab.records import Record, now
 
-TIMEOUT = 3600  # seconds, of jobs that name none
+TIMEOUT = 3600  # seconds, for jobs without their own timeout
 DEPTH = 20  # commits
 MASKED_PREFIXES = ("glpat-", "gldt-", "glrt-", "glrtr-", "glcbt-", "glptt-", "glft-")
 FAILURE_REASONS = ("unknown_failure", "script_failure", "runner_system_failure", "job_execution_timeout")
-"""Those of lib/enums/ci/commit_status.rb that a runner may name. An image that cannot be pulled is not among them."""
+"""Those of lib/enums/ci/commit_status.rb that a runner may send; image_pull_failure is not one of them."""
 
 
 def take(app: Application, runner: Record) -> dict[str, Any] | None:
-    """The oldest job that the runner may have, now running on it; None when there is none."""
+    """Assign the oldest suitable job to the runner and return its payload; None if there is none."""
     if not runner["active"]:
         return None
     for waiting in BUILD.select(app, {"status": "pending"}, order=[("id", "asc")]):
@@ -28,7 +28,7 @@ def take(app: Application, runner: Record) -> dict[str, Any] | None:
             continue
         project = projects.PROJECT.select(app, {"id": waiting["project_id"]})[0]
         pipeline = PIPELINE.select(app, {"id": waiting["pipeline_id"]})[0]
-        # The lab's GitLab protects no other branch.
+        # In the lab's GitLab only the default branch is protected.
         if runner["access_level"] == "ref_protected" and pipeline["ref"] != project["default_branch"]:
             continue
         job = _claimed(app, waiting)
@@ -38,7 +38,7 @@ def take(app: Application, runner: Record) -> dict[str, Any] | None:
 
 
 def _claimed(app: Application, job: Record) -> Record | None:
-    """Two that ask at once must not both have it."""
+    """Mark the job as running; return None if another request has claimed it in the meantime."""
     with app.database.transaction():
         current = BUILD.find(app, id=job["id"], status="pending")
         if current is None:

@@ -1,7 +1,7 @@
-"""Variables that a job runs with: GitLab's own, those of the file, of what it depends on, and of who started it.
+"""Variables of a job: predefined ones, those of .gitlab-ci.yml, of earlier jobs, and of the request that started it.
 
 Source: gitlab-org/gitlab lib/gitlab/ci/variables/builder.rb, app/models/ci/build.rb (`persisted_variables`),
-doc/ci/variables/predefined_variables.md of 17.10. References to others are left to the runner, which fills them in.
+doc/ci/variables/predefined_variables.md of 17.10. The runner expands references to other variables.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def for_job(
     token: str,
     inherited: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """In the order in which a later one beats an earlier one; `inherited` is what other jobs left in dotenv files."""
+    """Return the variables; later ones override earlier ones. `inherited` comes from dotenv reports of other jobs."""
     url = app.settings["gitlab"]["url"]
     image = projects.image_prefix(app, project)
     own = {

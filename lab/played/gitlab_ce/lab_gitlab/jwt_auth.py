@@ -1,7 +1,7 @@
-"""GET /jwt/auth: what the registry's clients get their tokens from.
+"""GET /jwt/auth: issues tokens to the registry's clients.
 
-Source: gitlab-org/gitlab app/controllers/jwt_controller.rb, container_registry_authentication_service.rb. A scope that
-is not allowed is left out of the token without a word; the registry then refuses.
+Source: gitlab-org/gitlab app/controllers/jwt_controller.rb, container_registry_authentication_service.rb. The token
+omits scopes that are not allowed, without an error; the registry then denies access.
 """
 
 import re
@@ -18,7 +18,7 @@ IMAGE = re.compile(r"[a-z0-9]+([._/-][a-z0-9._-]+)*")
 
 @ROUTES.add("GET", "/jwt/auth")
 def auth(app: Application, request: Request) -> Response:
-    """POST is no route: Docker falls back to GET."""
+    """Issue a token. There is no POST route: Docker falls back to GET."""
     try:
         actor = authentication.git_client(app, request)
     except AccessDeniedError:
@@ -54,7 +54,7 @@ def _grant(app: Application, actor: Actor, scope: str) -> registry_tokens.Access
 
 def _may(app: Application, actor: Actor, action: str, project: Record) -> bool:
     if actor.job and actor.job["project_id"] != project["id"]:
-        return False  # whatever its user may
+        return False  # regardless of its user's permissions
     if {"pull": authentication.PULL, "push": authentication.PUSH}.get(action) not in actor.abilities:
         return False
     may = projects.may_read_code if action == "pull" else projects.may_write

@@ -1,4 +1,4 @@
-"""Who may do what in a project: members of it and of its group.
+"""Permissions in a project, from membership in it and in its group.
 
 Source: gitlab-org/gitlab lib/gitlab/access.rb, app/policies/project_policy.rb.
 """
@@ -11,7 +11,7 @@ LEVELS = (GUEST, REPORTER, DEVELOPER, MAINTAINER, OWNER)
 
 
 class Member(Model):
-    """A user's place in a project or group; `source_type` says which of the two `source_id` is."""
+    """A user's membership in the project or group `source_id`; `source_type` is Project or Namespace."""
 
     name = "Member"
     table = "members"
@@ -31,7 +31,7 @@ MEMBER = Member()
 
 
 def add(app: Application, kind: str, source: Record, user: Record, *, level: int) -> Record:
-    """Make somebody a member, or give a member another level. Raises RecordInvalidError."""
+    """Add a member or change a member's access level. Raises RecordInvalidError."""
     known = MEMBER.find(app, source_type=kind, source_id=source["id"], user_id=user["id"])
     if known:
         return MEMBER.update(app, known, access_level=level)
@@ -39,7 +39,7 @@ def add(app: Application, kind: str, source: Record, user: Record, *, level: int
 
 
 def level(app: Application, project: Record, user: Record | None) -> int:
-    """The highest of what a user is in the project, in its group, as its owner, or as an administrator."""
+    """Return the user's highest access level: as administrator, creator, or member of the project or its group."""
     if user is None or user["state"] != "active":
         return NO_ACCESS
     if user["admin"] or user["id"] == project["creator_id"]:

@@ -1,7 +1,7 @@
-"""Configuration of the bundled nginx, for the real nginx.
+"""The configuration of the bundled nginx, written for a real nginx.
 
-Source: omnibus-gitlab 17.10.4+ce.0, gitlab/libraries/nginx.rb and templates/default/nginx*.erb, whose listener,
-headers, log format and locations these are, as far as they make a difference to the program.
+Source of listener, headers, log format and locations, as far as this project depends on them:
+omnibus-gitlab 17.10.4+ce.0, gitlab/libraries/nginx.rb and templates/default/nginx*.erb.
 """
 
 import os
@@ -17,7 +17,7 @@ ACCESS_LOG = (
 
 
 def render(configuration: Configuration) -> dict[str, str]:
-    """Content by file name in nginx's conf folder."""
+    """Return the content of each file in nginx's conf folder."""
     return {
         "nginx.conf": _main(configuration),
         "gitlab-http.conf": _gitlab(configuration),
@@ -53,7 +53,7 @@ http {{
     ''      close;
   }}
 
-  # Tokens do not go into the log.
+  # Keeps tokens out of the log.
   map $request_uri $filtered_request_uri {{
     default $request_uri;
     ~(?i)^(?<start>.*)(?<key>[\\?&]private[\\-_]token)=[^&]*(?<rest>.*)$ "$start$key=[FILTERED]$rest";

@@ -1,4 +1,4 @@
-"""What is there of the web interface: that it answers."""
+"""Minimal web pages: the stand-in has no web interface."""
 
 from lab_gitlab.application import Application
 from lab_gitlab.http_server import Request, Response, Routes

@@ -1,7 +1,7 @@
-"""GitLab's rules for passwords.
+"""GitLab's password rules.
 
 Source: gitlab-org/gitlab lib/security/weak_passwords.rb and app/models/user.rb. The real list of weak passwords has
-some thousand entries; the one here only what people try first.
+some thousand entries; this one has only the most common ones.
 """
 
 import re
@@ -20,7 +20,7 @@ zaq12wsx
 
 
 def problems(password: str, *, name: str, username: str, email: str) -> list[str]:
-    """What is wrong with a password for this user, in GitLab's words; empty when it may be used."""
+    """Return GitLab's error messages about a password for this user; empty if the password is valid."""
     found = []
     if len(password) < MINIMUM_LENGTH:
         found.append(f"is too short (minimum is {MINIMUM_LENGTH} characters)")

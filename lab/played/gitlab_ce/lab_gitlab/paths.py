@@ -1,6 +1,6 @@
-"""Where things lie on the machine, in the places of the real package.
+"""Paths on the machine, the same as those of the real package.
 
-The environment variable LAB_ROOT puts a folder in front of every absolute path: tests run without a machine.
+The environment variable LAB_ROOT is a folder that is prepended to every absolute path, so that tests need no machine.
 """
 
 import os
@@ -9,17 +9,17 @@ from pathlib import Path
 
 ROOT = Path(os.environ.get("LAB_ROOT", "/"))
 IS_MACHINE = Path("/") == ROOT
-"""False where LAB_ROOT is set: no accounts of the system, no systemd, no owners but the caller's."""
+"""False if LAB_ROOT is set: then there are no system accounts and no systemd, and the caller owns all files."""
 
 
 def at(path: str | Path) -> Path:
-    """`path` below LAB_ROOT; a path that lies there already stays as it is."""
+    """Return `path` below LAB_ROOT; a path that is already there is unchanged."""
     path = Path(path)
     return path if path.is_relative_to(ROOT) else ROOT / path.relative_to("/")
 
 
 def program(hidden: str, usual: str) -> str:
-    """A program that the machine image hides, or the host's own."""
+    """Return the path of a program that the machine image keeps out of PATH, or of the host's own."""
     return hidden if Path(hidden).exists() else shutil.which(usual) or usual
 
 
@@ -30,7 +30,7 @@ SV = program("/usr/libexec/lab/sv", "sv")
 SVLOGD = program("/usr/libexec/lab/svlogd", "svlogd")
 
 RAILS = Path(__file__).resolve().parents[1]
-"""/opt/gitlab/embedded/service/gitlab-rails once installed, the folder of the spec in the repository."""
+"""/opt/gitlab/embedded/service/gitlab-rails when installed; in the repository, the folder of the spec."""
 RUBY_LIBRARY = RAILS / "lab_gitlab/ruby"
 
 OPT = at("/opt/gitlab")

@@ -1,4 +1,4 @@
-"""Ci::CreatePipelineService: from a branch, its .gitlab-ci.yml and variables to a pipeline with jobs.
+"""Stand-in for Ci::CreatePipelineService: creates a pipeline from a branch, its .gitlab-ci.yml and variables.
 
 Source: gitlab-org/gitlab app/services/ci/create_pipeline_service.rb, lib/gitlab/ci/pipeline/chain/.
 """
@@ -25,7 +25,7 @@ def create(
     source: str,
     variables: Sequence[Mapping[str, str]] = (),
 ) -> Record:
-    """`source` is api or push. Raises RecordInvalidError with what the API says when there is no pipeline."""
+    """Create a pipeline; `source` is api or push. Raises RecordInvalidError with the API's message."""
     if not projects.may_write(app, project, user):
         raise _refused("Insufficient permissions to create a new pipeline")
     sha = repositories.branches(project).get(ref)
@@ -63,7 +63,7 @@ def create(
 def after_push(
     app: Application, project: Record, user: Record, before: Mapping[str, str], after: Mapping[str, str]
 ) -> None:
-    """A pipeline for each branch that a push has moved. What cannot be made is left out without a word."""
+    """Create a pipeline for each branch that a push has moved; errors are ignored."""
     for name, sha in after.items():
         branch = name.removeprefix("refs/heads/")
         if branch == name or before.get(name) == sha or SKIP.search(repositories.commit(project, sha).message):

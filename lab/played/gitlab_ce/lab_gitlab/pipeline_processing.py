@@ -1,4 +1,4 @@
-"""What becomes of a pipeline while its jobs go on: which job may start, and which is skipped.
+"""Progress of a pipeline: start or skip jobs when earlier ones finish.
 
 Source: gitlab-org/gitlab app/services/ci/pipeline_processing/atomic_processing_service.rb.
 """
@@ -12,17 +12,17 @@ from lab_gitlab.records import Record, now
 
 
 def reference(pipeline: Record) -> str:
-    """What runners fetch: it stays where the branch has moved on or is gone."""
+    """Return the git reference that runners fetch; it stays when the branch moves or is deleted."""
     return f"refs/pipelines/{pipeline['id']}"
 
 
 def earlier(job: Record, others: Sequence[Record]) -> list[Record]:
-    """Those of the others that the job waits for, and whose variables it gets."""
+    """Return the jobs of earlier stages, which the job waits for and whose variables it receives."""
     return [other for other in others if other["stage_idx"] < job["stage_idx"]]
 
 
 def process(app: Application, pipeline_id: int) -> None:
-    """Start or skip the jobs for which nothing is left to wait for."""
+    """Start or skip the jobs whose earlier jobs have all finished."""
     jobs = ci_records.jobs_of(app, pipeline_id)
     for job in jobs:
         before = {other["status"] for other in earlier(job, jobs)}
@@ -33,7 +33,7 @@ def process(app: Application, pipeline_id: int) -> None:
 
 
 def finish(app: Application, job: Record, ended: str, *, reason: str | None = None) -> None:
-    """A job has come to its end."""
+    """Record the end of a job and process its pipeline."""
     if job["status"] == "canceling":
         ended, reason = "canceled", None
     BUILD.update(app, job, status=ended, finished_at=now(), failure_reason=reason)
@@ -41,7 +41,7 @@ def finish(app: Application, job: Record, ended: str, *, reason: str | None = No
 
 
 def cancel(app: Application, jobs: Sequence[Record]) -> None:
-    """At once where no runner has the job; a runner first ends what it does."""
+    """Cancel jobs. A job that runs is only marked: its runner ends it."""
     for job in jobs:
         if job["status"] == "running":
             BUILD.update(app, job, status="canceling")

@@ -1,4 +1,4 @@
-"""Tokens for one project: each belongs to a bot, a user made for it and a member of that project alone.
+"""Project access tokens. Each belongs to a bot user that is created for it and is a member of that project only.
 
 Source: gitlab-org/gitlab app/services/resource_access_tokens/create_service.rb, revoke_service.rb.
 """
@@ -13,9 +13,9 @@ from lab_gitlab.records import Record
 
 
 def create(app: Application, user: Record, project: Record, params: Mapping[str, Any]) -> Record:
-    """The token, with the token itself as long as nobody stores it.
+    """Create a token and return its record, which only here includes the token itself.
 
-    Raises PermissionError with what GitLab says to somebody who may not, RecordInvalidError.
+    Raises PermissionError with GitLab's message if the user may not create it, or RecordInvalidError.
     """
     if not projects.may_administer(app, project, user):
         raise PermissionError("User does not have permission to create project access token")
@@ -48,13 +48,13 @@ def create(app: Application, user: Record, project: Record, params: Mapping[str,
 
 
 def revoke(app: Application, token: Record) -> None:
-    """The bot goes with its token; the real one removes it in the background."""
+    """Revoke the token and remove its bot from the project; the real GitLab deletes the bot in the background."""
     users.PERSONAL_ACCESS_TOKEN.update(app, token, revoked=True)
     for member in members.MEMBER.select(app, {"user_id": token["user_id"]}):
         members.MEMBER.destroy(app, member)
 
 
 def bots(app: Application, project: Record) -> list[Record]:
-    """Users that were made for tokens of the project."""
+    """Return the bot users of the project's tokens."""
     found = members.MEMBER.select(app, {"source_type": "Project", "source_id": project["id"]})
     return users.USER.select(app, {"id": [member["user_id"] for member in found], "user_type": "project_bot"})

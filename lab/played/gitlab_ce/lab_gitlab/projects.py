@@ -12,11 +12,11 @@ from lab_gitlab.records import Column, Errors, Model, Record
 
 PRIVATE = 0
 VISIBILITY = {PRIVATE: "private"}
-NOT_PRIVATE = ("visibility_level", "is not played by the lab but for private")
+NOT_PRIVATE = ("visibility_level", "must be private in the lab")
 
 
 class Organization(Model):
-    """There is one, made with the database."""
+    """An organization. The only one is created with the database."""
 
     name = "Organizations::Organization"
     table = "organizations"
@@ -24,7 +24,7 @@ class Organization(Model):
 
 
 class Namespace(Model):
-    """What a project lies in: a group, or a user's own."""
+    """The namespace of projects: a group, or a user's personal namespace."""
 
     name = "Namespace"
     table = "namespaces"
@@ -56,7 +56,7 @@ class Namespace(Model):
 
 
 class Group(Namespace):
-    """A namespace of several people."""
+    """A namespace that several users share."""
 
     name = "Group"
     base = {"type": "Group"}
@@ -68,7 +68,7 @@ class Group(Namespace):
 
 
 class Project(Model):
-    """A project; its git repository is made when it is first looked into."""
+    """A project; its git repository is created on first access."""
 
     name = "Project"
     table = "projects"
@@ -104,7 +104,7 @@ class Project(Model):
         return errors
 
     def before_destroy(self, app: Application, record: Record) -> None:
-        """Images first: a registry that cannot be asked keeps the project, as in Projects::DestroyService."""
+        """Delete images first: without a reachable registry the project is kept, as in Projects::DestroyService."""
         for repository in CONTAINER_REPOSITORY.select(app, {"project_id": record["id"]}):
             registry_client.delete_tags(app, repository_path(record, repository))
             CONTAINER_REPOSITORY.destroy(app, repository)
@@ -115,7 +115,7 @@ class Project(Model):
 
 
 class ContainerRepository(Model):
-    """An image path of a project, known from the first push that was allowed."""
+    """An image repository of a project, created by the first allowed push."""
 
     name = "ContainerRepository"
     table = "container_repositories"
@@ -130,14 +130,14 @@ CONTAINER_REPOSITORY = ContainerRepository()
 
 
 def at_full_path(app: Application, model: Model, path: str) -> list[Record]:
-    """Paths are compared without regard to case."""
+    """Return the records with this path, compared case-insensitively."""
     wanted = path.lower()
     rows = app.database.query(f"SELECT id FROM {model.table} WHERE lower(full_path) = ?", wanted)
     return model.select(app, {"id": [row["id"] for row in rows]})
 
 
 def project_of_image(app: Application, image: str) -> Record | None:
-    """The project whose path is the beginning of an image's name, the longest if several are."""
+    """Return the project whose path is the longest prefix of the image's name."""
     parts = image.split("/")
     for length in range(len(parts), 1, -1):
         found = at_full_path(app, PROJECT, "/".join(parts[:length]))
@@ -147,17 +147,17 @@ def project_of_image(app: Application, image: str) -> Record | None:
 
 
 def may_read(app: Application, project: Record, user: Record | None) -> bool:
-    """See the project at all."""
+    """Whether the user may see the project."""
     return members.level(app, project, user) >= members.GUEST
 
 
 def may_read_code(app: Application, project: Record, user: Record | None) -> bool:
-    """See files, pipelines, logs and images, which a guest of a private project does not."""
+    """Whether the user may see files, pipelines, logs and images, which guests of a private project may not."""
     return members.level(app, project, user) >= members.REPORTER
 
 
 def may_write(app: Application, project: Record, user: Record | None) -> bool:
-    """Push code and images, run pipelines."""
+    """Whether the user may push code and images and run pipelines."""
     return members.level(app, project, user) >= members.DEVELOPER
 
 
@@ -166,7 +166,7 @@ def may_administer(app: Application, project: Record, user: Record | None) -> bo
 
 
 def may_own(app: Application, project: Record, user: Record | None) -> bool:
-    """Delete the project, or a pipeline with its logs."""
+    """Whether the user may delete the project, or a pipeline with its logs."""
     return members.level(app, project, user) >= members.OWNER
 
 
@@ -179,24 +179,24 @@ def registry_host(app: Application) -> str:
 
 
 def image_prefix(app: Application, project: Record) -> str | None:
-    """What the names of the project's images begin with; None without a registry."""
+    """Return the prefix of the project's image names; None if the registry is disabled."""
     return f"{registry_host(app)}/{project['full_path'].lower()}" if app.registry["enabled"] else None
 
 
 def repository_path(project: Record, repository: Record) -> str:
-    """The name that the registry knows an image repository by."""
+    """Return the name of an image repository in the registry."""
     return "/".join(part for part in (project["full_path"].lower(), repository["name"]) if part)
 
 
 def remember_image(app: Application, project: Record, image: str) -> None:
-    """An allowed push makes the image repository known (container_registry_authentication_service.rb)."""
+    """Record the image repository of an allowed push (container_registry_authentication_service.rb)."""
     name = image[len(project["full_path"]) + 1 :]
     if CONTAINER_REPOSITORY.find(app, project_id=project["id"], name=name) is None:
         CONTAINER_REPOSITORY.create(app, project_id=project["id"], name=name)
 
 
 def present(app: Application, project: Record) -> dict[str, Any]:
-    """As the API shows a project."""
+    """Return a project as the API shows it."""
     empty = not repositories.branches(project)
     return {
         "id": project["id"],
@@ -212,6 +212,6 @@ def present(app: Application, project: Record) -> dict[str, Any]:
 
 
 def seed(app: Application, root: Record) -> None:
-    """What the database holds from the start: the default organization and root's own namespace."""
+    """Create the initial records: the default organization and root's personal namespace."""
     organization = ORGANIZATION.create(app, name="Default", path="default")
     NAMESPACE.create(app, path=root["username"], name=root["name"], organization_id=organization["id"])

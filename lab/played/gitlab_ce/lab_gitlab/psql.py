@@ -1,7 +1,7 @@
-"""Plays `gitlab-psql`: one statement, given with -c, to the database of the application.
+"""Stand-in for `gitlab-psql`: runs one statement, given with -c, on the application's database.
 
-Source: omnibus-gitlab 17.10.4+ce.0, config/software/gitlab-psql.rb. What is printed is psql's in the forms that are
-used: tuples only (-t), with or without alignment (-A).
+Source: omnibus-gitlab 17.10.4+ce.0, config/software/gitlab-psql.rb. The output is psql's in the formats that this
+project uses: tuples only (-t), with or without alignment (-A).
 """
 
 import getopt
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         return 1
     options = dict(getopt.gnu_getopt(arguments, "tAqc:d:")[0])
     if "-c" not in options or "-t" not in options:
-        print("gitlab-psql without -t and -c is not played by the lab", file=sys.stderr)
+        print("gitlab-psql: the lab supports it only with -t and -c", file=sys.stderr)
         return 1
     try:
         rows = _ask(options["-c"])

@@ -1,4 +1,4 @@
-"""Plays Puma with the Rails application: the service `puma`."""
+"""Stand-in for Puma with the Rails application: the service `puma`."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ LOG = paths.LOGS / "gitlab-rails/production_json.log"
 
 
 def answer(app: Application, request: Request) -> Response:
-    """Find who answers the path, and let them; what nobody answers is 404."""
+    """Call the handler of the path; without one, the response is 404."""
     try:
         for routes in ROUTES:
             found = routes.find(request.method, request.path)
@@ -32,7 +32,7 @@ def answer(app: Application, request: Request) -> Response:
 
 
 class RequestLog:
-    """One line of JSON per request. Paths come without their query, which may hold tokens."""
+    """Writes one line of JSON per request. Paths are logged without the query, which may contain tokens."""
 
     def __init__(self) -> None:
         self._file = LOG.open("a", buffering=1)

@@ -1,4 +1,4 @@
-"""What `gitlab-rails` and `gitlab-rake` have in common: they run as the user git, and only after a reconfigure."""
+"""Code shared by `gitlab-rails` and `gitlab-rake`, which run as the user git and only after a reconfigure."""
 
 import os
 import sys
@@ -7,9 +7,9 @@ from lab_gitlab import accounts, console, paths, rake
 
 
 def enter() -> None:
-    """Become git, as whom the application's files are readable, with the environment that gitlab_rails['env'] sets.
+    """Switch to the user git, who can read the application's files, and set the environment of gitlab_rails['env'].
 
-    Ends the program where that cannot be.
+    Exits with the real command's message if that fails.
     """
     if not paths.RAILS_RC.exists():
         sys.exit(
@@ -30,7 +30,7 @@ def rails(arguments: list[str]) -> int:
     enter()
     command, rest = (arguments or ["help"])[0], arguments[1:]
     if command not in ("runner", "r"):
-        print(f"gitlab-rails {command} is not played by the lab: only runner is", file=sys.stderr)
+        print(f"gitlab-rails {command}: the lab supports only gitlab-rails runner", file=sys.stderr)
         return 1
     while rest and rest[0] in ("-e", "--environment"):
         rest = rest[2:]

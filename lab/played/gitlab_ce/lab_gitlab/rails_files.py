@@ -9,7 +9,7 @@ from lab_gitlab.configuration import Configuration
 
 
 def write(configuration: Configuration, git: Owner) -> bool:
-    """Returns whether something changed that the application reads only when it starts."""
+    """Write the files; return whether one has changed that the application reads only at startup."""
     files.folder(paths.RAILS_VAR, owner=git)
     for name in ("tmp", "working", "shared", "uploads", "sockets"):
         files.folder(paths.RAILS_VAR / name, owner=git, mode=0o750)
@@ -26,14 +26,14 @@ def write(configuration: Configuration, git: Owner) -> bool:
 
 
 def _write_token_key(configuration: Configuration, git: Owner) -> None:
-    """In every run, over whatever lies there: `internal_key` always has a value (secrets_file)."""
+    """Overwrite the token key in every run: `internal_key` always has a value (secrets_file)."""
     key = configuration.get("registry", "internal_key")
     if configuration.get("gitlab_rails", "registry_enabled") and key:
         files.write(paths.at(configuration.registry_key_path), key, owner=git)
 
 
 def _write_command_settings(configuration: Configuration) -> None:
-    """What `gitlab-rails` and `gitlab-rake` read before anything else."""
+    """Write the files that `gitlab-rails` and `gitlab-rake` read first."""
     files.write(paths.RAILS_RC, "gitlab_user='git'\ngitlab_group='git'\n")
     files.folder(paths.RAILS_ENVIRONMENT)
     environment = {"HOME": paths.VAR, "RAILS_ENV": "production", **configuration.get("gitlab_rails", "env", {})}
@@ -45,7 +45,7 @@ def _write_command_settings(configuration: Configuration) -> None:
 
 
 def _settings(configuration: Configuration) -> dict[str, Any]:
-    """gitlab.yml, as far as something reads it. YAML is a superset of JSON."""
+    """Return the part of gitlab.yml that is read. It is written as JSON, a subset of YAML."""
 
     def rails(name: str, default: Any = None) -> Any:
         return configuration.get("gitlab_rails", name, default)

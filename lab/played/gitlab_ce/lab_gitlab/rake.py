@@ -1,4 +1,4 @@
-"""Plays a few tasks of `gitlab-rake`: what they print is true, but short."""
+"""Stand-in for a few tasks of `gitlab-rake`; their output is shortened."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from lab_gitlab.version import version
 
 
 def password_reset(app: Application, username: str | None) -> int:
-    """gitlab:password:reset[NAME]: takes the new password twice from standard input."""
+    """gitlab:password:reset[NAME]: reads the new password twice from standard input."""
     user = users.USER.find(app, username=username or input("Enter username: "))
     if user is None:
         print("Unable to find user with username.", file=sys.stderr)
@@ -32,10 +32,10 @@ def password_reset(app: Application, username: str | None) -> int:
 
 
 def backup(app: Application, _: str | None) -> int:
-    """gitlab:backup:create: the database, in a form of the lab's own that nothing restores.
+    """gitlab:backup:create: archives the database in a format of the lab, which nothing restores.
 
-    With the registry switched on, its folder is packed too, unless SKIP names it: where it is missing, or not git's to
-    read, the task ends (lib/backup/targets/files.rb). Archives older than backup_keep_time go (lib/backup/manager.rb).
+    If the registry is enabled and SKIP does not name it, its folder must exist and git must be able to read it, or the
+    task fails (lib/backup/targets/files.rb). Deletes archives older than backup_keep_time (lib/backup/manager.rb).
     """
     folder = paths.at(app.registry["path"])
     if app.registry["enabled"] and "registry" not in os.environ.get("SKIP", "").split(","):
@@ -63,7 +63,7 @@ def backup(app: Application, _: str | None) -> int:
 
 
 def _delete_old_backups(keep_time: int) -> None:
-    """`keep_time` in seconds; 0 keeps all."""
+    """Delete archives older than `keep_time` seconds; 0 keeps all."""
     if not keep_time:
         print(f"{now()} -- Deleting old backups ... [SKIPPED]")
         return
@@ -83,14 +83,14 @@ TASKS: dict[str, Callable[[Application, str | None], int]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Tasks and NAME=value settings, as rake takes them."""
+    """Run tasks with NAME=value settings, as rake does."""
     settings = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     os.environ.update(settings)
     for task in (argument for argument in arguments if "=" not in argument):
         match = re.fullmatch(r"([\w:]+)(?:\[(.*)\])?", task)
         if match is None or match[1] not in TASKS:
             print(f"rake aborted!\nDon't know how to build task '{task}'", file=sys.stderr)
-            print(f"The lab plays: {', '.join(TASKS)}", file=sys.stderr)
+            print(f"The lab supports: {', '.join(TASKS)}", file=sys.stderr)
             return 1
         code = TASKS[match[1]](application.load(), match[2])
         if code:

@@ -1,7 +1,7 @@
-"""Plays `gitlab-ctl reconfigure`: makes the machine what gitlab.rb says.
+"""Stand-in for `gitlab-ctl reconfigure`: applies gitlab.rb to the machine.
 
-Order and effects follow omnibus-gitlab 17.10.4+ce.0, gitlab/recipes/default.rb; what is printed is far shorter than
-Chef's log, but ends alike.
+Order and effects follow omnibus-gitlab 17.10.4+ce.0, gitlab/recipes/default.rb; the output is much shorter than Chef's
+but ends with the same lines.
 """
 
 import fcntl
@@ -52,11 +52,11 @@ UNIT_FILE = Path("/usr/lib/systemd/system/gitlab-runsvdir.service")
 
 
 class ReconfigureError(Exception):
-    """A step failed; the text is what the real run ends with."""
+    """A step failed; the message is the one that ends a real run."""
 
 
 def main() -> int:
-    """Returns the exit code. Everything printed goes to /var/log/gitlab/reconfigure as well."""
+    """Reconfigure and return the exit code. The output is also written to /var/log/gitlab/reconfigure."""
     if os.geteuid() != 0 and paths.IS_MACHINE:
         print("This command must be executed as root user", file=sys.stderr)
         return 1
@@ -75,14 +75,14 @@ def main() -> int:
 
 
 class Run:
-    """One run. `changed` holds the services whose configuration changed."""
+    """One run. `changed` are the services whose configuration has changed."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.changed: set[str] = set()
 
     def converge(self) -> None:
-        """Raises ConfigurationError, ReconfigureError, AccountError, OSError."""
+        """Apply the configuration. Raises ConfigurationError, ReconfigureError, AccountError, OSError."""
         self.configuration = load(paths.GITLAB_RB)
         self.root_password = _root_password(self.configuration)
         secrets_file.complete(self.configuration)
@@ -105,10 +105,10 @@ class Run:
     # Services
 
     def _start_supervision(self) -> None:
-        """Without systemd (in a container) somebody else has to run runsvdir-start, as in reality."""
+        """Start runit with systemd. As with the real one, without systemd (in a container) the caller must start it."""
         if not paths.IS_MACHINE or not Path("/run/systemd/system").is_dir():
             return
-        # The defaults make a reconfigure hang that runs while the machine boots, in cloud-init: so do the real ones.
+        # As with the real ones, the defaults make a reconfigure hang during boot, in cloud-init.
         after, wanted_by = (
             self.configuration.get("package", name, "multi-user.target")
             for name in ("systemd_after", "systemd_wanted_by")
@@ -119,7 +119,7 @@ class Run:
         _systemctl("start", "gitlab-runsvdir")
 
     def _apply(self, group: Sequence[Service]) -> None:
-        """Enable and start services, restart those whose configuration changed, disable what is switched off."""
+        """Enable and start services, restart those whose configuration has changed, and stop disabled ones."""
         enabled = [service for service in group if service.is_enabled(self.configuration)]
         known = {service.name for service in enabled if runit.is_supervised(service.name)}
         for service in group:
@@ -166,7 +166,7 @@ class Run:
             )
 
     def _migrate(self) -> None:
-        """Once per version. A failed run is repeated, but seeds no more: see schema."""
+        """Migrate once per version. A failed run is repeated, but does not seed again (see schema)."""
         done = paths.UPGRADE_STATUS / f"db-migrate-{revision()}"
         if done.exists() and done.read_text().strip() == "0":
             return
@@ -186,7 +186,7 @@ class Run:
 
 
 def _root_password(configuration: Configuration) -> str:
-    """For the seed: one that is given, else a random one."""
+    """Return the configured initial password of root, or a random one."""
     password = str(configuration.get("gitlab_rails", "initial_root_password") or secrets.token_urlsafe(32))
     if len(password) < PASSWORD_MINIMUM:
         raise ReconfigureError("initial_root_password: Length is too short, minimum is 8 characters")
@@ -194,7 +194,7 @@ def _root_password(configuration: Configuration) -> str:
 
 
 def _tail(file: Path, lines: int = 5) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else ""
 
 
@@ -206,7 +206,7 @@ def _systemctl(*arguments: str) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """A second run waits for the first."""
+    """Hold the lock of reconfigure; a second run waits for the first."""
     lock = paths.OPT / "embedded/nodes/.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
@@ -220,7 +220,7 @@ def _alone() -> Iterator[None]:
 
 @contextmanager
 def _log() -> Iterator[Callable[[str], None]]:
-    """Print and keep."""
+    """Yield a function that prints a line and appends it to the run's log."""
     folder = paths.LOGS / "reconfigure"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{int(time.time())}.log").open("a") as file:

@@ -1,6 +1,6 @@
-"""Records and their rules: the part that ActiveRecord plays in GitLab.
+"""Records and their validation, as ActiveRecord provides them in GitLab.
 
-A record is a plain dict of its columns. Console and web interface use the same models, so both refuse the same things.
+A record is a dict of its columns. Console and API use the same models, so both reject the same values.
 """
 
 import datetime
@@ -13,12 +13,12 @@ from lab_gitlab.application import Application
 
 Record = dict[str, Any]
 Errors = list[tuple[str, str]]
-"""Attribute and message; the attribute "base" stands for the whole record."""
+"""Pairs of attribute and message; the attribute "base" means the whole record."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """`kind` is integer, text, boolean, time (UTC), date, list, or json: anything that JSON can hold."""
+    """A column. `kind` is integer, text, boolean, time (UTC), date, list or json (any JSON value)."""
 
     kind: str = "text"
     default: Any = None
@@ -37,29 +37,29 @@ class RecordInvalidError(Exception):
 
 
 class Model:
-    """One table. Subclasses add their rules by overriding `validate`, `before_save` and `before_destroy`."""
+    """One table. Subclasses override `validate`, `before_save` and `before_destroy`."""
 
     name: ClassVar[str]
     table: ClassVar[str]
     columns: ClassVar[Mapping[str, Column]]
     virtual: ClassVar[Sequence[str]] = ()
-    """Attributes that are set but not stored, like a password."""
+    """Attributes that can be set but are not stored, such as a password."""
     scopes: ClassVar[Mapping[str, str]] = {}
     """Named conditions in SQL."""
     base: ClassVar[dict[str, Any]] = {}
-    """What all records of this model have in common, where several models share a table."""
+    """Column values common to all records of this model, for models that share a table."""
 
     # Rules
 
     def validate(self, _app: Application, _record: Record) -> Errors:
-        """What is wrong with the record as it would be stored; a new one has no id yet."""
+        """Return the errors of a record before it is saved; a new record has no id yet."""
         return []
 
     def before_save(self, app: Application, record: Record) -> None:
-        """Complete the record, which is valid."""
+        """Complete a valid record before it is saved."""
 
     def before_destroy(self, app: Application, record: Record) -> None:
-        """Remove what belongs to the record."""
+        """Delete everything that belongs to the record."""
 
     # Reading
 
@@ -72,7 +72,10 @@ class Model:
         order: Sequence[tuple[str, str]] = (("id", "asc"),),
         limit: int | None = None,
     ) -> list[Record]:
-        """Records by equality; a list means any of its values. Raises UnknownAttributeError for an unknown column."""
+        """Return the records whose columns equal `where`; a list matches any of its values.
+
+        Raises UnknownAttributeError for an unknown column.
+        """
         conditions, parameters = [f"({self.scopes[scope]})" for scope in scopes], []
         for column, value in {**self.base, **(where or {})}.items():
             values = value if isinstance(value, list) else [value]
@@ -102,7 +105,7 @@ class Model:
         return self.save(app, record["id"], attributes)
 
     def save(self, app: Application, record_id: int | None, attributes: Mapping[str, Any]) -> Record:
-        """Create (without id) or change a record; virtual attributes set by the rules stay in what is returned."""
+        """Create (without id) or update a record and return it, with the virtual attributes that `before_save` set."""
         for attribute in attributes:
             self._require(attribute, virtual=True)
         record: Record
@@ -134,7 +137,7 @@ class Model:
         app.database.execute(f"DELETE FROM {self.table} WHERE id = ?", record["id"])
 
     def token(self, app: Application, record: Record) -> str | None:
-        """The token of a model that keeps it encrypted. Raises DecryptionError."""
+        """Return the decrypted token of a record whose model stores it encrypted. Raises DecryptionError."""
         encrypted = record.get("token_encrypted")
         return app.cipher.decrypt(encrypted) if encrypted else None
 
@@ -174,7 +177,7 @@ class Model:
 
 
 def full_messages(errors: Errors) -> list[str]:
-    """As Rails words them: the attribute's name, then the message."""
+    """Return messages as Rails formats them: the attribute's name, then the message."""
     return [
         message if attribute == "base" else f"{attribute.replace('_', ' ').capitalize()} {message}"
         for attribute, message in errors
@@ -182,17 +185,17 @@ def full_messages(errors: Errors) -> list[str]:
 
 
 def now() -> str:
-    """This moment as it is stored and sent."""
+    """Return the current time in the stored format."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def shown(moment: str | None) -> str | None:
-    """A stored moment as the API shows it: to the millisecond."""
+    """Return a stored time as the API shows it, in milliseconds."""
     return moment and f"{moment[:23]}Z"
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:
-    """None while one of the two has not come."""
+    """Return the seconds between two stored times; None if one of them is not set."""
     if start is None or end is None:
         return None
     return (datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(start)).total_seconds()

@@ -1,4 +1,4 @@
-"""GitLab as a client of the registry, at gitlab.yml's `api_url`."""
+"""GitLab's client for the registry at `api_url` of gitlab.yml."""
 
 import http.client
 import json
@@ -16,11 +16,11 @@ MANIFEST_TYPES = (
 
 
 class RegistryError(Exception):
-    """The registry cannot be reached, or refuses GitLab's own token."""
+    """The registry cannot be reached or denies access to GitLab's own token."""
 
 
 def tags(app: Application, repository: str) -> list[str]:
-    """Names of the tags, sorted; empty for a repository that the registry does not know. Raises RegistryError."""
+    """Return the tag names, sorted; empty if the registry does not know the repository. Raises RegistryError."""
     status, _, body = _request(app, "GET", repository, "tags/list", "pull")
     if status == 404:
         return []
@@ -28,15 +28,15 @@ def tags(app: Application, repository: str) -> list[str]:
 
 
 def digest(app: Application, repository: str, tag: str) -> str | None:
-    """What the tag points to, None when there is no such tag. Raises RegistryError."""
+    """Return the digest that the tag points to; None if the tag does not exist. Raises RegistryError."""
     status, headers, _ = _request(app, "HEAD", repository, f"manifests/{tag}", "pull")
     return None if status == 404 else headers.get("docker-content-digest")
 
 
 def delete_tag(app: Application, repository: str, tag: str) -> bool:
-    """Remove one tag; what it points to stays for others. False when there is none. Raises RegistryError.
+    """Delete one tag, not its manifest; return False if the tag does not exist. Raises RegistryError.
 
-    A registry that cannot delete a tag alone (Docker's own) loses what the tag points to, and with it the tag.
+    In a registry that cannot delete only a tag (Docker's own), delete the manifest, which deletes its tags.
     """
     status, _, _ = _request(app, "DELETE", repository, f"manifests/{tag}", "pull", "delete", "*", tolerate=(400, 405))
     if status < 400:
@@ -49,7 +49,7 @@ def delete_tag(app: Application, repository: str, tag: str) -> bool:
 
 
 def delete_tags(app: Application, repository: str) -> None:
-    """Remove every tag of a repository with what it points to. Raises RegistryError."""
+    """Delete all tags of a repository with their manifests. Raises RegistryError."""
     if not app.registry["enabled"]:
         return
     for found in {digest(app, repository, tag) for tag in tags(app, repository)} - {None}:

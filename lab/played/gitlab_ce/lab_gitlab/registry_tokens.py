@@ -1,4 +1,4 @@
-"""Tokens for the container registry: RS256, signed with the file at registry_key_path, named by `kid` only.
+"""Tokens for the container registry: RS256, signed with the key at registry_key_path, which `kid` identifies.
 
 Source: gitlab-org/gitlab lib/json_web_token/rsa_token.rb, container_registry_authentication_service.rb.
 """
@@ -18,7 +18,7 @@ from lab_gitlab import instance_settings, paths
 from lab_gitlab.application import Application
 
 AUDIENCE = "container_registry"
-NOT_BEFORE = 5  # seconds a token is valid before it was made
+NOT_BEFORE = 5  # seconds before its creation from which a token is valid
 
 Access = dict[str, Any]
 
@@ -31,7 +31,7 @@ def token(
     subject: str | None = None,
     **claims: Any,
 ) -> str:
-    """A token that grants `access`. Raises OSError when the key file is missing."""
+    """Return a token that grants `access`. Raises OSError if the key file is missing."""
     moment = int(time.time()) + _clock_offset()
     life = 60 * int(instance_settings.current(app)["container_registry_token_expire_delay"])
     payload = {
@@ -49,17 +49,17 @@ def token(
 
 
 def _clock_offset() -> int:
-    """Seconds by which this process's clock is wrong: a fault that tests inject. A container has its host's clock."""
+    """Return the clock error in seconds, a fault that tests inject because a container shares its host's clock."""
     return int(paths.CLOCK_OFFSET.read_text()) if paths.CLOCK_OFFSET.exists() else 0
 
 
 def own_token(app: Application, repository: str, *actions: str) -> str:
-    """GitLab's own way into the registry, past the permissions of its users."""
+    """Return a token for GitLab's own access to the registry, which ignores user permissions."""
     return token(app, [{"type": "repository", "name": repository, "actions": list(actions)}])
 
 
 def key_id(key: rsa.RSAPublicKey) -> str:
-    """The libtrust fingerprint by which the registry finds the certificate."""
+    """Return the libtrust fingerprint with which the registry selects the certificate."""
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
     return ":".join(text[start : start + 4] for start in range(0, len(text), 4))
@@ -68,7 +68,7 @@ def key_id(key: rsa.RSAPublicKey) -> str:
 def _key(app: Application) -> rsa.RSAPrivateKey:
     key = serialization.load_pem_private_key(paths.at(app.registry["key"]).read_bytes(), password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise ValueError(f"{app.registry['key']} holds no RSA key")
+        raise ValueError(f"{app.registry['key']} is not an RSA key")
     return key
 
 

@@ -1,6 +1,6 @@
-"""Git repositories on the data volume, and what is done to them: the part of Gitaly.
+"""Git repositories on the data volume and the operations on them, which Gitaly does in the real GitLab.
 
-Source: gitlab-org/gitaly internal/gitaly/service/operations/commit_files.go (words of refusals), the hashed layout of
+Source: gitlab-org/gitaly internal/gitaly/service/operations/commit_files.go (error messages), the hashed layout of
 doc/administration/repository_storage_paths.md.
 """
 
@@ -24,12 +24,12 @@ ACTIONS = ("create", "update")
 
 
 class RepositoryError(Exception):
-    """What was asked for cannot be done; the text is Gitaly's."""
+    """The operation failed; the message is Gitaly's."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """`author` is name and address; the time is ISO 8601 with the committer's own zone."""
+    """A commit. `author` is name and e-mail address; `committed_at` is ISO 8601 in the committer's time zone."""
 
     sha: str
     author: tuple[str, str]
@@ -43,7 +43,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder of a commit."""
+    """A file or folder in a commit."""
 
     kind: str
     path: str
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Action:
-    """One change of a commit through the API, of ACTIONS."""
+    """One file change of a commit made through the API; `action` is one of ACTIONS."""
 
     action: str
     path: str
@@ -64,7 +64,7 @@ def folder(project: Record) -> Path:
 
 
 def ensure(project: Record) -> Path:
-    """Make the repository unless it is there."""
+    """Create the repository if it does not exist, and return its path."""
     found = folder(project)
     if not found.exists():
         found.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def run(
     stdin: bytes | None = None,
     check: bool = True,
 ) -> bytes:
-    """What git prints. Raises RepositoryError with its words when it fails and `check` is set."""
+    """Run git and return its output. Raises RepositoryError with git's error message if it fails and `check` is set."""
     command = [paths.GIT, *(["--git-dir", str(repository)] if repository else []), *arguments]
     done = subprocess.run(
         command,
@@ -103,19 +103,19 @@ def run(
 
 
 def references(project: Record, *prefixes: str) -> dict[str, str]:
-    """Commits by the full names of the references below these prefixes (all without)."""
+    """Return commits by the full names of the references below these prefixes, or of all references without any."""
     listed = run("for-each-ref", "--format=%(objectname) %(refname)", *prefixes, repository=ensure(project))
     return {name: sha for sha, _, name in (line.partition(" ") for line in listed.decode().splitlines())}
 
 
 def branches(project: Record) -> dict[str, str]:
-    """Commits by the names of the branches."""
+    """Return commits by branch name."""
     prefix = "refs/heads/"
     return {name[len(prefix) :]: sha for name, sha in references(project, prefix).items()}
 
 
 def resolve(project: Record, name: str) -> str | None:
-    """The commit that a branch, a tag or an (abbreviated) commit names."""
+    """Return the commit of a branch, a tag or an (abbreviated) commit ID."""
     for candidate in (f"refs/heads/{name}", f"refs/tags/{name}", name):
         if name.startswith("-"):
             return None
@@ -133,13 +133,13 @@ def commit(project: Record, sha: str) -> Commit:
 
 
 def tree(project: Record, sha: str) -> list[Entry]:
-    """What lies at the top."""
+    """Return the entries of the top-level folder."""
     listed = run("ls-tree", "-z", "--format=%(objecttype) %(path)", sha, repository=ensure(project))
     return [Entry(*line.split(" ", 1)) for line in listed.decode(errors="replace").split("\0")[:-1]]
 
 
 def read(project: Record, sha: str, path: str) -> bytes | None:
-    """The content of a file; None where there is none of that path."""
+    """Return the content of a file; None if it does not exist."""
     try:
         return run("cat-file", "blob", f"{sha}:{path}", repository=ensure(project))
     except RepositoryError:
@@ -162,7 +162,7 @@ def write(
     author: tuple[str, str],
     actions: Iterable[Action],
 ) -> str:
-    """Put one commit on a branch and return it; `parent` None begins a history. Raises RepositoryError."""
+    """Create a commit on a branch and return its ID; without `parent` it is a root commit. Raises RepositoryError."""
     who = "{} <{}> now".format(*(re.sub(r"[<>\n\0]", "", part) for part in author))
     lines = [f"commit refs/heads/{branch}\nmark :1\nauthor {who}\ncommitter {who}\n".encode(), _data(message.encode())]
     if parent:
@@ -183,7 +183,7 @@ def _data(content: bytes) -> bytes:
     return b"data %d\n%s\n" % (len(content), content)
 
 
-# As the API shows them
+# Representation in the API
 
 
 def present(found: Commit, web_url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The package's services under runit, whose own programs supervise them (sv(8), runsv(8), svlogd(8))."""
+"""The package's services, supervised by the real runit (sv(8), runsv(8), svlogd(8))."""
 
 import os
 import subprocess
@@ -10,16 +10,16 @@ from lab_gitlab import paths
 from lab_gitlab.files import folder, write
 
 DOWN = 3
-"""Exit code of `gitlab-ctl status` for a service that does not run, as of an init script (LSB)."""
+"""Exit code of `gitlab-ctl status` for a service that is not running, the same as for LSB init scripts."""
 
 
 def names() -> list[str]:
-    """Services that are enabled, sorted."""
+    """Return the names of the enabled services, sorted."""
     return sorted(link.name for link in paths.SERVICES.iterdir()) if paths.SERVICES.is_dir() else []
 
 
 def sv(command: str, service: str | Path) -> tuple[str, int]:
-    """What sv(8) prints and its exit code."""
+    """Run sv(8) and return its output and exit code."""
     environment = {**os.environ, "SVDIR": str(paths.SERVICES)}
     done = subprocess.run([paths.SV, command, service], env=environment, capture_output=True, text=True, check=False)
     text = done.stdout.strip() or done.stderr.strip()
@@ -31,12 +31,12 @@ def is_running(name: str) -> bool:
 
 
 def is_supervised(name: str) -> bool:
-    """runsvdir(8) looks for new services every five seconds."""
+    """Return whether runsv(8) supervises the service; runsvdir(8) scans for new services every five seconds."""
     return sv("status", name)[0].startswith(("run: ", "down: ", "finish: "))
 
 
 def define(name: str, script: str) -> bool:
-    """Write a service's run script and have its output kept; True when the script is another than before."""
+    """Write the run scripts of a service and of its log; return whether the service's script has changed."""
     definition, log = paths.SERVICE_DEFINITIONS / name, paths.LOGS / name
     folder(definition / "log")
     folder(log)
@@ -51,7 +51,7 @@ def enable(name: str) -> None:
 
 
 def disable(name: str) -> None:
-    """Nothing supervises the service from now on."""
+    """Stop the service and its supervision."""
     link = paths.SERVICES / name
     if link.is_symlink():
         link.unlink()
@@ -59,7 +59,7 @@ def disable(name: str) -> None:
 
 
 def wait(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Whether it came true in time."""
+    """Wait for a condition; return whether it became true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

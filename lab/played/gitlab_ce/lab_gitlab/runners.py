@@ -7,11 +7,11 @@ from lab_gitlab import crypto
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record
 
-TOKEN_PREFIX = "glrt-t1_"  # of runners made by a user, for the whole instance
+TOKEN_PREFIX = "glrt-t1_"  # of instance runners that a user has created
 
 
 class Runner(Model):
-    """What a runner may do is decided here; `active` is the opposite of what the web pages call paused."""
+    """A runner and its restrictions; `active` is the opposite of "paused" in the web interface."""
 
     name = "Ci::Runner"
     table = "ci_runners"
@@ -41,7 +41,7 @@ RUNNER = Runner()
 
 
 def create_runner(app: Application, user: Record, params: Mapping[str, Any]) -> Record:
-    """Ci::Runners::CreateRunnerService for the whole instance; `paused` is turned into `active`.
+    """Create an instance runner, like Ci::Runners::CreateRunnerService; `paused` is converted to `active`.
 
     Raises RecordInvalidError, UnknownAttributeError, PermissionError.
     """

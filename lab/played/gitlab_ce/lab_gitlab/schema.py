@@ -1,7 +1,7 @@
-"""gitlab:db:configure: makes and seeds the database, or brings the tables of an older package up to date.
+"""gitlab:db:configure: creates and seeds the database, or migrates the tables of an older package.
 
-Source: gitlab-org/gitlab lib/tasks/gitlab/db.rake, db/fixtures/production/003_admin.rb. As there, seeding happens only
-in the run that makes the tables: when it fails, a second run succeeds and there is no administrator.
+Source: gitlab-org/gitlab lib/tasks/gitlab/db.rake, db/fixtures/production/003_admin.rb. As there, only the run that
+creates the tables seeds them: if seeding fails, a second run succeeds but there is no administrator.
 """
 
 from collections.abc import Mapping
@@ -35,11 +35,14 @@ MODELS: Mapping[str, Model] = {
 
 
 class SeedError(Exception):
-    """The tables are there now, but there is no administrator."""
+    """The tables were created, but not the administrator."""
 
 
 def configure(app: Application, root_password: str) -> list[str]:
-    """Returns what the task prints. Raises SeedError with what it prints then, DatabaseError when it cannot migrate."""
+    """Run the task and return its output lines.
+
+    Raises SeedError with the task's output if seeding fails, DatabaseError if the migration fails.
+    """
     tables = {row["name"] for row in app.database.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
     make = "schema_migrations" not in tables
     with app.database.transaction():

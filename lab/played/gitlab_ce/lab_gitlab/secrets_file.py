@@ -1,7 +1,7 @@
 """/etc/gitlab/gitlab-secrets.json: read, completed and written back by each reconfigure (secrets_helper.rb).
 
-A missing file is made anew without a word, as the real package does it: what was encrypted with the lost keys stays
-unreadable. gitlab.rb beats the file.
+As with the real package, a missing file is recreated without a warning: data that was encrypted with the lost keys is
+then unreadable. gitlab.rb overrides the file.
 """
 
 import datetime
@@ -17,11 +17,11 @@ from lab_gitlab import files, paths
 from lab_gitlab.configuration import Configuration
 
 KEPT = {"gitlab_rails": ("db_key_base",), "registry": ("internal_certificate", "internal_key")}
-"""What of the real file is played."""
+"""The part of the real file that the stand-in uses."""
 
 
 def complete(configuration: Configuration) -> None:
-    """Fill the configuration with the kept secrets, make what is missing, and write the file."""
+    """Add the stored secrets to the configuration, generate missing ones, and write the file."""
     kept = json.loads(paths.SECRETS.read_text()) if paths.SECRETS.exists() else {}
     for section, names in KEPT.items():
         settings = configuration.section(section)
@@ -36,9 +36,9 @@ def complete(configuration: Configuration) -> None:
 
 
 def _complete_token_key(configuration: Configuration) -> None:
-    """The key that signs the registry's tokens always has a value, so a file laid at its path is overwritten.
+    """Generate the key that signs the registry's tokens if it is missing, so that the file at its path is overwritten.
 
-    Key and certificate are replaced one by one (registry.rb): given only one of them, they do not match.
+    Key and certificate are generated independently (registry.rb): if only one of them is configured, they do not match.
     """
     registry = configuration.section("registry")
     if registry["internal_key"] and registry["internal_certificate"]:

@@ -1,4 +1,4 @@
-"""Files and folders that reconfigure makes for single services before they start."""
+"""Files and folders that reconfigure creates for services before they start."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from lab_gitlab.accounts import Owner
 from lab_gitlab.configuration import Configuration
 
 Owners = Mapping[str, Owner]
-"""Owners by the section of gitlab.rb that names them."""
+"""Owners by the gitlab.rb section that configures them."""
 
 HOST_KEYS = ("rsa", "ecdsa", "ed25519")
 
 
 def write_sshd(configuration: Configuration, owners: Owners) -> bool:
-    """The host keys are made once and kept on the data volume."""
+    """Write the configuration of gitlab-sshd. Its host keys are created once and kept on the data volume."""
     git, keys = owners["user"], paths.VAR / "gitlab-sshd"
     for folder in (paths.VAR / "gitlab-shell", keys):
         files.folder(folder, owner=git, mode=0o700)
@@ -47,7 +47,7 @@ def make_gitaly(_configuration: Configuration, owners: Owners) -> bool:
 
 
 def make_postgresql(_configuration: Configuration, owners: Owners) -> bool:
-    """Like Chef, this gives the folder itself to the user, but nothing that is in it."""
+    """Create the data directory. Like Chef, this sets the owner of the folder itself but not of its contents."""
     owner = owners["postgresql"]
     files.folder(paths.POSTGRESQL, owner=owner, mode=0o2775)
     files.folder(paths.POSTGRESQL_DATA, owner=owner, mode=0o700)
@@ -86,7 +86,7 @@ PREPARATIONS: Mapping[str, Callable[[Configuration, Owners], bool]] = {
     "postgresql": make_postgresql,
     "redis": make_redis,
 }
-"""By the service's name; each returns whether a running service has to read something anew."""
+"""Functions by service name; each returns whether a running service must be restarted to read its changed files."""
 
 
 def _make_host_key(file: Path, kind: str, git: Owner) -> None:

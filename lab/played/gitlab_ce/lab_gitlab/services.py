@@ -1,6 +1,6 @@
 """The package's services and their run scripts.
 
-Which script checks the mount points, and under which user it runs: omnibus-gitlab 17.10.4+ce.0, the sv-*-run.erb files.
+Source of users and mount point checks: omnibus-gitlab 17.10.4+ce.0, the sv-*-run.erb files.
 """
 
 import os
@@ -14,12 +14,12 @@ from lab_gitlab.accounts import Owner
 from lab_gitlab.configuration import Configuration
 
 PLACEHOLDER = ("sleep", "infinity")
-"""Runs for services that only have to be seen running."""
+"""The command of services of which only the running state matters."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """`section` of gitlab.rb switches it on and off. Root runs it where `account` is None."""
+    """A service. `section` of gitlab.rb enables or disables it; without `account` it runs as root."""
 
     name: str
     section: str
@@ -37,7 +37,7 @@ def _module(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-W", "ignore", "-m", f"lab_gitlab.{name}", *arguments)
 
 
-# In the order in which reconfigure sets them up; what comes before the database is needed to migrate it.
+# In the order in which reconfigure sets them up; the first group is needed to migrate the database.
 BEFORE_MIGRATION = (
     Service(
         "gitlab-sshd",
@@ -67,7 +67,7 @@ AFTER_MIGRATION = (
 
 
 def run_script(service: Service, configuration: Configuration, owner: Owner | None) -> str:
-    """The shell script that becomes the service, as `owner` if one is given."""
+    """Return the shell script that executes the service, as `owner` if given."""
     lines = ["#!/bin/bash", "exec 2>&1"]
     if service.checks_mounts:
         for mountpoint in configuration.mountpoints:

@@ -1,7 +1,7 @@
-"""Plays gitlab-sshd: an SSH server that knows no public key yet, behind the PROXY protocol where configured.
+"""Stand-in for gitlab-sshd: an SSH server that rejects every public key and supports the PROXY protocol.
 
-Source: omnibus-gitlab gitlab_sshd_helper.rb; gitlab-shell internal/sshd. Of the PROXY protocol is played what a load
-balancer of AWS sends, version 2, and go-proxyproto's policy `use`: a connection may come without a header.
+Source: omnibus-gitlab gitlab_sshd_helper.rb; gitlab-shell internal/sshd. Of the PROXY protocol it supports version 2,
+which AWS load balancers send, with go-proxyproto's policy `use`: the header is optional.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class ProxyHeaderError(Exception):
 
 
 async def read_proxy_header(connection: socket.socket) -> str | None:
-    """Take a PROXY header off the connection and return the client's address; None where it carries none.
+    """Read a PROXY header, if there is one, and return its client address; None without header or address.
 
     Raises ProxyHeaderError.
     """
@@ -39,7 +39,7 @@ async def read_proxy_header(connection: socket.socket) -> str | None:
     head = await _take(connection, 16)
     command, family, length = head[12], head[13], struct.unpack("!H", head[14:16])[0]
     rest = await _take(connection, length)
-    # LOCAL: the balancer's own health check, without a client.
+    # LOCAL: the load balancer's own health check, without a client address.
     if command & 0xF == 0 or family not in ADDRESS_LENGTHS:
         return None
     size = ADDRESS_LENGTHS[family]
@@ -47,7 +47,7 @@ async def read_proxy_header(connection: socket.socket) -> str | None:
 
 
 async def _peek(connection: socket.socket, size: int) -> bytes:
-    """The first bytes, left where they are, as soon as they are no signature or all there."""
+    """Return the first bytes without consuming them, as soon as they are complete or differ from the signature."""
     deadline = asyncio.get_running_loop().time() + HEADER_TIMEOUT
     seen = b""
     while asyncio.get_running_loop().time() < deadline:
@@ -71,14 +71,14 @@ async def _take(connection: socket.socket, size: int) -> bytes:
 
 
 class Authentication(asyncssh.SSHServer):  # type: ignore[misc]
-    """Keys only, and none is known."""
+    """Supports public key authentication only, and rejects every key."""
 
     def public_key_auth_supported(self) -> bool:
         return True
 
 
 async def serve(configuration: dict[str, Any]) -> None:
-    """Listen as configured, for ever."""
+    """Accept connections at the configured address, forever."""
     options = asyncssh.SSHServerConnectionOptions(
         server_factory=Authentication,
         server_version=SERVER_VERSION,
@@ -92,7 +92,7 @@ async def serve(configuration: dict[str, Any]) -> None:
     running = set()
     while True:
         connection, peer = await loop.sock_accept(listener)
-        # Go writes an IPv4 address as such, also where it came to a socket of IPv6.
+        # Go formats IPv4 addresses as IPv4 even on an IPv6 socket.
         task = asyncio.create_task(_handle(connection, peer[0].removeprefix("::ffff:"), configuration, options))
         running.add(task)
         task.add_done_callback(running.discard)

@@ -15,7 +15,7 @@ PAT_SCOPES = (
 
 
 class User(Model):
-    """People; a password is stored as a hash only."""
+    """A user; the password is stored only as a hash."""
 
     name = "User"
     table = "users"
@@ -54,7 +54,7 @@ class User(Model):
 
 
 class PersonalAccessToken(Model):
-    """Only a digest is kept: the token itself is known where it is set."""
+    """A personal access token. Only its digest is stored; the token itself is available only when it is created."""
 
     name = "PersonalAccessToken"
     table = "personal_access_tokens"
@@ -94,12 +94,12 @@ PERSONAL_ACCESS_TOKEN = PersonalAccessToken()
 
 
 def seed_administrator(app: Application, *, password: str, email: str) -> Record:
-    """Raises RecordInvalidError when the password is not good enough."""
+    """Create the administrator `root`. Raises RecordInvalidError if the password is too weak."""
     return USER.create(app, username="root", name="Administrator", email=email, admin=True, password=password)
 
 
 def user_with_password(app: Application, login: str, password: str) -> Record | None:
-    """An active user by name."""
+    """Return the active user with this login and password."""
     user = USER.find(app, username=login)
     if user is None or user["state"] != "active" or not password:
         return None
@@ -107,7 +107,7 @@ def user_with_password(app: Application, login: str, password: str) -> Record | 
 
 
 def password_expired(user: Record) -> bool:
-    """Such a user gets nothing but the page that asks for a new password; a bot has none to expire (user.rb)."""
+    """Whether the user must set a new password before doing anything else; never true for a bot (user.rb)."""
     expires_at = user["password_expires_at"]
     if expires_at is None or user["user_type"] != "human":
         return False
@@ -115,7 +115,7 @@ def password_expired(user: Record) -> bool:
 
 
 def access_token(app: Application, token: str) -> tuple[Record, Record] | None:
-    """A token that is neither revoked nor over, and its user if that one is active."""
+    """Return the token's record and its user, if the token is neither revoked nor expired and the user is active."""
     found = PERSONAL_ACCESS_TOKEN.select(app, {"token_digest": app.cipher.digest(token)}, scopes=["active"], limit=1)
     if not found:
         return None

@@ -1,16 +1,16 @@
-"""The version that the package was built with."""
+"""The version of the package."""
 
 from lab_gitlab.paths import RAILS
 
-PLAYED = "17.10.4"
+DEFAULT_VERSION = "17.10.4"
 
 
 def version() -> str:
-    """As in GitLab's own VERSION file; in the repository, where no package was built, the version that is played."""
+    """Return the content of GitLab's VERSION file; in the repository, where it does not exist, the default version."""
     file = RAILS / "VERSION"
-    return file.read_text().strip() if file.exists() else PLAYED
+    return file.read_text().strip() if file.exists() else DEFAULT_VERSION
 
 
 def revision() -> str:
-    """What the real package has in REVISION is a commit of GitLab; here it only has to differ between versions."""
+    """Return a value that differs between versions; in the real package REVISION is a commit of GitLab."""
     return f"lab-{version()}"

@@ -1,6 +1,6 @@
-"""Plays gitlab-workhorse: stands between nginx and Puma, and answers 502 itself while Puma is away.
+"""Stand-in for gitlab-workhorse: a proxy between nginx and Puma, which answers 502 while Puma is down.
 
-What the real one does to requests on the way (the client's address) is done in http_server.client_address.
+What the real one changes in requests (the client's address) is in http_server.client_address.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ BAD_GATEWAY = (
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection of nginx."""
+    """Serve one connection from nginx."""
     try:
         upstream, downstream = await asyncio.open_unix_connection(str(paths.PUMA_SOCKET))
     except OSError:
@@ -40,7 +40,7 @@ async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 async def main() -> None:
     paths.WORKHORSE_SOCKET.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(serve, str(paths.WORKHORSE_SOCKET))
-    paths.WORKHORSE_SOCKET.chmod(0o777)  # the folder decides who may come here
+    paths.WORKHORSE_SOCKET.chmod(0o777)  # access is restricted by the folder's mode
     print(f"listening on {paths.WORKHORSE_SOCKET}", flush=True)
     await server.serve_forever()
 

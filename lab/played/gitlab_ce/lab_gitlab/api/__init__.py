@@ -1,4 +1,4 @@
-"""The part of the REST API, /api/v4, that runners and this project's programs use; a module for each kind of thing."""
+"""The part of the REST API /api/v4 that runners and this project's programs use, with a module per resource."""
 
 from lab_gitlab.api import pipelines, projects, registry, runner_jobs, tokens
 from lab_gitlab.http_server import Response, json_response

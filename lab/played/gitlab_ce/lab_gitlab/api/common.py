@@ -1,4 +1,4 @@
-"""What every part of the API has in common: who asks, which project is meant, lists in pages, and refusals.
+"""Code shared by all API modules: authentication, project lookup, pagination and errors.
 
 Source: gitlab-org/gitlab lib/api/helpers.rb, lib/api/api_guard.rb, lib/gitlab/pagination/offset_pagination.rb.
 """
@@ -20,7 +20,7 @@ Handler = Callable[..., Response]
 
 
 class RefusedError(Exception):
-    """Carries what the client gets instead."""
+    """The request is rejected; `response` is sent to the client."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -51,12 +51,12 @@ def bad_request(text: Any) -> RefusedError:
 
 
 def invalid(text: str) -> RefusedError:
-    """A parameter is missing or wrong, as Grape says it."""
+    """Return Grape's error for a missing or invalid parameter."""
     return RefusedError(json_response(400, {"error": text}))
 
 
 def by_attribute(errors: Errors) -> dict[str, list[str]]:
-    """Messages of a record that is not valid, as `render_validation_error!` sends them."""
+    """Return the messages of an invalid record as `render_validation_error!` sends them."""
     found: dict[str, list[str]] = {}
     for attribute, text in errors:
         found.setdefault(attribute, []).append(text)
@@ -64,7 +64,7 @@ def by_attribute(errors: Errors) -> dict[str, list[str]]:
 
 
 def answers(handler: Handler) -> Handler:
-    """Turns what a handler raises into what the client gets."""
+    """Convert exceptions of a handler to responses."""
 
     @wraps(handler)
     def answered(app: Application, request: Request, **path: str) -> Response:
@@ -81,7 +81,10 @@ def answers(handler: Handler) -> Handler:
 
 
 def for_user(*scopes: str) -> Callable[[Handler], Handler]:
-    """Only with a token of one of these scopes (`api` always does, `read_api` for reading); hands the caller over."""
+    """Require a token with one of these scopes and pass the caller to the handler.
+
+    The scope `api` is always sufficient, `read_api` for GET and HEAD.
+    """
 
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
@@ -117,7 +120,7 @@ def _insufficient(scopes: Sequence[str]) -> Response:
 
 
 def project_of(app: Application, caller: Caller, name: str) -> Record:
-    """The project of an id or a path, if the caller may see it. Raises RefusedError."""
+    """Return the project with this id or path, if the caller may see it. Raises RefusedError."""
     found = (
         projects.PROJECT.select(app, {"id": int(name)})
         if name.isdecimal()
@@ -129,20 +132,20 @@ def project_of(app: Application, caller: Caller, name: str) -> Record:
 
 
 def require(allowed: bool) -> None:
-    """Raises RefusedError unless the caller may."""
+    """Raises RefusedError if the caller is not allowed to do this."""
     if not allowed:
         raise forbidden()
 
 
 def number(text: str, name: str) -> int:
-    """Raises RefusedError for what is no number."""
+    """Return a number. Raises RefusedError if the text is not one."""
     if not text.isdecimal():
         raise invalid(f"{name} is invalid")
     return int(text)
 
 
 def needed(fields: Mapping[str, Any], *names: str) -> list[Any]:
-    """Values of fields that must be there. Raises RefusedError with all that are not."""
+    """Return the values of required fields. Raises RefusedError, which lists all missing and empty ones."""
     missing = [f"{name} is missing" for name in names if name not in fields]
     empty = [f"{name} is empty" for name in names if name in fields and fields[name] in ("", None, [])]
     if missing or empty:
@@ -155,7 +158,7 @@ def boolean(value: Any) -> bool:
 
 
 def page(request: Request, entries: Sequence[Any], present: Callable[[Any], Any]) -> Response:
-    """One page of a list, with the link by which clients turn to the next (RFC 8288), under the address they used."""
+    """Return one page of a list, with a Link header (RFC 8288) to the next page at the address that the client used."""
     asked = number(request.parameter("per_page") or str(PER_PAGE), "per_page")
     size = min(max(asked, 1), PER_PAGE_MAXIMUM)
     current = max(number(request.parameter("page") or "1", "page"), 1)

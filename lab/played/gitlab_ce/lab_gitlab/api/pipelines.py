@@ -1,4 +1,4 @@
-"""Pipelines and jobs as people see them. Source: gitlab-org/gitlab lib/api/ci/pipelines.rb, jobs.rb."""
+"""Pipelines and jobs, as users see them. Source: gitlab-org/gitlab lib/api/ci/pipelines.rb, jobs.rb."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def cancel_pipeline(app: Application, _request: Request, caller: Caller, project
 @ROUTES.add("DELETE", f"{PIPELINES}/:pipeline")
 @for_user()
 def delete_pipeline(app: Application, _request: Request, caller: Caller, project: str, pipeline: str) -> Response:
-    """For owners; its jobs, their logs and reports go with it."""
+    """Delete a pipeline with its jobs, logs and reports; only for owners."""
     found = _readable(app, caller, project)
     require(projects.may_own(app, found, caller.user))
     PIPELINE.destroy(app, _pipeline(app, found, pipeline))
@@ -59,7 +59,7 @@ def delete_pipeline(app: Application, _request: Request, caller: Caller, project
 @ROUTES.add("GET", f"{PIPELINES}/:pipeline/jobs")
 @for_user()
 def list_jobs(app: Application, request: Request, caller: Caller, project: str, pipeline: str) -> Response:
-    """Newest first, as the database's numbers go."""
+    """List the jobs, newest (highest id) first."""
     one = _pipeline(app, _readable(app, caller, project), pipeline)
     return page(request, BUILD.select(app, {"pipeline_id": one["id"]}, order=[("id", "desc")]), present_job)
 
@@ -86,14 +86,14 @@ def cancel_job(app: Application, _request: Request, caller: Caller, project: str
 
 
 def _readable(app: Application, caller: Caller, name: str) -> Record:
-    """The project, if the caller may see what its pipelines and jobs do. Raises RefusedError."""
+    """Return the project, if the caller may see its pipelines and jobs. Raises RefusedError."""
     found = project_of(app, caller, name)
     require(projects.may_read_code(app, found, caller.user))
     return found
 
 
 def _pipeline(app: Application, project: Record, pipeline: str) -> Record:
-    """Raises RefusedError."""
+    """Return a pipeline of the project. Raises RefusedError if it does not exist."""
     found = PIPELINE.find(app, id=number(pipeline, "pipeline_id"), project_id=project["id"])
     if found is None:
         raise not_found()
@@ -101,7 +101,7 @@ def _pipeline(app: Application, project: Record, pipeline: str) -> Record:
 
 
 def _job(app: Application, project: Record, job: str) -> Record:
-    """Raises RefusedError."""
+    """Return a job of the project. Raises RefusedError if it does not exist."""
     found = BUILD.find(app, id=number(job, "job_id"), project_id=project["id"])
     if found is None:
         raise not_found()

@@ -1,4 +1,4 @@
-"""Projects, and the commits and files of their repositories.
+"""Projects with the commits and files of their repositories.
 
 Source: gitlab-org/gitlab lib/api/projects.rb, commits.rb, files.rb, repositories.rb.
 """
@@ -27,7 +27,7 @@ def show_project(app: Application, _request: Request, caller: Caller, project: s
 @ROUTES.add("POST", f"{PROJECT}/repository/commits")
 @for_user()
 def create_commit(app: Application, request: Request, caller: Caller, project: str) -> Response:
-    """Several files in one commit; a pipeline follows where there is a .gitlab-ci.yml."""
+    """Create a commit of one or more files; with a .gitlab-ci.yml this starts a pipeline."""
     found = project_of(app, caller, project)
     require(projects.may_write(app, found, caller.user))
     branch, message, listed = needed(request.fields, "branch", "commit_message", "actions")
@@ -45,7 +45,7 @@ def create_commit(app: Application, request: Request, caller: Caller, project: s
 
 
 def _parent(app: Application, project: Record, caller: Caller, fields: Mapping[str, Any], branch: str) -> str | None:
-    """The commit that a new one follows. Raises RefusedError; the default branch is protected from the start."""
+    """Return the parent of a new commit. Raises RefusedError; the default branch is protected by default."""
     known = repositories.branches(project)
     if branch == project["default_branch"] and known and not projects.may_administer(app, project, caller.user):
         raise bad_request("You are not allowed to push into this branch")
@@ -68,7 +68,7 @@ def _action(given: Mapping[str, Any]) -> Action:
 @ROUTES.add("GET", f"{PROJECT}/repository/tree")
 @for_user()
 def list_tree(app: Application, request: Request, caller: Caller, project: str) -> Response:
-    """What lies at the top of the default branch."""
+    """List the top-level folder of the default branch."""
     found = project_of(app, caller, project)
     require(projects.may_read_code(app, found, caller.user))
     sha = repositories.resolve(found, found["default_branch"])

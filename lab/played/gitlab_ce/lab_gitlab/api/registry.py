@@ -1,4 +1,4 @@
-"""Image repositories of a project and their tags, which are asked of the registry with a token of GitLab's own.
+"""Image repositories of a project and their tags, which GitLab requests from the registry with its own token.
 
 Source: gitlab-org/gitlab lib/api/project_container_repositories.rb, lib/api/entities/container_registry.rb.
 """
@@ -18,7 +18,7 @@ REPOSITORIES = "/api/v4/projects/:project/registry/repositories"
 @ROUTES.add("GET", REPOSITORIES)
 @for_user()
 def list_images(app: Application, request: Request, caller: Caller, project: str) -> Response:
-    """Repositories are GitLab's own records."""
+    """List the image repositories, which are GitLab's own records."""
     found = _project(app, caller, project)
     listed = projects.CONTAINER_REPOSITORY.select(app, {"project_id": found["id"]})
     return page(

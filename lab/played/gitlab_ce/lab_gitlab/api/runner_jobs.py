@@ -1,4 +1,4 @@
-"""Runners as they speak for themselves, and the jobs that they have.
+"""The API that runners use, for themselves and for their jobs.
 
 Source: gitlab-org/gitlab lib/api/ci/runner.rb, lib/api/ci/helpers/runner.rb.
 """
@@ -27,7 +27,7 @@ from lab_gitlab.records import Record
 ROUTES = Routes()
 STATUS = "Job-Status"
 UPDATE_INTERVAL = "X-GitLab-Trace-Update-Interval"
-UNWATCHED = "60"  # seconds between two pieces of a log that nobody has open in a browser
+UNWATCHED = "60"  # seconds between two uploads of a log that is not open in a browser
 DOTENV_LINE = re.compile(r"\s*(\w+)\s*=(.*)")
 
 
@@ -51,7 +51,7 @@ def delete_runner(app: Application, request: Request) -> Response:
 
 @ROUTES.add("POST", "/api/v4/jobs/request")
 def request_job(app: Application, request: Request) -> Response:
-    """A paused runner is told there is nothing to do, for ever."""
+    """Assign a job to the runner; a paused runner always gets 204, no job."""
     runner = _runner(app, request)
     if runner is None:
         return FORBIDDEN
@@ -60,7 +60,7 @@ def request_job(app: Application, request: Request) -> Response:
 
 
 def for_job(handler: Handler) -> Handler:
-    """Only with the token of the job itself, while it runs; hands the job over."""
+    """Require the token of a running job and pass the job to the handler."""
 
     @wraps(handler)
     def checked(app: Application, request: Request, job: str) -> Response:
@@ -93,7 +93,7 @@ def update_job(app: Application, request: Request, job: Record) -> Response:
 @ROUTES.add("PATCH", "/api/v4/jobs/:job/trace")
 @for_job
 def append_log(_app: Application, request: Request, job: Record) -> Response:
-    """The next piece of the log; one that does not begin where the log ends is sent again from there."""
+    """Append to the log; 416 if the part does not start at the log's end, after which the runner resends from there."""
     given = re.fullmatch(r"(\d+)-(\d+)", request.headers.get("content-range", ""))
     if given is None:
         return message(400, "400 Bad request - Missing header Content-Range")
@@ -105,7 +105,7 @@ def append_log(_app: Application, request: Request, job: Record) -> Response:
 @ROUTES.add("POST", "/api/v4/jobs/:job/artifacts")
 @for_job
 def upload_report(app: Application, request: Request, job: Record) -> Response:
-    """Variables for the jobs of later stages."""
+    """Store a dotenv report, the variables for jobs of later stages."""
     if request.fields.get("artifact_type") != "dotenv":
         raise invalid("artifact_type does not have a valid value")
     [content] = [part.content for part in request.parts if part.name == "file"]

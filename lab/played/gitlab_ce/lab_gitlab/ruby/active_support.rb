@@ -1,10 +1,10 @@
-# What scripts for GitLab's console take for granted of ActiveSupport: only what is listed here is played.
+# The parts of ActiveSupport that this project's console scripts use.
 require 'date'
 require 'json'
 require 'time'
 
 module ActiveSupport
-  # A length of time that can be counted from now.
+  # A duration in seconds.
   Duration = Struct.new(:seconds) do
     def from_now = Time.now.utc + seconds
   end
@@ -23,7 +23,7 @@ class Array
   end
 end
 
-# The server's time zone is UTC unless it is changed.
+# The server's default time zone is UTC.
 class Time
   def self.current = now.utc
 end

@@ -1,4 +1,4 @@
-# `gitlab-rails runner`: evaluates a script against the played classes. FD is a socket to the application's models.
+# `gitlab-rails runner`: evaluates a script with the stand-in's classes. FD is a socket to the application's models.
 # Usage: console.rb FD CODE_OR_FILE [ARGUMENT...]
 require 'socket'
 $LOAD_PATH.unshift(__dir__)
@@ -10,7 +10,7 @@ module OpenSSL
   end
 end
 
-# The application's side: one line of JSON each way.
+# Calls to the application: one line of JSON each way.
 module Console
   class << self
     attr_reader :version
@@ -35,7 +35,7 @@ module Console
 
     private
 
-    # Times go as Ruby prints them, which is not ISO 8601, as they do in the validations of the real one.
+    # Times are sent in Ruby's own format, not ISO 8601, as in the validations of the real GitLab.
     def plain(value)
       case value
       when Hash then value.to_h { |key, inner| [key.to_s, plain(inner)] }

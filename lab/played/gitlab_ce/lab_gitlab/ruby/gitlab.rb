@@ -1,4 +1,4 @@
-# GitLab's classes that the lab plays. A method that is not here does not exist: NoMethodError, and the script fails.
+# Stand-ins for GitLab's classes. A script that calls a method which is missing here fails with NoMethodError.
 
 class ServiceResponse
   attr_reader :message, :payload
@@ -42,7 +42,7 @@ class User < ApplicationRecord
   def personal_access_tokens = PersonalAccessToken.where(user_id: id)
   def assign_personal_namespace(organization) = @organization = organization
   def valid_password?(password) = Console.call('valid_password', user_id: id, password: password)
-  # Confirmation by mail is not played.
+  # The lab has no confirmation by e-mail.
   def skip_confirmation! = nil
 
   def save
@@ -53,7 +53,7 @@ class User < ApplicationRecord
   end
 end
 
-# What projects and groups have in common.
+# Methods shared by projects and groups.
 module Membership
   def add_owner(user) = add_member(user, Gitlab::Access::OWNER)
   def add_member(user, level) = Console.call('add_member', kind: member_source, source_id: id, user_id: user.id, level: level)
@@ -104,7 +104,7 @@ module Ci
       TYPES = %w[instance_type group_type project_type].freeze
 
       def initialize(user:, params:)
-        # The real one calls `new` on what it finds for the type; a symbol finds nothing.
+        # The real one calls `new` on the result of a lookup by type, which is nil for a symbol.
         raise NoMethodError, "undefined method `new' for nil:NilClass" unless TYPES.include?(params[:runner_type])
 
         @user = user
@@ -179,7 +179,7 @@ module Gitlab
     PRIVATE = 0
   end
 
-  # The settings of the admin area; every setting of the record is a method here too.
+  # The settings of the admin area; each setting is also a method of this module.
   module CurrentSettings
     class << self
       def current_application_settings = ApplicationSetting.first

@@ -1,5 +1,5 @@
-# Evaluates a gitlab.rb the way omnibus-gitlab's SettingsDSL does and prints the settings as JSON.
-# A failure is printed as JSON too, with status 1: class, message and the line of the file.
+# Evaluates a gitlab.rb like omnibus-gitlab's SettingsDSL and prints the settings as JSON.
+# An error is also printed as JSON (class, message and line of the file), with exit status 1.
 require 'json'
 require 'socket'
 
@@ -10,7 +10,7 @@ module Mixlib
 end
 
 module Gitlab
-  # A hash that reads symbols as strings and makes what is missing: registry['a']['b'] = 1.
+  # A hash that treats symbols as strings and creates missing hashes: registry['a']['b'] = 1.
   class ConfigMash < Hash
     def [](key)
       key = key.to_s
@@ -36,7 +36,7 @@ module Gitlab
     end
   end
 
-  # Top-level names of 17.10, omnibus-gitlab package/libraries/config/gitlab.rb.
+  # Top-level names of 17.10: omnibus-gitlab package/libraries/config/gitlab.rb.
   PLAIN = %w[
     external_url registry_external_url mattermost_external_url pages_external_url gitlab_kas_external_url
     runtime_dir git_data_dir roles
@@ -90,7 +90,7 @@ end
 
 file = ARGV.fetch(0)
 begin
-  # What the file prints must not mix with the result.
+  # Keep output of the file out of the result.
   result = $stdout.dup
   $stdout.reopen($stderr)
   Gitlab.instance_eval(File.read(file), file, 1)

@@ -1,4 +1,4 @@
-# Records as a console script sees them. What is stored, and whether it may be, is decided on the other side of the pipe.
+# Records as console scripts see them. The application validates and stores them.
 
 module ActiveModel
   class UnknownAttributeError < NoMethodError; end
@@ -18,7 +18,7 @@ module ActiveRecord
     def empty? = full_messages.empty?
   end
 
-  # A question about a table that is asked when its answer is needed.
+  # A query that is executed when its result is needed.
   class Relation
     include Enumerable
 
@@ -32,8 +32,8 @@ module ActiveRecord
     def scope(name) = self.class.new(@model, where: @where, scopes: @scopes + [name.to_s])
     def all = self
 
-    # By their number, which is the only order that is played.
-    def order(column) = column == :id ? self : raise(NotImplementedError, "the lab plays no order by #{column}")
+    # Only the order by id is supported.
+    def order(column) = column == :id ? self : raise(NotImplementedError, "the lab does not support order by #{column}")
 
     def each(&) = Console.call('select', model: @model.name, where: @where, scopes: @scopes).map { |row| @model.load(row) }.each(&)
     def find_by(conditions) = where(conditions).first
@@ -52,7 +52,7 @@ module ActiveRecord
       def new_from(answer, attributes) = answer['errors'].empty? ? load(answer['record']) : new(attributes).refused(answer['errors'])
       def load(row) = allocate.tap { |record| record.send(:loaded, row) }
 
-      # Defines the columns that the other side has, and what is set but not stored.
+      # Defines accessors for the application's columns, and for attributes that are set but not stored.
       def columns(virtual: [])
         kinds = Console.columns(name)
         kinds.each_key do |column|
@@ -63,7 +63,7 @@ module ActiveRecord
         (kinds.keys + virtual).each { |column| define_method(:"#{column}=") { |value| assign(column, value) } }
       end
 
-      # Each model has relations of its own, so that a scope is known only where it belongs.
+      # Each model has its own relation class, so that a scope exists only for its model.
       def scope(*names)
         const_set(:Relation, Class.new(ActiveRecord::Relation))
         names.each do |name|
@@ -103,7 +103,7 @@ module ActiveRecord
       self
     end
 
-    # Never shows what a log must not hold.
+    # Keeps attributes out of logs.
     def inspect = "#<#{self.class.name} id: #{id.inspect}>"
 
     private
