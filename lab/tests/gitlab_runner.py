@@ -1,4 +1,4 @@
-"""The gitlab-runners that tests hold to the same: the played one, and the real one where `LAB_PARTS` has it."""
+"""The gitlab-runners that tests run: the stand-in, and the real one if `LAB_PARTS` contains it."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ REAL = parts.find(parts.RUNNER)
 
 
 def install(root: Path) -> None:
-    """Put the played one where its package puts it."""
+    """Install the stand-in's files at the paths of its package."""
     shutil.copytree(SOURCE / "root", root, dirs_exist_ok=True)
     (root / "usr/lib/gitlab-runner").mkdir(parents=True)
     (root / "usr/lib/gitlab-runner/lab_gitlab_runner").symlink_to(SOURCE / "lab_gitlab_runner")
@@ -22,7 +22,7 @@ def install(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def played_runner(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command of the played one."""
+    """The command of the stand-in."""
     root = tmp_path_factory.mktemp("gitlab-runner")
     install(root)
     return [sys.executable, str(root / "usr/bin/gitlab-runner")]
@@ -30,5 +30,5 @@ def played_runner(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(params=["played", *(["real"] if REAL else [])])
 def program(request: pytest.FixtureRequest, played_runner: list[str]) -> list[str]:
-    """The command of each."""
+    """The command of each runner."""
     return played_runner if request.param == "played" else [str(REAL)]

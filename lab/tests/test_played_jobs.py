@@ -1,7 +1,7 @@
-"""Jobs of the played runner, from the played GitLab to a container and back; the containers are played as well.
+"""Jobs of the runner's stand-in, from GitLab's stand-in to a container and back; Docker is a stand-in as well.
 
-Attacks of one job on another are tried with the config.toml that the program writes and with one that lets them
-succeed: so the played runner is no safer than the real one, and the program's configuration is what stops them.
+Attacks of one job on another run with the program's config.toml and with one that lets them succeed. This shows that
+the stand-in is no safer than the real runner, and that the program's configuration stops the attacks.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def project(server, url):
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch) -> Path:
-    """The folder that stands for Docker's engine, whose client is found first."""
+    """The folder that stands in for Docker's engine; the client of the stand-in comes first in PATH."""
     folder = tmp_path / "engine"
     folder.mkdir()
     docker = tmp_path / "tools/docker"
@@ -62,7 +62,7 @@ def engine(tmp_path, monkeypatch) -> Path:
 
 @contextlib.contextmanager
 def running(program: list[str], configuration: str) -> Iterator[subprocess.Popen[str]]:
-    """The service."""
+    """Run the service."""
     Path(os.environ["CONFIG_FILE"]).write_text(configuration)
     process = subprocess.Popen([*program, "run"], stderr=subprocess.DEVNULL, text=True)
     try:
@@ -74,7 +74,7 @@ def running(program: list[str], configuration: str) -> Iterator[subprocess.Popen
 
 @pytest.fixture
 def open_to_its_project(server, url) -> str:
-    """config.toml of a runner that keeps checkouts and caches and has one network for all, as they are by default."""
+    """config.toml of a runner with the defaults: it keeps checkouts and caches, and all jobs share one network."""
     return f"""
 concurrent = 2
 check_interval = 1
@@ -92,7 +92,7 @@ check_interval = 1
 
 @pytest.fixture
 def programs_own(server, url) -> Callable[..., str]:
-    """config.toml as `up` writes it, but for GitLab's address."""
+    """config.toml as `up` writes it, except for GitLab's address."""
 
     def rendered(**settings: Any) -> str:
         limits, token = JobLimits(memory=512, cpus=1), server.secrets["runner"]
@@ -105,7 +105,7 @@ def programs_own(server, url) -> Callable[..., str]:
 
 
 def start(project: Any, text: str, branch: str = "main") -> Any:
-    """A pipeline of this .gitlab-ci.yml, on a branch that begins where main is."""
+    """Start a pipeline with this .gitlab-ci.yml, on a branch that starts at main."""
     action = {"action": "update", "file_path": ".gitlab-ci.yml", "content": text}
     begin = {} if branch == "main" else {"start_branch": "main", "force": True}
     project.commits.create({"branch": branch, "commit_message": "x [skip ci]", "actions": [action], **begin})
@@ -117,7 +117,7 @@ def jobs(pipeline: Any) -> dict[str, Any]:
 
 
 def ended(project: Any, pipeline: Any) -> dict[str, Any]:
-    """The jobs by their names when all are over."""
+    """Wait for all jobs to finish and return them by name."""
     wait_until(lambda: all(job.finished_at for job in jobs(pipeline).values()), 120, pause=0.25)
     return {name: project.jobs.get(job.id) for name, job in jobs(pipeline).items()}
 
@@ -132,19 +132,19 @@ def run(project, engine, played_runner, open_to_its_project) -> Run:
 
 
 def lines(job: Any) -> list[str]:
-    """What a person sees of the log."""
+    """Return the visible lines of the log."""
     shown = [re.sub(r"section_\w+:\d+:\w+\r", "", line) for line in COLOURS.sub("", job.trace().decode()).split("\n")]
     return [line.rstrip() for line in shown if line]
 
 
 def created(engine: Path, kind: str = "build") -> list[list[str]]:
-    """The options of each container of that kind."""
+    """Return the options of each container of that kind."""
     options = [json.loads(line) for line in (engine / "created").read_text().splitlines()]
     return [given for given in options if given[given.index("--name") + 1].endswith(f"-{kind}")]
 
 
 def values(engine: Path, option: str, kind: str = "build") -> list[str | None]:
-    """Of an option of each container of that kind; None where it has none."""
+    """Return the value of an option for each container of that kind; None for a container without it."""
     return [given[given.index(option) + 1] if option in given else None for given in created(engine, kind)]
 
 
@@ -205,7 +205,7 @@ def test_no_secret_of_a_job_is_an_argument_of_dockers_client(run, engine):
         (
             '{script: ["true"], variables: {GIT_STRATEGY: none}}',
             "runner_system_failure",
-            "ERROR: Job failed (system failure): the lab plays gitlab-runner without GIT_STRATEGY none",
+            "ERROR: Job failed (system failure): the lab's gitlab-runner does not support GIT_STRATEGY none",
         ),
     ],
 )
@@ -262,7 +262,7 @@ def test_checkout_and_cache_stay_in_volumes_that_are_marked_as_the_runners(run, 
         assert re.search(rf" runner-[a-z0-9-]+-project-{project.id}-concurrent-\d+-cache-[0-9a-f]{{32}}$", line)
 
 
-# One job and another
+# Attacks of one job on another
 
 
 PLANT = r"""
@@ -282,7 +282,7 @@ plant:
 
 @pytest.fixture
 def victim_after_attack(project, engine, played_runner) -> Callable[[str], list[str]]:
-    """What a job of main shows after one of another branch."""
+    """Returns the log lines of a job of main that ran after a job of another branch."""
 
     def seen(configuration: str) -> list[str]:
         with running(played_runner, configuration):
@@ -369,7 +369,7 @@ other: {tags: [privileged], script: [echo two]}
 
 @pytest.fixture
 def protected_runner(server) -> Iterator[None]:
-    """The record as the program's preparation leaves it for a privileged runner."""
+    """Set the runner's record as the program does for a privileged runner."""
     change = "Ci::Runner.find_by(description: 'r').update!"
     server.console(f"{change}(run_untagged: false, access_level: 'ref_protected', tag_list: %w[privileged])")
     yield
@@ -379,7 +379,7 @@ def protected_runner(server) -> Iterator[None]:
 def test_a_privileged_job_is_protected_tagged_and_of_a_named_image(
     project, engine, played_runner, protected_runner, programs_own
 ):
-    """A job that names no image is not privileged either, whatever image the runner gives it."""
+    """A job without its own image is not privileged either, regardless of the runner's default image."""
     unprotected, protected = start(project, TAKEN_BY_TAG, "other"), start(project, TAKEN_BY_TAG)
     with running(played_runner, programs_own(**PRIVILEGED)):
         wait_until(lambda: jobs(protected)["named"].finished_at and jobs(protected)["other"].finished_at, 120)

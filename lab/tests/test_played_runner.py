@@ -1,6 +1,6 @@
-"""The played gitlab-runner against a GitLab that is told what to answer.
+"""The stand-in for gitlab-runner, with a GitLab server whose responses the tests set.
 
-Where `LAB_PARTS` has the real one, it is held to the same.
+If `LAB_PARTS` contains the real runner, most tests also run with it.
 """
 
 import json
@@ -21,7 +21,7 @@ TOKEN = "glrt-t1_0123456789abcdefghij"
 
 
 class GitLab(HTTPServer):
-    """Answers with `status`, and remembers what it was asked."""
+    """Responds with `status` and records requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -61,7 +61,7 @@ def gitlab():
 
 @pytest.fixture
 def file(tmp_path, monkeypatch) -> Path:
-    """config.toml, which is not there yet."""
+    """Path of config.toml, which does not exist yet."""
     found = tmp_path / "config.toml"
     monkeypatch.setenv("CONFIG_FILE", str(found))
     return found
@@ -92,7 +92,7 @@ def test_verify_sends_token_and_system_id(gitlab, program, file):
     assert gitlab.asked[0] == gitlab.asked[1]
 
 
-def test_verify_fails_for_a_runner_that_is_not_valid_and_says_so_in_colour(gitlab, program, file):
+def test_verify_fails_for_an_invalid_runner_and_logs_that_in_colour(gitlab, program, file):
     file.write_text(configuration(gitlab.url))
     gitlab.status["verify"] = 403
     done = verify(program)
@@ -102,7 +102,7 @@ def test_verify_fails_for_a_runner_that_is_not_valid_and_says_so_in_colour(gitla
     assert f"\033[31;1mFATAL: {'Failed to verify runners':43}\033[0;m " in lines
 
 
-def test_verify_is_content_without_runners_and_without_an_answer(program, file):
+def test_verify_succeeds_without_runners_and_without_an_answer(program, file):
     assert verify(program).returncode == 0
     file.write_text(configuration("http://127.0.0.1:1"))
     done = verify(program)
@@ -131,11 +131,11 @@ def test_what_cannot_be_read_as_configuration_stops_everything(gitlab, program, 
     ],
 )
 def test_the_played_one_refuses_a_key_that_would_change_nothing(gitlab, played_runner, file, more, name):
-    """The real one ignores what it does not know."""
+    """The real one ignores unknown keys."""
     file.write_text(configuration(gitlab.url, more))
     done = verify(played_runner)
     assert done.returncode == 1
-    assert f"without {name}" in done.stderr
+    assert f"does not support {name}" in done.stderr
 
 
 @pytest.mark.parametrize("changes", [{}, {"runnerSharedCache": "true"}, PRIVILEGED])
@@ -151,8 +151,8 @@ def test_the_programs_own_configuration_is_understood(gitlab, program, file, cha
     assert "problem with your config" not in done.stderr
 
 
-def test_the_service_goes_on_asking_a_gitlab_that_does_not_answer(program, file):
-    """Only a refused token makes a runner stop asking."""
+def test_the_service_continues_to_poll_a_gitlab_that_does_not_answer(program, file):
+    """Only a rejected token makes a runner stop polling."""
     file.write_text(configuration("http://127.0.0.1:1", "unhealthy_requests_limit = 1\n"))
     with service(program) as process:
         assert process.stderr
@@ -181,7 +181,7 @@ def test_the_service_gives_up_on_a_refused_token_until_the_interval_of_its_file_
 
 
 @pytest.mark.needs("rpmspec")
-def test_the_package_says_what_it_needs():
+def test_the_package_requires_the_helper_images_of_its_version():
     spec = str(SOURCE / "gitlab_runner.spec")
     command = ["rpmspec", "--query", "--requires", "--define", "runner_version 17.10.2", spec]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

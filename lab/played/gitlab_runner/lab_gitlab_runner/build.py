@@ -1,4 +1,4 @@
-"""One job from its header to its last line (common/build.go)."""
+"""Execution of one job (common/build.go)."""
 
 import gzip
 import re
@@ -15,14 +15,14 @@ from lab_gitlab_runner.docker_executor import BUILDS, SYSTEM_FAILURE, BuildError
 from lab_gitlab_runner.log import RESET
 from lab_gitlab_runner.trace import CYAN, GREEN, Trace
 
-PREPARATIONS, PAUSE = 3, 3.0  # tries, seconds between them
+PREPARATIONS, PAUSE = 3, 3.0  # attempts, seconds between them
 TRUE = ("1", "t", "T", "TRUE", "true", "True")  # strconv.ParseBool
 OLDER_NAMES = {"image_pull_failure": SYSTEM_FAILURE, "job_canceled": "unknown_failure"}
-"""Of reasons that this GitLab does not know (failureReasonMapper)."""
+"""Replacements for failure reasons that GitLab 17.10 does not accept from runners (failureReasonMapper)."""
 
 
 class Build:
-    """`slot` tells jobs apart that run at once. Run it in a thread of its own."""
+    """One job. `slot` distinguishes concurrent jobs. Call `run` in a separate thread."""
 
     def __init__(self, runner: Runner, system_id: str, job: dict[str, Any], slot: int) -> None:
         self.runner, self.system_id, self.job = runner, system_id, job
@@ -46,7 +46,7 @@ class Build:
         )
 
     def run(self) -> None:
-        """Never raises: what goes wrong ends the job."""
+        """Run the job. Never raises: an error fails the job."""
         ending: dict[str, Any] = {"state": "success"}
         self.trace.on_cancel = lambda: self._docker.stop(BuildError("canceled", reason="job_canceled"))
         seconds = int(self.job["runner_info"]["timeout"])
@@ -57,7 +57,7 @@ class Build:
         try:
             self._work()
             self.trace.line("Job succeeded", GREEN)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong is the job's system failure
+        except Exception as error:  # noqa: BLE001 - any other error is a system failure of the job
             reason = error.reason if isinstance(error, BuildError) else SYSTEM_FAILURE
             system = " (system failure)" if reason == SYSTEM_FAILURE else ""
             self.trace.error(f"Job failed{system}: {error}\n")
@@ -71,7 +71,7 @@ class Build:
         log.info(f"Job {'succeeded' if ending['state'] == 'success' else 'failed'}", job=self.job["id"])
 
     def interrupt(self, signal: str) -> None:
-        """The service ends."""
+        """Abort the job because the service stops."""
         self._docker.stop(BuildError(f"aborted: {signal}", reason=SYSTEM_FAILURE))
 
     # Stages
@@ -80,7 +80,7 @@ class Build:
         self.trace.line(f"Running with gitlab-runner {VERSION}")
         short = coordinator.short(self.runner["token"])
         self.trace.line(f"  on {self.runner.get('name')} {short}, system ID: {self.system_id}")
-        self._refuse_what_is_not_played()
+        self._reject_unsupported()
         self._section("prepare_executor", 'Preparing the "docker" executor', self._prepare)
         sources = shell_scripts.get_sources(self.job["git_info"], self.directory, self.strategy)
         self._section("get_sources", "Getting source from Git repository", lambda: self._run("predefined", sources))
@@ -91,8 +91,8 @@ class Build:
             title = "Uploading artifacts for successful job"
             self._section("upload_artifacts_on_success", title, self._upload)
 
-    def _refuse_what_is_not_played(self) -> None:
-        """Raises BuildError for what the real one would do and this one would pass over."""
+    def _reject_unsupported(self) -> None:
+        """Raises BuildError if the job uses a feature of the real runner that this stand-in lacks."""
         job, image = self.job, self.job.get("image") or {}
         asked = [name for name in ("services", "cache") if job.get(name)]
         asked += [step["name"] for step in job["steps"] if step["name"] != "script"]
@@ -102,7 +102,7 @@ class Build:
         asked += ["users of images"] if image.get("executor_opts") else []
         asked += [f"GIT_STRATEGY {self.strategy}"] if self.strategy not in ("clone", "fetch") else []
         if asked:
-            raise BuildError(f"the lab plays gitlab-runner without {', '.join(asked)}", reason=SYSTEM_FAILURE)
+            raise BuildError(f"the lab's gitlab-runner does not support {', '.join(asked)}", reason=SYSTEM_FAILURE)
 
     def _prepare(self) -> None:
         for number in range(1, PREPARATIONS + 1):
@@ -118,7 +118,7 @@ class Build:
                     raise
 
     def _upload(self) -> None:
-        """Reports of variables, each a file of its own. The real one does it in the helper's container."""
+        """Upload the dotenv reports, one file each. The real runner does this in the helper container."""
         for artifact in self.job["artifacts"]:
             read: list[str] = []
             paths = shlex.join(f"{self.directory}/{path}" for path in artifact["paths"])
@@ -148,7 +148,7 @@ class Build:
     # Settings
 
     def _variables(self) -> dict[str, str]:
-        """The job's own beat config.toml's; references to others are filled in unless a value is `raw`."""
+        """Return the variables; those of the job override config.toml. References are expanded unless `raw` is set."""
         given = dict(entry.split("=", 1) for entry in self.runner.get("environment") or ())
         own = {variable["key"]: str(variable["value"]) for variable in self.job["variables"]}
         values = {**given, "CI_PROJECT_DIR": self.directory, **own}
@@ -156,18 +156,18 @@ class Build:
         return {key: value if key in raw else _expanded(value, values) for key, value in values.items()}
 
     def _has_own_network(self) -> bool:
-        """config.toml's word is the last; without one the job's variables decide (common/build_settings.go)."""
+        """Return whether the job has its own network: config.toml overrides variables (common/build_settings.go)."""
         flags = self.runner.get("feature_flags") or {}
         return bool(flags.get(NETWORK_PER_BUILD, self.variables.get(NETWORK_PER_BUILD) in TRUE))
 
 
 def _expanded(text: str, values: Mapping[str, str]) -> str:
-    """As Go's os.Expand: what is not known becomes nothing, `$$` a dollar sign."""
+    """Expand variables like Go's os.Expand: an unknown one becomes empty, `$$` a dollar sign."""
     known = {**values, "$": "$"}
     return re.sub(r"\$(?:\{(\w+)\}|(\w+|\$))", lambda found: known.get(found[1] or found[2], ""), text)
 
 
 def _at(clone_url: str, repository: str) -> str:
-    """The repository's URL with another server in it; credentials and path stay."""
+    """Return the repository's URL with scheme and host of `clone_url`, keeping credentials and path."""
     given, old = urlsplit(clone_url), urlsplit(repository)
     return old._replace(scheme=given.scheme, netloc=f"{old.username}:{old.password}@{given.netloc}").geturl()

@@ -1,4 +1,4 @@
-"""The command line of `gitlab-runner`, as far as it is played: what the program calls, and what its package does."""
+"""The `gitlab-runner` commands that this project and the package's scriptlets use."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
 
 
 def verify(options: Namespace) -> int:
-    """Fails only for tokens that GitLab calls invalid, see coordinator.verify."""
+    """Verify the runners' tokens; fails only if GitLab rejects one (see coordinator.verify)."""
     configuration = load(options.config)
     valid = [coordinator.verify(runner, configuration.system_id) for runner in configuration.runners]
     if not all(valid):
@@ -53,7 +53,7 @@ def verify(options: Namespace) -> int:
 
 
 def install(options: Namespace) -> int:
-    """The systemd service (kardianos/service)."""
+    """Install the systemd service (kardianos/service)."""
     _unit().write_text(UNIT.format(options))
     return _systemctl("daemon-reload") or _systemctl("enable", SERVICE)
 

@@ -1,7 +1,7 @@
-"""config.toml and the machine's system id next to it (common/config.go, common/system_id_state.go).
+"""config.toml and the machine's system ID next to it (common/config.go, common/system_id_state.go).
 
-The real runner ignores a key that it does not know, so that a misspelt one changes nothing: here it is an error, as is
-a key of the real one that is not played.
+The real runner ignores unknown keys, so a misspelt key has no effect. Here an unknown key is an error, and so is a key
+of the real runner that the stand-in does not support.
 """
 
 import re
@@ -19,7 +19,7 @@ SYSTEM_ID = re.compile(r"[sr]_[0-9a-zA-Z]{12}")
 NETWORK_PER_BUILD = "FF_NETWORK_PER_BUILD"
 
 DOCKER: Mapping[str, Any] = {
-    # Limits are texts as well: "1g", "0.5".
+    # Limits are also strings: "1g", "0.5".
     **dict.fromkeys(("image", "memory", "cpus", "service_memory", "service_cpus"), str),
     **dict.fromkeys(("privileged", "services_privileged", "disable_cache"), bool),
     "volumes": [str],
@@ -34,19 +34,19 @@ RUNNER: Mapping[str, Any] = {
     "feature_flags": {NETWORK_PER_BUILD: bool},
     "docker": DOCKER,
 }
-PLAYED: Mapping[str, Any] = {"concurrent": int, "check_interval": int, "runners": [RUNNER]}
-"""Keys that are played, with the types of their values."""
+SUPPORTED: Mapping[str, Any] = {"concurrent": int, "check_interval": int, "runners": [RUNNER]}
+"""The supported keys with the types of their values."""
 
 Runner = Mapping[str, Any]
 
 
 class ConfigurationError(Exception):
-    """The file cannot be read as configuration."""
+    """The file is not a valid configuration."""
 
 
 @dataclass
 class Configuration:
-    """One reading of the file; one that is not there is an empty configuration."""
+    """The content of the file when it was read; a missing file is an empty configuration."""
 
     file: Path
     system_id: str
@@ -67,7 +67,10 @@ class Configuration:
 
 
 def load(file: Path) -> Configuration:
-    """Raises ConfigurationError for what is no TOML or has a key that is not played, OSError if it cannot be read."""
+    """Read the file.
+
+    Raises ConfigurationError if it is not TOML or has an unsupported key, OSError if it cannot be read.
+    """
     system_id = _system_id(file.with_name(".runner_system_id"))
     try:
         modified = file.stat().st_mtime
@@ -76,7 +79,7 @@ def load(file: Path) -> Configuration:
         return Configuration(file, system_id)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"decoding configuration file: toml: {error}") from None
-    _check(content, PLAYED)
+    _check(content, SUPPORTED)
     return Configuration(file, system_id, content, modified)
 
 
@@ -86,7 +89,9 @@ def _check(value: Any, expected: Any, where: str = "") -> None:
         for name, part in value.items():
             place = f"{where}.{name}".lstrip(".")
             if name not in expected:
-                raise ConfigurationError(f"decoding configuration file: the lab plays gitlab-runner without {place}")
+                raise ConfigurationError(
+                    f"decoding configuration file: the lab's gitlab-runner does not support {place}"
+                )
             _check(part, expected[name], place)
     elif isinstance(expected, list) and isinstance(value, list):
         for part in value:
@@ -97,7 +102,7 @@ def _check(value: Any, expected: Any, where: str = "") -> None:
 
 
 def _system_id(file: Path) -> str:
-    """Kept next to config.toml. The real one makes a missing one of the machine's id, this one of nothing."""
+    """Return the system ID, stored next to config.toml. A missing one is random, not derived from the machine's ID."""
     if file.exists() and SYSTEM_ID.fullmatch(file.read_text().strip()):
         return file.read_text().strip()
     made = f"s_{secrets.token_hex(6)}"

@@ -1,4 +1,4 @@
-"""What the runner says to GitLab, and how it takes the answer (network/gitlab.go)."""
+"""The runner's client for GitLab's API (network/gitlab.go)."""
 
 import json
 import re
@@ -24,7 +24,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is None when GitLab did not answer; then `text` says why."""
+    """A response. `status` is None if GitLab did not respond; `text` is then the error."""
 
     status: int | None
     text: str
@@ -37,12 +37,12 @@ class Answer:
 
 
 def short(token: str) -> str:
-    """What of a token may be seen."""
+    """Return the part of a token that may be shown."""
     return token.removeprefix("glrt-")[:9]
 
 
 def verify(runner: Runner, system_id: str) -> bool:
-    """False only when GitLab says that the token is not valid: a GitLab that does not answer counts as valid."""
+    """Return False only if GitLab rejects the token: without a response from GitLab it counts as valid."""
     answer = _request(runner, "POST", "runners/verify", {"token": runner["token"], "system_id": system_id})
     fields = {"runner": short(runner["token"])}
     if answer.status == 200:
@@ -55,7 +55,7 @@ def verify(runner: Runner, system_id: str) -> bool:
 
 
 def request_job(runner: Runner, system_id: str) -> Answer:
-    """Ask for a job: 201 with one, 204 without, 403 for a token that is not valid."""
+    """Request a job: 201 with a job, 204 without one, 403 for an invalid token."""
     asked = {"token": runner["token"], "system_id": system_id, "info": _info(runner)}
     answer = _request(runner, "POST", "jobs/request", asked)
     fields = {"runner": short(runner["token"]), "status": answer.text}
@@ -71,7 +71,7 @@ def request_job(runner: Runner, system_id: str) -> Answer:
 
 
 def patch_trace(runner: Runner, job: Mapping[str, Any], piece: bytes, start: int) -> Answer:
-    """The next piece of a job's log, which begins at `start`."""
+    """Send the next part of a job's log, which begins at byte `start`."""
     place = f"{start}-{start + len(piece) - 1}"
     headers = {"JOB-TOKEN": job["token"], "Content-Range": place, "Content-Type": "text/plain"}
     answer = _send(runner, "PATCH", f"jobs/{job['id']}/trace?debug_trace=false", piece, headers)
@@ -82,7 +82,7 @@ def patch_trace(runner: Runner, job: Mapping[str, Any], piece: bytes, start: int
 
 
 def update_job(runner: Runner, job: Mapping[str, Any], state: str, **more: object) -> Answer:
-    """How a job is going, or how it has ended."""
+    """Report the state of a job."""
     body = {"token": job["token"], "state": state, "info": _info(runner), **more}
     answer = _request(runner, "PUT", f"jobs/{job['id']}", body)
     if answer.status != 200:

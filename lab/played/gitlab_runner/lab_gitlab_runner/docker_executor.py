@@ -1,7 +1,7 @@
-"""The docker executor: a job's containers, volumes and images on the machine's own Docker (executors/docker).
+"""The docker executor: a job's containers, volumes and images in the machine's Docker (executors/docker).
 
-As with the real one, a container of the helper image does what is the runner's (git, permissions), the job's own
-image does what the job says; both see the same volumes, and each is started again for every stage.
+As with the real one, a container of the helper image runs the runner's own commands (git, permissions), and a container
+of the job's image runs its script. Both mount the same volumes, and each is started again for every stage.
 """
 
 import base64
@@ -23,7 +23,7 @@ from lab_gitlab_runner.trace import Trace
 HELPER = f"registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper:x86_64-v{VERSION}"
 ARCHIVE = "/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.tar.xz"
 ENTRYPOINT = 'ENTRYPOINT ["/usr/bin/dumb-init", "/entrypoint"]'
-CONFIGURATION = Path("/root/.docker/config.json")  # of the user that the service runs as
+CONFIGURATION = Path("/root/.docker/config.json")  # of the service's user
 BUILDS = "/builds"
 SYSTEM_FAILURE = "runner_system_failure"
 
@@ -31,7 +31,7 @@ Settings = Mapping[str, Any]
 
 
 class BuildError(Exception):
-    """The job has failed."""
+    """The job failed."""
 
     def __init__(self, text: str, *, reason: str = "script_failure", exit_code: int = 0) -> None:
         self.reason, self.exit_code = reason, exit_code
@@ -39,11 +39,11 @@ class BuildError(Exception):
 
 
 class PreparationError(Exception):
-    """Docker cannot be used just now; it is tried again."""
+    """Docker is not available; the preparation is retried."""
 
 
 class Docker:
-    """The containers of one job, by what they are for: `predefined` is the helper's, `build` the job's own."""
+    """The containers of one job, by kind: `predefined` is of the helper image, `build` of the job's image."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Docker:
         keeps_checkout: bool,
         own_network: bool,
     ) -> None:
-        """`name` is the same for the project's next job in this slot."""
+        """`name` identifies project and slot: it is the same for the project's next job in this slot."""
         self.settings, self.job, self.name, self.trace = settings, job, name, trace
         self._once = f"{name}-{secrets.token_hex(8)}"
         self._keeps_checkout = keeps_checkout and not settings.get("disable_cache")
@@ -67,7 +67,7 @@ class Docker:
     # Preparation
 
     def prepare(self, image: str) -> None:
-        """Raises BuildError, PreparationError."""
+        """Create network and volumes and pull the image. Raises BuildError, PreparationError."""
         self._checked("version")
         self.trace.line(f"Using Docker executor with image {image} ...")
         if self._own_network:
@@ -79,26 +79,26 @@ class Docker:
         self._image = self._pull(image)
 
     def _pull(self, image: str) -> str:
-        """The image's id, pulled by the policies of the job. Raises BuildError."""
+        """Pull the image according to the job's policies and return its id. Raises BuildError."""
         policies = (self.job.get("image") or {}).get("pull_policy") or ["always"]
         if refusal := refused_pull_policies(policies, self.settings.get("allowed_pull_policies") or ["always"]):
             raise BuildError(f'invalid pull policy for image "{image}": {refusal}')
-        trouble = ""
+        failure = ""
         for policy in policies:
             found = _inspect(image)
             if policy == "always" or (policy == "if-not-present" and not found):
-                trouble = self._pull_now(image)
-                found = None if trouble else _inspect(image)
+                failure = self._pull_now(image)
+                found = None if failure else _inspect(image)
             if found:
                 digests = "".join(f" with digest {digest}" for digest in (found.get("RepoDigests") or [])[:1])
                 self.trace.line(f"Using docker image {found['Id']} for {image}{digests} ...")
                 return str(found["Id"])
-            self.trace.warning(f'Failed to pull image with policy "{policy}": {trouble} (manager.go:254:0s)')
+            self.trace.warning(f'Failed to pull image with policy "{policy}": {failure} (manager.go:254:0s)')
         words = f'failed to pull image "{image}" with specified policies [{" ".join(policies)}]'
-        raise BuildError(f"{words}: {trouble} (manager.go:254:0s)", reason="image_pull_failure")
+        raise BuildError(f"{words}: {failure} (manager.go:254:0s)", reason="image_pull_failure")
 
     def _pull_now(self, image: str) -> str:
-        """Empty when the image is there, else Docker's words."""
+        """Pull the image; return Docker's error message, or an empty string on success."""
         first, slash, _ = image.partition("/")
         host = first if slash and re.search(r"[.:]|^localhost$", first) else "docker.io"
         with tempfile.TemporaryDirectory(prefix="gitlab-runner-") as folder:
@@ -113,7 +113,7 @@ class Docker:
         return _first_line(done.stderr) if done.returncode else ""
 
     def _credentials(self) -> list[tuple[str, dict[str, Any]]]:
-        """By hosts of registries, and where they come from: the first that fits is used."""
+        """Return credentials by registry host for each source; the first source that has the host is used."""
         kept = json.loads(CONFIGURATION.read_text()).get("auths", {}) if CONFIGURATION.exists() else {}
         given = {
             one["url"]: {"auth": base64.b64encode(f"{one['username']}:{one['password']}".encode()).decode()}
@@ -125,9 +125,9 @@ class Docker:
     # Running
 
     def run(self, kind: str, script: str, *, write: Callable[[str], None] | None = None) -> None:
-        """Run a script in the container of that kind. Raises BuildError when it fails.
+        """Run a script in the container of that kind. Raises BuildError if it fails.
 
-        Ends early when `stop` is called by another thread.
+        Returns early if another thread calls `stop`.
         """
         container = self._containers.get(kind) or self._create(kind)
         if self._stopped:
@@ -148,14 +148,14 @@ class Docker:
             raise BuildError(f"exit code {code}", exit_code=code)
 
     def stop(self, why: BuildError) -> None:
-        """End what runs; for any thread."""
+        """Kill the job's containers. May be called from any thread."""
         self._stopped = why
         for container in list(self._containers.values()):
             _docker("kill", container)
 
     def clean(self) -> None:
-        """Containers and their network go; volumes of caches stay for the project's next job, and so does the one of
-        the checkout where the strategy is fetch.
+        """Remove the containers and their network. Cache volumes are kept for the project's next job, and so is the
+        checkout's volume if the strategy is fetch.
         """
         for container in self._containers.values():
             _docker("rm", "--force", "--volumes", container)
@@ -190,18 +190,18 @@ class Docker:
             raise BuildError(_first_line(done.stderr), reason=SYSTEM_FAILURE)
         self._containers[kind] = done.stdout.strip()
         if kind == "predefined":
-            # Jobs may run as any user: the folders of the volumes are everybody's (`cache-init`).
+            # Jobs may run as any user, so the volumes' folders are world-writable (`cache-init`).
             self.run(kind, shell_scripts.command("chmod", "0777", *self._targets()))
         return self._containers[kind]
 
     def _labels(self, **more: str) -> list[str]:
-        """Options that mark what is the runner's (executors/docker/internal/labels)."""
+        """Return options for labels that mark objects as the runner's (executors/docker/internal/labels)."""
         job = self.job["job_info"]
         marks = {"job.id": self.job["id"], "project.id": job["project_id"], "managed": "true", **more}
         return [part for key, value in marks.items() for part in ("--label", f"com.gitlab.gitlab-runner.{key}={value}")]
 
     def _targets(self) -> list[str]:
-        """Where volumes of Docker's are mounted: those that name no folder of the machine are for caches."""
+        """Return the mount points of Docker volumes: the checkout, and `volumes` without a host folder, for caches."""
         caches = [] if self.settings.get("disable_cache") else self.settings.get("volumes") or []
         return [BUILDS, *(volume for volume in caches if ":" not in volume)]
 
@@ -215,13 +215,13 @@ class Docker:
             raise PreparationError(f"{_first_line(done.stderr)} (docker.go:1041:0s)")
 
 
-# What [runners.docker] lets a job have (common/config.go, executors/docker/internal/pull)
+# Limits of [runners.docker] (common/config.go, executors/docker/internal/pull)
 
 
 def refused_pull_policies(wanted: Sequence[str], allowed: Sequence[str]) -> str | None:
-    """Why the policies are refused; None when one of them is allowed.
+    """Return why the policies are rejected; None if one of them is allowed.
 
-    One is enough at 17.10: an allowed policy carries those beside it (`verifyPullPolicies`). 18.0 drops those.
+    In 17.10 one allowed policy is enough to use all of them (`verifyPullPolicies`); 18.0 drops the others.
     """
     if set(wanted) & set(allowed):
         return None
@@ -232,19 +232,19 @@ def refused_pull_policies(wanted: Sequence[str], allowed: Sequence[str]) -> str 
 
 
 def is_privileged(settings: Settings, image: str) -> bool:
-    """Whether a container of the image, as the job names it, is privileged; without a list each is."""
+    """Return whether a container is privileged, by the image name in the job; without a list all images are allowed."""
     allowed = settings.get("allowed_privileged_images")
     return bool(settings.get("privileged")) and (not allowed or any(_matches(image, pattern) for pattern in allowed))
 
 
 def _matches(image: str, pattern: str) -> bool:
-    """As doublestar does: `*` ends at a slash, `**` does not."""
+    """Match like doublestar: `*` does not match a slash, `**` does."""
     wild = {"**": ".*", "*": "[^/]*"}
     parts = (wild.get(part) or re.escape(part) for part in re.split(r"(\*+)", pattern))
     return re.fullmatch("".join(parts), image) is not None
 
 
-# Docker's client
+# Docker client
 
 
 def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Log lines as the runner's own format has them, on standard error, with colours whatever standard error is."""
+"""Log lines in the runner's own format on standard error, with colours even if it is not a terminal."""
 
 import sys
 from functools import partial
@@ -10,7 +10,7 @@ STYLES = {"info": ("", ""), "warning": (YELLOW, "WARNING: "), "error": (RED, "ER
 
 
 def write(level: str, message: str, **fields: object) -> None:
-    """One line: message, then the fields by name."""
+    """Write one line: the message, then the fields sorted by name."""
     colour, prefix = STYLES[level]
     line = f"{colour}{prefix}{message:<{WIDTH - len(prefix)}}{RESET} "
     line += "".join(f" {colour}{name}{RESET}={value}" for name, value in sorted(fields.items()))
@@ -21,6 +21,6 @@ info, warning, error = (partial(write, level) for level in ("info", "warning", "
 
 
 def fatal(message: str, **fields: object) -> NoReturn:
-    """Say it and end the program with status 1."""
+    """Log the message and exit with status 1."""
     write("fatal", message, **fields)
     sys.exit(1)

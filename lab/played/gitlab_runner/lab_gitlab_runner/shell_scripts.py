@@ -1,4 +1,4 @@
-"""Scripts for a job's containers, as the real runner's writer for bash writes them (shells/bash.go, abstract.go)."""
+"""Scripts for a job's containers, as the real runner generates them for bash (shells/bash.go, abstract.go)."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -13,14 +13,14 @@ SHELLS = (
     "/busybox/sh",
 )
 DETECT_SHELL = "\n".join(f"[ -x {shell} ] && exec {shell}" for shell in SHELLS) + "\necho shell not found\nexit 1"
-"""What a job's container runs: whichever shell its image has."""
+"""The command of a job's container: the first shell that its image has."""
 
 LOCKS = ("index.lock", "shallow.lock", "HEAD.lock", "config.lock", "config", "hooks")
-"""What a checkout that is kept loses of its .git before git is called in it."""
+"""Files in .git that are removed from a kept checkout before git runs in it."""
 
 
 def finished(lines: Iterable[str]) -> str:
-    """The script that goes to the shell's standard input; the commands themselves have an empty one."""
+    """Return the script for the shell's standard input; its commands have an empty standard input."""
     body = "\n".join(lines) + "\n"
     return (
         "#!/usr/bin/env bash\n\ntrap exit 1 TERM\n\n"
@@ -34,7 +34,7 @@ def exports(variables: Mapping[str, str]) -> list[str]:
 
 
 def get_sources(info: Mapping[str, Any], directory: str, strategy: str) -> list[str]:
-    """What git does before a job; a checkout that an earlier job left is thrown away by the strategy `clone` alone."""
+    """Return the git commands before a job. Only the strategy `clone` deletes an earlier job's checkout."""
     depth = int(info.get("depth") or 0)
     fetch = ["git", "-c", f"http.userAgent=gitlab-runner {VERSION} linux/amd64", "fetch", "origin", *info["refspecs"]]
     fetch += [*(["--depth", str(depth)] if depth else []), "--prune", "--quiet"]
@@ -56,7 +56,7 @@ def get_sources(info: Mapping[str, Any], directory: str, strategy: str) -> list[
 
 
 def user_script(lines: Iterable[str], directory: str) -> list[str]:
-    """Each line is shown before it runs."""
+    """Return the job's script, which prints each command before running it."""
     written = [command("cd", directory)]
     for line in lines:
         first, several, _ = line.strip().partition("\n")

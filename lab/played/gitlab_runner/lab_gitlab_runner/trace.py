@@ -1,4 +1,4 @@
-"""A job's log: written by the job, masked, and sent to GitLab piece by piece (network/trace.go, common/buildlogger)."""
+"""A job's log: masked, and sent to GitLab in parts (network/trace.go, common/buildlogger)."""
 
 import threading
 import time
@@ -10,14 +10,14 @@ from lab_gitlab_runner import coordinator
 from lab_gitlab_runner.configuration import Runner
 from lab_gitlab_runner.log import RED, RESET, YELLOW
 
-FIRST_INTERVAL = 3.0  # seconds between two pieces, until GitLab names another
-SIGN_OF_LIFE = 30.0  # seconds without output after which GitLab is told that the job still runs
+FIRST_INTERVAL = 3.0  # seconds between two parts, until GitLab sends another interval
+SIGN_OF_LIFE = 30.0  # seconds without output after which the runner reports that the job is running
 RETRIES, RETRY_DELAY = 10, 1.0
 GREEN, CYAN, CLEAR = "\033[32;1m", "\033[36;1m", "\033[0K"
 
 
 class Trace:
-    """`on_cancel` is called when GitLab wants the job to end, or has given it up."""
+    """The log of one job. `on_cancel` is called if GitLab cancels the job or no longer accepts it."""
 
     def __init__(self, runner: Runner, job: dict[str, Any]) -> None:
         self.on_cancel: Callable[[], None] = lambda: None
@@ -37,13 +37,13 @@ class Trace:
     # Writing
 
     def write(self, text: str) -> None:
-        """Output as it comes; an unfinished line waits for its end, so that no secret is cut in two."""
+        """Append output; an incomplete line is held back until its end, so that no secret is split."""
         with self._lock:
             complete, newline, self._unfinished = (self._unfinished + text).rpartition("\n")
             self._append(complete + newline)
 
     def line(self, text: str, colour: str = CLEAR) -> None:
-        """A line of the runner's own."""
+        """Append a line of the runner itself."""
         self._insert(f"{colour}{text}{RESET}\n")
 
     def warning(self, text: str) -> None:
@@ -68,7 +68,7 @@ class Trace:
     # Sending
 
     def finish(self, state: str, **more: object) -> None:
-        """Send what is left, then how it ended."""
+        """Send the rest of the log, then the final state."""
         self._insert("")
         self._over.set()
         self._sender.join()
@@ -91,7 +91,7 @@ class Trace:
                 self._heed(coordinator.update_job(self._runner, self._job, "running"))
 
     def _patch(self) -> bool:
-        """Send the next piece. True when nothing is left, or when GitLab wants nothing more."""
+        """Send the next part. True if nothing is left, or if GitLab accepts no more."""
         with self._lock:
             piece, start = self._content[self._sent :], self._sent
         if not piece:
@@ -100,7 +100,7 @@ class Trace:
         if answer.status == 202:
             self._sent = start + len(piece)
         elif answer.status == 416:
-            # An answer was lost; GitLab says how much it has.
+            # A response was lost; GitLab reports how much it has received.
             self._sent = int(answer.headers.get("Range", "0-0").partition("-")[2])
         self._heed(answer)
         return answer.status in (403, 404) or self._sent >= len(self._content)

@@ -1,4 +1,4 @@
-"""`gitlab-runner run`: reads config.toml again when it has changed and asks GitLab for jobs (commands/multi.go)."""
+"""`gitlab-runner run`: requests jobs from GitLab and reloads config.toml when it changes (commands/multi.go)."""
 
 import json
 import re
@@ -14,24 +14,24 @@ from lab_gitlab_runner import coordinator, log
 from lab_gitlab_runner.build import Build
 from lab_gitlab_runner.configuration import ConfigurationError, Runner, load
 
-RELOAD_INTERVAL = 3.0  # seconds between two looks at the file
-UNHEALTHY_LIMIT = 3  # refused requests in a row
-UNHEALTHY_INTERVAL = "1h0m0s"  # without requests after that; a changed file ends it
+RELOAD_INTERVAL = 3.0  # seconds between two checks of the file
+UNHEALTHY_LIMIT = 3  # rejected requests in a row
+UNHEALTHY_INTERVAL = "1h0m0s"  # pause after that; a changed file ends it
 STEP = 0.1  # seconds
-SHUTDOWN_TIMEOUT = 30.0  # seconds for jobs to end after a signal that aborts them
+SHUTDOWN_TIMEOUT = 30.0  # seconds in which jobs must end after a signal that aborts them
 SIGNAL_NAMES: dict[int, str] = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
 
 
 @dataclass
 class Health:
-    """How one runner's last requests went."""
+    """Rejected requests of one runner."""
 
     refusals: int = 0
     since: float = 0.0
 
 
 class Worker:
-    """The service. Raises ConfigurationError or OSError when the first reading of the file fails."""
+    """The service. Raises ConfigurationError or OSError if the file cannot be read at the start."""
 
     def __init__(self, file: Path) -> None:
         self.configuration = load(file)
@@ -42,23 +42,23 @@ class Worker:
             signal.signal(number, self._stop)
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Run until a signal arrives."""
         log.info(f"Starting multi-runner from {self.configuration.file}...")
         checked, asked = time.monotonic(), 0.0
         while not self._signal:
             moment = time.monotonic()
             if moment - checked >= RELOAD_INTERVAL:
                 checked = moment
-                self._look_at_file()
+                self._reload_if_changed()
             if moment - asked >= self.configuration.check_interval:
                 asked = moment
                 for runner in self.configuration.runners:
-                    self._ask(runner)
+                    self._request_job(runner)
             time.sleep(STEP)
         self._end_builds()
         log.info("All workers stopped.")
 
-    def _look_at_file(self) -> None:
+    def _reload_if_changed(self) -> None:
         file = self.configuration.file
         try:
             if file.stat().st_mtime > self.configuration.modified:
@@ -68,8 +68,8 @@ class Worker:
         except (ConfigurationError, OSError) as error:
             log.error(f"Failed to load config {error}")
 
-    def _ask(self, runner: Runner) -> None:
-        """For a job, if there is room for it, unless GitLab has refused the runner's token too often."""
+    def _request_job(self, runner: Runner) -> None:
+        """Request a job if there is a free slot, unless GitLab has rejected the runner's token too often."""
         if len(self._builds) >= self.configuration.concurrent:
             return
         name = f'Runner "{runner["url"]}{runner["token"][:8]}"'
@@ -92,7 +92,7 @@ class Worker:
             self._start(runner, json.loads(answer.content))
 
     def _start(self, runner: Runner, job: dict[str, Any]) -> None:
-        """Run a job beside those that run already."""
+        """Run a job in a thread, concurrently with others."""
         slot = next(number for number in range(self.configuration.concurrent) if number not in self._builds)
         build = Build(runner, self.configuration.system_id, job, slot)
         thread = threading.Thread(target=self._run, args=(slot, build), daemon=True)
@@ -106,7 +106,7 @@ class Worker:
             self._builds.pop(slot, None)
 
     def _end_builds(self) -> None:
-        """SIGQUIT lets jobs come to their end; other signals abort them, and GitLab is told."""
+        """Wait for jobs after SIGQUIT; after other signals abort them and report that to GitLab."""
         builds = list(self._builds.values())
         while any(thread.is_alive() for _, thread in builds) and self._signal == signal.SIGQUIT:
             time.sleep(STEP)
@@ -122,6 +122,6 @@ class Worker:
 
 
 def seconds(duration: str) -> float:
-    """A duration as Go writes it, like 1h30m."""
+    """Convert a duration in Go's format, such as 1h30m, to seconds."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
     return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)(h|ms|m|s)", duration))
