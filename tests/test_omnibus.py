@@ -54,7 +54,7 @@ def test_a_stop_without_a_tag_is_named(upstream, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("named", "said"),
-    [("", "OMNIBUS names no checkout of omnibus-gitlab"), ("/", "/ is no checkout of omnibus-gitlab")],
+    [("", "OMNIBUS is not set to a checkout of omnibus-gitlab"), ("/", "/ is not a checkout of omnibus-gitlab")],
 )
 def test_without_a_checkout_one_line_says_how_to_get_one_and_nothing_is_installed(named, said, monkeypatch):
     monkeypatch.setenv("OMNIBUS", named)

@@ -1,4 +1,4 @@
-"""The checkouts that OMNIBUS names; without one there is nothing to test, and that is said."""
+"""The checkouts of omnibus-gitlab that OMNIBUS lists; without one the tests stop with a usage error."""
 
 import dataclasses
 import ipaddress
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folders = os.environ.get("OMNIBUS", "").split()
     try:
         if not folders:
-            raise ValueError("OMNIBUS names no checkout of omnibus-gitlab")
+            raise ValueError("OMNIBUS is not set to a checkout of omnibus-gitlab")
         config.stash[CHECKOUTS] = [Checkout(Path(folder).resolve()) for folder in folders]
     except ValueError as error:
         raise pytest.UsageError(f"{error}. Get one: {omnibus.how_to_clone()}") from None
@@ -41,15 +41,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for version, said in config.stash.get(SAID, {}).items():
-        terminalreporter.section(f"GitLab {version} says of our gitlab.rb")
+        terminalreporter.section(f"Messages of GitLab {version} about our gitlab.rb")
         for line in said or ["nothing"]:
             terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
 def judged(checkout, tmp_path_factory) -> Callable[..., Reconfigured]:
-    """What the package makes of the gitlab.rb of these settings. `line` is put among the owner's without being checked,
-    `network` in the place of the stack's.
+    """Reconfigure with the gitlab.rb of these settings. `line` replaces the owner's lines without validation, `network`
+    replaces the stack's network.
     """
     known: dict[str, Reconfigured] = {}
 

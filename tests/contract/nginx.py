@@ -1,7 +1,7 @@
-"""The nginx configuration that the package has written, in a real nginx on loopback, before an application that echoes.
+"""A real nginx on loopback with the configuration that the package has written, in front of an echo application.
 
-Debian's nginx lacks what GitLab's has compiled in (`hide_server_tokens`, the module of `vhost_traffic_status`). Those
-lines go, and with them the server of statistics. What else is changed are the address, folders and the account.
+Debian's nginx lacks features of GitLab's build (`hide_server_tokens`, the module `vhost_traffic_status`). Their lines
+and the statistics server are removed. Besides that, only address, folders and account are changed.
 """
 
 import http.server
@@ -26,7 +26,7 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 DEADLINE = 20  # seconds
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-"""Of version 2 (HAProxy, doc/proxy-protocol.txt, 2.2)."""
+"""Signature of version 2 (HAProxy, doc/proxy-protocol.txt, 2.2)."""
 
 LOCAL, PROXY = 0x20, 0x21
 UNSPECIFIED, TCP4 = 0x00, 0x11
@@ -37,7 +37,7 @@ def version_1(client: str) -> bytes:
 
 
 def version_2(client: str = "", command: int = PROXY, more: bytes = b"") -> bytes:
-    """Of a client, or of nobody."""
+    """Return a version 2 header for a client; without `client` it has no addresses."""
     addresses = b""
     if client:
         addresses = socket.inet_aton(client) + socket.inet_aton("10.42.0.10") + struct.pack("!HH", 40000, 80)
@@ -51,7 +51,7 @@ class Nginx:
     port: int
 
     def answer(self, header: bytes, *lines: str, path: str = "/") -> str:
-        """What it says to a GET after a PROXY header: the application's echo, or nothing when it hangs up."""
+        """Return the response to a GET after a PROXY header: the application's echo, or "" on a closed connection."""
         request = "\r\n".join([f"GET {path} HTTP/1.1", "Host: git", "Connection: close", *lines, "", ""])
         with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as connection:
             connection.sendall(header + request.encode())
@@ -65,7 +65,7 @@ class Nginx:
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
-    """Answers with the request's own headers, as the application got them."""
+    """Responds with the request headers that the application received."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -81,7 +81,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def running(made: Path, folder: Path) -> Iterator[Nginx]:
-    """nginx with the configuration in `made`; `folder` needs a short name, for the socket in it."""
+    """Run nginx with the configuration in `made`; `folder` needs a short name because it contains a socket."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     shutil.copytree(made / CONFIGURATION, folder / CONFIGURATION)

@@ -1,4 +1,4 @@
-"""What GitLab's package makes of a gitlab.rb: its own cookbooks, run by reconfigure.rb with nothing applied."""
+"""Runs the cookbooks of GitLab's package on a gitlab.rb, with reconfigure.rb, without applying anything."""
 
 import json
 import subprocess
@@ -9,19 +9,19 @@ from configuration.paths import INITIAL_ROOT_PASSWORD, TOKEN_CERTIFICATE, TOKEN_
 
 HERE = Path(__file__).parent
 KEPT_FILES = {TOKEN_KEY: "the key", TOKEN_CERTIFICATE: "the certificate", INITIAL_ROOT_PASSWORD: "first-Secret-4711\n"}
-"""What gitlab.rb reads on the machine, and what it finds there."""
+"""Files that gitlab.rb reads on the machine, with their content."""
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """Sources of GitLab's package. Raises ValueError for a folder that has none."""
+    """A checkout of the source of GitLab's package. Raises ValueError for any other folder."""
 
     folder: Path
 
     def __post_init__(self) -> None:
         for needed in ("VERSION", "files/gitlab-cookbooks/gitlab/recipes/default.rb"):
             if not (self.folder / needed).is_file():
-                raise ValueError(f"{self.folder} is no checkout of omnibus-gitlab")
+                raise ValueError(f"{self.folder} is not a checkout of omnibus-gitlab")
 
     @property
     def version(self) -> str:
@@ -33,7 +33,7 @@ class Checkout:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconfigured:
-    """The files that the package writes lie in `folder`; `refusal` is what it stopped with, if it did."""
+    """The result. `folder` has the files that the package wrote; `refusal` is the error that stopped it, if any."""
 
     folder: Path
     said: list[dict[str, str]]
@@ -45,7 +45,7 @@ class Reconfigured:
 
     @property
     def problems(self) -> list[str]:
-        """Why no machine may get this gitlab.rb."""
+        """Why this gitlab.rb must not be installed on a machine."""
         refusals = [self.refusal] if self.refusal else []
         return refusals + self.messages("removal") + [f"unknown: {key}" for key in self.unknown]
 

@@ -1,10 +1,10 @@
-# What `gitlab-ctl reconfigure` makes of a gitlab.rb, by the cookbooks of a checkout of omnibus-gitlab.
+# Runs the cookbooks of an omnibus-gitlab checkout on a gitlab.rb, like `gitlab-ctl reconfigure`.
 #
 #   ruby reconfigure.rb CHECKOUT GITLAB_RB FOLDER
 #
-# Writes the files that the package would write into FOLDER. Prints as JSON: keys that gitlab.rb sets and the package
-# does not know, what it says of the others, recipes that ran, accounts, environments of scripts. A refusal is the
-# vendor's, or a lack of what stands in for Chef here.
+# Writes the files that the package would write to FOLDER. Prints as JSON: keys of gitlab.rb that the package does not
+# know, its messages, recipes that ran, accounts, environments of scripts. A refusal is an error of the cookbooks, or of
+# a feature of Chef that chef/ lacks.
 require_relative 'chef/chef'
 require_relative 'chef/recipes'
 require_relative 'chef/templates'
@@ -13,7 +13,7 @@ CHECKOUT, GITLAB_RB, FOLDER = ARGV
 COOKBOOKS = "#{CHECKOUT}/files/gitlab-cookbooks".freeze
 DOCUMENTED = File.read("#{CHECKOUT}/files/gitlab-config-template/gitlab.rb.template").freeze
 
-# The cookbook and those it depends on, before it: what Chef loads. The package's build downloads runit and acme.
+# The cookbook, preceded by its dependencies, as Chef loads them. The package's build downloads runit and acme.
 def with_dependencies(name, seen = Set.new)
   return [] if %w[runit acme].include?(name) || !seen.add?(name)
 
@@ -25,7 +25,7 @@ def files(folder)
   LOADED.flat_map { |name| Dir["#{COOKBOOKS}/#{name}/#{folder}/**/*.rb"].sort }
 end
 
-# A library may need one of a cookbook that comes later. Handlers and formatters are Chef's output.
+# A library may depend on one of a later cookbook. Handlers and formatters only affect Chef's output.
 def load_libraries
   pending = files('libraries').grep_v(%r{/handlers/|/formatters/|/bash_hide_env})
   until pending.empty?
@@ -41,7 +41,7 @@ def load_libraries
   end
 end
 
-# What only a machine with GitLab's package could answer, and the secrets, which belong into the folder.
+# Replaces queries that need a machine with GitLab's package, and the path of the secrets file.
 def stand_in
   version = File.read("#{CHECKOUT}/VERSION").strip
   OmnibusHelper.define_singleton_method(:parse_current_version) { version[/\A\d+\.\d+/] }
@@ -52,7 +52,7 @@ def stand_in
   SecretsHelper.define_singleton_method(:generate_rsa) { |_bits| OpenSSL::PKey::RSA.new(1024) }
 end
 
-# Keys that gitlab.rb sets, and the package neither has a default for nor documents nor reads.
+# Keys of gitlab.rb for which the package has no default, no documentation and no code that reads them.
 def unknown_keys(node)
   Gitlab.settings.flat_map do |section, setting|
     next [] unless Gitlab[section].is_a?(Hash)
@@ -63,7 +63,7 @@ def unknown_keys(node)
   end
 end
 
-# Some keys have no default, some that are read are not documented.
+# Some keys have no default, and some that are read are not documented.
 def mentioned?(section, key)
   documented = /^#?\s*#{section}\[['"]#{Regexp.escape(key)}['"]\]/
   DOCUMENTED.match?(documented) || LIBRARIES.include?("['#{section}']['#{key}']")
@@ -87,7 +87,7 @@ def write_files(resources)
   end
 end
 
-# As package/recipes/config.rb does, but for the place of the file; then all of `gitlab-ctl reconfigure`.
+# The same as package/recipes/config.rb with another path of gitlab.rb, then all of `gitlab-ctl reconfigure`.
 def reconfigure
   node = Node.new(MACHINE)
   files('attributes').each { |file| Chef.evaluate(AttributeFile.new(node), file) }

@@ -1,4 +1,4 @@
-"""GitLab's own package takes every gitlab.rb that the program writes, and makes of it what the program relies on."""
+"""GitLab's own package accepts every gitlab.rb that the program writes, with the results that the program needs."""
 
 import re
 from typing import Any
@@ -55,7 +55,7 @@ def rails(made: Reconfigured) -> dict[str, Any]:
     return settings
 
 
-def test_every_form_is_taken_with_no_key_unknown(form, checkout, request):
+def test_every_form_is_accepted_without_unknown_keys(form, checkout, request):
     assert form.problems == []
     said = request.config.stash[SAID].setdefault(str(checkout), [])
     said += [line for line in form.messages("deprecation", "warning") if line not in said]
@@ -72,12 +72,12 @@ def test_every_form_is_taken_with_no_key_unknown(form, checkout, request):
         ("if true", "SyntaxError"),
     ],
 )
-def test_a_line_that_the_package_does_not_take_is_seen(judged, line, problem):
+def test_a_line_that_the_package_does_not_accept_is_detected(judged, line, problem):
     assert problem in "\n".join(judged(line, **RELAY).problems)
 
 
 def test_removed_keys_are_refused_as_reconfigure_does(judged, checkout):
-    """Taken out of use in 18.0 (omnibus-gitlab, deprecations.rb)."""
+    """Removed in 18.0 (omnibus-gitlab, deprecations.rb)."""
     made = judged("git_data_dirs({ 'default' => { 'path' => '/srv/git' } })")
     if int(checkout.version.split(".")[0]) >= 18:
         assert "Removed configurations found in gitlab.rb" in made.refusal
@@ -87,7 +87,7 @@ def test_removed_keys_are_refused_as_reconfigure_does(judged, checkout):
 
 
 def test_however_the_owners_lines_set_it_what_the_program_relies_on_comes_out_the_same(judged):
-    """All at once; that the settings refuse most of them by name is another test's."""
+    """Tries all at once. Another test checks that the settings reject most of them by name."""
     plain, changed = judged(), judged("\n".join([*SETS, *OTHER_WAYS]))
     assert changed.refusal == ""
     nginx = [path.relative_to(plain.folder) for path in plain.folder.glob("var/opt/gitlab/nginx/conf/**/*.*")]
@@ -185,7 +185,7 @@ def test_services_wait_for_the_volume(form, service):
 
 
 def test_logs_are_limited(form):
-    """That of gitlab-sshd has svlogd's own limits, ten files of 1 MB: its recipe, gitlab-shell.rb, hands on none."""
+    """The log of gitlab-sshd has svlogd's defaults, ten files of 1 MB: its recipe, gitlab-shell.rb, sets no limits."""
     logs = {path.parts[-3]: path.read_text() for path in form.folder.glob("opt/gitlab/sv/*/log/config")}
     assert set(SERVICES_WITH_DATA) < set(logs)
     assert {service for service, log in logs.items() if "s20971520\n" not in log} <= {"gitlab-sshd"}

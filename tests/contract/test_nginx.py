@@ -1,4 +1,4 @@
-"""Whom GitLab sees behind the load balancer, by the nginx configuration that its own package writes."""
+"""The client address that GitLab sees behind the load balancer, with the nginx configuration of its own package."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.contract.test_gitlab_rb import CERTIFICATE
 
 CLIENT = "198.51.100.77"
 BALANCER = "127.0.0.0/20"
-"""On loopback, the network in whose subnet the load balancer is."""
+"""The network of the load balancer, on loopback."""
 
 ENDPOINT = b"\xea\x00\x05\x01vpce"
 """A field that AWS's load balancers add, of type PP2_TYPE_AWS (Elastic Load Balancing, Target groups for your NLB)."""
@@ -35,7 +35,7 @@ def nginx(judged, secure) -> Iterator[Nginx]:
 @pytest.mark.parametrize(
     "header",
     [version_1(CLIENT), version_2(CLIENT), version_2(CLIENT, more=ENDPOINT)],
-    ids=["version 1", "version 2", "version 2 with a field of AWS's"],
+    ids=["version 1", "version 2", "version 2 with an AWS field"],
 )
 def test_the_client_is_the_one_in_the_header_whatever_the_request_says(nginx, header):
     answer = nginx.answer(header, *FORGED)
@@ -64,7 +64,7 @@ def test_a_health_check_of_the_balancer_is_answered_and_has_no_address(nginx, he
     assert "X-Forwarded-For" not in answer
 
 
-@pytest.mark.parametrize("header", [b"", b"PROXY nonsense\r\n"], ids=["none", "a broken one"])
+@pytest.mark.parametrize("header", [b"", b"PROXY nonsense\r\n"], ids=["none", "malformed"])
 def test_without_a_header_nothing_is_served(nginx, header):
     assert nginx.answer(header) == ""
 

@@ -1,5 +1,5 @@
-# What GitLab's cookbooks ask of Chef itself. Nothing that they would run is run: every command answers as on a machine
-# without GitLab, by failing.
+# Stand-in for the parts of Chef that GitLab's cookbooks use. No command is run: almost every one fails, as on a machine
+# without GitLab.
 require 'base64'
 require 'date'
 require 'digest'
@@ -34,7 +34,7 @@ class Chef
     module DeepMerge
       module_function
 
-      # A new Mash, in which what `over` says wins.
+      # Returns a new Mash in which values of `over` win.
       def merge(under, over)
         return over unless under.is_a?(Hash) && over.is_a?(Hash)
 
@@ -66,7 +66,7 @@ class Chef
     end
   end
 
-  # What matters is in the package's own LoggingHelper as well.
+  # Not recorded: the package's own LoggingHelper has all messages that matter.
   module Log
     %i[debug info warn error fatal].each { |level| define_singleton_method(level) { |*| nil } }
   end
@@ -81,7 +81,7 @@ class Chef
 
   def self.event_handler; end
 
-  # A file of the vendor's. A local variable here would hide a name in it.
+  # Evaluates a vendor file. The parameters have a prefix because local variables would hide names in the file.
   def self.evaluate(_itself, _path)
     _itself.instance_eval(File.read(_path), _path)
   end
@@ -116,7 +116,7 @@ module Open3
   end
 end
 
-# TOML comes out as JSON.
+# Writes JSON instead of TOML.
 module Tomlib
   def self.dump(value, **)
     JSON.pretty_generate(value)

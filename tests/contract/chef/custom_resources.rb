@@ -1,4 +1,4 @@
-# Resources that the cookbooks define in resources/: their actions come down to built-in ones.
+# Resources that the cookbooks define in resources/; their actions consist of built-in resources.
 require_relative 'resources'
 
 class Definition
@@ -55,7 +55,7 @@ class CustomResource < Resource
     @definition.properties.keys.to_h { |name| [name, property(name)] }
   end
 
-  # What its actions ask for.
+  # The resources of its actions.
   def resources
     actions_wanted.flat_map do |action|
       block = @definition.action_blocks[action] or raise "#{self} has no action #{action}"
@@ -77,7 +77,7 @@ class CustomResource < Resource
     @definition.default_action
   end
 
-  # Chef takes nil for the default where nil is no value.
+  # In Chef, nil means the default if nil is not a valid value.
   def give(name, value)
     types = @definition.properties.dig(name, :types) || []
     return super if value.is_a?(Lazy) || types.empty? || types.any? { |type| type === value }

@@ -1,9 +1,9 @@
-# A node and its attributes, as Chef has them: levels, of which a higher one wins, and hashes that make what is missing.
+# A node and its attributes, as in Chef: levels, of which a higher one wins, and hashes that create missing keys.
 require 'chef-utils/mash'
 
 Mash = ChefUtils::Mash
 
-# default['a']['b'] = 1 makes default['a'] (Chef::Node::VividMash).
+# default['a']['b'] = 1 creates default['a'] (Chef::Node::VividMash).
 class Attributes < Mash
   def [](key)
     self[key] = {} unless key?(key)
@@ -12,7 +12,7 @@ class Attributes < Mash
 
   protected
 
-  # `when` asks nothing of an object that stands for another one (Gitlab::ObjectProxy).
+  # `when` does not call methods of a proxy object (Gitlab::ObjectProxy).
   def convert_value(value)
     case value
     when Attributes then value
@@ -23,7 +23,7 @@ class Attributes < Mash
   end
 end
 
-# What reading a node gives: a copy of all levels, with nothing made by reading (Chef::Node::ImmutableMash).
+# The read-only view of a node: a merged copy of all levels, where reading creates nothing (Chef::Node::ImmutableMash).
 class NodeView < Mash
   alias attribute? key?
 
@@ -35,7 +35,7 @@ class NodeView < Mash
     end
   end
 
-  # The other's values win.
+  # Merges the other view, whose values win.
   def under(other)
     other.each_pair { |key, value| self[key] = [self[key], value].all?(NodeView) ? self[key].under(value) : value }
     self
@@ -71,7 +71,7 @@ class Node
     @levels[:automatic].update(automatic)
   end
 
-  # Who asks for a level may write to it.
+  # A caller that gets a level may write to it, so the merged copy is discarded.
   LEVELS.each do |level|
     define_method(level) do
       @merged = nil
@@ -121,7 +121,7 @@ class Node
   end
 end
 
-# What an attribute file may say.
+# The context of an attribute file.
 class AttributeFile
   attr_reader :node
 
@@ -134,7 +134,7 @@ class AttributeFile
   end
 end
 
-# What Ohai says of the machine.
+# The machine's attributes from Ohai.
 MACHINE = {
   'fqdn' => 'ip-10-42-0-10.ec2.internal', 'hostname' => 'ip-10-42-0-10', 'ipaddress' => '10.42.0.10',
   'platform' => 'redhat', 'platform_family' => 'rhel', 'platform_version' => '8.10', 'os' => 'linux',

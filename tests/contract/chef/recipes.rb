@@ -1,10 +1,10 @@
-# Recipes: they name resources, in their order.
+# Recipes, which declare resources in order.
 require_relative 'custom_resources'
 
 class Run
   attr_reader :node, :collection, :definitions, :included
 
-  # `done`: recipes that count as run.
+  # `done`: recipes that are treated as already run.
   def initialize(node, cookbooks, resource_files, done: [])
     @node, @cookbooks = node, cookbooks
     @collection = []
@@ -23,7 +23,7 @@ class Run
     Chef.evaluate(Recipe.new(self, cookbook), "#{@cookbooks}/#{cookbook}/recipes/#{recipe}.rb")
   end
 
-  # Every resource that is wanted, with those that it comes down to.
+  # Returns all resources that would be applied, with those that they consist of.
   def converge(resources = @collection)
     resources.flat_map do |resource|
       next [] if resource.actions_wanted.empty? || !resource.wanted?
@@ -40,7 +40,7 @@ class Run
     resource.resource_type == :runit_service && resource.actions_wanted.include?(:enable) ? service_files(resource) : []
   end
 
-  # What the cookbook runit, which the package's build downloads, makes of a service.
+  # The files that the cookbook runit, which the package's build downloads, creates for a service.
   def service_files(service)
     source = "sv-#{service.run_template_name || service.template_name || service.name}"
     files = { 'run' => { options: service.options || {} }, 'log-config' => service.log_options || {} }
@@ -95,7 +95,7 @@ class Recipe
     self
   end
 
-  # What is neither a resource nor said above is a mistake, or something of Chef that is not stood in for.
+  # Any other method is an error in the recipe or a feature of Chef that this stand-in lacks.
   def method_missing(type, name = '', *, &block)
     resource = made(type, name) or return super
     resource.instance_eval(&block) if block
@@ -120,7 +120,7 @@ class Recipe
   end
 end
 
-# The block of an action.
+# The context of an action's block.
 class Action < Recipe
   attr_reader :new_resource, :collection
 
@@ -139,7 +139,7 @@ class Action < Recipe
     @new_resource.property_is_set?(name)
   end
 
-  # A method that the resource's file defines, else as in a recipe.
+  # A method that the resource's file defines; otherwise as in a recipe.
   def method_missing(name, *values, &block)
     return super unless @definition.singleton_methods(false).include?(name)
 

@@ -1,4 +1,4 @@
-# Resources of a recipe: recorded, never applied.
+# Resources of a recipe, which are recorded but never applied.
 Lazy = Struct.new(:block)
 
 class Resource
@@ -8,7 +8,7 @@ class Resource
   ].freeze
   DEFAULT_ACTIONS = { execute: :run, service: :nothing, runit_service: :enable }.freeze
 
-  # Else properties of these names would call Ruby's own methods.
+  # Otherwise properties with these names would call Ruby's own methods.
   %i[exec fork format load open p print puts select sleep spawn system test timeout trap].each do |name|
     undef_method(name) if private_method_defined?(name)
   end
@@ -26,7 +26,7 @@ class Resource
   end
   alias inspect to_s
 
-  # Block or command, and what it has to say.
+  # A guard is a block or command with the expected result.
   def only_if(command = nil, **, &block)
     @guards << [command || block, true]
   end
@@ -46,7 +46,7 @@ class Resource
     Lazy.new(block)
   end
 
-  # A template's method; other resources have a property of that name.
+  # Defines a helper method of a template; in other resources `helper` is a property.
   def helper(*values, &block)
     block ? @template_helpers[values.first] = block : method_missing(:helper, *values)
   end
@@ -59,7 +59,7 @@ class Resource
     [@given.fetch(:action, default_action)].flatten - [:nothing]
   end
 
-  # A command is not run: what depends on one counts as wanted.
+  # Commands are not run: a resource whose guard is a command counts as wanted.
   def wanted?
     @guards.all? { |guard, meant| !guard.is_a?(Proc) || !!@declared_in.instance_exec(&guard) == meant }
   end
@@ -75,7 +75,7 @@ class Resource
     true
   end
 
-  # Its value; nil if it has none.
+  # Returns the property's value; nil if it has none.
   def property(name)
     return evaluated(@given[name]) if @given.key?(name)
 

@@ -1,15 +1,15 @@
-# The vendor's own ERB files, with what Chef gives them.
+# Renders the vendor's ERB files with the context that Chef provides.
 class Template
   attr_reader :node
 
-  # The variables are instance variables of the file's, so these have names that it has not.
+  # The template's variables become instance variables, so those of this class have a prefix.
   def initialize(cookbooks, cookbook, node, variables, helpers: [])
     @_cookbooks, @_cookbook, @_variables, @node = cookbooks, cookbook, variables, node
     variables.each_pair { |name, value| instance_variable_set("@#{name}", value) }
     helpers.each { |helper| extend(helper) }
   end
 
-  # The text of a resource `template`.
+  # Returns the text of a `template` resource.
   def self.text(resource, cookbooks)
     helpers = [resource.helpers].flatten.compact
     resource.template_helpers.each { |name, block| helpers << Module.new { define_method(name, &block) } }
