@@ -1,8 +1,8 @@
-"""Plays Docker's client for the runner: a container is a folder, and what runs in it runs here.
+"""Stand-in for Docker's client, for the runner: a container is a folder, and its processes run on this machine.
 
-`FAKE_DOCKER` names the folder that stands for the engine; a file `down` in it is an engine that does not answer, and
-`created`, `volumes` and `networks` keep what was asked of those. Paths below /builds and /cache are bent into the
-folder of the volume that is mounted there, else into the container's own.
+`FAKE_DOCKER` is the folder that stands in for the engine. If it contains a file `down`, the engine does not respond;
+`created`, `volumes` and `networks` record the requests for them. Paths below /builds and /cache are replaced with the
+folder of the volume that is mounted there, or with the container's own folder.
 """
 
 import json
@@ -21,8 +21,8 @@ DOWN = f"Cannot connect to the Docker daemon at {os.environ.get('DOCKER_HOST')}.
 OFFERED = "alpine:3.23"
 
 
-def fail(words: str) -> None:
-    print(words, file=sys.stderr)
+def fail(message: str) -> None:
+    print(message, file=sys.stderr)
     sys.exit(1)
 
 
@@ -49,7 +49,7 @@ def create(options: list[str]) -> None:
 
 def start(container: str) -> None:
     folder = ENGINE / container
-    script = bent(container, sys.stdin.read())
+    script = translated(container, sys.stdin.read())
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     process = subprocess.Popen(["bash"], stdin=subprocess.PIPE, env=environment, text=True, start_new_session=True)
     (folder / "group").write_text(str(process.pid))
@@ -57,8 +57,8 @@ def start(container: str) -> None:
     sys.exit(process.returncode if process.returncode >= 0 else 137)
 
 
-def bent(container: str, text: str) -> str:
-    """The text with other folders in place of those that are mounted in the container."""
+def translated(container: str, text: str) -> str:
+    """Return the text with paths in the container replaced with paths on this machine."""
     options = json.loads((ENGINE / container / "options").read_text())
     mounts = [value.split(":") for option, value in pairwise(options) if option == "--volume"]
     places = {target: ENGINE / "volume" / source for source, target, *_ in mounts}
@@ -71,8 +71,8 @@ def bent(container: str, text: str) -> str:
     return TARGETS.sub(place, text)
 
 
-def keep(kind: str, arguments: list[str]) -> None:
-    """Volumes and networks: what was asked, and the folder of a volume that is removed goes."""
+def record(kind: str, arguments: list[str]) -> None:
+    """Record a request for a volume or network; delete the folder of a removed volume."""
     with (ENGINE / f"{kind}s").open("a") as asked:
         asked.write(" ".join([kind, *arguments]) + "\n")
     if kind == "volume" and arguments[0] == "rm":
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
         case ["--config", _, "pull", "--quiet", image]:
             pull(image)
         case ["volume" | "network" as kind, *options]:
-            keep(kind, options)
+            record(kind, options)
         case ["create", *options]:
             create(options)
         case ["start", "--attach", "--interactive", container]:

@@ -1,4 +1,4 @@
-"""The lab's GitLab package and the product hold the same upgrade stops and the same PostgreSQL."""
+"""The lab's GitLab package and the product have the same upgrade stops and PostgreSQL versions."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from configuration.upgrade_stops import MINIMUM_POSTGRESQL, REQUIRED_STOPS, mini
 
 
 def computed(macro: str, version: str) -> str:
-    """What the macro of the spec is for a version: the output of its shell, as rpm runs it."""
+    """Return the value of a macro in the spec for a version: the output of its shell code, as rpm runs it."""
     shell = re.search(rf"^%global {macro} %\(bash -c '\n(.*?)'\)$", SPEC.read_text(), re.MULTILINE | re.DOTALL)
     assert shell
     text = shell[1].replace("%{gitlab_version}", version).replace("%%", "%").replace(r"\\n", r"\n")
@@ -26,7 +26,7 @@ def after(stop: str) -> str:
 
 @pytest.mark.parametrize("stop", REQUIRED_STOPS)
 def test_the_packages_oldest_release_is_the_last_stop_before_it(stop):
-    if stop == "17.8":  # 17.9 takes 17.5 as well
+    if stop == "17.8":  # 17.9 also accepts 17.5
         version = "17.10.0"
     elif stop in ("17.11", "18.11"):  # the last of their major versions
         version = f"{int(stop[:2]) + 1}.0.0"
@@ -41,6 +41,6 @@ def test_the_package_has_no_stop_that_the_product_lacks():
 
 
 @pytest.mark.parametrize("major", MINIMUM_POSTGRESQL)
-def test_the_package_needs_the_postgresql_that_the_product_asks_for(major):
+def test_the_package_requires_the_same_postgresql_as_the_product(major):
     version = f"{major}.4.0"
     assert computed("minimum_postgresql", version) == str(minimum_postgresql(version))
