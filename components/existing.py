@@ -273,6 +273,6 @@ def _lookup(function: Callable[[], T]) -> T | None:
 
 def _not_found(key: str, value: str, remedy: str, *, where: str = "region") -> list[str]:
     problem = f"{key}: AWS did not find {value!r} in this {where}. {remedy}"
-    # A failed invoke ends the program with its own error, whatever is raised afterwards; this error is shown with it.
+    # A failed invoke ends the program with its own error, regardless of what is raised later; both errors are shown.
     pulumi.log.error(problem)
     return [problem]

@@ -16,8 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES_OF_ALL = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 PAGES = (*PAGES_OF_ALL, "CHANGELOG.md", "acceptance/README.md", "lab/README.md", "docs/*.md", "docs/adr/*.md")
 DOCS = (*PAGES, "Makefile", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.lab.yaml")
+PRODUCT = (
+    *("*.py", "components/*", "configuration/*", "validation/*", "remote/*", "programs/*", "programs/*/*.py"),
+    *("acceptance/*", "cloud-init/*", "tools/*", ".ci/*", ".github/**/*.yaml"),
+)
+EVERYWHERE = (*DOCS, *PRODUCT)
 EXCEPT = ("docs/moto.md", "docs/glossary.md", "tests/test_language.py")
 """Files that no rule holds for."""
+
+PYTHON_TEXT = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+SHELL_TEXT = re.compile(r"""\\.|((?<!\S)#.*|'[^']*'|"(?:\\[\s\S]|[^"\\])*")""")
 
 
 @dataclass(frozen=True)
@@ -30,60 +38,79 @@ class Rule:
 
 
 RULES = (
-    Rule(r"anew", "again, recreated", DOCS),
-    Rule(r"mend(s|ed|ing)?", "fix, repair, restore", DOCS),
-    Rule(r"told|tells?", "report, show, configure, according to", DOCS),
-    Rule(r"whoever", "the user who, anyone who", DOCS),
-    Rule(r"somebody|nobody|everybody", "someone, no one, a third party", DOCS),
-    Rule(r"whatever", "any, regardless of", DOCS),
-    Rule(r"by hand|in the hand", "manually", DOCS),
-    Rule(r"thereof|therein|thereby|hereby|upon|wherever", "a plain relative clause", DOCS),
-    Rule(r"taken over|takes over", "adopt, attach; compromise", DOCS),
-    Rule(r"(is|are) no (folder|file|list|time|text|number|key)s?", "is not a ...", DOCS),
-    Rule(r"unless told otherwise|unless you say otherwise", "by default", DOCS),
-    Rule(r"left out", "omitted, optional", DOCS),
-    Rule(r"way out|ways out|way in", "egress, access", DOCS),
-    Rule(r"proofs?|proves?|proved|proving", "acceptance, check, show", DOCS),
-    Rule(r"hops?(?! limit)", "check", (*PAGES_OF_ALL, "lab/README.md", "docs/*.md")),
-    Rule(r"behind Pulumi's back", "outside of Pulumi", (*PAGES_OF_ALL, "lab/README.md", "docs/adr/*.md")),
-    Rule(r"user-data are|data (outlive|survive|lie|are)", "data is, data outlives", DOCS),
+    Rule(r"anew", "again, recreated", EVERYWHERE),
+    Rule(r"mend(s|ed|ing)?", "fix, repair, restore", EVERYWHERE),
+    Rule(r"told|tells?", "report, show, configure, according to", EVERYWHERE),
+    Rule(r"whoever", "the user who, anyone who", EVERYWHERE),
+    Rule(r"somebody|nobody|everybody", "someone, no one, a third party", EVERYWHERE),
+    Rule(r"whatever", "any, regardless of", EVERYWHERE),
+    Rule(r"by hand|in the hand", "manually", EVERYWHERE),
+    Rule(r"thereof|therein|thereby|hereby|upon|wherever", "a plain relative clause", EVERYWHERE),
+    Rule(r"taken over|takes over", "adopt, attach; compromise", EVERYWHERE),
+    Rule(r"(is|are) no (folder|file|list|time|text|number|key)s?", "is not a ...", EVERYWHERE),
+    Rule(r"unless told otherwise|unless you say otherwise", "by default", EVERYWHERE),
+    Rule(r"left out", "omitted, optional", EVERYWHERE),
+    Rule(r"way out|ways out|way in", "egress, access", EVERYWHERE),
+    Rule(r"proofs?|proves?|proved|proving", "acceptance, check, show", EVERYWHERE),
+    Rule(r"(?<!network )hops?(?! limit)", "check", (*PAGES_OF_ALL, "lab/README.md", "docs/*.md", *PRODUCT)),
+    Rule(r"behind Pulumi's back", "outside of Pulumi", (*PAGES_OF_ALL, "lab/README.md", "docs/adr/*.md", *PRODUCT)),
+    Rule(r"user-data are|data (outlive|survive|lie|are)", "data is, data outlives", EVERYWHERE),
     Rule(r"damages?", "corruption, problem", PAGES_OF_ALL),
-    Rule(r"is well|are well", "passes, is healthy", DOCS),
-    Rule(r"lies|lie about|stands?", "is, is stored, is located", DOCS),
-    Rule(r"goes on|go on", "continue", DOCS),
-    Rule(r"heal(s|ed|ing)?", "repair", PAGES),
-    Rule(r"troubles?", "error, problem", DOCS),
-    Rule(r"shut", "closed", DOCS),
-    Rule(r"looks? (at|into)|looked (at|into)", "inspect, check, query", DOCS),
-    Rule(r"otherwise than", "differs from", DOCS),
-    Rule(r"(the|a|an|internet-facing) balancers?", "load balancer", DOCS),
+    Rule(r"is well|are well", "passes, is healthy", EVERYWHERE),
+    Rule(r"lies|lie about|stands?(?! for)", "is, is stored, is located", EVERYWHERE),
+    Rule(r"goes on|go on", "continue", EVERYWHERE),
+    Rule(r"heal(s|ed|ing)?", "repair", EVERYWHERE),
+    Rule(r"troubles?", "error, problem", EVERYWHERE),
+    Rule(r"shut", "closed", EVERYWHERE),
+    Rule(r"looks? (at|into)|looked (at|into)", "inspect, check, query", EVERYWHERE),
+    Rule(r"otherwise than", "differs from", EVERYWHERE),
+    Rule(r"(the|a|an|internet-facing) balancers?", "load balancer", EVERYWHERE),
 )
 
 
 def texts(path: Path) -> list[tuple[int, str]]:
-    """Return the lines of a file that people read, with their numbers: of Python comments and strings only, of Markdown
-    no code, no quoted output and no titles of decisions, of the changelog the unreleased part.
+    """Return the lines of a file that people read, with their numbers: of programs the comments and the strings with
+    a space (the others are names and keys), without code in them; of Markdown no code, no quoted output and no titles
+    of decisions; of the changelog the unreleased part.
     """
     text = path.read_text()
+    if path.suffix == ".md":
+        return _prose(path.name, path.parent.name, text)
     if path.suffix == ".py":
-        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-        kept = [(token.start[0], token.string) for token in tokens if token.type in (tokenize.COMMENT, tokenize.STRING)]
-        return [(first + offset, line) for first, each in kept for offset, line in enumerate(each.splitlines())]
-    lines = list(enumerate(text.splitlines(), 1))
-    if path.suffix != ".md":
-        return lines
+        pieces = _python_pieces(text)
+    elif path.suffix in (".sh", ".rb") or text.startswith("#!"):
+        pieces = _shell_pieces(text)
+    else:
+        return list(enumerate(text.splitlines(), 1))
+    lines = [
+        (first + at, line) for first, piece in pieces if " " in piece for at, line in enumerate(piece.splitlines())
+    ]
+    return [(number, re.sub(r"`[^`]*`|\{[^{}]*\}", "", line)) for number, line in lines]
+
+
+def _python_pieces(text: str) -> list[tuple[int, str]]:
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [(token.start[0], token.string) for token in tokens if token.type in PYTHON_TEXT]
+
+
+def _shell_pieces(text: str) -> list[tuple[int, str]]:
+    """Return the comments and quoted strings of a shell or Ruby program."""
+    return [(text.count("\n", 0, piece.start()) + 1, piece[1]) for piece in SHELL_TEXT.finditer(text) if piece[1]]
+
+
+def _prose(name: str, folder: str, text: str) -> list[tuple[int, str]]:
     kept, fence, releases = [], "", 0
-    for number, line in lines:
+    for number, line in enumerate(text.splitlines(), 1):
         releases += line.startswith("## [")
         mark = re.match(r" *(`{3,})", line)
         if mark and (not fence or mark[1] == fence):
             fence = "" if fence else mark[1]
             continue
-        if fence or line.startswith("    ") or (path.name == "CHANGELOG.md" and releases > 1):
+        if fence or line.startswith("    ") or (name == "CHANGELOG.md" and releases > 1):
             continue
-        if line.startswith(">") and path.name != "README.md":
+        if line.startswith(">") and name != "README.md":
             continue
-        if path.parent.name == "adr" and (line.startswith("# ") or re.match(r"\| \[\d+\]", line)):
+        if folder == "adr" and (line.startswith("# ") or re.match(r"\| \[\d+\]", line)):
             continue
         kept.append((number, re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)))
     return kept
@@ -92,7 +119,7 @@ def texts(path: Path) -> list[tuple[int, str]]:
 def covered(rule: Rule) -> list[Path]:
     """Return the files that a rule holds for."""
     found = {path for pattern in rule.files for path in ROOT.glob(pattern)}
-    return sorted(found - {ROOT / name for name in EXCEPT})
+    return sorted(path for path in found - {ROOT / name for name in EXCEPT} if path.is_file())
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.word for rule in RULES])
@@ -109,8 +136,10 @@ def test_a_word_is_not_used_where_it_has_been_replaced(rule):
 
 
 def test_only_text_that_people_read_counts(tmp_path):
-    (tmp_path / "a.py").write_text('told = "one"  # two\n"""three\nfour"""\n')
-    assert [line for _, line in texts(tmp_path / "a.py")] == ['"one"', "# two", '"""three', 'four"""']
+    (tmp_path / "a.py").write_text('told = "one `told` {told}"  # two\ntell["told"]\n"""three\nfive six"""\n')
+    assert texts(tmp_path / "a.py") == [(1, '"one  "'), (1, "# two"), (3, '"""three'), (4, 'five six"""')]
+    (tmp_path / "a").write_text("""#!/bin/sh\ntold=$# # one's\ntold 'told' "two\n three" 'four five' ${#told}\n""")
+    assert texts(tmp_path / "a") == [(2, "# one's"), (3, '"two'), (4, ' three"'), (4, "'four five'")]
     (tmp_path / "a.md").write_text("one `told` [two](told.md)\n\n    told\n\n```\ntold\n```\nthree\n")
     assert [line.strip() for _, line in texts(tmp_path / "a.md") if line.strip()] == ["one  [two", "three"]
     (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\none\n## [0.1.0]\ntold\n")
