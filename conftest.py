@@ -1,8 +1,8 @@
 """Which tests can run on this machine.
 
-A test that runs programs names them: `@pytest.mark.needs("ruby")`, and `root=True` where only root can; a fixture asks
-`need`. `make test` installs them for root on Debian, so one that is missing there is an error. Elsewhere the test is
-skipped.
+A test that runs programs lists them: `@pytest.mark.needs("ruby")`, with `root=True` if it must run as root; a fixture
+calls `need`. For root on Debian, `make test` installs them, so a missing program is an error there. Elsewhere the test
+is skipped.
 """
 
 import gc
@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import pytest
 
-# Pulumi's SDK makes very many objects: at the default of 700, a third of a run of the program is garbage collection.
+# Pulumi's SDK creates many objects: at the default of 700, garbage collection takes a third of a run of the program.
 gc.set_threshold(50_000)
 
-PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # the latter are not on the PATH of others than root
+PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # the last two are only on root's PATH
 INSTALLS = os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
@@ -29,7 +29,7 @@ def _need(*tools: str, root: bool = False) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip or fail a test whose programs are not here."""
+    """Skip or fail a test whose programs are missing."""
     for mark in item.iter_markers("needs"):
         _need(*mark.args, **mark.kwargs)
 
@@ -43,5 +43,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def need() -> Callable[..., None]:
-    """Called by a fixture with the programs it runs."""
+    """A function that a fixture calls with the programs it runs."""
     return _need

@@ -1,4 +1,4 @@
-"""The stack of the tests: Pulumi.dev.yaml as it is committed, with a key pair made up for the test run."""
+"""The stack under test: Pulumi.dev.yaml as committed, with a key pair generated for the test run."""
 
 import base64
 import functools
@@ -19,14 +19,14 @@ from validation.private_keys import string as ssh_string
 
 
 def pytest_configure() -> None:
-    # A shell's background job ignores both, and hands that down to the programs that tests interrupt.
+    # A shell's background job ignores both, and the programs that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @functools.cache
 def openssh_pair(seed: bytes = b"k", cipher: bytes = b"none") -> tuple[str, str]:
-    """Public key line and private key of OpenSSH, made of a seed."""
+    """Public key line and private key of OpenSSH, derived from a seed."""
     secret = seed * 32
     numbers = public_from_seed(secret)
     public = ssh_string(ED25519) + ssh_string(numbers)
@@ -69,7 +69,7 @@ def tls_config():
 
 @pytest.fixture(scope="session")
 def graph() -> Graph:
-    """The dev stack: plain HTTP on the balancer's address."""
+    """The dev stack: plain HTTP on the load balancer's address."""
     return run_program(dev_config())
 
 
@@ -79,7 +79,7 @@ def tls_graph() -> Graph:
 
 
 def offered(server: str, need: Callable[..., None]) -> None:
-    """Skip unless the registry's server is here: Debian's, or GitLab's as a real part of the lab."""
+    """Skip unless the registry's server is installed: Debian's, or GitLab's as a real part of the lab."""
     if server == "docker-registry":
         need(server)
     elif not find(server):
@@ -87,7 +87,7 @@ def offered(server: str, need: Callable[..., None]) -> None:
 
 
 class Filled(NamedTuple):
-    """A server, after all was pushed to it, and the digests by name."""
+    """A server with the example content, and the digests by name."""
 
     registry: Registry
     made: dict[str, str]
@@ -104,7 +104,7 @@ def filled(request, tmp_path_factory, need) -> Filled:
 
 @pytest.fixture
 def registry(filled, tmp_path) -> Registry:
-    """A copy of the filled store, to be changed."""
+    """A copy of the filled store that a test may change."""
     return filled.registry.copy(tmp_path / "copy")
 
 

@@ -1,4 +1,4 @@
-"""How much the tests of random cases try: TEST_EFFORT multiplies it (`make e2e-faults`: 24)."""
+"""The factor for the number of random test cases: TEST_EFFORT (`make e2e-faults`: 24)."""
 
 import os
 

@@ -1,7 +1,7 @@
-"""Runs `__main__.py` as it is under Pulumi's mocks and records the whole graph.
+"""Runs the unmodified `__main__.py` under Pulumi's mocks and records the whole graph.
 
-Strict where mocks are lenient: an invoke nobody answers and a name registered twice are errors, options are recorded
-from the registration requests (mocks never see them), and results come only after every registration has landed.
+Stricter than the mocks: an unexpected invoke and a name registered twice are errors, options are recorded from the
+registration requests (mocks never see them), and results are returned only after every registration has completed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
 
 STEP_RESULTS: dict[str, str] = json.loads((ROOT / "remote/examples.json").read_text())
-"""What each step prints; one that is not here prints nothing that the program reads."""
+"""The output of each step; the program does not read that of the other steps."""
 
 HOST_KEY = STEP_RESULTS["host-key"]
 CERTIFICATE = STEP_RESULTS["make-token-key"]
@@ -33,7 +33,7 @@ GIT_HOST_KEY = _PREPARED["gitSshHostKey"]
 IMAGE, DIGEST = json.loads(STEP_RESULTS["run-pipeline"])["detail"].split("@")
 
 MARKED = {"gitlab-stack": f"{PROJECT['name']}/test"}
-"""The tag by which what there is in AWS is the stack's of the tests."""
+"""The tag of existing AWS resources that belong to the stack under test."""
 
 LOOKUPS: Mapping[str, Mapping[str, Any]] = {
     "aws:ec2/getAmi:getAmi": {"id": "ami-0123456789abcdef0", "architecture": "x86_64"},
@@ -64,7 +64,7 @@ LOOKUPS: Mapping[str, Mapping[str, Any]] = {
     },
     "aws:route53/getZone:getZone": {"name": "example.com", "privateZone": False},
 }
-"""What AWS tells of one thing, whichever is asked about."""
+"""AWS's response to each lookup, whichever resource is requested."""
 
 NAMED_BY_SETTINGS = (
     "aws:ebs/getVolume:getVolume",
@@ -75,8 +75,8 @@ NAMED_BY_SETTINGS = (
 
 
 def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What AWS lists: `existing` has `offered` types of machines (None: any), and the Name of what `holds` the volumes
-    and of the `network` the address is in.
+    """AWS's lists. `existing` has the `offered` instance types (None: all), the Name of the machine that `holds` the
+    volumes, and the Name of the `network` that contains the address.
     """
     names = filters.get("tag:Name")
     if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
@@ -92,7 +92,7 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
 
 @dataclass(frozen=True)
 class Registered:
-    """One resource as the program asked for it. `secret_inputs` are the inputs whose value holds a secret."""
+    """One resource as the program registered it. `secret_inputs` are the inputs whose value contains a secret."""
 
     type: str
     name: str
@@ -124,11 +124,11 @@ class Graph:
         return self.one("command:remote:Command", name)
 
     def asked(self, token: str) -> list[Mapping[str, Any]]:
-        """The arguments of every look-up of this kind."""
+        """The arguments of every lookup of this kind."""
         return [arguments for asked, arguments in self.invokes if asked == token]
 
     def comes_after(self, later: Registered, earlier: Registered) -> bool:
-        """Whether `later` waits for `earlier`, directly or through others."""
+        """Whether `later` depends on `earlier`, directly or indirectly."""
         by_urn = {resource.urn: resource for resource in self.resources}
         reached: set[str] = set()
         waiting = [later.urn]
@@ -143,7 +143,7 @@ class Graph:
 
 
 class Cloud(mocks.Mocks):
-    """Answers as AWS and the machines would, with values that tell where they came from."""
+    """Responds as AWS and the machines would, with values that show their origin."""
 
     def __init__(self, existing: Mapping[str, Any] | None) -> None:
         self.existing = existing
@@ -180,12 +180,12 @@ class Cloud(mocks.Mocks):
 
 
 def _address(network: str, name: str) -> str:
-    """The same for the same name in every run, whatever the order of arrival."""
+    """An address that depends on the name only, not on the order of registration."""
     return f"{network}.{20 + zlib.crc32(name.encode()) % 200}"
 
 
 class RecordingMonitor(mocks.MockMonitor):
-    """Keeps every registration request whole."""
+    """Records every registration request."""
 
     def __init__(self, cloud: Cloud, graph: Graph) -> None:
         super().__init__(cloud)
@@ -209,7 +209,7 @@ class RecordingMonitor(mocks.MockMonitor):
 
 
 class Callbacks:
-    """What the engine could call while it works; it is only noted."""
+    """Records the callbacks that the program registers with the engine; never calls them."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -242,9 +242,9 @@ def _unwrapped(value: Any) -> Any:
 
 
 def stack_config(stack: str, **changes: Any) -> dict[str, str]:
-    """The configuration the engine would hand the program: schema defaults, the stack's file, then `changes`.
+    """The configuration that the engine would pass to the program: schema defaults, the stack's file, then `changes`.
 
-    A change to None removes the key.
+    None removes a key.
     """
     values: dict[str, Any] = {
         f"gitlab:{key}": schema["default"] for key, schema in PROJECT["config"].items() if "default" in schema
@@ -270,10 +270,10 @@ def run_program(
     secret_keys: Sequence[str] = SECRET_KEYS,
     existing: Mapping[str, Any] | None = MappingProxyType({}),
 ) -> Graph:
-    """Run the program once, fresh, and wait until everything it started has landed.
+    """Run the program once, without state of earlier runs, and wait until everything it started has completed.
 
-    Encrypted are `secret_keys`. `existing` changes what AWS tells of whatever it is asked about (`LOOKUPS`, `lists`);
-    None: it knows none of the images, volumes, addresses and zones that the settings name.
+    `secret_keys` are encrypted. `existing` changes AWS's responses to lookups (`LOOKUPS`, `lists`); None: AWS has none
+    of the images, volumes, addresses and zones in the settings.
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -284,7 +284,7 @@ def run_program(
     )
     pulumi.runtime.settings.SETTINGS.callbacks = Callbacks(graph)
     pulumi.runtime.set_all_config(dict(config), [f"gitlab:{key}" for key in secret_keys])
-    pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the last run's
+    pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # reset that of the last run
 
     def main() -> None:
         runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")

@@ -1,4 +1,4 @@
-"""The policies of docs/iam, as they are attached: with names in the place of what they leave open."""
+"""The policies of docs/iam as they are attached, with their placeholders replaced."""
 
 import json
 import re
@@ -11,14 +11,12 @@ IAM = Path(__file__).resolve().parent.parent / "docs/iam"
 PREVIEW = ("preview",)
 UP = ("preview", "up-ec2", "up-load-balancer")
 FIRST_UP = (*UP, "first-up")
-"""What is attached, by what is done."""
+"""The policies that each task needs."""
 
 PROVIDER_5 = {
     "Statement": [{"Effect": "Allow", "Action": "route53:ListHostedZones", "Resource": "*"}],
 }
-"""What the lab's provider needs beside them, and a later one does not: it looks through all zones for one (its PR
-39671).
-"""
+"""A permission that only the lab's provider version needs: it lists all zones to find one (fixed by its PR 39671)."""
 
 NAMES = {
     "ACCOUNT": "123456789012",  # moto's
@@ -28,7 +26,7 @@ NAMES = {
     "STACK": "gitlab/dev",
     "ZONE": "Z0123456789ABC",
 }
-"""What stands for the names, unless a test says otherwise."""
+"""Default values of the placeholders."""
 
 
 @cache
@@ -37,7 +35,7 @@ def _text(policy: str) -> str:
 
 
 def filled(policies: tuple[str, ...], **names: str) -> list[dict[str, Any]]:
-    """These policies with the names filled in."""
+    """These policies with their placeholders replaced."""
     known = {**NAMES, **names}
     pattern = re.compile("|".join(sorted(known, key=len, reverse=True)))
     return [json.loads(pattern.sub(lambda found: known[found[0]], _text(policy))) for policy in policies]

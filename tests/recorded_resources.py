@@ -1,8 +1,7 @@
-"""What the AWS resources and the steps of a stack were when they were last recorded.
+"""Records the AWS resources and the steps of a stack: `python -m tests.recorded_resources`.
 
-`python -m tests.recorded_resources` records them. A stack that exists was made by an earlier version. A test compares
-this version with the record, so that no change of the code creates, replaces or deletes a resource of AWS unnoticed; a
-change that is wanted is recorded with it.
+Existing stacks were created by an earlier version. A test compares this version with the record, so that no change of
+the code creates, replaces or deletes an AWS resource unnoticed. Commit the new record with an intended change.
 """
 
 import json
@@ -16,8 +15,8 @@ FILE = Path(__file__).with_name("recorded_resources.json")
 
 
 def described(graph: Graph) -> dict[str, Any]:
-    """Every custom resource by its URN: its inputs, unless a change of them is ignored; of a step its being there only,
-    as a step whose text has changed just runs again.
+    """Every custom resource by its URN, with its inputs except those whose changes are ignored. Inputs of a step are
+    omitted, because a changed step just runs again.
     """
     return {
         resource.urn: {
@@ -31,7 +30,7 @@ def described(graph: Graph) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Record this version."""
+    """Write the record of this version."""
     record = {"dev": described(run_program(dev_config())), "tls": described(run_program(tls_config()))}
     FILE.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 

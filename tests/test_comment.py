@@ -186,7 +186,7 @@ SAID_TO_BE_CUT = "Truncated: the full output is in the job log.\n"
 @pytest.mark.parametrize(
     "line",
     ["x", "x" * 999 + "\n", "ä\n", "\N{ROCKET}", "a `````` b\n", "\u2028````\n", "~~~\n", "\t", "&amp;<b>\n"],
-    ids=["one line", "lines", "two bytes", "four bytes", "backquotes", "no end of a line", "tildes", "tabs", "markup"],
+    ids=["one line", "lines", "two bytes", "four bytes", "backquotes", "no line end", "tildes", "tabs", "markup"],
 )
 def test_a_text_that_is_too_long_is_cut_inside_its_block_which_ends_there(tmp_path, forge, system, line):
     said = line * (1_100_000 // len(line))
@@ -282,7 +282,7 @@ ODD_ANSWERS = {
     "a map": (200, {"message": "moved"}),
     "broken off": (200, b"[", {"Content-Length": "100"}),
     "a gateway's page": (502, b"<html>\nBad gateway\n</html>"),
-    "an error in no code": (500, b"\xe9\x1b[31m\n\n"),
+    "an error in no encoding": (500, b"\xe9\x1b[31m\n\n"),
     "an error broken off": (500, b"x", {"Content-Length": "100"}),
     "another server": (302, b"", {"Location": "http://127.0.0.1:1/elsewhere"}),
     "another scheme": (301, b"", {"Location": "file:///etc/passwd"}),
@@ -380,7 +380,7 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(system, arguments):
     done = subprocess.run(command, env=system[0], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"comment: [^\n]+\n", done.stderr)
-    assert run(arguments, system[0]).stderr == done.stderr, "the other tests inspect this"
+    assert run(arguments, system[0]).stderr == done.stderr, "`run` differs from the program"
 
 
 def test_what_goes_wrong_is_said_in_one_line(tmp_path, system):

@@ -1,4 +1,4 @@
-"""The rendered files, as text."""
+"""The rendered configuration files."""
 
 import configparser
 import ipaddress
@@ -85,7 +85,7 @@ def test_gitlab_rb_says(line):
 
 
 def test_gitlab_rb_leaves_alone_what_would_undo_it():
-    """What it sets at all; tests/test_gitlab_rb.py evaluates the whole."""
+    """Checks which keys it sets; tests/test_gitlab_rb.py evaluates the whole file."""
     lines = gitlab_rb(**MAIL, gitlabRb="puma['worker_processes'] = 2").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#"))
     assert not re.search(r"real_ip_header'\] *=", text)
@@ -98,7 +98,7 @@ def test_gitlab_rb_holds_no_root_password():
     text = gitlab_rb(initialRootPassword="first-Secret-4711")
     assert "first-Secret-4711" not in text
     assert "first_password = '/etc/gitlab/seeded-root-password'\n" in text
-    # Without the file, GitLab's package makes a password up, and would store it as the first one.
+    # Without the file, GitLab's package generates a password, and would store it as the initial one.
     assert "= File.read(first_password).strip if File.exist?(first_password)\n" in text
     assert "gitlab_rails['store_initial_root_password'] = false\n" in text
 
@@ -136,7 +136,7 @@ RELAY = {"smtpAddress": "relay.example.com", "emailFrom": "o'brien@example.com"}
 
 
 def mail_lines(**changes) -> dict[str, str]:
-    """What gitlab.rb says of mail, by key."""
+    """The mail settings in gitlab.rb, by key."""
     return dict(
         re.findall(r"^gitlab_rails\['(smtp_\w+|gitlab_email_\w+)'\] = (.*)$", gitlab_rb(**changes), re.MULTILINE)
     )
@@ -144,7 +144,7 @@ def mail_lines(**changes) -> dict[str, str]:
 
 @pytest.mark.parametrize("port", [25, 587, 2525])
 def test_a_relay_without_login_gets_no_word_of_one(port):
-    """Not `false` either: GitLab 19.0's net-smtp raises for what is no mechanism (omnibus-gitlab, SmtpHelper)."""
+    """Not `false` either: GitLab 19.0's net-smtp raises for an unknown mechanism (omnibus-gitlab, SmtpHelper)."""
     assert mail_lines(**RELAY, smtpPort=port) == {
         "smtp_enable": "true",
         "smtp_address": "'relay.example.com'",
@@ -288,7 +288,7 @@ def test_every_job_has_a_network_inside_the_block_that_no_vpc_may_overlap():
 
 
 def test_the_registrys_docker_keeps_its_networks():
-    """Others would need a restart of Docker, and with it of the registry."""
+    """Changing them would require a restart of Docker, and so of the registry."""
     assert not {"bip", "default-address-pools"} & set(json.loads(render_docker_daemon()))
 
 
@@ -314,7 +314,9 @@ def test_repositories_are_signed_and_off_between_steps(text, name, base_url, sig
     assert section["gpgcheck"] == "1"
     assert section["repo_gpgcheck"] == signed_metadata
     assert section["sslverify"] == "1"
-    assert section["gpgkey"] == f"file:///etc/pki/rpm-gpg/RPM-GPG-KEY-{name}", "compared before, not fetched by dnf"
+    assert section["gpgkey"] == f"file:///etc/pki/rpm-gpg/RPM-GPG-KEY-{name}", (
+        "verified by the step, not fetched by dnf"
+    )
 
 
 @pytest.mark.parametrize("repository", [GITLAB, RUNNER, DOCKER], ids=lambda repository: repository.product)

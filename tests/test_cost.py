@@ -1,4 +1,4 @@
-"""What a stack costs a month: added up from the price list, and honest where the list ends."""
+"""The monthly cost of a stack: the sum of the price list, with items that are not priced marked as such."""
 
 import re
 from decimal import Decimal
@@ -41,7 +41,7 @@ def test_the_table_of_the_page_on_cost_is_that_of_the_default_sizes_and_the_read
 
 
 def test_the_page_on_cost_says_what_a_runner_that_is_always_busy_pays_beside_and_which_type_does_not():
-    # T3 instances launch as unlimited: 0.05 for each vCPU-hour beyond the baseline, 30 % of each vCPU of a t3.large.
+    # T3 instances launch as unlimited: 0.05 per vCPU-hour above the baseline, which is 30 % per vCPU of a t3.large.
     surplus = PRICES["vcpus"]["t3.large"] * (1 - Decimal("0.3")) * Decimal("0.05") * 730
     steady = lines(runnerInstanceType="m6i.large")["runner, m6i.large"]
     assert f"a t3.large that builds all month pays {dollars(surplus)} more" in COST_PAGE

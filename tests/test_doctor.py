@@ -1,4 +1,4 @@
-"""The doctor: what it asks of the machines, what it concludes, and what it never says. An ssh plays the machines."""
+"""The doctor, with a stub of ssh: its requests to the machines, its conclusions, and that it prints no secrets."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PUSHED = "gitlab-stack/acceptance/acceptance:7@sha256:" + "ab" * 32
 
 SSH = """\
 #!/bin/bash
-# Plays the machines: $folder/VIEW is what is printed, VIEW.status, VIEW.said and VIEW.seconds how it ends.
+# Stub for the machines: prints $folder/VIEW after VIEW.seconds, with VIEW.said on stderr; exits with VIEW.status.
 folder={folder}
 printf '%s\\n' "$@" >>"$folder/arguments"
 cp "${{4}}" "$folder/$$" && mv "$folder/$$" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
@@ -57,7 +57,7 @@ def line(check: str, state: str = "ok", detail: str = "") -> str:
 
 
 class Stack:
-    """A played stack: well, but for what a test does to it."""
+    """A stub stack, which is healthy unless a test breaks it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,8 +80,8 @@ class Stack:
     def put(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 
-    def breaks(self, view: str, check: str, detail: str = "it is seen to be broken") -> None:
-        """The run ends with this check."""
+    def breaks(self, view: str, check: str, detail: str = "it does not work") -> None:
+        """Make this check fail and end the run."""
         before = (self.folder / view).read_text().partition(f'{{"check": "{check}"')[0]
         self.put(view, before + line(check, "broken", detail))
         self.put(f"{view}.status", "1")
@@ -186,7 +186,7 @@ def test_however_the_doctor_ends_it_leaves_no_key_behind_and_nothing_running(pla
 
 
 def running(pid: str) -> bool:
-    """Whether the process is there and is no zombie, which has no command line."""
+    """Whether the process exists and is not a zombie, which has no command line."""
     command_line = Path("/proc", pid, "cmdline")
     return command_line.exists() and command_line.read_bytes() != b""
 
@@ -194,7 +194,7 @@ def running(pid: str) -> bool:
 def test_without_a_private_key_in_the_stack_the_agent_is_asked_for_that_key_alone(examine, played):
     del played.inspection["privateKey"]
     played.inspection["publicKey"] = "ssh-ed25519 AAAA administrators"
-    (played.folder / "bin" / "ssh-add").write_text("#!/bin/bash\necho ssh-ed25519 AAAA somebody\n")
+    (played.folder / "bin" / "ssh-add").write_text("#!/bin/bash\necho ssh-ed25519 AAAA another\n")
     (played.folder / "bin" / "ssh-add").chmod(0o755)
     assert examine().status == 0
     assert played.read("key") == "ssh-ed25519 AAAA administrators\n"

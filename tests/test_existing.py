@@ -1,4 +1,4 @@
-"""What AWS has, or has not, is looked up before anything is made; what does not fit is refused by its key."""
+"""Settings that do not match what exists in AWS are rejected, by key, before any resource is created."""
 
 import boto3
 import pulumi
@@ -19,7 +19,7 @@ DOMAIN = {"domain": "git.example.com", "hostedZoneId": "Z0123456789ABC"}
 
 @pytest.fixture
 def refused(monkeypatch):
-    """Runs the program, which has to refuse before it registers anything; brings the lines of its refusal."""
+    """Runs the program, which must fail before it registers a resource; returns the lines of its error."""
 
     def run(settings, existing) -> list[str]:
         registered = []
@@ -42,7 +42,7 @@ def test_a_key_that_the_ssh_agent_does_not_hold_is_refused_before_the_first_reso
 
 
 def test_neither_a_preview_nor_a_stack_with_a_private_key_asks_the_agent(monkeypatch):
-    monkeypatch.setattr(ssh_agent, "problem", lambda key: f"{key} was asked for")
+    monkeypatch.setattr(ssh_agent, "problem", lambda key: f"{key} was requested")
     run_program(dev_config())
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
     run_program(dev_config(sshPrivateKey=None))
@@ -169,7 +169,7 @@ def test_what_is_not_marked_as_this_stacks_is_refused_with_the_command_that_mark
 
 
 def test_a_volume_that_this_stack_has_adopted_is_its_own():
-    """The second `up` of a stack finds the volume in its own machine."""
+    """At the second `up` of a stack, the volume is attached to its own machine."""
     settings = {"serverDataVolumeId": KEPT["serverDataVolumeId"]}
     adopted = run_program(dev_config(**settings), existing={"holds": "server-test"})
     assert adopted.resources
@@ -201,7 +201,7 @@ def test_an_address_that_something_else_has_is_refused(refused, existing):
 
 
 def test_an_address_that_this_stack_has_adopted_is_its_own():
-    """The second `up` of a stack finds the address at its own load balancer."""
+    """At the second `up` of a stack, the address belongs to its own load balancer."""
     settings = {"balancerAddressId": KEPT["balancerAddressId"]}
     assert run_program(dev_config(**settings), existing={**IN_USE, "network": "gitlab-test"}).resources
 

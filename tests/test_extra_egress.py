@@ -1,4 +1,4 @@
-"""Ways out that the owner adds: refused by name when AWS would refuse them, else rows of the one table of flows."""
+"""Egress rules in the settings: rejected by key if AWS would reject them, otherwise rows of the table of flows."""
 
 import dataclasses
 import re
@@ -107,16 +107,16 @@ def test_a_preview_names_what_opens():
 
 RIGHT = {
     "without a protocol": {key: value for key, value in LDAPS.items() if key != "protocol"},
-    "a port as text, as pulumi config set stores it": {**LDAPS, "port": "636"},
+    "a port as string, as pulumi config set stores it": {**LDAPS, "port": "636"},
     "ports as texts": {**SSH, "ports": ["22", 2222]},
     "the first port": {**LDAPS, "port": 1},
     "the last port": {**LDAPS, "port": 65535},
     "one port as a list": {**SSH, "ports": [22]},
     "the whole world": {**SSH, "networks": ["0.0.0.0/0"]},
     "one address": {**LDAPS, "networks": ["10.20.0.7"]},
-    "overlapping networks, as AWS takes them": {**LDAPS, "networks": ["10.20.0.0/24", "10.20.0.0/16"]},
+    "overlapping networks, which AWS accepts": {**LDAPS, "networks": ["10.20.0.0/24", "10.20.0.0/16"]},
     "TCP and UDP": {**NTP, "protocol": "tcp", "port": 88},
-    "every character that AWS takes": {**LDAPS, "why": "aZ9. _-:/()#,@[]+=&;{}!$*."},
+    "every character that AWS accepts": {**LDAPS, "why": "aZ9. _-:/()#,@[]+=&;{}!$*."},
     "the longest why": {**LDAPS, "why": "x" * 200},
     "one letter": {**LDAPS, "why": "x"},
 }
@@ -227,7 +227,7 @@ def test_what_is_no_list_is_refused(given):
 
 @pytest.mark.parametrize("field", ["place", "protocol", "port", "networks", "why", "other"])
 def test_a_private_key_in_the_wrong_place_is_never_shown(field):
-    kind = f"OPENSSH {'PRIVATE'} KEY"  # in pieces, or scanners for secrets take it for a key
+    kind = f"OPENSSH {'PRIVATE'} KEY"  # in pieces, so that secret scanners do not report it
     key = f"-----BEGIN {kind}-----\nc2VjcmV0\n-----END {kind}-----"
     shown = "\n".join(refusal({**LDAPS, field: key}) + refusal({**LDAPS, key: field}))
     assert "c2VjcmV0" not in shown
@@ -279,7 +279,7 @@ def test_a_way_to_the_world_that_is_open_anyway_is_refused_as_aws_would(changes,
 
 @pytest.mark.parametrize(("place", "most"), [("registry", 59), ("server", 57), ("runner", 55)])
 def test_the_rules_of_a_group_are_counted_and_those_of_its_ways_out_too(place, most):
-    """AWS takes 60: one to the world by 443 for each; the server's mail is not set here."""
+    """AWS allows 60, of which each group uses one for HTTPS to the internet. No mail relay is configured here."""
 
     def problems(number: int) -> list[str]:
         networks = [f"10.20.{each}.0/24" for each in range(number)]

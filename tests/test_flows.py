@@ -1,4 +1,4 @@
-"""What is open is what the table says, in both directions and by the right kind of address."""
+"""The security groups permit exactly the table's flows, in both directions and with the right kind of address."""
 
 import pytest
 

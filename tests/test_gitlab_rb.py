@@ -1,4 +1,4 @@
-"""What the program relies on survives the owner's lines in gitlab.rb, evaluated whole by real Ruby, or is refused."""
+"""The user's lines in gitlab.rb cannot change what the program relies on: real Ruby evaluates the whole file."""
 
 import functools
 import json
@@ -19,12 +19,12 @@ needs_ruby = pytest.mark.needs("ruby")
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """The settings that a whole rendered file makes, by section, with a file that has not passed `Settings.load`."""
+    """The settings in a whole rendered gitlab.rb, by section. The user's lines have not passed `Settings.load`."""
     tmp_path = tmp_path_factory.mktemp("gitlab")
 
     @functools.cache
     def evaluate(lines: str, **changes: Any) -> dict[str, Any]:
-        mark = "# the owner's lines"
+        mark = "# the user's lines"
         text = gitlab_rb(gitlabRb=mark, **changes)
         assert text.count(mark) == 1
         for name in ("registry-token.key", "registry-token.crt", "seeded-root-password"):

@@ -1,4 +1,4 @@
-"""The layers: validation, settings, configuration, components, remote; no lab in the product, no tests in either."""
+"""Imports respect the layers: settings, configuration, components; the product never imports the lab or the tests."""
 
 import ast
 import re
@@ -21,9 +21,9 @@ LAB = [path for path in sorted((ROOT / "lab").rglob("*.py")) if not path.is_rela
 
 
 def modules(path: Path) -> set[str]:
-    """The modules that a file imports, by a statement or by their name in a text, which import_module may be given.
+    """The modules that a file imports, by a statement or by a name in a string, which may be passed to import_module.
 
-    Of `from lab import shell` it has both lab and lab.shell: either may be the module.
+    For `from lab import shell`, both lab and lab.shell, because either may be the module.
     """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -39,7 +39,7 @@ def modules(path: Path) -> set[str]:
 
 
 def imported(path: Path) -> set[str]:
-    """The packages that a file imports by a statement."""
+    """The packages that a file imports with a statement."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -123,13 +123,13 @@ LAB_FLOORS = (
     {"preview", "report"},
     {"__main__"},
 )
-"""The rooms of the lab: each knows those of the floors below it, and itself."""
+"""The layers of the lab, lowest first: a part imports only itself and parts of lower layers."""
 
 FLOOR_OF = {room: floor for floor, rooms in enumerate(LAB_FLOORS) for room in rooms}
 
 
 def room(path: Path) -> str:
-    """The module or package of the lab that a file is in."""
+    """The lab's module or package that contains a file."""
     return path.relative_to(ROOT / "lab").parts[0].removesuffix(".py")
 
 

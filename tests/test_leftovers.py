@@ -1,4 +1,4 @@
-"""The look for what a lab has left behind sees what is this clone's own, and nothing of others on the machine."""
+"""The search for leftovers of a lab reports those of this clone, and nothing else on the machine."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.e2e import leftovers
 
 @pytest.fixture
 def called() -> Iterator[Callable[[str], int]]:
-    """Starts a process whose arguments read so; returns its id."""
+    """Starts a process with that command line; returns its ID."""
     started = []
 
     def start(arguments: str) -> int:

@@ -1,4 +1,4 @@
-"""`make` alone says which targets there are, and starts nothing."""
+"""`make` alone lists the targets, and starts nothing."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from tests.engine import ROOT
 
 
 def make(*arguments: str, cwd) -> list[str]:
-    """The lines it prints, as for a person: these tests themselves may run under make."""
+    """The output of make, even if these tests themselves run under make."""
     environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     command = ["make", "--no-print-directory", *arguments]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=True)
@@ -22,7 +22,7 @@ def test_make_alone_lists_every_target_with_its_text_and_starts_nothing(tmp_path
     described = re.findall(r"^([\w-]+):.*  ## (.+)$", (tmp_path / "Makefile").read_text(), re.MULTILINE)
     assert {"help", "up", "doctor", "test", "down"} <= {target for target, _ in described}
 
-    [command] = make("--dry-run", cwd=tmp_path)  # first, so that a wrong default is seen and not run
+    [command] = make("--dry-run", cwd=tmp_path)  # first, so that a wrong default is not run
     assert command.startswith("awk ")
     listed = [tuple(line.split(maxsplit=1)) for line in make(cwd=tmp_path)]
     assert listed == described

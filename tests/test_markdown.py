@@ -21,13 +21,13 @@ SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/|(?:[\w.-]+/)*[\w-][\w.-]*\.(?:go|in|json|md|py|rb|sh|toml|txt|yaml)")
-"""What a code span has to be to count as a path of this repository."""
+"""A code span that matches is a path in this repository."""
 
 OF_OTHERS = {
     # GitLab, gitlab-runner, Docker, Pulumi
     *(".gitlab-ci.yml", "common/system_id_state.go", "config.toml", "daemon.json", "docs/rootless.md"),
     *("gitlab-secrets.json", "gitlab.rb", "recipes/gitlab-rails.rb"),
-    # what commands write, placeholders, and what earlier versions had
+    # output of commands, placeholders, and files of earlier versions
     *(".lab/", "difference.md", "drift.md", "preview.md", "state.json", "Pulumi.STACK.yaml", "docs/iam/up.json"),
 }
 """Paths that are not in this repository: files of other projects and of running stacks, among others."""
@@ -86,7 +86,7 @@ def test_every_make_target_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_every_path_in_backticks_exists(page):
     if page.name == "moto.md":
-        pytest.skip("names files of moto; lab/tests/cloud_patches/test_document.py checks them")
+        pytest.skip("contains paths of moto; lab/tests/cloud_patches/test_document.py checks them")
     for span in SPAN.findall(prose(page.read_text())):
         if PATH.fullmatch(span) and span not in OF_OTHERS | NEW:
             assert any((folder / span).exists() for folder in (ROOT, page.parent)), span
@@ -107,7 +107,7 @@ DIFFS = DIFF.findall((ROOT / "CONTRIBUTING.md").read_text())
 
 @pytest.mark.parametrize(("before", "file", "hunks"), DIFFS, ids=[file for _, file, _ in DIFFS])
 def test_every_diff_of_a_recipe_applies_to_the_file_as_it_is(before, file, hunks):
-    """Or has been applied: whoever follows a recipe runs this test as well."""
+    """Or was applied already, because a user who follows a recipe runs this test as well."""
     if before == "/dev/null":
         return
     text = (ROOT / file).read_text()

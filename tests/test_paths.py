@@ -1,5 +1,5 @@
-"""Every path that a script, a program, a file of first boot or a page of docs/ writes out is one that the program has
-chosen, in configuration/paths.py, or one that a vendor has, below.
+"""Every path in scripts, programs, cloud-init files and docs/ is defined in configuration/paths.py, or by a vendor and
+listed below.
 """
 
 import fnmatch
@@ -62,7 +62,7 @@ VENDORS = {
 
 
 def unknown(text: str) -> set[str]:
-    """Paths of a text that nobody has chosen. A file that is being written, and a step's log, count as their place."""
+    """Undefined paths in a text. A temporary file counts as its final path, and a step's log as its folder."""
     known = {*OURS.values(), *VENDORS}
     found = {path.rstrip(".").removesuffix(".new") for path in PATH.findall(text)}
     places = {re.sub(rf"^({paths.LOGS})/[A-Za-z_]+\.log$", r"\1", path) for path in found - known}
@@ -71,7 +71,7 @@ def unknown(text: str) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(READERS), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_path_is_known(path):
-    assert unknown(path.read_text()) == set(), "misspelt; or name it in configuration/paths.py, or here if a vendor has"
+    assert unknown(path.read_text()) == set(), "misspelt, or missing in configuration/paths.py or in VENDORS"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The policies in docs/iam: what the provider was seen to call, and what is known to be needed beside it.
+"""The policies in docs/iam allow the recorded calls of the provider, and what else is known to be needed.
 
-tests/e2e/permissions.py records; here the record is compared with the policies, and with what the program is made of.
+tests/e2e/permissions.py records the calls; these tests compare the record with the policies and with the program.
 """
 
 import json
@@ -18,10 +18,10 @@ RECORDED = json.loads((IAM / "recorded.json").read_text())
 OPERATIONS = ("up", "refresh", "preview", "change", "destroy")
 
 NOT_RECORDED = {
-    "elasticloadbalancing:ModifyListener": "another port, certificate or TLS policy; moto changes none with TLS",
-    "elasticloadbalancing:ModifyListenerAttributes": "another idle timeout of a listener; provider 6 sets it by this",
+    "elasticloadbalancing:ModifyListener": "another port, certificate or TLS policy; moto cannot change TLS listeners",
+    "elasticloadbalancing:ModifyListenerAttributes": "another idle timeout of a listener, set by provider 6",
 }
-"""What the provider calls in changes that were not recorded, and why the policy for `up` has it."""
+"""Calls of the provider in changes that were not recorded, and why the policy for `up` allows them."""
 
 ASKED_BY_AWS = {
     # Elastic Load Balancing User Guide, "Elastic Load Balancing API permissions"
@@ -32,9 +32,9 @@ ASKED_BY_AWS = {
         "ec2:DescribeSecurityGroups",
         "ec2:DescribeSubnets",
         "ec2:DescribeVpcs",
-        # Not on that page, but in what users were refused: kubernetes-sigs/aws-load-balancer-controller issue 3917.
+        # Not on that page, but users were denied it: kubernetes-sigs/aws-load-balancer-controller issue 3917.
         "ec2:GetSecurityGroupsForVpc",
-        # The account's first balancer makes Elastic Load Balancing's own role.
+        # The account's first load balancer creates the service-linked role of Elastic Load Balancing.
         "iam:CreateServiceLinkedRole",
     },
     "elasticloadbalancing:CreateTargetGroup": {"ec2:DescribeInternetGateways", "ec2:DescribeVpcs"},
@@ -45,14 +45,14 @@ ASKED_BY_AWS = {
         "ec2:DescribeVpcs",
     },
 }
-"""What a service of AWS asks others for in the caller's name, by action: no record of the provider's calls has it."""
+"""Calls that an AWS service makes on the caller's behalf, by action: they do not appear in the record."""
 
 NOT_NEEDED = {
-    "ec2:GetInstanceUefiData": "looking for the image, the provider asks with its id for a machine's, and takes no "
-    "answer for one as well (terraform-provider-aws, ec2_ami_data_source.go)",
-    "route53:ListHostedZones": "provider 5 looks through all zones for one; later ones ask for the one (its PR 39671)",
+    "ec2:GetInstanceUefiData": "the provider calls this with the image's ID while it reads the image, and accepts an "
+    "error (terraform-provider-aws, ec2_ami_data_source.go)",
+    "route53:ListHostedZones": "provider 5 lists all zones to find one; later ones request only that one (PR 39671)",
 }
-"""What was recorded and no policy has, and why."""
+"""Recorded calls that no policy allows, and why."""
 
 LOOKED_UP = {
     "aws:ebs/getVolume:getVolume": ("ec2:DescribeVolumes",),
@@ -65,9 +65,7 @@ LOOKED_UP = {
     "aws:ec2/getVpcs:getVpcs": ("ec2:DescribeVpcs",),
     "aws:route53/getZone:getZone": ("route53:GetHostedZone", "route53:ListTagsForResource"),
 }
-"""What the program looks up before it makes anything, some of it only when settings name it, and by which actions
-(the sources of HashiCorp's provider).
-"""
+"""The program's lookups, some of which depend on settings, and their actions (source: HashiCorp's provider)."""
 
 
 def policy(name: str) -> list[dict[str, Any]]:
@@ -112,7 +110,7 @@ def test_the_policy_for_previews_allows_what_a_preview_and_a_refresh_call_and_th
 
 
 def test_the_program_is_made_of_what_was_recorded(graph, tls_graph):
-    """A new type of resource calls other actions: record them anew with `python -m tests.e2e.permissions`."""
+    """A new resource type makes other calls: record them with `python -m tests.e2e.permissions`."""
     types = {resource.type for each in (graph, tls_graph) for resource in each.resources}
     assert {type_ for type_ in types if type_.startswith("aws:")} <= set(RECORDED["types"])
     lookups = {token for each in (graph, tls_graph) for token, _ in each.invokes}
@@ -127,7 +125,7 @@ def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
         assert statement["Action"] == sorted(set(statement["Action"]))
         assert not [action for action in statement["Action"] if "*" in action]
     size = len(re.sub(r"\s", "", (IAM / f"{name}.json").read_text()))
-    assert size <= 6144, "characters without white space (IAM quotas)"
+    assert size <= 6144, "too many characters without white space (IAM quotas)"
 
 
 def test_what_is_made_is_made_in_the_stacks_region_only():
@@ -143,7 +141,7 @@ def test_reading_is_written_down_once_and_changing_is_in_no_policy_for_previews(
 
 
 SUBJECTS = {
-    # Repositories made, renamed or transferred since the summer of 2026 have another prefix, which GitHub itself shows.
+    # Repositories created, renamed or transferred since summer 2026 have another prefix, which GitHub's API returns.
     "trust-github-preview": ["repo:OWNER/NAME:environment:preview", "SUBJECT-PREFIX:environment:preview"],
     "trust-github-drift": ["repo:OWNER/NAME:ref:refs/heads/main", "SUBJECT-PREFIX:ref:refs/heads/main"],
     "trust-gitlab-preview": "project_path:GROUP/PROJECT:ref_type:branch:ref:PROTECTED-BRANCH",
@@ -163,7 +161,7 @@ def test_every_role_of_ci_has_its_trust():
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_role_is_for_one_repository_by_name(name):
     [statement] = policy(name)
-    assert set(statement["Condition"]) == {"StringEquals"}, "a pattern would let other repositories or branches in"
+    assert set(statement["Condition"]) == {"StringEquals"}, "a pattern would admit other repositories or branches"
     assert "*" not in (IAM / f"{name}.json").read_text()
     conditions = statement["Condition"]["StringEquals"]
     assert [value for key, value in conditions.items() if key.endswith(":sub")] == [SUBJECTS[name]]

@@ -1,4 +1,4 @@
-"""What is pinned is what is used, and a change at its source is shown."""
+"""The pinned values are those in use, and a change at their source is reported."""
 
 import hashlib
 import http.server
@@ -30,7 +30,7 @@ def used_by(name: str) -> set[str | None]:
 def test_the_keys_of_the_settings_are_those_that_are_pinned(repository):
     assert used_by(repository.setting) == set(DEFAULTS[repository.setting])
     addresses = {pin.address for pin in PINS if repository.setting in pin.used}
-    assert addresses == set(repository.key_addresses), "where machines fetch them"
+    assert addresses == set(repository.key_addresses), "machines download them from other addresses"
 
 
 def test_the_images_of_the_settings_are_those_that_are_pinned():
@@ -38,14 +38,14 @@ def test_the_images_of_the_settings_are_those_that_are_pinned():
     assert DEFAULTS["acceptanceImage"] == f"{acceptance.name}@{acceptance.value}"
     [registry] = [pin for pin in PINS if "registryVersion" in pin.used]
     assert registry.name == registry_image(DEFAULTS["registryVersion"])
-    assert registry.value is None, "then registryImage has a default"
+    assert registry.value is None, "registryImage needs a default"
 
 
 @pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.name)
 def test_a_pin_is_whole(pin: Pin):
     forms = {"key": r"[0-9A-F]{40}", "image": r"sha256:[0-9a-f]{64}", "file": r"[0-9a-f]{64}"}
     assert pin.value is None or re.fullmatch(forms[pin.kind], pin.value)
-    assert (pin.value is None) == (not pin.sources), "a value has a source, and what is open has none"
+    assert (pin.value is None) == (not pin.sources), "a value needs a source, and a pin without a value has none"
     assert (pin.address == "") == (pin.kind == "image")
     assert pin.address.startswith("https://") or pin.kind == "image"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", pin.date)
@@ -100,9 +100,9 @@ def test_an_image_is_looked_up_with_the_token_that_everybody_gets(host):
     def fetch(url: str, headers: Mapping[str, str]) -> Answer:
         asked.append(url)
         if url == "https://auth.example.com/token?service=s&scope=repository%3Alibrary%2Fthing%3Apull":
-            return Answer(200, json.dumps({"token": "everybody"}).encode())
+            return Answer(200, json.dumps({"token": "anonymous"}).encode())
         assert "manifest" in headers["Accept"]
-        if headers.get("Authorization") != "Bearer everybody":
+        if headers.get("Authorization") != "Bearer anonymous":
             challenge = 'realm="https://auth.example.com/token",service="s",scope="repository:library/thing:pull"'
             return Answer(401, b"", f"Bearer {challenge}")
         return Answer(200, b"manifest")
@@ -116,7 +116,7 @@ def test_an_image_is_looked_up_with_the_token_that_everybody_gets(host):
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory, need) -> Iterator[dict[str, tuple[str, bytes]]]:
-    """Two keys by name: fingerprint and file."""
+    """Two keys by name, each with fingerprint and file."""
     need("gpg")
     home = tmp_path_factory.mktemp("gnupg")
     home.chmod(0o700)

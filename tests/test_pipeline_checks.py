@@ -39,7 +39,7 @@ FACTS = {"issuer": "omnibus-gitlab-issuer", "service": "container_registry", "ke
         ({}, 1000.0, None),
         ({}, 1059.0, None),
         ({"kid": "CCCC"}, 1000.0, "Key: GitLab signs with CCCC, the registry trusts AAAA:BBBB."),
-        ({"iss": "somebody"}, 1000.0, "Issuer: the token is from somebody, the registry trusts omnibus-gitlab-issuer."),
+        ({"iss": "another"}, 1000.0, "Issuer: the token is from another, the registry trusts omnibus-gitlab-issuer."),
         ({"aud": "other"}, 1000.0, "Audience: the token is for other, the registry is container_registry."),
         ({}, 880.0, "Clock: the registry is 120 s behind GitLab."),
         ({}, 1120.0, "Clock: the registry is 120 s ahead of GitLab."),
@@ -209,17 +209,17 @@ def test_files_are_committed_only_where_they_differ(pipeline):
 
 @pytest.mark.parametrize(
     "ends",
-    ["well", "broken", "told to start nothing", "terminated", "GitLab gone"],
+    ["passes", "fails", "no start message", "terminated", "GitLab gone"],
 )
 def test_the_token_is_revoked_however_it_ends_and_nobody_reads_it(pipeline, monkeypatch, ends):
-    if ends == "broken":
+    if ends == "fails":
         pipeline.traces["push"] = f"{CLONED}check job-token broken the registry answers 401\n"
         pipeline.jobs["push"]["status"] = "failed"
     if ends == "terminated":
         monkeypatch.setitem(CHECKS["pipeline"], "accepted", lambda _: os.kill(os.getpid(), 15))
     if ends == "GitLab gone":
         pipeline.gitlab.on("DELETE", "/api/v4/personal_access_tokens/self", "no", status=502)
-    output = pipeline.perform(None if ends == "told to start nothing" else {})
+    output = pipeline.perform(None if ends == "no start message" else {})
     assert pipeline.revoked
     timers = [command for command in pipeline.commands if "gitlab-stack-revoke" in " ".join(command)]
     assert timers[1][0] == "systemd-run"

@@ -1,7 +1,7 @@
-"""What the holder of the policies for `up` can do, and what not: judged as AWS does (lab/cloud/permissions).
+"""What the policies for `up` allow and deny, evaluated as AWS does (lab/cloud/permissions).
 
-Whoever stops a machine, gives it other user data and starts it again is root there, with whatever role it has: so a
-policy that names no resource gives away the region.
+A user who can stop a machine, change its user data and start it again is root there, with the machine's role. So a
+policy without resource restrictions would compromise the region.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,21 +21,21 @@ from tests.policies import FIRST_UP, NAMES, PREVIEW, UP, filled
 
 REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
 
-# --- every action on every type of resource --------------------------------------------------------------
+# --- every action on every resource type ------------------------------------------------------------------
 
 UNTAGGED = {
-    ("ec2:RunInstances", "image"): "images are others': judged by their owner",
-    ("ec2:RunInstances", "network-interface"): "AWS knows no tag of an interface that a machine is launched on",
-    ("ec2:RunInstances", "volume"): "the provider tags root volumes by a second call",
-    ("route53:ChangeResourceRecordSets", "hostedzone"): "tags of zones are not known: judged by name and type",
+    ("ec2:RunInstances", "image"): "images have other owners, which are checked instead",
+    ("ec2:RunInstances", "network-interface"): "AWS does not check the tags of an interface at launch",
+    ("ec2:RunInstances", "volume"): "the provider tags root volumes with a second call",
+    ("route53:ChangeResourceRecordSets", "hostedzone"): "AWS checks the record's name and type, not a zone's tags",
 }
-"""Changing actions that no tag decides on, and why. IAM's one action makes one role, which the policy names."""
+"""Writing actions that depend on no tag, and why. The only IAM action creates one role, which the policy names."""
 
 FIRST_TAGS = {
     ("ec2:CreateTags", "volume"): "root-volume",
     ("ec2:CreateTags", "security-group"): "default-group",
 }
-"""What may be marked as the stack's though nothing says that it is, as long as nothing says that it is not."""
+"""Resources that may get the stack's tag when they have none, and the suffix of that tag's value."""
 
 CHANGING = {name: action for name, action in actions().items() if not action.reads}
 JUDGED = [(name, type_) for name, action in CHANGING.items() for type_ in action.types]
@@ -78,13 +78,11 @@ OF_LATE = {
     "root-volume": OF_TAGS | {("ec2:ModifyVolume", "volume")},
     "default-group": OF_TAGS | {("ec2:RevokeSecurityGroupEgress", GROUP), ("ec2:RevokeSecurityGroupIngress", GROUP)},
 }
-"""What may be done with what anybody's could have been given the first mark of: nothing that opens it or takes it."""
+"""Actions on resources tagged that way, which may be a third party's: none that opens or takes over the resource."""
 
 
 def changes(owner: str | None) -> set[tuple[str, str]]:
-    """What may be changed that is marked so, and made with that mark, whatever the request says of what there is, and
-    whether or not AWS looks at that.
-    """
+    """Actions that may change or create a resource with that owner's tag, regardless of the tags in the request."""
     policies = filled(FIRST_UP)
     found = set()
     for name, type_ in JUDGED:
@@ -107,7 +105,7 @@ def test_little_is_done_with_what_could_have_been_marked_by_anybody(late):
 
 
 def test_what_no_tag_decides_on_is_just_that():
-    """Each exception is one that the policies make."""
+    """Each exception is one in the policies."""
     image = asked("ec2:RunInstances", "image", {"ec2:Owner": NAMES["IMAGE-OWNER"]})
     zone = Asked("route53:ChangeResourceRecordSets", f"arn:aws:route53:::hostedzone/{NAMES['ZONE']}", {})
     assert allowed(filled(UP), image)
@@ -155,12 +153,12 @@ def test_tags_of_what_is_the_stacks_change_but_for_the_mark(name, owner):
     assert not allowed(filled(FIRST_UP), Asked(name, arn, marked))
 
 
-# --- a stack, another one, and what is nobody's -----------------------------------------------------------
+# --- resources of this stack, of another stack, and without an owner ---------------------------------------
 
 
 @dataclass(frozen=True)
 class Place:
-    """A network with a machine behind a load balancer, all of one owner, and that owner's mark."""
+    """A network with a machine behind a load balancer, all of one owner, and that owner's tags."""
 
     tags: list[dict[str, str]]
     vpc: str
@@ -266,7 +264,7 @@ def _opened(own: Place, it: Place) -> dict[str, Any]:
 
 
 Deed = tuple[str, str, Any]
-"""A service, an operation of its, and its arguments for one's own place and the one that it is done to."""
+"""A service, its operation, and the arguments for the operator's own place and the target place."""
 
 DEEDS: dict[str, Deed] = {
     "stop": ("ec2", "stop_instances", lambda own, it: {"InstanceIds": [it.machine]}),
@@ -297,12 +295,12 @@ DEEDS: dict[str, Deed] = {
         "modify_network_interface_attribute",
         lambda own, it: {"NetworkInterfaceId": it.interface, "Groups": [own.group]},
     ),
-    "take its volume": (
+    "attach its volume": (
         "ec2",
         "attach_volume",
         lambda own, it: {"VolumeId": it.volume, "InstanceId": own.machine, "Device": "/dev/sdg"},
     ),
-    "give it a volume": (
+    "attach a volume to it": (
         "ec2",
         "attach_volume",
         lambda own, it: {"VolumeId": own.attached, "InstanceId": it.machine, "Device": "/dev/sdh"},
@@ -310,12 +308,12 @@ DEEDS: dict[str, Deed] = {
     "detach": ("ec2", "detach_volume", lambda own, it: {"VolumeId": it.volume, "InstanceId": it.machine}),
     "grow": ("ec2", "modify_volume", lambda own, it: {"VolumeId": it.volume, "Size": 2}),
     "delete a volume": ("ec2", "delete_volume", lambda own, it: {"VolumeId": it.volume}),
-    "take its address": (
+    "associate its address": (
         "ec2",
         "associate_address",
         lambda own, it: {"AllocationId": it.address, "NetworkInterfaceId": own.spare},
     ),
-    "give it an address": (
+    "associate an address with it": (
         "ec2",
         "associate_address",
         lambda own, it: {"AllocationId": own.address, "NetworkInterfaceId": it.spare},
@@ -331,7 +329,11 @@ DEEDS: dict[str, Deed] = {
         "associate_route_table",
         lambda own, it: {"RouteTableId": own.routes, "SubnetId": it.subnet},
     ),
-    "cut off": ("ec2", "detach_internet_gateway", lambda own, it: {"InternetGatewayId": it.gateway, "VpcId": it.vpc}),
+    "detach the gateway": (
+        "ec2",
+        "detach_internet_gateway",
+        lambda own, it: {"InternetGatewayId": it.gateway, "VpcId": it.vpc},
+    ),
     "an interface in it": (
         "ec2",
         "create_network_interface",
@@ -384,7 +386,7 @@ DEEDS: dict[str, Deed] = {
         "register_targets",
         lambda own, it: {"TargetGroupArn": it.targets, "Targets": [{"Id": own.machine}]},
     ),
-    "balancer attributes": (
+    "load balancer attributes": (
         "elbv2",
         "modify_load_balancer_attributes",
         lambda own, it: {
@@ -392,18 +394,18 @@ DEEDS: dict[str, Deed] = {
             "Attributes": [{"Key": "deletion_protection.enabled", "Value": "false"}],
         },
     ),
-    "a listener's end": ("elbv2", "delete_listener", lambda own, it: {"ListenerArn": it.listener}),
-    "a balancer's end": ("elbv2", "delete_load_balancer", lambda own, it: {"LoadBalancerArn": it.balancer}),
-    "a target group's end": ("elbv2", "delete_target_group", lambda own, it: {"TargetGroupArn": it.targets}),
+    "delete a listener": ("elbv2", "delete_listener", lambda own, it: {"ListenerArn": it.listener}),
+    "delete a load balancer": ("elbv2", "delete_load_balancer", lambda own, it: {"LoadBalancerArn": it.balancer}),
+    "delete a target group": ("elbv2", "delete_target_group", lambda own, it: {"TargetGroupArn": it.targets}),
 }
 
 CLAIMS: dict[str, Deed] = {
     "mark": ("ec2", "create_tags", lambda own, it: {"Resources": [it.machine], "Tags": own.tags}),
     "mark a volume": ("ec2", "create_tags", lambda own, it: {"Resources": [it.volume], "Tags": own.tags}),
     "mark a group": ("ec2", "create_tags", lambda own, it: {"Resources": [it.group], "Tags": own.tags}),
-    "mark a balancer": ("elbv2", "add_tags", lambda own, it: {"ResourceArns": [it.balancer], "Tags": own.tags}),
+    "mark a load balancer": ("elbv2", "add_tags", lambda own, it: {"ResourceArns": [it.balancer], "Tags": own.tags}),
 }
-"""Ways to make a stranger's thing one's own."""
+"""Attempts to claim a third party's resource."""
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +440,7 @@ def nobodys(api) -> Iterator[tuple[Place, Place]]:
 
 
 def refused(api: str, deed: Deed, own: Place, it: Place) -> bool:
-    """Whether the deed is refused for want of a permission, and for nothing else."""
+    """Whether the operation is denied because a permission is missing, and for no other reason."""
     service, operation, arguments = deed
     try:
         getattr(client(api, service, "operator"), operation)(**arguments(own, it))
@@ -448,7 +450,7 @@ def refused(api: str, deed: Deed, own: Place, it: Place) -> bool:
 
 
 def former() -> list[dict[str, Any]]:
-    """The same actions on whatever there is, as the policy was before."""
+    """The same actions on all resources, as in an earlier version of the policy."""
     statements = [statement for policy in filled(FIRST_UP) for statement in policy["Statement"]]
     named = sorted({action for statement in statements for action in statement["Action"]})
     return [{"Statement": [{"Effect": "Allow", "Action": named, "Resource": "*"}]}]
@@ -463,7 +465,7 @@ def test_nothing_is_done_to_what_is_another_stacks_or_nobodys(api, kind, request
 
 
 def test_without_conditions_all_of_it_is_done(api, places):
-    """So nothing above is refused for another reason."""
+    """So the denials above have no other reason."""
     own, it = places
     permissions.enforce("operator", former(), api=api)
     everything = {**DEEDS, **CLAIMS}

@@ -1,4 +1,4 @@
-"""The program as a whole: what it registers, in which order, with which secrets."""
+"""The program as a whole: the resources that it registers, their order, and their secrets."""
 
 import asyncio
 import base64
@@ -47,12 +47,12 @@ EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 
 
 def payload(graph: Graph, step: str) -> list[str]:
-    """What a step is told on standard input, after its script."""
+    """The lines that a step gets on standard input after its script."""
     return [part.decode() for part in payload_bytes(graph, step)]
 
 
 def payload_bytes(graph: Graph, step: str) -> list[bytes]:
-    """The same of a step that gets a file which is not text."""
+    """The same for a step that gets a binary file."""
     stdin = graph.step(step).inputs["stdin"]
     size, rest = stdin.split("\n", 1)
     return [base64.b64decode(line) for line in rest.encode()[int(size) :].decode().splitlines()]
@@ -216,7 +216,7 @@ def test_client_addresses_are_preserved_only_where_no_machine_calls_itself(graph
     assert graph.one(LISTENER, "gitlab-ssh").inputs["port"] not in [
         rule.inputs["toPort"] for rule in calls_of_its_target
     ]
-    assert calls_of_its_target  # of other ports
+    assert calls_of_its_target  # on other ports
 
 
 def test_clients_of_a_target_that_has_gone_are_cut_off(graph):
@@ -275,7 +275,7 @@ def test_every_step_reaches_its_own_machine_and_all_but_one_hold_it_to_its_host_
 
 
 def what_changes(command: Registered) -> dict[str, Any]:
-    """The inputs of a command by which the engine tells whether it is to run again."""
+    """The inputs of a command whose changes make the engine run it again."""
     ignored = set(command.request.ignoreChanges)
     return {name: value for name, value in command.inputs.items() if name not in ignored}
 
@@ -325,7 +325,7 @@ def test_what_a_machine_says_its_host_key_is_counts_as_long_as_it_is_the_same_ma
 
 @pytest.fixture
 def agent_graph(monkeypatch) -> Graph:
-    """The dev stack without a private key in its settings, run by somebody whose SSH agent holds it."""
+    """The dev stack without a private key in its settings: the user's SSH agent holds it."""
     asked: list[str] = []
     monkeypatch.setattr(ssh_agent, "problem", asked.append)
     graph = run_program(dev_config(sshPrivateKey=None))
@@ -429,9 +429,9 @@ def test_a_new_gitlab_is_set_up_as_the_program_and_then_the_owner_say_in_secret(
     assert settings["require_admin_two_factor_authentication"] is True
     assert settings["admin_mode"] is False
     assert settings["akismet_api_key"] == "of-akismet"
-    assert "signup_enabled" not in settings, "GitLab's own"
+    assert "signup_enabled" not in settings, "GitLab's default must remain"
     assert "stdin" in prepare.secret_inputs
-    assert prepare.inputs["logging"] == "stderr", "names that this GitLab does not have are shown"
+    assert prepare.inputs["logging"] == "stderr", "settings unknown to this GitLab are reported there"
 
 
 def test_the_runner_is_not_shut_out_for_failed_logins_by_the_address_that_gitlab_sees(graph, tls_graph):
@@ -622,7 +622,7 @@ def test_the_registrys_machine_gets_registry_tree_as_it_is_here(graph):
 
 def test_garbage_is_collected_when_the_settings_say_so_and_by_hand_alone_otherwise(graph):
     def schedule(graph: Graph) -> tuple[str, str]:
-        """The calendar, and what is run then."""
+        """The calendar, and the command that runs then."""
         command = shlex.split(graph.step("registry-schedule-garbage-collection").inputs["create"])
         installed, service, timer = payload(graph, "registry-schedule-garbage-collection")
         step, name, unit, calendar, setting = command[-5:]
@@ -705,7 +705,7 @@ def test_every_resource_that_can_have_tags_has_the_settings_tags_and_a_name_of_t
 
 
 def test_whatever_can_have_tags_is_marked_as_the_stacks_and_what_aws_makes_untagged_apart_from_the_rest(graph):
-    """Policies allow more for what was born with the tag than for what anybody could have given it."""
+    """Policies allow more for a resource created with the tag than for one that a third party could have tagged."""
     marks = [
         (resource.type, each["gitlab-stack"])
         for resource in graph.resources

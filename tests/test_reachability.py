@@ -1,4 +1,4 @@
-"""The matrix of who reaches what: what it promises, and that it sees a rule that lets in more than it was made for."""
+"""The reachability matrix matches the flows, and shows a rule that permits more than its own flow."""
 
 import dataclasses
 from itertools import permutations
@@ -15,7 +15,7 @@ PAIRS = [pair for pair in permutations(Place, 2) if set(pair) & set(GROUPS)]
 
 
 def test_every_flow_is_reached_and_nothing_else():
-    """Clients and administrators have no ports of their own: what goes out to the world goes out to them as well."""
+    """Clients and administrators are no targets here: egress to the internet reaches them as well."""
     targets = (*GROUPS, Place.INTERNET)
     between = [(source, target) for source, target in PAIRS if target in targets]
     found = {(*pair, port) for pair in between for port in reached(EXAMPLE, *pair)}
@@ -32,7 +32,7 @@ def test_no_machine_has_a_way_to_anothers_ssh_and_only_the_balancer_hears_the_cl
 def test_who_lets_in_the_world_lets_in_every_place_of_it():
     world = dataclasses.replace(EXAMPLE, client_cidrs=("0.0.0.0/0",))
     assert reached(world, Place.INTERNET, Place.LOAD_BALANCER) == (22, 443, 5000)
-    assert reached(world, Place.REGISTRY, Place.LOAD_BALANCER) == (443,), "its way out to the world is for 443"
+    assert reached(world, Place.REGISTRY, Place.LOAD_BALANCER) == (443,), "its egress to the internet is limited to 443"
     assert "443: through a rule for another place" in reachability.table(world)
 
 

@@ -1,4 +1,4 @@
-"""A stack made by an earlier version keeps its resources under this one."""
+"""A stack created with an earlier version keeps its resources with this one."""
 
 import json
 
@@ -11,7 +11,7 @@ RECORD = json.loads(FILE.read_text())
 
 
 def known_as(graph: Graph) -> dict[str, str]:
-    """This version's URN of each resource, by that URN and by every URN that an alias gives it."""
+    """This version's URN of each resource, by that URN and by the URN of each alias."""
     known = {}
     for resource in graph.resources:
         known[resource.urn] = resource.urn
@@ -26,8 +26,8 @@ def known_as(graph: Graph) -> dict[str, str]:
 def test_no_resource_of_aws_is_created_replaced_or_deleted_and_no_step_is_lost(stack, request):
     graph = request.getfixturevalue({"dev": "graph", "tls": "tls_graph"}[stack])
     known, now, then = known_as(graph), described(graph), RECORD[stack]
-    assert then.keys() <= known.keys(), "resources that exist would be deleted; record what is wanted"
+    assert then.keys() <= known.keys(), "existing resources would be deleted; if this is intended, record it"
     for urn, inputs in then.items():
-        assert now[known[urn]] == inputs, f"{urn} would change; record what is wanted"
+        assert now[known[urn]] == inputs, f"{urn} would change; if this is intended, record it"
     new = set(now) - {known[urn] for urn in then}
-    assert not [urn for urn in new if "aws:" in urn], "resources would be created; record what is wanted"
+    assert not [urn for urn in new if "aws:" in urn], "resources would be created; if this is intended, record it"

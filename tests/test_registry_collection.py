@@ -207,7 +207,7 @@ def test_an_index_of_images_is_kept_by_gitlabs_collection_and_broken_by_distribu
 
 def test_a_manifest_that_an_index_names_and_was_pushed_as_a_layer_is_not_lost(made, server):
     if server == GITLABS:
-        pytest.skip("GitLab's registry does not take it")
+        pytest.skip("GitLab's registry rejects it")
     with made.running():
         content = json.dumps(image_of(made.push_blob("a/b", b"hidden"))).encode()
         entry = dict(made.push_blob("a/b", content), mediaType=OCI_IMAGE)

@@ -43,7 +43,7 @@ COMMANDS = (
     "verify",
     "reclaim",
 )
-"""The commands; those that name an image name one that `fill` pushes."""
+"""The commands; `fill` pushes the images in them."""
 
 
 def run(command: str, root: Path, *, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
@@ -733,7 +733,7 @@ def oldest_python() -> str | None:
 def test_python_3_6_says_the_same(filled, command):
     python = oldest_python()
     if python is None:
-        pytest.skip("there is no Python 3.6 here")
+        pytest.skip("Python 3.6 is not installed")
     old, new = run(command, filled.registry.root, python=python), run(command, filled.registry.root)
     assert (old.returncode, old.stdout, old.stderr) == (new.returncode, new.stdout, new.stderr)
 

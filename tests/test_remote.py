@@ -1,4 +1,4 @@
-"""Shell scripts, executed where that does not need a machine."""
+"""Shell scripts, executed where no machine is needed."""
 
 import fcntl
 import json
@@ -49,7 +49,7 @@ def test_is_sound_shell(path):
 
 
 STOPS_EARLY = re.compile(r"(?<!\|)\|\s*(head\b|sed\s[^|]*\dq\b|grep\s+(?:-\S+\s+)*-\w*[qm])")
-"""A reader of a pipe that may end before its writer, which is then killed: under pipefail, now and then, a failure."""
+"""The end of a pipe that may exit before the writer, which is then killed: with pipefail, an intermittent failure."""
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def run_read_only(tmp_path):
 
 def test_a_read_only_step_gets_its_arguments_and_payload_and_answers_as_a_step_does(run_read_only):
     done = run_read_only(
-        'read -r told; echo noise; echo waiting >&4; echo "$1 $(base64 -d <<<"$told")" >&3', "given", payload=["käse"]
+        'read -r line; echo noise; echo waiting >&4; echo "$1 $(base64 -d <<<"$line")" >&3', "given", payload=["käse"]
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "given käse\n", "noise\nwaiting\n")
     assert run_read_only("exit 4").returncode == 4
@@ -578,7 +578,7 @@ def test_the_runner_is_made_once_and_found_again_and_what_the_owner_decides_late
 
 
 def test_a_backup_finds_an_empty_folder_of_the_registry(gitlab_machine, tmp_path):
-    """With any SKIP that a user passes: it replaces the one of gitlab_rails['env']."""
+    """The SKIP that a user passes replaces the one in gitlab_rails['env'], so the folder must exist."""
     assert gitlab_machine("configure_gitlab.sh", payload=["", ""]).returncode == 0
     assert list((tmp_path / "var/opt/gitlab/gitlab-rails/shared/registry").iterdir()) == []
     assert "chown git:git /var/opt/gitlab/gitlab-rails/shared/registry\n" in script("configure_gitlab.sh")

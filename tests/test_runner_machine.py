@@ -25,7 +25,7 @@ BRIDGE = "172.17.0.0/24"
 
 
 class Machine:
-    """`told` has the calls of the stubs, in order. A stub prints the content of its file in `answers`."""
+    """A runner's machine with stubs of commands; `told` lists their calls in order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tools = folder, folder / "bin"

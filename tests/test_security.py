@@ -1,7 +1,7 @@
-"""Public security rules, held to every resource the program registers, with and without everything optional.
+"""Public security rules, checked for every resource that the program registers, with and without optional settings.
 
-CKV_AWS_* and CKV2_AWS_* are Checkov's rules, EC2.* and ELB.* those of AWS Security Hub. Checkov reads no Pulumi
-programs, so each rule is restated here; what spoils a resource shows that its rule can fail.
+CKV_AWS_* and CKV2_AWS_* are Checkov's rules, EC2.* and ELB.* those of AWS Security Hub. Checkov cannot read Pulumi
+programs, so each rule is implemented here; `spoils` verifies that it can fail.
 """
 
 import base64
@@ -48,9 +48,9 @@ Holds = Callable[[Inputs, Registered, Graph], bool]
 
 @dataclass(frozen=True)
 class Rule:
-    """What `ids` ask of every resource of `types`; empty `types` are all resources of AWS.
+    """A requirement of the public rules `ids` for every resource of `types`; empty `types` are all AWS resources.
 
-    `spoils` are inputs (None removes one) with which a resource breaks it.
+    `spoils` are inputs (None removes one) that violate the rule.
     """
 
     ids: str
@@ -104,7 +104,7 @@ def has_egress(group: Registered, graph: Graph) -> bool:
 RULES = (
     Rule(
         "CKV_AWS_8",
-        "machines have encrypted roots",
+        "root volumes are encrypted",
         (INSTANCE,),
         lambda inputs, *_: inputs["rootBlockDevice"].get("encrypted") is True,
         {"rootBlockDevice": {"volumeSize": 40}},
@@ -118,84 +118,84 @@ RULES = (
     ),
     Rule(
         "CKV_AWS_79 EC2.8",
-        "the metadata service wants a session (IMDSv2)",
+        "the metadata service requires a session (IMDSv2)",
         (INSTANCE,),
         lambda inputs, *_: inputs.get("metadataOptions", {}).get("httpTokens") == "required",
         {"metadataOptions": None},
     ),
     Rule(
         "CKV_AWS_341",
-        "containers get no metadata",
+        "containers cannot reach the metadata service",
         (INSTANCE,),
         lambda inputs, *_: inputs["metadataOptions"].get("httpPutResponseHopLimit") == 1,
         {"metadataOptions": {"httpTokens": "required"}},
     ),
     Rule(
         "CKV_AWS_46",
-        "no secret in user-data",
+        "no secret in user data",
         (INSTANCE,),
         lambda inputs, *_: not SECRET.search(user_data(inputs)),
         {"userData": "password: first"},
     ),
     Rule(
         "CKV_AWS_88 EC2.9",
-        "no address by launch alone, which a new machine would not keep",
+        "no automatic public address, which a new machine would not keep",
         (INSTANCE,),
         lambda inputs, *_: not inputs.get("associatePublicIpAddress"),
         {"associatePublicIpAddress": True},
     ),
     Rule(
         "CKV_AWS_130 EC2.15",
-        "a subnet gives out no addresses by itself",
+        "a subnet assigns no public addresses",
         (SUBNET,),
         lambda inputs, *_: not inputs.get("mapPublicIpOnLaunch"),
         {"mapPublicIpOnLaunch": True},
     ),
     Rule(
         "CKV2_AWS_12 EC2.2",
-        "the VPC's default group is taken in hand and empty",
+        "the VPC's default group is managed and empty",
         (DEFAULT_GROUP,),
         lambda inputs, *_: not {"ingress", "egress"} & set(inputs),
         {"ingress": [{"protocol": "-1"}]},
     ),
     Rule(
         "CKV_AWS_23",
-        "every group and rule says what it is for",
+        "every group and rule has a description",
         (GROUP, INGRESS, EGRESS),
         lambda inputs, *_: len(inputs.get("description", "")) > 10,
         {"description": None},
     ),
     Rule(
         "CKV_AWS_24 EC2.13",
-        "SSH of machines is closed to the world",
+        "the machines' SSH is closed to the internet",
         (INGRESS,),
         lambda inputs, resource, graph: closed(22)(inputs, resource, graph) or of_the_balancer(inputs),
         {"cidrIpv4": "0.0.0.0/0", "fromPort": 22, "toPort": 22, "securityGroupId": "gitlab-server-id"},
     ),
     Rule(
         "CKV_AWS_25 EC2.19",
-        "remote desktop is closed to the world",
+        "remote desktop is closed to the internet",
         (INGRESS,),
         closed(3389),
         {"cidrIpv4": "0.0.0.0/0", "fromPort": 3000, "toPort": 4000},
     ),
     Rule(
         "CKV_AWS_260 CKV_AWS_277 EC2.18 EC2.19",
-        "the world reaches the balancer's public ports only",
+        "the internet reaches only the load balancer's public ports",
         (INGRESS,),
         lambda inputs, *_: inputs.get("cidrIpv4") not in WORLD or of_the_balancer(inputs),
         {"cidrIpv4": "0.0.0.0/0", "fromPort": 80, "toPort": 80, "securityGroupId": "gitlab-server-id"},
     ),
     Rule(
         "CKV_AWS_382",
-        "no way out is open to every port",
+        "no egress rule permits every port",
         (EGRESS,),
         lambda inputs, *_: inputs["ipProtocol"] == "tcp" and inputs["fromPort"] == inputs["toPort"],
         {"ipProtocol": "-1"},
     ),
     Rule(
         "CKV_AWS_382 implicit",
-        "no group is left with the allow-all that AWS gives it",
+        "no group keeps AWS's default rule, which permits all egress",
         (GROUP,),
         lambda inputs, resource, graph: "egress" not in inputs and has_egress(resource, graph),
         {"egress": [{"protocol": "-1"}]},
@@ -211,7 +211,7 @@ RULES = (
     ),
     Rule(
         "CKV2_AWS_19 EC2.12",
-        "every address is on a machine's interface or the balancer",
+        "every address is on a machine's interface or the load balancer",
         (EIP,),
         lambda inputs, resource, graph: (
             "networkInterface" in inputs
@@ -227,7 +227,7 @@ RULES = (
     ),
     Rule(
         "CKV_AWS_2 ELB.17",
-        "with a certificate nothing but git's own SSH is served in clear, by a present TLS policy",
+        "with a certificate, every port but git's SSH uses TLS with a current policy",
         (LISTENER,),
         lambda inputs, *_: (
             inputs["port"] == 22
@@ -245,14 +245,14 @@ RULES = (
     ),
     Rule(
         "CKV_AWS_261",
-        "every target is checked for health",
+        "every target group has a health check",
         (TARGET_GROUP,),
         lambda inputs, *_: bool(inputs.get("healthCheck", {}).get("protocol")),
         {"healthCheck": None},
     ),
     Rule(
         "CKV2_AWS_1 tags",
-        "whatever can have tags has those of the settings and a name",
+        "every taggable resource has a name and the tags of the settings",
         (),
         lambda inputs, *_: {"Project", "Environment", "Name"} <= set(inputs.get("tags", {})),
         {"tags": None},
@@ -263,7 +263,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class Accepted:
-    """A public rule that the program breaks on purpose. `broken` shows that it does."""
+    """A public rule that the program violates intentionally. `broken` verifies that it still does."""
 
     ids: str
     reason: str
@@ -274,55 +274,55 @@ class Accepted:
 ACCEPTED = (
     Accepted(
         "CKV_AWS_189 CKV2_AWS_9",
-        "AWS's own key encrypts: a customer's key would be one more thing whose loss loses the data",
+        "volumes use AWS's key: losing a customer managed key would lose the data",
         (VOLUME,),
         lambda inputs: "kmsKeyId" not in inputs,
     ),
     Accepted(
         "EC2.9 public addresses",
-        "machines are configured and fetch packages by their own address; a NAT gateway costs more than a machine",
+        "machines need an address for SSH and for downloads; a NAT gateway costs more than a machine",
         (EIP,),
         lambda inputs: inputs.get("domain") == "vpc",
     ),
     Accepted(
         "CKV_AWS_126",
-        "metrics a minute apart cost money and nothing here reads them",
+        "one-minute metrics cost money, and nothing here reads them",
         (INSTANCE,),
         lambda inputs: not inputs.get("monitoring"),
     ),
     Accepted(
         "CKV_AWS_135",
-        "the types that settings accept are optimised for EBS by themselves",
+        "the accepted instance types are EBS-optimized by default",
         (INSTANCE,),
         lambda inputs: "ebsOptimized" not in inputs,
     ),
     Accepted(
         "CKV2_AWS_41",
-        "no machine has rights in AWS, so a machine that is taken over has none to give",
+        "no machine needs AWS permissions, so a compromised machine has none",
         (INSTANCE,),
         lambda inputs: "iamInstanceProfile" not in inputs,
     ),
     Accepted(
         "CKV_AWS_91 ELB.5",
-        "access logs want a bucket; GitLab's own logs have the clients' addresses",
+        "access logs require a bucket; GitLab's logs have the clients' addresses",
         (BALANCER,),
         lambda inputs: "accessLogs" not in inputs,
     ),
     Accepted(
         "CKV_AWS_150 ELB.6",
-        "a balancer holds nothing; its address is what must not be lost, and that is protected",
+        "a load balancer stores nothing; only its address must not be lost, and that is protected",
         (BALANCER,),
         lambda inputs: not inputs.get("enableDeletionProtection"),
     ),
     Accepted(
         "CKV_AWS_152 ELB.13",
-        "one zone on purpose: a fixed address is one zone's",
+        "one zone on purpose: a fixed address belongs to one zone",
         (BALANCER,),
         lambda inputs: len(inputs["subnetMappings"]) == 1,
     ),
     Accepted(
         "CKV2_AWS_11 EC2.6",
-        "flow logs want a log group and cost by volume; the table of flows says what can pass",
+        "flow logs require a log group and cost by volume; the table of flows limits the traffic",
         (VPC,),
         lambda inputs: "flowLogs" not in inputs,
     ),
@@ -342,7 +342,7 @@ def test_every_resource_keeps(rule, any_graph):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.ids)
 def test_a_resource_that_is_spoiled_breaks(rule, tls_graph):
-    assert rule.resources(tls_graph), "there is no resource that this rule is about"
+    assert rule.resources(tls_graph), "no resource is subject to this rule"
     assert rule.offenders(tls_graph, rule.spoils)
 
 
@@ -358,19 +358,19 @@ def test_no_rule_is_kept_and_excepted_at_once():
 
 
 def test_data_and_the_address_are_protected_unless_the_settings_say_otherwise(graph, tls_graph):
-    """EC2.28 and CKV2_AWS_9 ask for backups; what cannot be deleted by mistake comes first."""
+    """EC2.28 and CKV2_AWS_9 require backups; protection from accidental deletion comes first."""
     protected = {resource.name for resource in graph.resources if resource.request.protect}
     assert protected == {"server-data", "registry-data", "gitlab-balancer"}
     assert not [resource for resource in tls_graph.resources if resource.request.protect]
 
 
 def test_every_image_lookup_names_its_owner(graph):
-    """CKV_AWS_386: without an owner anybody's image of that name is taken."""
+    """CKV_AWS_386: without an owner, a third party's image of that name would be used."""
     assert [arguments["owners"] for arguments in graph.asked("aws:ec2/getAmi:getAmi")] == [["309956199498"]]
 
 
 def test_every_type_of_the_graph_is_known_to_this_table(any_graph):
-    """A resource of a new type gets its rules, or a line here that says there are none."""
+    """For a new resource type, add its rules, or list it here."""
     without_rules = {
         "aws:ec2/internetGateway:InternetGateway",
         "aws:ec2/keyPair:KeyPair",

@@ -27,7 +27,7 @@ HINTS = {
 
 
 class Machine:
-    """`told` is what the tools were called with, in order; a running service of the runner has the job `job`."""
+    """A machine with stubs of commands; `told` lists their calls in order. The runner's service can have a job."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class Machine:
 
     def put(self, tool: str, text: str) -> None:
         file = self.folder / "bin" / tool
-        file.write_text(f'#!/bin/bash\necho "{tool} $*" >>{self.folder}/told\n{text}\n')
+        file.write_text(f'#!/bin/bash\necho "{tool} $*" >>{self.folder}/calls\n{text}\n')
         file.chmod(0o755)
 
     def packages(self, containerd: str = "printf 2.3.4-1.el8", kernel: str = "4.18.0-553.el8_10.x86_64") -> None:
@@ -55,7 +55,7 @@ class Machine:
 
     def has_a_job(self, job: str) -> None:
         loop = (
-            f"trap '{job}; echo the job has ended >>{self.folder}/told; exit' QUIT; while :; do /bin/sleep 0.05; done"
+            f"trap '{job}; echo the job has ended >>{self.folder}/calls; exit' QUIT; while :; do /bin/sleep 0.05; done"
         )
         self.service = subprocess.Popen(["bash", "-c", loop], process_group=0)
         threading.Thread(target=self.service.wait, daemon=True).start()  # if nothing waits for it, it is still running
@@ -71,7 +71,7 @@ class Machine:
 
     @property
     def told(self) -> list[str]:
-        return (self.folder / "told").read_text().splitlines()
+        return (self.folder / "calls").read_text().splitlines()
 
     def changed(self) -> list[str]:
         """The calls that change something."""
@@ -132,7 +132,7 @@ def test_a_machine_without_docker_asks_its_repository_nothing(machine):
     machine.packages("echo 'package containerd.io is not installed'; exit 1")
     assert machine.run().returncode == 0
     assert machine.changed() == [UPGRADE]
-    assert "docker" not in (machine.folder / "told").read_text()
+    assert "docker" not in (machine.folder / "calls").read_text()
 
 
 def test_a_machine_reboots_only_when_the_updates_ask_for_it(machine):
@@ -219,7 +219,7 @@ def test_nothing_is_installed_while_a_step_or_a_collection_has_the_lock(machine)
         os.killpg(holding.pid, signal.SIGKILL)
     assert done.returncode == 75
     assert "not started: a step has been running on this machine" in done.stdout
-    assert not (machine.folder / "told").exists()
+    assert not (machine.folder / "calls").exists()
     assert not machine.succeeded()
 
 

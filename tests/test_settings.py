@@ -1,4 +1,4 @@
-"""Bad settings are refused by name, with value and remedy, before anything exists."""
+"""Invalid settings are rejected before any resource is created; the error has key, value and remedy."""
 
 import re
 import shutil
@@ -170,7 +170,7 @@ def test_a_bad_value_is_refused_with_the_keys_name_and_the_reason(key, changes, 
     with pytest.raises(SettingsError) as refusal:
         load(**changes)
     lines = [line for line in str(refusal.value).splitlines() if line.startswith(f"- {key}:")]
-    assert lines, f"{key} is not named in:\n{refusal.value}"
+    assert lines, f"{key} is missing in:\n{refusal.value}"
     assert reason in lines[0]
 
 
@@ -224,7 +224,7 @@ def test_the_program_refuses_before_it_registers_anything(changes, monkeypatch):
 
 
 def test_a_value_that_should_be_a_list_is_refused_together_with_what_else_is_wrong():
-    """By the program itself: pulumi.Config raises an error of its own for what is no JSON."""
+    """The program itself reports it: pulumi.Config would raise its own error for invalid JSON."""
     with pytest.raises(pulumi.RunError) as refusal:
         run_program(dev_config(adminCidrs="198.51.100.7/32", registryPort="80"))
     assert str(refusal.value).splitlines()[1:] == [
@@ -239,7 +239,7 @@ def test_a_value_that_should_be_a_list_is_refused_together_with_what_else_is_wro
     ids=["without mail", "with mail"],
 )
 def test_every_key_of_the_schema_is_read_and_no_other(mail):
-    """Whatever the settings say, since a key that is not asked for is refused as unknown."""
+    """For all settings, because a key that is not read is rejected as unknown."""
     asked = set()
 
     class Recorder(StackConfig):
@@ -256,7 +256,7 @@ def test_the_schema_describes_every_key_and_demands_no_secret():
     for key, schema in PROJECT["config"].items():
         assert schema["description"], key
         assert schema["type"] in ("string", "integer", "boolean", "array", "object")
-    # None has to be set, and the schema cannot mark what has a default (its own would be in plain text).
+    # All are optional, and the schema cannot mark a key that has a default, which would be in plain text.
     assert not [key for key, schema in PROJECT["config"].items() if schema.get("secret")]
 
 
@@ -284,7 +284,7 @@ def test_a_secret_in_plain_text_is_refused_with_the_command_that_encrypts_it(key
         "args: { client_secret: %q(hunter2) }",
         "gitlab_rails['consolidated_form']['aws_secret_access_key'] = 'hunter2'",
         "prometheus['remote_write'] = [{ 'bearer_token': 'hunter2' }]",
-        f"x = '-----BEGIN RSA {'PRIVATE'} KEY-----",  # in pieces, or scanners for secrets take it for a key
+        f"x = '-----BEGIN RSA {'PRIVATE'} KEY-----",  # in pieces, so that secret scanners do not report it
     ],
 )
 def test_lines_for_gitlab_rb_that_hold_a_secret_in_plain_text_are_refused_by_their_number(line):

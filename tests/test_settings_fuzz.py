@@ -1,6 +1,6 @@
-"""Whatever is in a stack's file, the settings are read or refused: no other error, and no secret in the refusal.
+"""Any content of a stack's file is accepted or rejected: no other error occurs, and no error shows a secret.
 
-The same values in every run, of a seed.
+The values are random, with a fixed seed.
 """
 
 import json
@@ -20,7 +20,7 @@ SEED = 15
 
 PRIVATE_KEY = openssh_pair(b"z")[1]
 MARK = "hunter2"
-"""Is in every secret."""
+"""A part of every secret."""
 
 WELL_FORMED = sorted(value for table in (TAKEN, REFUSED) for values in table.values() for value in values)
 AWKWARD = [
@@ -58,14 +58,14 @@ def some_structure(chance: random.Random, depth: int = 0) -> object:
 
 
 def secret_text(chance: random.Random) -> str:
-    """What has a mark in it that no message may show."""
+    """A random secret that contains MARK, which no message may show."""
     text = some_text(chance)
     place = chance.randrange(len(text) + 1)
     return text[:place] + MARK + text[place:]
 
 
 def changed(chance: random.Random) -> tuple[dict[str, str], set[str]]:
-    """A configuration that was right, and which of its keys are encrypted."""
+    """A valid configuration with random changes, and its encrypted keys."""
     values = dict(chance.choice([dev_values, tls_values]))
     secret_keys = {key for key in SECRET_KEYS if chance.random() < 0.9}
     for _ in range(chance.choice([0, 1, 1, 1, 2, 3, 8])):
@@ -102,4 +102,4 @@ def test_any_configuration_is_read_or_refused_and_no_refusal_shows_a_secret():
         else:
             taken += 1
             assert MARK not in repr(settings) or not secret_keys <= set(SECRET_KEYS)
-    assert min(taken, refused) > SECONDS, "the values are too wrong, or too right, to try much"
+    assert min(taken, refused) > SECONDS, "too few values were accepted, or too few rejected"

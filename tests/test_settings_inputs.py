@@ -1,4 +1,4 @@
-"""What people type: what works is taken, what cannot work is refused, each by the rules of what reads it."""
+"""Users' input: values that work are accepted, others rejected, by the rules of the program that reads them."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ ARABIC_DIGITS = {ord(str(digit)): chr(0x660 + digit) for digit in range(10)}
 
 
 def refusals(**changes) -> list[str]:
-    """The lines of a refusal."""
+    """The lines of the error."""
     with pytest.raises(SettingsError) as refused:
         load(**changes)
     return [line.removeprefix("- ") for line in str(refused.value).splitlines()[1:]]
@@ -279,7 +279,7 @@ TYPED = [(True, "true"), (False, "false"), (12345, "12345"), (0, "0"), (-1, "-1"
 
 @pytest.mark.parametrize(("value", "text"), TYPED)
 def test_what_config_set_keeps_as_boolean_or_number_is_taken_as_it_was_typed(value, text):
-    """`pulumi config set --path tags.Backup true` puts a boolean into the stack's file, 12345 a number."""
+    """`pulumi config set --path tags.Backup true` writes a boolean into the stack's file, and 12345 a number."""
     assert load(tags={"Backup": value}).tags == {"Backup": text}
     if value != -1:
         assert load(runnerTags=[value]).runner_tags == (text,)
@@ -367,7 +367,7 @@ def test_any_text_under_a_key_for_lists_or_maps_is_read_or_refused(key, text):
     try:
         load(**{key: text})
     except SettingsError as error:
-        assert f"- {key}" in str(error)  # noqa: PT017  some of them are taken
+        assert f"- {key}" in str(error)  # noqa: PT017  some of them are accepted
         assert len(str(error)) < 2000  # noqa: PT017
 
 

@@ -1,4 +1,4 @@
-"""The checker of types knows what each key is read as: two fields that are mixed up are an error before any test."""
+"""mypy knows the type of each setting: it reports fields that are mixed up."""
 
 import shutil
 import subprocess
@@ -35,7 +35,7 @@ def test_fields_of_settings_that_are_mixed_up_are_errors_of_types(tmp_path):
     (tmp_path / "settings.py").write_text(text)
     lines = [number for number, line in enumerate(text.splitlines(), 1) if any(wrong in line for _, wrong in MIXED_UP)]
 
-    # Its own cache: that of the clone knows the right file under the same name.
+    # A separate cache, because the clone's contains the correct file under the same name.
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "settings.py"]
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     errors = [line for line in checked.stdout.splitlines() if ": error: " in line]

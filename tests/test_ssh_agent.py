@@ -1,4 +1,4 @@
-"""Which keys the SSH agent holds, asked of a real one where there is one."""
+"""The keys that the SSH agent holds, tested with a real agent if OpenSSH is installed."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.needs("ssh-agent", "ssh-add")
 
 @pytest.fixture
 def agent(tmp_path, monkeypatch) -> Iterator[None]:
-    """An agent of this test, which holds nothing yet."""
+    """An SSH agent for this test, without keys."""
     socket = tmp_path / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
     while not socket.exists():
@@ -35,7 +35,7 @@ def key(tmp_path) -> Callable[[str], Path]:
 
 
 def add(file: Path) -> str:
-    """Give it to the agent. Returns its public key line."""
+    """Add a key to the agent. Returns its public key line."""
     subprocess.run(["ssh-add", "-q", file], check=True, capture_output=True)
     return file.with_suffix(".pub").read_text().strip()
 

@@ -1,4 +1,4 @@
-"""The administrators' key pair is read for real, in every form that works; no part of a private key is ever shown."""
+"""The administrators' key pair is parsed in every supported format; no part of a private key is ever shown."""
 
 import base64
 import functools
@@ -33,7 +33,7 @@ def key(kind: str, bits: int = 2048):
     return rsa.generate_private_key(65537, bits) if "rsa" in kind else MAKERS[kind]()
 
 
-@functools.cache  # OpenSSH's form has random numbers in it
+@functools.cache  # OpenSSH's format contains random numbers
 def private(kind: str, form: PrivateFormat, passphrase: str = "", bits: int = 2048) -> str:
     encryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     return key(kind, bits).private_bytes(Encoding.PEM, form, encryption).decode()
@@ -49,7 +49,7 @@ each_form = pytest.mark.parametrize(("kind", "form"), FORMS, ids=FORM_NAMES)
 
 
 def refusal(**changes) -> str:
-    """The refusal of settings, which shows no line of a private key that is among them."""
+    """The error for invalid settings, after checking that it shows no line of a private key."""
     with pytest.raises(SettingsError) as refused:
         load(**changes)
     text = str(refused.value)
@@ -93,7 +93,7 @@ def test_a_private_key_of_another_pair_is_refused_in_each_form(kind, form):
 
 
 def cut(text: str, lines: int) -> str:
-    """The text with so many lines of its body."""
+    """The text with only that many lines of its body."""
     first, *body, last = text.splitlines()
     return "\n".join([first, *body[:lines], last]) + "\n"
 
@@ -107,9 +107,9 @@ def changed(text: str, position: int) -> str:
 
 
 DAMAGES = {
-    "newlines turned to blanks": (lambda text: text.replace("\n", " "), "has lost its line breaks"),
-    "newlines turned to two characters": (lambda text: text.replace("\n", "\\n"), "has lost its line breaks"),
-    "newlines taken away": (lambda text: text.replace("\n", ""), "has lost its line breaks"),
+    "newlines replaced by blanks": (lambda text: text.replace("\n", " "), "has lost its line breaks"),
+    "newlines escaped": (lambda text: text.replace("\n", "\\n"), "has lost its line breaks"),
+    "newlines removed": (lambda text: text.replace("\n", ""), "has lost its line breaks"),
     "indented": (lambda text: text.replace("\n", "\n  "), "has indented lines"),
     "indented by a tab": (lambda text: text.replace("\n", "\n\t"), "has indented lines"),
     "quoted lines": (lambda text: text.replace("\n", "\n> "), "is incomplete"),
@@ -122,7 +122,7 @@ DAMAGES = {
     "placeholder": (lambda text: cut(text, 0).replace("-\n", "-\nplease fill in\n", 1), "is corrupt"),
     "placeholder in base64": (lambda text: cut(text, 0).replace("-\n", "-\nAAAA\n", 1), "is corrupt"),
     "dots": (lambda text: cut(text, 0).replace("-\n", "-\n...\n", 1), "is corrupt"),
-    "a letter of no alphabet": (lambda text: text.replace("-\n", "-\nü", 1), "is corrupt"),
+    "a letter outside base64": (lambda text: text.replace("-\n", "-\nü", 1), "is corrupt"),
     "first byte": (lambda text: changed(text, 0), "is corrupt"),
     "two keys": (lambda text: text + text, "is corrupt"),
 }
@@ -153,7 +153,7 @@ def test_every_cut_of_every_form_is_refused():
 def test_a_changed_byte_of_the_numbers_is_refused(kind, form):
     body = base64.b64decode("".join(private(kind, form).splitlines()[1:-1]))
     first = body.rindex(b"ssh-") + 15 if form is OPENSSH else len(body) - (32 if kind == "ed25519" else 1100)
-    last = len(body) - (12 if form is OPENSSH else 1)  # behind it stand the comment and the padding
+    last = len(body) - (12 if form is OPENSSH else 1)  # the comment and the padding follow
     for position in [*range(first, last, 41), last]:
         text = refusal(sshPublicKey=public(kind), sshPrivateKey=changed(private(kind, form), position))
         assert "- sshPrivateKey: (secret) is corrupt" in text or "- sshPublicKey: does not match" in text
@@ -286,7 +286,7 @@ def test_a_private_key_under_a_wrong_key_is_called_one_and_swapped_ones_swapped(
     said = refusal(sshPublicKey=text, sshPrivateKey=public("ed25519"))
     assert "- sshPublicKey: (hidden) contains a private key" in said
     assert "pulumi config set sshPublicKey < KEY.pub" in said
-    short = private("ed25519", PKCS8).replace("\n", " ")  # it fits into a tag, by its length and characters
+    short = private("ed25519", PKCS8).replace("\n", " ")  # its length and characters are valid in a tag
     assert "- tags.Key: (hidden) contains a private key" in refusal(tags={"Key": short})
 
 

@@ -1,4 +1,4 @@
-"""Which GitLab is told to be without security fixes."""
+"""The warning about a GitLab version without security fixes."""
 
 import calendar
 import datetime

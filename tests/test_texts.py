@@ -1,4 +1,4 @@
-"""Every text that AWS keeps of the program's resources is of the characters and the length that AWS documents."""
+"""Names, descriptions and tags of the program's resources have the characters and length that AWS documents."""
 
 import dataclasses
 import re
@@ -9,12 +9,12 @@ from tests.engine import Graph, Registered
 from tests.test_security import EGRESS, GROUP, INGRESS, UNTAGGABLE
 
 DESCRIPTION = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}")
-"""Of a security group and of a rule (Amazon EC2 API Reference, CreateSecurityGroup, IpRange). For a rule that names a
-group the reference leaves out the ampersand, so here it is left out for all."""
+"""Descriptions of security groups and rules (Amazon EC2 API Reference, CreateSecurityGroup, IpRange). The reference
+omits the ampersand for a rule that refers to a group."""
 
 TAG_KEY = re.compile(r"(?!aws:)[\w .:/=+\-@]{1,128}", re.IGNORECASE)
 TAG_VALUE = re.compile(r"[\w .:/=+\-@]{0,256}")
-"""EC2 takes any character, load balancers these (Elastic Load Balancing API Reference, Tag), and tags are the same."""
+"""Load balancers accept these (Elastic Load Balancing API Reference, Tag). EC2 accepts more, but all get the same."""
 
 NAMES = {
     "aws:ec2/securityGroup:SecurityGroup": re.compile(r"(?!sg-)[a-zA-Z0-9. _\-:/()#,@\[\]+=;{}!$*]{1,255}"),
@@ -23,11 +23,11 @@ NAMES = {
     "aws:lb/targetGroup:TargetGroup": re.compile(r"(?!-)[a-zA-Z0-9-]{1,32}(?<!-)"),
     "aws:route53/record:Record": re.compile(r"[a-z0-9.-]{1,255}"),
 }
-"""Of what has a name in AWS (API references, CreateSecurityGroup, CreateKeyPair, CreateLoadBalancer, CreateTargetGroup;
-Amazon Route 53 Developer Guide, DNS domain name format)."""
+"""Names of resource types that have one (API references, CreateSecurityGroup, CreateKeyPair, CreateLoadBalancer,
+CreateTargetGroup; Amazon Route 53 Developer Guide, DNS domain name format)."""
 
 SUFFIX = "-0123abc"
-"""What Pulumi adds to the name of a resource whose name in AWS the program leaves open."""
+"""The suffix that Pulumi adds to a resource's name if the program does not set its name in AWS."""
 
 
 def offences(resource: Registered) -> list[str]:
@@ -57,7 +57,7 @@ def test_descriptions_names_and_tags_are_of_characters_and_lengths_that_aws_take
 
 
 def test_a_type_that_gets_a_name_by_itself_is_looked_at(any_graph):
-    """A new type of resource is either named here, or AWS has no name for it."""
+    """A new resource type either has a pattern in NAMES, or no name in AWS."""
     without_a_name = {*UNTAGGABLE, INGRESS, EGRESS} | {
         f"aws:{name}"
         for name in (

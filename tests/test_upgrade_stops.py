@@ -1,4 +1,4 @@
-"""What an upgrade of GitLab must not skip, and the PostgreSQL it needs."""
+"""The required stops of a GitLab upgrade, and the PostgreSQL version it needs."""
 
 import pytest
 

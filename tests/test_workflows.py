@@ -1,6 +1,6 @@
-"""What runs in CI: make targets that a hand can run, pinned actions, and no credential where a stranger's code runs.
+"""CI runs only make targets and pinned actions, and has no credentials where a third party's code runs.
 
-Schemas and linters judge the files themselves (`make lint`).
+Schemas and linters check the files themselves (`make lint`).
 """
 
 import re
@@ -25,14 +25,14 @@ def jobs() -> list[tuple[str, dict[str, Any]]]:
 
 
 def commands() -> list[str]:
-    """Every line that a step runs, of both systems, without what prepares an image or shows a result."""
+    """Every command of a step, in both CI systems, except those that prepare an image or show a result."""
     lines = [line for _, job in jobs() for step in job["steps"] for line in step.get("run", "").splitlines()]
     lines += [line for job in GITLAB.values() if isinstance(job, dict) for line in job.get("script", [])]
     return [line for line in lines if not re.match(r"cat \w+\.md", line)]
 
 
 def trigger(workflow: dict[Any, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = workflow[True]  # YAML 1.1 takes `on` for a truth
+    found: dict[str, Any] = workflow[True]  # `on` is a boolean in YAML 1.1
     return found
 
 
@@ -96,7 +96,7 @@ def test_gitlab_takes_the_role_for_branches_of_the_project_itself_and_on_schedul
 
 
 def roles_of_github() -> dict[str, str]:
-    """The variable that names the role, by the workflow that takes it."""
+    """The variable that contains the role, by the workflow that assumes it."""
     return {
         name.split()[0]: step["with"]["role-to-assume"]
         for name, job in jobs()
@@ -124,16 +124,16 @@ def test_a_job_is_skipped_where_its_role_is_not_set():
 
 
 def test_the_nightly_run_waits_for_no_reviewer_and_shares_no_environment_with_the_preview():
-    """A job does not start until the rules of its environment are met (GitHub, Deployments and environments)."""
+    """A job waits for the protection rules of its environment (GitHub, Deployments and environments)."""
     [drift], [preview] = WORKFLOWS["drift"]["jobs"].values(), WORKFLOWS["preview"]["jobs"].values()
     assert preview["environment"] == "preview"
-    assert "environment" not in drift, "its role trusts the branch, which is the subject of jobs without one only"
+    assert "environment" not in drift, "its role trusts the branch; a job with an environment has that as its subject"
     named = {name: job["environment"]["name"] for name, job in GITLAB.items() if "environment" in job}
     assert named == {"aws-preview": "preview", "aws-drift": "drift"}
 
 
 def test_the_token_that_comments_is_asked_for_in_its_environment_only():
-    """An environment's variable is in no other job (GitLab, Limit the environment scope of a CI/CD variable)."""
+    """Other jobs do not get an environment's variable (GitLab, Limit the environment scope of a CI/CD variable)."""
     jobs_of_gitlab = {name: job for name, job in GITLAB.items() if isinstance(job, dict)}
     comments = [name for name, job in jobs_of_gitlab.items() if "make comment IN=preview.md" in job.get("script", [])]
     assert comments == ["aws-preview"]
@@ -148,7 +148,7 @@ def test_the_stacks_own_gitlab_is_not_offered_as_the_ci_of_this_repository():
 
 
 def test_an_update_bots_branch_gets_no_role():
-    """It is of the repository itself, and brings a dependency that nobody has read yet."""
+    """The branch is in this repository, but contains a dependency that no one has reviewed yet."""
     condition = WORKFLOWS["preview"]["jobs"]["preview"]["if"]
     assert "github.event.pull_request.user.type != 'Bot'" in condition
     [rule] = GITLAB["aws-preview"]["rules"]
@@ -171,7 +171,7 @@ def test_the_real_previews_use_the_engine_that_the_lab_is_tested_with():
         assert [step["with"]["pulumi-version"] for step in job["steps"] if "pulumi/" in step.get("uses", "")] == [
             version[1]
         ]
-    assert "make pulumi-cli" in GITLAB[".aws"]["before_script"], "of tools/pins.yaml: test_install_pulumi.py"
+    assert "make pulumi-cli" in GITLAB[".aws"]["before_script"], "the engine must have the version in tools/pins.yaml"
 
 
 def images_of_gitlab() -> list[str]:
@@ -191,7 +191,7 @@ def test_the_images_of_ci_are_named_by_the_digests_that_are_pinned():
     assert images_of_gitlab()
     assert set(images_of_gitlab()) <= pinned
     for name, job in jobs():
-        assert not {"container", "services"} & set(job), f"{name}: an image, by its digest"
+        assert not {"container", "services"} & set(job), f"{name}: pin this image by its digest"
 
 
 def test_nothing_unpinned_is_installed_where_a_job_has_the_role():

@@ -1,4 +1,4 @@
-"""The wrong programs of the end-to-end tests: each edit finds the text it changes, so that none fails after an hour."""
+"""The text that each edit of a wrong program replaces exists, so that no end-to-end test fails late."""
 
 import ast
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def edits() -> Iterator[tuple[str, str]]:
-    """File and text of every edit that is written out: `{"path": [("text", "its replacement"), ...]}`."""
+    """File and text of every edit with this literal form: `{"path": [("text", "its replacement"), ...]}`."""
     for module in sorted((ROOT / "tests" / "e2e").glob("*.py")):
         for node in ast.walk(ast.parse(module.read_text())):
             if not isinstance(node, ast.Dict):

@@ -20,7 +20,7 @@ SOURCES = {
     "deeper/__init__.py": "",
 }
 SHA_256 = "a9e53ee8456697510cce1f9fbc69e14e610046d1289b423f2af690c960dd732e"
-"""Of the package above, wherever and by whichever Python it is built."""
+"""The digest of the package above, independent of the folder and the Python version that build it."""
 
 
 @pytest.fixture
