@@ -20,7 +20,8 @@ PRODUCT = (
     *("*.py", "components/*", "configuration/*", "validation/*", "remote/*", "programs/*", "programs/*/*.py"),
     *("acceptance/*", "cloud-init/*", "tools/*", ".ci/*", ".github/**/*.yaml"),
 )
-EVERYWHERE = (*DOCS, *PRODUCT)
+TESTS = ("conftest.py", "tests/*.py", "tests/e2e/*.py")
+EVERYWHERE = (*DOCS, *PRODUCT, *TESTS)
 EXCEPT = ("docs/moto.md", "docs/glossary.md", "tests/test_language.py")
 """Files that no rule holds for."""
 
@@ -52,7 +53,7 @@ RULES = (
     Rule(r"left out", "omitted, optional", EVERYWHERE),
     Rule(r"way out|ways out|way in", "egress, access", EVERYWHERE),
     Rule(r"proofs?|proves?|proved|proving", "acceptance, check, show", EVERYWHERE),
-    Rule(r"(?<!network )hops?(?! limit)", "check", (*PAGES_OF_ALL, "lab/README.md", "docs/*.md", *PRODUCT)),
+    Rule(r"(?<!network )hops?(?! limit)", "check", (*PAGES_OF_ALL, "lab/README.md", "docs/*.md", *PRODUCT, *TESTS)),
     Rule(r"behind Pulumi's back", "outside of Pulumi", (*PAGES_OF_ALL, "lab/README.md", "docs/adr/*.md", *PRODUCT)),
     Rule(r"user-data are|data (outlive|survive|lie|are)", "data is, data outlives", EVERYWHERE),
     Rule(r"damages?", "corruption, problem", PAGES_OF_ALL),

@@ -77,7 +77,7 @@ LINKS = """\
 
 
 def test_devices_are_known_by_their_whole_names_and_of_the_clone_whose_lab_is_there(monkeypatch, tmp_path):
-    monkeypatch.setattr(leftovers, "_told", lambda *command: LINKS if command[0] == "ip" and "link" in command else "")
+    monkeypatch.setattr(leftovers, "_run", lambda *command: LINKS if command[0] == "ip" and "link" in command else "")
     assert [line.split(": ")[2] for line in leftovers.network()] == ["gitlab-lab", "lab-0a1b2c3d4e@if7"]
     monkeypatch.setattr(leftovers, "processes", list)
     monkeypatch.setattr(leftovers, "disks", list)

@@ -78,7 +78,7 @@ OF_LATE = {
     "root-volume": OF_TAGS | {("ec2:ModifyVolume", "volume")},
     "default-group": OF_TAGS | {("ec2:RevokeSecurityGroupEgress", GROUP), ("ec2:RevokeSecurityGroupIngress", GROUP)},
 }
-"""Actions on resources tagged that way, which may be a third party's: none that opens or takes over the resource."""
+"""Actions on resources tagged that way, which may be a third party's: none that opens or captures the resource."""
 
 
 def changes(owner: str | None) -> set[tuple[str, str]]:

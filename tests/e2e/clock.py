@@ -1,7 +1,7 @@
-"""A fake clock in one process: its own copy of the kernel's clock code is changed, and no other process notices.
+"""A fake clock in one process: changes its copy of the kernel's clock code; other processes are not affected.
 
-Programs read the clock by code that the kernel maps into each of them (vdso(7)). Written to through /proc/PID/mem, the
-page becomes the process's own. Linux on x86_64.
+Programs read the clock with code that the kernel maps into each process (vdso(7)). A write through /proc/PID/mem gives
+the process a private copy of that page. Linux on x86_64.
 """
 
 import struct
@@ -12,7 +12,7 @@ SYSCALL_CLOCK_GETTIME = 228
 
 
 def turned(seconds: int) -> bytes:
-    """Machine code of clock_gettime(2) that puts the clock of the day off by so many seconds."""
+    """Machine code of clock_gettime(2) that changes the time of day by that many seconds."""
     return (
         b"\xb8"
         + struct.pack("<I", SYSCALL_CLOCK_GETTIME)  # mov eax, 228
@@ -57,6 +57,6 @@ with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
 
 
 def turn(role: str, container: str, seconds: int) -> None:
-    """Put the clock of a container's first process off by so many seconds, until it ends."""
+    """Change the clock of a container's first process by that many seconds, until it exits."""
     pid = must(role, f"docker inspect --format '{{{{.State.Pid}}}}' {container}")
     must(role, f"/usr/libexec/platform-python - {pid} {turned(seconds).hex()}", stdin=PROGRAM.replace("\\\\", "\\"))

@@ -1,4 +1,4 @@
-"""The lab with the stack on it, for tests that walk through a stack's life in the order they are written."""
+"""The lab with a stack; the tests follow the stack's life cycle, in the order of the files and of each file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ ORDER = (
     "test_end",
     "test_sturdiness",
 )
-"""From the first `up` to `destroy`: the files share one stack."""
+"""The files share one stack, from its first `up` to `destroy`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def outputs() -> dict[str, Any]:
-    """The stack is up, brought up if it was not; its outputs, secrets included."""
+    """The outputs of the stack, including secrets. Brings the stack up if it is not."""
     done = lab("up")
     assert done.status == 0, done.output
     return stack.outputs(show_secrets=True)
@@ -48,9 +48,9 @@ def outputs() -> dict[str, Any]:
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Keeps the seconds that this test's fault took to heal, for the table of docs/operations.md."""
+    """Records the seconds until this test's fault was repaired, for the table in docs/operations.md."""
     mark = request.node.get_closest_marker("fault")
-    assert mark is not None, "only a test of a fault measures"
+    assert mark is not None, "`measured` requires the mark `fault`"
 
     def keep(seconds: float, case: str = "") -> None:
         record(mark.args[0], case, seconds)
@@ -60,5 +60,5 @@ def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 @pytest.fixture
 def leftovers() -> Callable[[], list[str]]:
-    """Names everything of this clone's lab that the kernel still knows."""
+    """Lists everything of this clone's lab that still exists in the kernel."""
     return look_for_leftovers

@@ -1,4 +1,4 @@
-"""What a stack holds and must never lose: addresses, secrets, host keys, users, projects, runner record, images."""
+"""What a stack must never lose: addresses, secrets, host keys, users, projects, the runner's record, images."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from tests.e2e import people
 from tests.e2e.operations import must
 
 PROJECT = "gitlab-stack/acceptance"
-"""Where the image is pushed that has to stay; the proof made it."""
+"""The project for the images; the acceptance created it."""
 
 RECORDS = """
 puts JSON.generate(
@@ -23,7 +23,7 @@ puts JSON.generate(
 
 @dataclass(frozen=True)
 class Holdings:
-    """Everything at one moment; two moments are compared by `==`."""
+    """A snapshot; two snapshots are compared with `==`."""
 
     addresses: dict[str, Any]
     first_password: str
@@ -35,7 +35,7 @@ class Holdings:
 
 
 def holdings() -> Holdings:
-    """What the stack holds now."""
+    """Take a snapshot of the stack."""
     people.make()
     outputs = stack.outputs()
     scan = subprocess.run(
@@ -54,7 +54,7 @@ def holdings() -> Holdings:
 
 
 def push(name: str, size: int = 65536) -> str:
-    """Push an image of `size` random bytes from the runner's machine; returns what it is pulled by."""
+    """Push an image of `size` random bytes from the runner's machine. Returns its name with digest."""
     outputs = _log_in()
     image = f"{outputs['registryHost']}/{PROJECT}/{name}:kept"
     make = f"head -c {size} /dev/urandom >/var/tmp/{name} && tar -C /var/tmp -c {name} | docker import - {image}"
@@ -66,7 +66,7 @@ def push(name: str, size: int = 65536) -> str:
 
 
 def pull(image: str) -> None:
-    """Pull an image to the runner's machine and take it away again."""
+    """Pull an image to the runner's machine and remove it again."""
     _log_in()
     must("runner", f"docker pull {image} && docker image rm {image}")
 

@@ -1,7 +1,8 @@
-"""What the kernel still knows of this clone's lab: processes, devices, namespaces, rules, mounts, disks.
+"""Leftovers of this clone's lab: processes, network devices, namespaces, packet filter rules, mounts, loop devices.
 
-Others on this machine, a gitlab-runner or another clone's lab, are none of it: what is known by a path or a control
-group has this clone's; the names of devices, namespaces and rules are fixed, and of the clone whose lab is there.
+Those of other programs on this machine, for example another clone's lab, do not count. Processes and disks are
+identified by this clone's path or control group. Network names are the same in every lab, and count for the clone
+whose lab is running.
 """
 
 import os
@@ -21,19 +22,19 @@ COMMAND = f"{sys.executable} -m lab"
 
 
 def look() -> list[str]:
-    """Each of them with its kind."""
+    """List the leftovers, each with its kind."""
     owner = lab._owner()
     return [*processes(), *disks(), *(network() if owner in (None, ROOT) else ())]
 
 
 def processes() -> Iterator[str]:
-    """Those that name this clone's folder or run in its control group, but for whoever is looking."""
+    """Processes with this clone's folder in their arguments or in its control group, except this one's ancestors."""
     looking = set(_ancestry(os.getpid()))
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ").strip()
             group = (folder / "cgroup").read_text()
-        except OSError:  # it has just ended
+        except OSError:  # the process has exited
             continue
         ours = PATH.search(arguments) or arguments.startswith(COMMAND) or f"/{CGROUP}/" in group
         if ours and int(folder.name) not in looking:
@@ -41,28 +42,28 @@ def processes() -> Iterator[str]:
 
 
 def disks() -> Iterator[str]:
-    """Mounts and loop devices of this clone's folder."""
-    for kind, text in (("mount", Path("/proc/mounts").read_text()), ("loop device", _told("losetup", "--list"))):
+    """Mounts and loop devices below this clone's folder."""
+    for kind, text in (("mount", Path("/proc/mounts").read_text()), ("loop device", _run("losetup", "--list"))):
         yield from (f"{kind}: {line}" for line in text.splitlines() if PATH.search(line))
 
 
 def network() -> Iterator[str]:
-    """Devices, namespaces and rules by the names that a lab gives them."""
+    """Devices, namespaces and rules with the names that a lab uses."""
     views = {
         "network device": (("ip", "-o", "link"), rf"^\d+: ({BRIDGE}|{DEVICE_PREFIX}\w+)[@:]"),
         "network namespace": (("ip", "netns"), rf"^{NAMESPACE_PREFIX}"),
         "packet filter": (("nft", "list", "ruleset"), rf'\b{TABLE}\b|"({BRIDGE}|{DEVICE_PREFIX})'),
     }
     for kind, (command, mark) in views.items():
-        yield from (f"{kind}: {line}" for line in _told(*command).splitlines() if re.search(mark, line))
+        yield from (f"{kind}: {line}" for line in _run(*command).splitlines() if re.search(mark, line))
 
 
 def _ancestry(pid: int) -> Iterator[int]:
-    """A process and those it descends from (proc(5): the parent is the second field after the name)."""
+    """A process and its ancestors (proc(5): the parent is the second field after the name)."""
     while pid > 0:
         yield pid
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _told(*command: str) -> str:
+def _run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout

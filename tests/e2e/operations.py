@@ -1,4 +1,4 @@
-"""What the end-to-end tests do to the lab and its stack: commands of the lab, of the engine, of machines and of AWS."""
+"""Operations of the end-to-end tests on the lab, its stack, its machines and its AWS."""
 
 import os
 import pty
@@ -24,7 +24,7 @@ OPERATION_TIMEOUT = 900.0  # seconds
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended: its output, both streams, and how long it took, in seconds."""
+    """The result of a command: status, output of both streams, and duration in seconds."""
 
     status: int
     output: str
@@ -32,7 +32,7 @@ class Finished:
 
 
 def lab(*arguments: str, stdin: str | None = None) -> Finished:
-    """`python -m lab`; what the engine shows is kept in the lab's logs as well."""
+    """Run `python -m lab`. The engine's output is also stored in the lab's logs."""
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "lab", *arguments],
@@ -52,8 +52,8 @@ def lab(*arguments: str, stdin: str | None = None) -> Finished:
 def run_product(
     outputs: str, program: str, *options: str, limit: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of the product that reads a stack's outputs, as JSON with secrets (doctor.py, root_password.py). It
-    has the lab's agent, and `limit` seconds.
+    """Run a program of the product that reads a stack's outputs, as JSON with secrets (doctor.py, root_password.py),
+    with the lab's SSH agent, for at most `limit` seconds.
     """
     return subprocess.run(
         [sys.executable, program, *options],
@@ -68,19 +68,19 @@ def run_product(
 
 
 def on(role: str, command: str, *, stdin: str | None = None) -> Finished:
-    """Run a shell command on a machine as its administrator does: by SSH to its own address."""
+    """Run a shell command on a machine as an administrator does: over SSH, to the machine's own address."""
     return lab("ssh", role, "--", f"sudo bash -c {shlex.quote(command)}", stdin=stdin)
 
 
 def must(role: str, command: str, *, stdin: str | None = None) -> str:
-    """What a shell command on a machine says; it has to succeed."""
+    """Run a shell command on a machine, which must succeed. Returns its output."""
     done = on(role, command, stdin=stdin)
     assert done.status == 0, done.output
     return done.output.strip()
 
 
 class Operation:
-    """An operation of the engine that is under way."""
+    """A running operation of the engine."""
 
     def __init__(self, *command: str, program: Path | None = None) -> None:
         self._started = time.monotonic()
@@ -95,7 +95,7 @@ class Operation:
             self._output.append(line)
 
     def finish(self) -> Finished:
-        """Wait for its end."""
+        """Wait until it ends."""
         try:
             status = self.process.wait(OPERATION_TIMEOUT)
         finally:
@@ -108,29 +108,29 @@ class Operation:
 
 
 def start_up(*options: str, program: Path | None = None) -> Operation:
-    """Begin a plain `pulumi up`, of this clone's program unless another is given."""
+    """Start a plain `pulumi up`, by default of this clone's program."""
     return Operation("up", "--yes", "--skip-preview", "--suppress-progress", *options, program=program)
 
 
 def up(*options: str, program: Path | None = None) -> Finished:
-    """A plain `pulumi up`, of this clone's program unless another is given."""
+    """Run a plain `pulumi up`, by default of this clone's program."""
     return start_up(*options, program=program).finish()
 
 
 def preview(*, program: Path | None = None) -> Finished:
-    """`pulumi preview`, of this clone's program unless another is given."""
+    """Run `pulumi preview`, by default of this clone's program."""
     return Operation("preview", program=program).finish()
 
 
-def heal() -> float:
-    """One plain `pulumi up` of this clone's program, which has to succeed. Returns its seconds."""
+def repair() -> float:
+    """Run a plain `pulumi up` of this clone's program, which must succeed. Returns its seconds."""
     done = up()
     assert done.status == 0, done.output
     return done.seconds
 
 
-def prove(*options: str, program: Path | None = None) -> Finished:
-    """Test the stack again, as docs/operations.md says; with `program`, after it was brought up to that."""
+def repeat_acceptance(*options: str, program: Path | None = None) -> Finished:
+    """Repeat the acceptance as documented in docs/operations.md; with `program`, in an `up` of that program."""
     return up("--replace", step("server-run-checks"), *options, program=program)
 
 
@@ -151,7 +151,7 @@ def _urn(ending: str) -> str:
 
 
 def client(service: str) -> Any:
-    """The lab's AWS, as boto3 has it."""
+    """A boto3 client for the lab's AWS."""
     return boto3.client(
         service,
         endpoint_url=stack.API,
@@ -170,7 +170,7 @@ def instances() -> list[dict[str, Any]]:
 
 
 def instance_id(role: str) -> str:
-    """Id of the machine of this role that is there now."""
+    """ID of the current machine with this role."""
     found = [
         instance["InstanceId"]
         for instance in instances()
@@ -182,7 +182,7 @@ def instance_id(role: str) -> str:
 
 
 def target_health(port: int) -> str:
-    """State of the one target on that port of its machine."""
+    """State of the only target on that port of its machine."""
     elb = client("elbv2")
     for group in elb.describe_target_groups()["TargetGroups"]:
         if group["Port"] == port:
@@ -192,7 +192,7 @@ def target_health(port: int) -> str:
 
 
 def at_a_terminal(*command: str, until: str, seconds: float = 60.0) -> str:
-    """What an operation of the engine says to a person at a terminal, up to these words; it is ended then."""
+    """The output of an operation of the engine at a terminal, up to that text; then the operation is killed."""
     terminal, its_end = pty.openpty()
     process = stack.start(*command, output=its_end, stdin=its_end)
     os.close(its_end)
@@ -210,7 +210,7 @@ def at_a_terminal(*command: str, until: str, seconds: float = 60.0) -> str:
 
 
 def eventually(condition: Callable[[], object], seconds: float = 120.0, interval: float = 1.0) -> float:
-    """Wait until the condition is true. Returns after how many seconds it was."""
+    """Wait until the condition is true. Returns the seconds that took."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"not within {seconds:.0f} s"
@@ -219,7 +219,7 @@ def eventually(condition: Callable[[], object], seconds: float = 120.0, interval
 
 
 def _keep(display: str) -> None:
-    """What the engine shows is searched for secrets in the end."""
+    """Store the engine's output, which test_end.py searches for secrets."""
     LOGS.mkdir(parents=True, exist_ok=True)
     with (LOGS / "engine-display.log").open("a") as log:
         log.write(display)

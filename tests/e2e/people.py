@@ -1,4 +1,4 @@
-"""Whoever logs in in the tests: a user of their own, made in GitLab's console. Root's first password opens nothing."""
+"""The user who logs in in the tests, created in GitLab's console, because root's first password gives no access."""
 
 import secrets
 from typing import Any
@@ -7,11 +7,11 @@ from tests.e2e.operations import must
 
 NAME = "somebody-of-the-tests"
 PASSWORD = secrets.token_urlsafe(24)
-"""Another one in every run of the tests."""
+"""Different in every run of the tests."""
 
 MAKE = f"""
 user = User.find_by_username('{NAME}')
-user ||= User.new(username: '{NAME}', name: 'Some Body', email: 'somebody@example.test')
+user ||= User.new(username: '{NAME}', name: 'Test User', email: 'user@example.test')
 unless user.persisted? && user.valid_password?('{PASSWORD}')
   user.assign_personal_namespace(Organizations::Organization.default_organization) unless user.persisted?
   user.skip_confirmation!
@@ -23,7 +23,7 @@ Group.find_by_full_path('gitlab-stack').add_owner(user)
 
 
 def make() -> None:
-    """Have a user with NAME and PASSWORD who owns the group of the acceptance. Idempotent."""
+    """Ensure that the user exists, with NAME and PASSWORD, and owns the acceptance's group."""
     must("server", "gitlab-rails runner -", stdin=MAKE)
 
 

@@ -1,10 +1,10 @@
-"""Which actions of AWS the provider calls in the life of a stack, and which parameters it sends:
-`python -m tests.e2e.permissions` writes them down.
+"""Records the AWS actions that the provider calls in a stack's life cycle, and their parameters:
+`python -m tests.e2e.permissions`.
 
-The stack is made in the lab's API alone, remote steps answer without a machine, so it has everything optional that AWS
-offers it: certificate, domain, what another stack left, every kind of change. Meanwhile the API enforces the policies
-of docs/iam, for each operation those that are attached for it; they are held to the actions, the lab's table of
-constraints to the parameters.
+The stack only exists in the lab's API, without machines: remote steps return examples. So it can have every optional
+feature: certificate, domain, resources of another stack, every kind of change. For each operation, the API enforces the
+policies of docs/iam that are attached for it. Tests compare the recorded actions with these policies, and the
+parameters with the lab's table of constraints.
 """
 
 import json
@@ -31,7 +31,7 @@ CHANGES: Edits = {
     "components/network.py": [("The one interface of", "The only interface of")],
     "components/virtual_machine.py": [("http_put_response_hop_limit=1", "http_put_response_hop_limit=2")],
 }
-"""Changes of the program that settings do not make, each of something the provider updates in place."""
+"""Changes that no setting can make, each of a property that the provider updates in place."""
 
 IMAGE, VOLUME, ADDRESS = "ami-0123456789abcdef0", "vol-0123456789abcdef0", "eipalloc-0123456789abcdef0"
 EXISTING = {
@@ -42,7 +42,7 @@ EXISTING = {
     "hosted_zones": [],
     "tags": {"gitlab-stack": "gitlab/dev"},
 }
-"""What is in AWS before the stack is."""
+"""AWS resources that exist before the stack."""
 
 OPTIONAL_SETTINGS = {
     "deletionProtection": "false",
@@ -50,7 +50,7 @@ OPTIONAL_SETTINGS = {
     "registryDataVolumeId": VOLUME,
     "balancerAddressId": ADDRESS,
 }
-"""What makes the provider ask AWS for more, beside certificate and hosted zone. The server's volume is a new one."""
+"""Settings that make the provider call more, besides certificate and hosted zone. The server's volume is new."""
 
 CHANGED_SETTINGS = {
     "amiId": IMAGE,
@@ -60,19 +60,19 @@ CHANGED_SETTINGS = {
     "runnerInstanceType": "t3.xlarge",
     "tags": {"Environment": "changed"},
 }
-"""Another value of what can be changed in place, a tag fewer, and an image by its id."""
+"""Other values for settings that can be changed in place, one tag less, and an image ID."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """`actions` by operation, and under `types` the types of resources that were there; `parameters` by action."""
+    """`actions` by operation, and under `types` the resource types of the stack; `parameters` by action."""
 
     actions: dict[str, list[str]] = field(default_factory=dict)
     parameters: dict[str, list[str]] = field(default_factory=dict)
 
 
 def record() -> Record:
-    """What the provider calls and sends while a stack is made, changed and destroyed. Takes some minutes."""
+    """Record the provider's calls while a stack is created, changed and destroyed. Takes some minutes."""
     found = Record()
     with engine.api(EXISTING) as api, changed_program(CHANGES) as changed:
         here, there = (Version("this clone", folder, "dev") for folder in (ROOT, changed))
@@ -114,7 +114,7 @@ def _configuration(version: Version, api: str, settings: dict[str, Any]) -> stac
 
 
 def _domain(api: str) -> dict[str, str]:
-    """A certificate and a hosted zone. moto's zones are called by any letter, AWS's by Z."""
+    """A certificate and a hosted zone. AWS's zone IDs begin with Z, moto's with any letter."""
 
     def client(service: str) -> Any:
         keys = {"aws_access_key_id": KEY, "aws_secret_access_key": "lab"}

@@ -1,4 +1,4 @@
-"""The product with one thing changed: what somebody would run who did not know what AWS does."""
+"""The product with one change: a wrong program, as written by an author who does not know an AWS behaviour."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.workspace import ROOT, STATE
 
 Edits = Mapping[str, Sequence[tuple[str, str]]]
-"""For each file of the program: texts of it, each there exactly once, and what stands there instead."""
+"""For each file of the program: texts that occur in it exactly once, and their replacements."""
 
 PRODUCT = (
     *("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py", "settings.py"),
@@ -19,12 +19,12 @@ IMPATIENT: Edits = {
     "configuration/checks.py": [("NEW_BALANCER = 300", "NEW_BALANCER = 6")],
     "programs/acceptance_checks/clients.py": [("TIMEOUT = 10  # seconds", "TIMEOUT = 3  # seconds")],
 }
-"""An acceptance that does not wait for minutes, as it must for a new balancer of AWS."""
+"""An acceptance without the minutes of waiting that a new load balancer of AWS needs."""
 
 
 @contextmanager
 def changed_program(*changes: Edits) -> Iterator[Path]:
-    """A copy of this clone's program with these edits, in a folder of its own."""
+    """A copy of this clone's program with these edits, in a separate folder."""
     folder = STATE / "changed-program"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -47,6 +47,6 @@ def changed_program(*changes: Edits) -> Iterator[Path]:
 def _edit(file: Path, edits: Sequence[tuple[str, str]]) -> None:
     text = file.read_text()
     for old, new in edits:
-        assert text.count(old) == 1, f"{file.name} has {text.count(old)} times: {old}"
+        assert text.count(old) == 1, f"{file.name} contains {text.count(old)} times: {old}"
         text = text.replace(old, new)
     file.write_text(text)

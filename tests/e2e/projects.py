@@ -1,4 +1,4 @@
-"""Projects in the stack's GitLab that are there as long as some tests need them."""
+"""Temporary projects in the stack's GitLab."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.e2e import people
 from tests.e2e.operations import must
 
 GROUP = "gitlab-stack"
-"""The acceptance has made it."""
+"""The acceptance created it."""
 
 MAKE = """
 admin = User.admins.active.order(:id).first
@@ -35,7 +35,7 @@ end
 
 @contextlib.contextmanager
 def made(outputs: dict[str, Any], name: str) -> Iterator[Any]:
-    """A project of this name, as python-gitlab has it, for the user of tests.e2e.people; it goes away again."""
+    """A project with this name, as an object of python-gitlab, for the user of tests.e2e.people. Deleted at the end."""
     names = {"group": GROUP, "name": name, "user": people.NAME}
     people.make()
     token = must("server", "gitlab-rails runner -", stdin=MAKE.format(**names))

@@ -1,4 +1,4 @@
-"""What a protected stack leaves when it is destroyed, a new one takes over."""
+"""A new stack adopts the resources that remain when a protected stack is destroyed."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import pytest
 
 from lab import stack
 from tests.e2e import kept
-from tests.e2e.operations import Operation, client, heal, instances, up
+from tests.e2e.operations import Operation, client, instances, repair, up
 
 pytestmark = pytest.mark.long
 
@@ -26,7 +26,7 @@ def test_the_volumes_and_the_address_of_a_destroyed_stack_are_taken_over_by_a_ne
     image = kept.push("left-behind")
     before = kept.holdings()
     stack.configure("deletionProtection", "true")
-    heal()
+    repair()
     refused = Operation("destroy", "--yes", "--skip-preview").finish()
     assert refused.status != 0
     assert "protected" in refused.output

@@ -1,4 +1,4 @@
-"""What fails a check, injected into a stack that is well: the doctor names that check, and its advice heals it."""
+"""Faults injected into a healthy stack: the doctor reports the check that fails, and its remedy repairs the stack."""
 
 import json
 import re
@@ -15,41 +15,41 @@ from lab import stack
 from lab.workspace import STATE
 from programs.acceptance_checks.server_checks import HEALTH_CHECK_MAX_AGE
 from tests.e2e import clock
-from tests.e2e.operations import client, eventually, heal, instance_id, lab, must, on, run_product, target_health, up
+from tests.e2e.operations import client, eventually, instance_id, lab, must, on, repair, run_product, target_health, up
 
 pytestmark = pytest.mark.long
 
 EXAMINED = STATE / "examined.json"
-"""What was seen, for a person to read."""
+"""The results, for users; no program reads them."""
 
 LONGEST = doctor.TIME_LIMIT + 5.0
-"""Seconds a doctor may take, whatever is dead; the last are Python's own."""
+"""Seconds that the doctor may take for any fault, including the start and end of Python."""
 
 CONSOLE_DELAY = "/run/lab/console-delay"
-"""Seconds, on the server's machine, by which the played console takes longer."""
+"""File on the server's machine with the additional seconds that the played console takes."""
 
 ZONE, DOMAIN = "example.com.", "git.example.com"
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What the doctor says, and how long it took, in seconds."""
+    """The doctor's report, and its duration in seconds."""
 
     status: int
-    told: dict[str, Any]
+    report: dict[str, Any]
     seconds: float
 
     @property
     def broken(self) -> str | None:
-        return self.told["broken"] and str(self.told["broken"]["check"])
+        return self.report["broken"] and str(self.report["broken"]["check"])
 
     @property
     def detail(self) -> str:
-        return next((str(check["detail"]) for check in self.told["checks"] if check["state"] == "broken"), "")
+        return next((str(check["detail"]) for check in self.report["checks"] if check["state"] == "broken"), "")
 
 
 def examine(*options: str) -> Examined:
-    """The doctor, with the stack's outputs alone."""
+    """Run the doctor with nothing but the stack's outputs."""
     outputs = lab("outputs", "--json", "--show-secrets")
     assert outputs.status == 0, outputs.output
     started = time.monotonic()
@@ -61,25 +61,25 @@ def examine(*options: str) -> Examined:
 
 @pytest.fixture(autouse=True)
 def well(outputs) -> Iterator[None]:
-    """Every check passes before, and again when the fault is healed."""
+    """Every check passes before the test, and again when the fault is repaired."""
     yield
     after = examine()
-    assert after.status == 0, after.told
+    assert after.status == 0, after.report
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How a check is made to fail, which, what the doctor sees of it, and what heals it."""
+    """A fault, the check that fails with it, the detail that the doctor reports, and the repair."""
 
     what: str
     check: str
     sees: str
     inject: Callable[[], object]
-    heal: Callable[[], object]
+    repair: Callable[[], object]
 
 
 def close(why: str) -> None:
-    """Take away the rules of a flow, at both ends."""
+    """Remove the rules of a flow, at both ends."""
     ec2 = client("ec2")
     known = ec2.describe_security_group_rules()["SecurityGroupRules"]
     rules = [rule for rule in known if rule.get("Description", "").startswith(why)]
@@ -92,7 +92,7 @@ def close(why: str) -> None:
 def close_balancer_to_server() -> None:
     close("web requests and health checks")
     eventually(lambda: target_health(80) == "unhealthy")
-    # The lab checks more often than AWS, where the last check is long ago once a target is unhealthy.
+    # The lab checks more often than AWS, where the last check is old by the time a target is unhealthy.
     time.sleep(HEALTH_CHECK_MAX_AGE)
 
 
@@ -107,13 +107,13 @@ def pause_runner() -> None:
 
 
 def resume_runner() -> None:
-    """As its owner does; the step that made the runner leaves a pause alone, so that the checks after it still fail."""
+    """Resume it as the user does: the step that created the runner does not, so the checks after it still fail."""
     repeated = up("--replace", "**::server-prepare-gitlab")
     assert repeated.status != 0
     assert "is paused in GitLab" in repeated.output
     assert must("server", "gitlab-rails runner -", stdin="puts Ci::Runner.paused.count\n") != "0"
     must("server", "gitlab-rails runner -", stdin="Ci::Runner.all.each { |runner| runner.update!(active: true) }\n")
-    heal()
+    repair()
 
 
 def revoke_runner_token() -> None:
@@ -137,7 +137,7 @@ def sign_with_another_key() -> None:
 
 
 def trust_another_issuer() -> None:
-    must("registry", "sed -i 's/issuer: .*/issuer: somebody-else/' /etc/docker/registry/config.yml")
+    must("registry", "sed -i 's/issuer: .*/issuer: another-issuer/' /etc/docker/registry/config.yml")
     must("registry", "docker restart registry")
     eventually(registry_answers)
 
@@ -153,18 +153,18 @@ def fill_volume() -> None:
 
 def enlarge_volume() -> None:
     stack.configure("registryDataVolumeSize", "14")
-    heal()
+    repair()
     must("registry", "rm -f /srv/registry/filler /srv/registry/images/rest")
 
 
 def misdirect_name() -> None:
-    """A stack with a name whose record is its owner's, and then leads elsewhere."""
+    """Give the stack a domain with the user's own DNS record, then change that record."""
     route53 = client("route53")
     if ZONE not in [zone["Name"] for zone in route53.list_hosted_zones()["HostedZones"]]:
         route53.create_hosted_zone(Name=ZONE, CallerReference=str(time.time()))
     point_name_to(stack.outputs()["publicAddresses"]["balancer"])
     stack.configure("domain", DOMAIN)
-    heal()
+    repair()
     point_name_to("198.51.100.99")
 
 
@@ -187,7 +187,7 @@ def terminate_server() -> None:
 
 
 def replace(step: str) -> Callable[[], None]:
-    """The advice `pulumi up --replace '**::STEP'`."""
+    """The remedy `pulumi up --replace '**::STEP'`."""
 
     def advised() -> None:
         done = up("--replace", f"**::{step}")
@@ -215,9 +215,11 @@ FAULTS = (
         "target",
         "last health check arrived|contains no health check",
         close_balancer_to_server,
-        heal,
+        repair,
     ),
-    Fault("flow runner to registry closed", "registry", "no response within|timed out", close_runner_to_registry, heal),
+    Fault(
+        "flow runner to registry closed", "registry", "no response within|timed out", close_runner_to_registry, repair
+    ),
     Fault(
         "nginx stopped",
         "nginx",
@@ -259,7 +261,7 @@ FAULTS = (
         on_runner("systemctl start docker gitlab-runner"),
     ),
     Fault("data volume full on the registry", "push", "data volume is full", fill_volume, enlarge_volume),
-    Fault("GitLab machine dead", "target", "does not answer over SSH", terminate_server, heal),
+    Fault("GitLab machine dead", "target", "does not answer over SSH", terminate_server, repair),
     Fault("DNS name wrong", "name", "resolves to 198.51.100.99", misdirect_name, direct_name),
 )
 
@@ -269,7 +271,7 @@ def _without_a_name_again(outputs) -> Iterator[None]:
     yield
     if stack.outputs()["externalUrl"].endswith(DOMAIN):
         stack.configure("domain", None)
-        heal()
+        repair()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
@@ -278,36 +280,36 @@ def test_the_doctor_names_exactly_the_check_that_fails_and_its_advice_heals(faul
     examined = examine()
     started = time.monotonic()
     try:
-        assert examined.status == 1, examined.told
-        assert examined.broken == fault.check, examined.told
-        assert next(check["check"] for check in examined.told["checks"] if check["state"] == "broken") == fault.check
+        assert examined.status == 1, examined.report
+        assert examined.broken == fault.check, examined.report
+        assert next(check["check"] for check in examined.report["checks"] if check["state"] == "broken") == fault.check
         assert re.search(fault.sees, examined.detail), examined.detail
         assert examined.seconds < LONGEST
     finally:
-        fault.heal()
+        fault.repair()
     note(fault, examined, time.monotonic() - started)
 
 
-def note(fault: Fault, examined: Examined, healed: float) -> None:
+def note(fault: Fault, examined: Examined, repaired: float) -> None:
     known = json.loads(EXAMINED.read_text()) if EXAMINED.exists() else {}
     known[fault.what] = {
         "check": examined.broken,
         "detail": examined.detail,
-        "remedy": examined.told["broken"]["remedy"],
+        "remedy": examined.report["broken"]["remedy"],
         "seconds": round(examined.seconds, 1),
-        "healed": round(healed, 1),
+        "repaired": round(repaired, 1),
     }
     EXAMINED.write_text(json.dumps(known, indent=1))
 
 
 def test_a_stack_that_is_well_is_found_so_with_the_pipeline_and_in_twenty_seconds_without():
     found = examine()
-    assert (found.status, found.told["verdict"]) == (0, "well")
+    assert (found.status, found.report["verdict"]) == (0, "well")
     assert found.seconds < LONGEST
     quick = examine("--quick")
-    assert (quick.status, quick.told["verdict"]) == (0, "well")
+    assert (quick.status, quick.report["verdict"]) == (0, "well")
     assert quick.seconds <= doctor.QUICK_TIME_LIMIT
-    assert [check["check"] for check in quick.told["checks"] if check["state"] == "off"] == list(checks.NEEDS_A_TOKEN)
+    assert [check["check"] for check in quick.report["checks"] if check["state"] == "off"] == list(checks.NEEDS_A_TOKEN)
 
 
 def test_a34_with_a_console_that_takes_forty_seconds_a_doctor_of_less_than_a_minute_never_says_well():
@@ -316,11 +318,11 @@ def test_a34_with_a_console_that_takes_forty_seconds_a_doctor_of_less_than_a_min
         full, quick, hasty = examine(), examine("--quick"), examine("--within", "55")
     finally:
         must("server", f"rm {CONSOLE_DELAY}")
-    assert (full.status, full.told["verdict"]) == (0, "well"), full.told
+    assert (full.status, full.report["verdict"]) == (0, "well"), full.report
     assert 40 < full.seconds <= doctor.TIME_LIMIT
-    assert (quick.status, quick.told["verdict"]) == (0, "well"), quick.told
+    assert (quick.status, quick.report["verdict"]) == (0, "well"), quick.report
     assert quick.seconds <= doctor.QUICK_TIME_LIMIT
-    assert (hasty.status, hasty.told["verdict"]) == (2, "could not look"), hasty.told
+    assert (hasty.status, hasty.report["verdict"]) == (2, "could not look"), hasty.report
 
 
 def test_while_a_step_of_an_up_is_at_work_nothing_is_said_about_its_machine():
@@ -331,4 +333,4 @@ def test_while_a_step_of_an_up_is_at_work_nothing_is_said_about_its_machine():
         must("runner", "systemctl stop busy")
     assert found.status == 2
     assert found.broken is None
-    assert any("a step of pulumi up is running" in check["detail"] for check in found.told["checks"])
+    assert any("a step of pulumi up is running" in check["detail"] for check in found.report["checks"])

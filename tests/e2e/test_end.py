@@ -1,4 +1,4 @@
-"""The end of a stack on the lab: what was left lying about, and that nothing stays behind."""
+"""The end of a stack on the lab: it leaves no secrets behind, and no resources."""
 
 import json
 import re
@@ -9,28 +9,28 @@ from lab import stack
 from lab.cloud import actions
 from lab.workspace import LOGS, STATE
 from tests.e2e import permissions
-from tests.e2e.operations import ROLES, client, heal, instances, lab, must, on, prove
+from tests.e2e.operations import ROLES, client, instances, lab, must, on, repair, repeat_acceptance
 from tests.e2e.programs import changed_program
 
 pytestmark = pytest.mark.end
 
 TOKEN = r"gl(pat|cbt|dt|rt)-[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}"
-"""GitLab's tokens by their prefixes, and any JSON web token: those of jobs and of the acceptance end very soon."""
+"""GitLab's tokens by their prefixes, and any JSON web token: the jobs' and the acceptance's expire very soon."""
 
 PLACES = (
     *("/var/log", "/var/lib/cloud", "/var/lib/docker/containers", "/tmp", "/var/tmp"),
     *("/var/opt/gitlab/gitlab-ci/builds", "/var/opt/gitlab/gitlab-rails/shared/artifacts"),
 )
-"""Where machines write what happens; the last two hold the logs of jobs and what they leave."""
+"""Folders with logs and temporary files; the last two contain the logs and artifacts of jobs."""
 
 
 def test_no_token_lies_about_after_an_acceptance_that_failed_and_one_that_did_not(outputs):
     with changed_program({"acceptance/push.sh": [("begin push\n", "begin push\nbroken 'on purpose'\n")]}) as program:
-        failed = prove(program=program)
+        failed = repeat_acceptance(program=program)
     assert failed.status != 0
     assert "push failed" in failed.output
     assert "on purpose" in failed.output
-    heal()
+    repair()
     look = f"grep -rlaE '{TOKEN}' {' '.join(PLACES)} 2>/dev/null; journalctl --no-pager | grep -E '{TOKEN}'"
     found = [f"{role}: {line}" for role in ROLES for line in on(role, look).output.splitlines()]
     found += [
@@ -39,7 +39,7 @@ def test_no_token_lies_about_after_an_acceptance_that_failed_and_one_that_did_no
         if path.is_file() and re.search(TOKEN.encode(), path.read_bytes())
     ]
     assert not found
-    # The search finds what is there, and traces are where it looked for them.
+    # Verify the search itself: it finds an existing token, and the last two folders contain job logs.
     assert on("runner", f"grep -qE '{TOKEN}' /etc/gitlab-runner/config.toml").status == 0
     assert must("server", f"grep -rlaE 'check (push|pull) ' {' '.join(PLACES[-2:])}")
 
@@ -52,7 +52,7 @@ def test_no_secret_lies_about_in_clear(outputs):
         "private key of the tokens": must("server", "sed -n 2p /etc/gitlab/registry-token.key"),
         "http secret of the registry": must("registry", "cut -d = -f 2 /srv/registry/http-secret.env"),
     }
-    assert all(len(secret) >= 20 for secret in secrets.values()), "a secret to look for was not found"
+    assert all(len(secret) >= 20 for secret in secrets.values()), "a secret to search for is missing"
     found = []
     assert list(LOGS.glob("engine-events-*-up.jsonl")), "the engine wrote no event log"
     files = [path for path in [*(STATE / "state").rglob("*"), *LOGS.rglob("*")] if path.is_file()]

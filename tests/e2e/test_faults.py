@@ -1,6 +1,6 @@
-"""What goes wrong in real life, injected; one plain `up` heals it, doubles nothing and loses nothing.
+"""Faults that occur in practice, injected: one plain `up` repairs each, duplicates nothing and loses nothing.
 
-The marks make the table of docs/operations.md (tools/docs_tables.py).
+The table in docs/operations.md is generated from the marks (tools/docs_tables.py).
 """
 
 import itertools
@@ -24,14 +24,14 @@ from tests.e2e.operations import (
     at_a_terminal,
     client,
     eventually,
-    heal,
     instance_id,
     instances,
     lab,
     machine,
     must,
     on,
-    prove,
+    repair,
+    repeat_acceptance,
     start_up,
     step,
     up,
@@ -52,42 +52,42 @@ STEPS = (
     *("runner-refuse-containers", "runner-schedule-prune", "runner-add-runner-repository"),
     *("runner-install-runner", "runner-configure-runner", "runner-run-checks"),
 )
-"""Every remote step but those that come before the machines have run-step."""
+"""Every remote step except those that run before run-step is installed."""
 
 ANOTHER_VERSION: Edits = {
     "configuration/remote_step.py": [('"1,2", "/etc/ssh', '"1-2", "/etc/ssh')],
     "remote/prepare_host.sh": [("set -euo pipefail", "set -euo pipefail # another text")],
     "components/remote_host.py": [("DIAL_ATTEMPTS = 60", "DIAL_ATTEMPTS = 3")],
 }
-"""Of the first steps, with other texts and connections; no version trusts whatever answers at the address of a machine
-that is known.
+"""Another version of the first steps and of their connections. No version accepts an unknown host key from a known
+machine's address.
 """
 
 LINGER = 20
-"""Seconds a step waits before it starts when it was told to: time enough to meet it."""
+"""Seconds that a step waits before it starts, if a test requests it: long enough to interrupt it."""
 
 HOOK = """\
 echo begin "$name" >>/run/steps
 trap 'echo end "$name" >>/run/steps' EXIT
 [ ! -e /run/linger ] || { seconds=$(cat /run/linger); rm /run/linger; sleep "$seconds"; }
 """
-"""Stands in run-step after the lock: a note of when each run begins and ends, and a rest when the test asks for one."""
+"""Inserted into run-step after the lock: logs the start and end of each run, and waits if a test requests it."""
 
 
 @pytest.fixture(scope="module")
 def image(outputs) -> Iterator[str]:
-    """An image that was pushed before the faults, and what there was then: both are there after them."""
+    """An image pushed before the faults. After them, the image and all data must still exist."""
     digest = kept.push("from-before-the-faults")
     before = kept.holdings()
     yield digest
-    assert heal() > 0
+    assert repair() > 0
     assert kept.holdings() == before
     kept.pull(digest)
 
 
 @pytest.fixture
 def watched(image) -> None:
-    """run-step on every machine writes down when it begins and ends."""
+    """run-step on every machine logs the start and end of each run."""
     for role in ROLES:
         watch(role)
 
@@ -99,7 +99,7 @@ def watch(role: str) -> None:
 
 
 def lingering(name: str, program: Path | None = None, seconds: int = LINGER) -> Operation:
-    """An `up` that repeats the step and has begun it; the step lingers."""
+    """Start an `up` that repeats the step, and return while the step waits."""
     role = name.partition("-")[0]
     must(role, f"echo {seconds} >/run/linger")
     operation = start_up("--replace", step(name), program=program)
@@ -108,12 +108,12 @@ def lingering(name: str, program: Path | None = None, seconds: int = LINGER) -> 
 
 
 def runs(role: str) -> list[tuple[str, str]]:
-    """What was begun and ended on a machine, in order."""
+    """The starts and ends of steps on a machine, in order."""
     return [(line.split()[0], line.split()[1]) for line in must(role, "cat /run/steps").splitlines()]
 
 
 def preparations() -> list[str]:
-    """How often the step prepare_gitlab was begun and ended, in order."""
+    """The starts and ends of the step prepare_gitlab, in order."""
     return [kind for kind, name in runs("server") if name == "prepare_gitlab"]
 
 
@@ -123,9 +123,9 @@ def assert_one_at_a_time(role: str) -> None:
         assert before != after, noted
 
 
-def proven() -> float:
-    """The proof, repeated by an `up`, succeeds. Returns its seconds."""
-    done = prove()
+def acceptance_passes() -> float:
+    """Repeat the acceptance, which must pass. Returns its seconds."""
+    done = repeat_acceptance()
     assert done.status == 0, done.output
     return done.seconds
 
@@ -154,7 +154,7 @@ def test_a24_a_cut_connection(name, watched, measured):
     cut = operation.finish()
     assert cut.status != 0, cut.output
     assert name in cut.output
-    measured(heal(), name)
+    measured(repair(), name)
     assert_one_at_a_time(role)
 
 
@@ -163,14 +163,14 @@ def test_a24_without_the_lock_a_repeated_step_runs_beside_the_one_that_was_cut_o
     with changed_program(unlocked) as program:
         assert up(program=program).status == 0
         watch("server")
-        # Long enough for another `up` to come to the same step, on a busy machine too.
+        # Long enough for another `up` to reach the same step, even on a busy machine.
         operation = lingering("server-prepare-gitlab", program=program, seconds=3 * LINGER)
         on("server", "pkill -KILL -f '^sshd: ec2-user'")
         assert operation.finish().status != 0
         assert up(program=program).status == 0
         eventually(lambda: len(preparations()) == 4)
     assert preparations() == ["begin", "begin", "end", "end"]
-    heal()
+    repair()
 
 
 @pytest.mark.fault(
@@ -188,7 +188,7 @@ def test_a_cut_preparation(watched, measured):
     must("runner", "mv /usr/bin/cloud-init.real /usr/bin/cloud-init")
     assert cut.status != 0
     assert "runner-prepare-host" in cut.output
-    measured(heal())
+    measured(repair())
 
 
 @pytest.mark.fault(
@@ -202,7 +202,7 @@ def test_an_interrupted_engine(watched, measured):
     done = operation.finish()
     assert done.status != 0
     assert "cancel" in done.output
-    measured(heal())
+    measured(repair())
 
 
 @pytest.mark.fault(
@@ -242,11 +242,11 @@ def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
     stack.clear_stale()
     orphan = instance_id("runner")
     client("ec2").terminate_instances(InstanceIds=[orphan])
-    # It has the interface until it is terminated, which takes a minute in the middle of a boot.
+    # It keeps the interface until it is terminated, which takes a minute during a boot.
     client("ec2").get_waiter("instance_terminated").wait(
         InstanceIds=[orphan], WaiterConfig={"Delay": 1, "MaxAttempts": 120}
     )
-    measured(heal())
+    measured(repair())
     assert len(instances()) == len(ROLES)
 
 
@@ -259,7 +259,7 @@ def test_an_orphan_of_a_killed_engine_is_named_by_refresh(image, measured):
 def test_a_reboot_while_idle(role, image, measured):
     started = time.monotonic()
     reboot(role)
-    proven()
+    acceptance_passes()
     measured(time.monotonic() - started, role)
 
 
@@ -273,13 +273,13 @@ def test_a_reboot_during_a_push(role, image, outputs, measured):
     push_for_a_while(outputs)
     started = time.monotonic()
     reboot(role)
-    proven()
+    acceptance_passes()
     measured(time.monotonic() - started, role)
     kept.pull(kept.push("after-the-reboot"))
 
 
 def push_for_a_while(outputs) -> None:
-    """Begin a push that takes some seconds, and leave it alone."""
+    """Start a push that takes some seconds, in the background."""
     kept.push("before-the-push")
     name = f"{outputs['registryHost']}/{kept.PROJECT}/large:1"
     must("runner", f"head -c 400M /dev/urandom >/var/tmp/large && tar -C /var/tmp -c large | docker import - {name}")
@@ -297,7 +297,7 @@ def test_a_registry_killed_during_a_push(image, outputs, measured):
     push_for_a_while(outputs)
     started = time.monotonic()
     must("registry", "kill -KILL $(docker inspect --format '{{.State.Pid}}' registry)")
-    proven()
+    acceptance_passes()
     measured(time.monotonic() - started)
     kept.pull(kept.push("after-the-kill"))
 
@@ -311,7 +311,7 @@ def test_a_registry_killed_during_a_push(image, outputs, measured):
 def test_a_restarted_docker(role, image, measured):
     started = time.monotonic()
     must(role, "systemctl restart docker")
-    proven()
+    acceptance_passes()
     measured(time.monotonic() - started, role)
 
 
@@ -327,8 +327,8 @@ def test_a_detached_volume(role, image, measured):
     ec2.detach_volume(VolumeId=volume["VolumeId"], Force=True)
     eventually(lambda: ec2.describe_volumes(VolumeIds=[volume["VolumeId"]])["Volumes"][0]["State"] == "available")
     started = time.monotonic()
-    heal()
-    proven()
+    repair()
+    acceptance_passes()
     measured(time.monotonic() - started, role)
 
 
@@ -343,7 +343,7 @@ def test_a13_an_error_and_a_throttle_of_aws(image, measured):
     for action in ("DescribeInstances", "RunInstances", "DescribeTargetHealth"):
         faults.inject(action, kind="throttle")
         faults.inject(action, kind="error")
-    measured(heal())
+    measured(repair())
     assert all(served for served in faults.served().values())
     faults.clear()
     assert len(instances()) == len(ROLES)
@@ -377,7 +377,7 @@ def test_a13_a_late_profile(image, measured):
         done = up(program=program)
     assert done.status == 0, done.output
     measured(done.seconds)
-    heal()
+    repair()
     assert len(instances()) == len(ROLES)
 
 
@@ -420,7 +420,7 @@ def test_a_package_repository_that_offers_another_key(image):
     assert stranger in refused.output
     assert f"runnerPackageKeys contains {' '.join(packages.settings()['runnerPackageKeys'])}" in refused.output
     assert must("runner", f"cat {keys}") == before
-    heal()
+    repair()
 
 
 @pytest.mark.fault(
@@ -431,12 +431,12 @@ def test_a_package_repository_that_offers_another_key(image):
 def test_a_full_volume(image, measured):
     must("registry", "fallocate -l $(df --output=avail -B1 /srv/registry | tail -n 1) /srv/registry/filler || true")
     must("registry", "cat /dev/zero >/srv/registry/images/rest 2>/dev/null || rm -f /srv/registry/images/rest.not")
-    full = prove()
+    full = repeat_acceptance()
     assert full.status != 0
     assert "push failed" in full.output
     assert "data volume is full" in full.output
     stack.configure("registryDataVolumeSize", "12")
-    measured(heal())
+    measured(repair())
     must("registry", "rm -f /srv/registry/filler /srv/registry/images/rest")
 
 
@@ -451,7 +451,7 @@ def test_a_wrong_image(image, measured):
     assert wrong.status != 0
     assert "amiId: AWS did not find 'ami-0badbadbadbadbad0'" in wrong.output
     stack.configure("amiId", None)
-    measured(heal())
+    measured(repair())
 
 
 @pytest.mark.fault(
@@ -466,7 +466,7 @@ def test_two_at_once(watched, measured):
     assert "currently locked by 1 lock" in second.output
     done = first.finish()
     assert done.status == 0, done.output
-    measured(heal())
+    measured(repair())
 
 
 @pytest.mark.fault(
@@ -476,12 +476,12 @@ def test_two_at_once(watched, measured):
 )
 def test_a_clock_that_is_off(image, measured):
     must("server", "mkdir -p /run/lab && echo 120 >/run/lab/clock-offset && chmod 644 /run/lab/clock-offset")
-    wrong = prove()
+    wrong = repeat_acceptance()
     assert wrong.status != 0
     assert "token accepted failed" in wrong.output
     assert re.search("Clock: the registry is 1[12]. s behind GitLab", wrong.output)
     must("server", "rm /run/lab/clock-offset")
-    measured(heal())
+    measured(repair())
 
 
 @pytest.mark.fault(
@@ -493,7 +493,7 @@ def test_a_clock_that_is_off(image, measured):
 def test_a14_another_host_key(image, measured):
     key, again = "/etc/ssh/ssh_host_ed25519_key", "systemctl restart ssh*"
     must("runner", f"cp -a {key} /root/kept && rm {key}* && ssh-keygen -q -t ed25519 -N '' -f {key} && {again}")
-    wrong = prove()
+    wrong = repeat_acceptance()
     assert wrong.status != 0
     assert "mismatch" in wrong.output
     with changed_program(ANOTHER_VERSION) as program:
@@ -501,9 +501,9 @@ def test_a14_another_host_key(image, measured):
     assert newer.status != 0
     assert re.search("runner-prepare-host.*host key mismatch", newer.output, re.DOTALL)
     asked = re.search(r"Command\s+\w+-host-key\s+(?!refresh)", newer.output)
-    assert not asked, "a machine was asked for its host key again"
+    assert not asked, "a known machine's host key was read again"
     must("runner", f"mv /root/kept {key} && ssh-keygen -y -f {key} >{key}.pub && {again}")
-    measured(heal())
+    measured(repair())
 
 
 def test_a_step_that_outlasts_its_limit_is_finished_and_the_next_waits_for_it(outputs):

@@ -1,6 +1,6 @@
-"""Jobs on the stack's runner, of a project of their own, that show what the program makes of a runner.
+"""Jobs of a test project that verify the configuration of the stack's runner.
 
-Played or real, the runner is held to the same.
+The played and the real gitlab-runner must pass the same tests.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import pytest
 
 from lab import stack
 from tests.e2e import people, projects
-from tests.e2e.operations import Finished, eventually, heal, must, on, up
+from tests.e2e.operations import Finished, eventually, must, on, repair, up
 from tests.e2e.programs import changed_program
 from tests.e2e.test_doctor import examine
 
@@ -31,7 +31,7 @@ def project(outputs) -> Iterator[Any]:
 
 
 def begin(project: Any, branch: str, configuration: str, **variables: str) -> Any:
-    """The one job of a pipeline on a branch that begins where main is."""
+    """Start a pipeline with one job, on a branch that starts at main. Returns the job."""
     action = {"action": "update", "file_path": ".gitlab-ci.yml", "content": configuration}
     start = {} if branch == "main" else {"start_branch": "main", "force": True}
     project.commits.create({"branch": branch, "commit_message": "A job", "actions": [action], **start})
@@ -98,7 +98,7 @@ visits:
 
 
 def visit(project: Any, outputs: dict[str, Any]) -> tuple[str, str]:
-    """What a job finds of another one that runs, and of the machine; and the other's address."""
+    """The log of a job that tries to reach another running job and the machine, and the other job's address."""
     serving = begin(project, "serves", TOOLS + SERVES)
     eventually(lambda: "$ sleep 200" in project.jobs.get(serving.id).trace().decode())
     label = f"label=com.gitlab.gitlab-runner.job.id={serving.id}"
@@ -139,15 +139,15 @@ def test_jobs_on_one_network_read_each_other_and_the_machine_answers_them(projec
         assert done.status == 0, done.output
         log, other = visit(project, outputs)
         must("runner", "iptables --flush INPUT")
-    heal()
+    repair()
     assert "\nsecret of another job\n" in log
     assert f"\nclosed to jobs, {other}" not in log
-    # curl may end badly with what is no HTTP.
-    assert log.count("SSH-2.0-") == 2, "the machine answers by both of its addresses"
+    # curl may fail for a response that is not HTTP.
+    assert log.count("SSH-2.0-") == 2, "the machine must respond at both of its addresses"
 
 
 def during_a_long_job(project: Any, change: Callable[[], Finished]) -> tuple[str, str]:
-    """Status and log of a job during which something is changed."""
+    """Status and log of a job during which `change` is made."""
     job = begin(project, "main", TOOLS + "long: {script: [sleep 120]}")
     eventually(lambda: "$ sleep 120" in project.jobs.get(job.id).trace().decode())
     done = change()
@@ -172,7 +172,7 @@ def test_a_new_configuration_of_the_runner_ends_no_job(project):
 
 
 def update(program: str = "/usr/local/sbin/install-security-updates") -> Finished:
-    """Begin to install updates, as the timer does in its time."""
+    """Start to install updates, as the timer does."""
     return on("runner", f"systemd-run --quiet --unit updates-now bash {program}")
 
 
@@ -191,19 +191,19 @@ def test_the_runners_machine_reboots_for_updates_when_its_jobs_are_done(project)
     assert must("runner", "uname -r") == "4.18.0-553.51.1.el8_10.x86_64"
     assert must("runner", "rpm -q containerd.io") == "containerd.io-2.3.5-1.el8.x86_64"
     assert must("runner", pinned) == packages
-    [runner] = [check for check in examine("--quick").told["checks"] if check["check"] == "runner-updates"]
+    [runner] = [check for check in examine("--quick").report["checks"] if check["check"] == "runner-updates"]
     assert (runner["state"], runner["detail"]) == ("ok", "0 days old, kernel running = installed")
 
-    # A program that does not wait for jobs cuts them; it reboots because another kernel seems to run.
+    # A program that does not wait for jobs aborts them; it reboots because another kernel seems to run.
     careless = "sed 's/^ *finish_jobs$/:/' /usr/local/sbin/install-security-updates >/run/careless"
     must("runner", f"{careless} && echo 4.18.0-553.el8_10.x86_64 >/run/lab/kernel")
     before = booted()
     status, _ = during_a_long_job(project, lambda: update("/run/careless"))
     assert status == "failed"
     eventually(lambda: booted() not in ("", before))
-    # What was cut would lie there for a day.
+    # The remains of aborted jobs would stay for a day.
     must("runner", "docker container prune --force && docker network prune --force")
-    # `docker volume prune` leaves named ones in some versions, and the option for them is unknown in others.
+    # Some versions of `docker volume prune` keep named volumes, and others do not know the option for them.
     must("runner", "docker volume ls --quiet | xargs --no-run-if-empty docker volume rm")
 
 
@@ -215,8 +215,8 @@ def test_a36_caches_of_projects_stay_in_volumes_until_something_removes_them(out
     def projects() -> set[str]:
         return set(must("runner", f"docker volume ls {managed} --format '{project_of}'").split())
 
-    eventually(lambda: projects() == set())  # a job that was canceled is cleaned up late
-    # The acceptance runs again, and leaves a cache.
+    eventually(lambda: projects() == set())  # a canceled job is cleaned up late
+    # The acceptance runs again, and its job leaves a cache.
     stack.configure("runnerSharedCache", "true")
     only_docker = '"/usr/bin/docker system prune --all --force --filter until=72h"'
     edits = {"configuration/systemd_units.py": [('f"{PRUNE_DOCKER} {FULL_DISK}"', only_docker)]}
@@ -225,9 +225,9 @@ def test_a36_caches_of_projects_stay_in_volumes_until_something_removes_them(out
     assert done.status == 0, done.output
     must("runner", "systemctl start docker-prune")
     assert len(projects()) == 1
-    heal()
+    repair()
     must("runner", "systemctl start docker-prune")
     assert projects() == set()
     stack.configure("runnerSharedCache", None)
-    heal()
+    repair()
     must("runner", f"docker image inspect {IMAGE}")

@@ -1,4 +1,4 @@
-"""Another key pair of the administrators: as docs/operations.md says, and with one machine forgotten."""
+"""Rotation of the administrators' key pair: as documented in docs/operations.md, and with one machine omitted."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from lab import stack
 from lab.engine import build
 from lab.workspace import ROOT
-from tests.e2e.operations import ROLES, Finished, client, heal, instance_id, instances, machine, run_product, up
+from tests.e2e.operations import ROLES, Finished, client, instance_id, instances, machine, repair, run_product, up
 from tests.e2e.programs import Edits, changed_program
 
 pytestmark = pytest.mark.long
@@ -32,14 +32,14 @@ ssh() {
         -o LogLevel=ERROR "$@"
 }
 """
-"""What the documented commands mean on the lab: its stack, and machines that come and go under the same addresses."""
+"""Adapts the documented commands to the lab: to its stack, and to new machines at known addresses."""
 
 HURRIED: Edits = {"components/remote_host.py": [("DIAL_ATTEMPTS = 60", "DIAL_ATTEMPTS = 3")]}
-"""For a machine that is there, and lets nobody in."""
+"""Fewer attempts, for a machine that is up but rejects the key."""
 
 
 def documented() -> str:
-    """The commands of docs/operations.md."""
+    """The commands in docs/operations.md."""
     section = re.split("\n##+ ", OPERATIONS.read_text().split("### Administrators' key\n")[1])[0]
     return "".join(line.removeprefix("    ") + "\n" for line in re.findall("^    .*$", section, re.MULTILINE))
 
@@ -54,7 +54,7 @@ def addresses() -> dict[str, str]:
 
 
 def run(commands: str) -> Finished:
-    """Commands as of docs/operations.md, in a shell on the lab."""
+    """Run commands in the style of docs/operations.md in a shell on the lab."""
     own = {"ROOT": str(ROOT), "PULUMI": str(build.ensure()), "SETTINGS": str(stack.FOLDER / "Pulumi.lab.yaml")}
     stack.prepare()
     done = subprocess.run(
@@ -71,7 +71,7 @@ def run(commands: str) -> Finished:
 
 
 def rotate(old: Path, new: Path) -> Finished:
-    """All the documented commands; a key pair that is there is not made."""
+    """Run all documented commands, except the creation of a key pair that exists."""
     commands = documented() if not new.exists() else documented().split("\n", 1)[1]
     return run(_named(commands, old, new))
 
@@ -82,13 +82,13 @@ def _named(commands: str, old: Path, new: Path) -> str:
 
 
 def opens(key: Path) -> list[str]:
-    """The machines that let this key in."""
+    """The machines that accept this key."""
     ways = {role: f"ssh -o BatchMode=yes -i {key} ec2-user@{address} true" for role, address in addresses().items()}
     return [role for role, way in ways.items() if run(way).status == 0]
 
 
 def key_pair_of(role: str) -> str:
-    """The name of the key pair that a machine was launched with."""
+    """The name of the key pair with which a machine was launched."""
     [name] = [each["KeyName"] for each in instances() if each["InstanceId"] == instance_id(role)]
     return str(name)
 
@@ -104,7 +104,7 @@ def ids() -> list[str]:
 
 @pytest.fixture
 def other(tmp_path) -> Path:
-    """Where another key pair may be."""
+    """Path for another key pair."""
     return tmp_path / "gitlab"
 
 
@@ -114,13 +114,13 @@ def _the_labs_own_again(outputs, other) -> Iterator[None]:
     if other.exists() and opens(stack.PRIVATE_KEY) != list(ROLES):
         add = _named(documented().split("ssh-add")[0].split("\n", 1)[1], other, stack.PRIVATE_KEY)
         assert run(add).status == 0
-    run("pulumi config rm sshPrivateKey")  # of a test that has failed
+    run("pulumi config rm sshPrivateKey")  # left by a failed test
     configure(stack.PRIVATE_KEY)
-    heal()
+    repair()
 
 
 def configure(key: Path) -> None:
-    """The setting and the agent, and nothing else."""
+    """Change only the setting and the agent's key."""
     lines = [line for line in documented().splitlines() if line.startswith(("pulumi config", "ssh-add"))]
     assert len(lines) == 2
     done = run(_named("\n".join(lines), key, key))
@@ -134,9 +134,9 @@ def test_the_administrators_key_is_rotated_as_documented_and_no_machine_replaced
     assert ids() == before
     assert opens(other) == list(ROLES)
     assert opens(stack.PRIVATE_KEY) == []
-    assert "run-pipeline" in done.output, "no acceptance has ended it"
-    anew = up("--replace", machine("runner"))
-    assert anew.status == 0, anew.output
+    assert "run-pipeline" in done.output, "the acceptance did not run"
+    replaced = up("--replace", machine("runner"))
+    assert replaced.status == 0, replaced.output
     assert key_pair_of("runner") == key_pair_of_the_stack() != key_pair_of("server")
     before = ids()
     back = rotate(other, stack.PRIVATE_KEY)
@@ -155,22 +155,22 @@ def test_a_machine_that_was_forgotten_is_named_once_with_the_line_to_add(other):
         added = run(_added(role, public_key))
         assert added.status == 0, added.output
     configure(other)
-    forgotten = run(f"ssh-add -d {stack.PRIVATE_KEY}")  # an agent's keys are all tried
+    forgotten = run(f"ssh-add -d {stack.PRIVATE_KEY}")  # ssh tries all keys of the agent
     assert forgotten.status == 0, forgotten.output
     with changed_program(HURRIED) as program:
         refused = up(program=program)
     assert refused.status != 0
-    told = re.findall(
+    reported = re.findall(
         r"the (\w+) machine at (\S+) does not accept the key pair of sshPublicKey\. Add this line to (\S+) there, "
         r"then run pulumi up again: (.*)",
         refused.output,
     )
-    assert set(told) == {("runner", addresses()["runner"], "/home/ec2-user/.ssh/authorized_keys", public_key)}
+    assert set(reported) == {("runner", addresses()["runner"], "/home/ec2-user/.ssh/authorized_keys", public_key)}
     assert "unable to authenticate" not in refused.output
     assert ids() == before
     added = run(_added("runner", public_key))
     assert added.status == 0, added.output
-    heal()
+    repair()
     assert ids() == before
 
 
@@ -194,7 +194,7 @@ def test_a_stack_may_hold_the_private_key_and_gives_it_up_without_trusting_any_m
     assert by_agent.status == 0, by_agent.output
     for role in ROLES:
         assert re.search(rf"Command\s+{role}-host-key\s+replaced", by_agent.output), by_agent.output
-        changed = rf"Stash\s+{role}-host-key\s+(creat|updat|replac|delet)"  # it is refreshed, and shown as unchanged
+        changed = rf"Stash\s+{role}-host-key\s+(creat|updat|replac|delet)"  # it is refreshed and shown as unchanged
         assert not re.search(changed, by_agent.output), by_agent.output
     assert secret not in stack.state_in_clear()
     found = stack.outputs(show_secrets=True)["inspection"]

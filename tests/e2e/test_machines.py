@@ -1,4 +1,4 @@
-"""Machines come and go: however one is replaced, what the stack holds stays, and one plain `up` proves it again."""
+"""Replacement of machines: whichever way is used, no data is lost, and one plain `up` ends with the acceptance."""
 
 import pytest
 
@@ -10,12 +10,12 @@ from tests.e2e.operations import (
     Finished,
     client,
     eventually,
-    heal,
     instance_id,
     instances,
     machine,
     must,
     on,
+    repair,
     step,
     target_health,
     up,
@@ -27,7 +27,7 @@ OTHER_TYPE = {"server": "m6i.2xlarge", "registry": "t3.medium", "runner": "t3.xl
 
 @pytest.fixture(scope="module")
 def image(outputs) -> str:
-    """An image that was pushed before any machine was replaced."""
+    """An image pushed before any machine is replaced."""
     return kept.push("from-before")
 
 
@@ -64,7 +64,7 @@ def replaced(role: str, way: str, image: str) -> float:
 
 @pytest.mark.long
 def test_a6_a9_a_machine_that_goes_after_its_replacement_or_is_told_too_much_at_birth_is_refused(outputs):
-    """Nothing is lost by the first refusal; after the second the machine is missing until the next `up`."""
+    """The first error loses nothing; after the second, the machine is missing until the next `up`."""
     in_wrong_order = {
         "components/virtual_machine.py": [
             (
@@ -92,7 +92,7 @@ def test_a6_a9_a_machine_that_goes_after_its_replacement_or_is_told_too_much_at_
         wrong = up("--replace", machine("runner"), program=program)
     assert wrong.status != 0
     assert "User data is limited to 16384 bytes" in wrong.output
-    heal()
+    repair()
 
 
 def test_a9_changed_user_data_leave_a_machine_alone(outputs):
@@ -156,7 +156,7 @@ def test_a8_stop_and_start_keep_the_addresses(outputs, image):
 
 
 def with_guest(*arguments: str, more: str = "") -> Edits:
-    """The program with one more machine in it, made by these arguments."""
+    """The program with one more machine, created with these arguments."""
     lines = ["import pulumi_aws as aws", "from components.machines import image_id", "guest = aws.ec2.Instance("]
     lines += ['    "guest",', "    ami=image_id(settings),", '    instance_type="t3.micro",']
     lines += [f"    {argument}," for argument in arguments]
@@ -176,7 +176,7 @@ def test_a8_an_automatic_address_is_another_after_stop_and_start(outputs):
     after = stack.outputs()["guest"]
     assert after["id"] == before["id"]
     assert after["address"] != before["address"]
-    heal()
+    repair()
 
 
 @pytest.mark.long
@@ -200,14 +200,14 @@ def test_a20_a_machine_of_a_zone_that_the_balancer_has_not_is_not_used(outputs):
         found = state()
         elb.deregister_targets(TargetGroupArn=group["TargetGroupArn"], Targets=guest)
     assert found == "unused"
-    heal()
+    repair()
     assert target_health(GITLAB_HTTP_PORT) == "healthy"
 
 
 @pytest.mark.long
 def test_a21_a_first_boot_that_needs_the_network_has_none_when_the_address_comes_after_the_launch(outputs):
     ask = "curl -fsS --max-time 5 https://packages.gitlab.com/ -o /dev/null && touch /var/lib/reached"
-    # The address comes when the first boot is over, however slow this machine is.
+    # The address is associated after the first boot, even on a slow host.
     waited = 'guest.id.apply(lambda known: (__import__("time").sleep(30), known)[1])'
     late = with_guest(
         "subnet_id=network.subnet.id",
@@ -223,12 +223,12 @@ def test_a21_a_first_boot_that_needs_the_network_has_none_when_the_address_comes
         eventually(lambda: on("guest", "test -e /var/lib/booted").status == 0)
         assert on("guest", "test -e /var/lib/reached").status != 0
         assert on("guest", ask).status == 0
-    heal()
+    repair()
 
 
 @pytest.mark.long
 def test_a15_a22_without_pinned_accounts_a_new_machine_cannot_read_what_the_old_one_wrote(outputs, image):
-    """And without restorecon nothing is relabelled, which the lab can only write down."""
+    """Without restorecon, no file is relabelled either; the lab can only log that."""
     before = kept.holdings()
     assert "restorecon /srv/gitlab" in must("server", "cat /var/log/lab-selinux.log")
     unpinned = {
@@ -261,7 +261,7 @@ def test_a23_a_volume_without_its_secrets_is_not_given_new_ones(outputs, image):
     with changed_program(IMPATIENT, careless) as program:
         wrong = up("--replace", step("server-configure-gitlab"), program=program)
     assert wrong.status != 0
-    assert must("server", f"test -s {secrets} && echo made anew") == "made anew"
+    assert must("server", f"test -s {secrets} && echo recreated") == "recreated"
     must("server", f"mv /root/kept-secrets {secrets}")
     done = up("--replace", step("server-configure-gitlab"))
     assert done.status == 0, done.output
@@ -279,7 +279,7 @@ def test_the_logs_of_a_machine_from_before_are_moved_to_its_data_volume(outputs,
     must("server", "rm -r /srv/gitlab/var-log-gitlab")
     assert on("server", "mountpoint -q /var/log/gitlab").status != 0
     before, first = kept.holdings(), must("server", "head -n 1 /var/log/gitlab/nginx/gitlab_access.log")
-    heal()
+    repair()
     assert must("server", "head -n 1 /var/log/gitlab/nginx/gitlab_access.log") == first
     assert "[/var-log-gitlab]" in must("server", "findmnt --noheadings --output SOURCE /var/log/gitlab")
     assert must("server", "ls -d /var/log/gitlab*") == "/var/log/gitlab\n/var/log/gitlab-stack"

@@ -1,4 +1,4 @@
-"""The provider calls and sends nothing that was not recorded: in the API alone, and on the lab."""
+"""The provider makes no calls that were not recorded, with the API only and on the lab."""
 
 import json
 
@@ -10,12 +10,12 @@ from tests.e2e import permissions
 
 RECORDED = json.loads(permissions.RECORDED.read_text())
 PARAMETERS = json.loads(permissions.PARAMETERS.read_text())
-WRITE_ANEW = "run python -m tests.e2e.permissions, and put what is new into the policies of docs/iam"
-LOOK_UP = "run python -m tests.e2e.permissions, and put what AWS documents of it into lab/cloud/constraints"
+RECORD_AGAIN = "run python -m tests.e2e.permissions, and add new actions to the policies in docs/iam"
+ADD_CONSTRAINTS = "run python -m tests.e2e.permissions, and add AWS's constraints to lab/cloud/constraints"
 
 
 def unknown(sent):
-    """The parameters, by action, that were not recorded."""
+    """The parameters that were not recorded, by action."""
     new = {action: sorted(set(names) - set(PARAMETERS.get(action, []))) for action, names in sent.items()}
     return {action: names for action, names in new.items() if names}
 
@@ -24,19 +24,19 @@ def unknown(sent):
 def test_every_operation_calls_and_sends_what_was_recorded_and_nothing_else():
     found = permissions.record()
     new = {name: sorted(set(seen) - set(RECORDED[name])) for name, seen in found.actions.items()}
-    assert not any(new.values()), f"{new}: {WRITE_ANEW}"
-    assert unknown(found.parameters) == {}, LOOK_UP
+    assert not any(new.values()), f"{new}: {RECORD_AGAIN}"
+    assert unknown(found.parameters) == {}, ADD_CONSTRAINTS
 
 
 @pytest.mark.usefixtures("outputs")
 def test_up_on_the_lab_and_a_preview_and_refresh_after_it_call_what_was_recorded():
     made = actions.called()
-    assert made, "nothing was noted"
-    assert unknown(made) == {}, LOOK_UP
-    assert set(made) <= {action for name in ("up", "change", "refresh") for action in RECORDED[name]}, WRITE_ANEW
+    assert made, "no calls were logged"
+    assert unknown(made) == {}, ADD_CONSTRAINTS
+    assert set(made) <= {action for name in ("up", "change", "refresh") for action in RECORDED[name]}, RECORD_AGAIN
     actions.forget()
     stack.preview(refresh=True)
-    assert set(actions.called()) <= {*RECORDED["preview"], *RECORDED["refresh"]}, WRITE_ANEW
+    assert set(actions.called()) <= {*RECORDED["preview"], *RECORDED["refresh"]}, RECORD_AGAIN
     actions.forget()
     stack.refresh()
-    assert set(actions.called()) <= set(RECORDED["refresh"]), WRITE_ANEW
+    assert set(actions.called()) <= set(RECORDED["refresh"]), RECORD_AGAIN

@@ -1,4 +1,4 @@
-"""What a reviewer reads about a change of the program, and what goes wrong. Needs no machine, only the API."""
+"""The report that a reviewer gets about a change of the program, and its errors. Needs only the API, no machines."""
 
 import re
 
@@ -17,7 +17,7 @@ FLOW: Edits = {
         )
     ]
 }
-WAY_OUT: Edits = {
+EGRESS: Edits = {
     "Pulumi.dev.yaml": [
         (
             "  gitlab:tags:",
@@ -42,17 +42,17 @@ ZONE: Edits = {"Pulumi.dev.yaml": [("eu-central-1a", "eu-central-1b")]}
 MISSPELT: Edits = {"__main__.py": [("network = Network(", "network = Newtork(")]}
 
 QUIET = "No machine, data volume or address is replaced or deleted."
-PROOF = {"registry-find-image", "runner-run-checks", "server-run-pipeline", "server-run-checks"}
+ACCEPTANCE = {"registry-find-image", "runner-run-checks", "server-run-pipeline", "server-run-checks"}
 
 
 def difference(*changes: Edits) -> str:
-    """The Markdown about this clone's program with these edits, against the last commit."""
+    """The report about this clone's program with these edits, compared with the last commit, as Markdown."""
     with changed_program(*changes) as folder:
         return commands.preview_diff("dev", "HEAD", folder)
 
 
 def rows(text: str, *, steps: bool = False) -> list[list[str]]:
-    """The table of resources without, or with only, the remote steps: what happens, name, what has changed."""
+    """The table of resources, either without the remote steps or only those: operation, name, changes."""
     lines = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
     table = [[cell.strip(" `") if i < 3 else cell.strip() for i, cell in enumerate(line)] for line in lines]
     return [
@@ -64,7 +64,7 @@ def rows(text: str, *, steps: bool = False) -> list[list[str]]:
 
 @pytest.mark.long
 def test_a_way_out_of_the_settings():
-    text = difference(WAY_OUT)
+    text = difference(EGRESS)
     assert QUIET in text
     assert [row[:2] for row in rows(text)] == [
         ["created", "gitlab-server-to-extra-networks-123-udp-192.0.2.123/32"],
@@ -79,7 +79,7 @@ def test_a_flow():
     assert QUIET in text
     assert [row[:2] for row in rows(text)] == [["created", "gitlab-runner-to-internet-8443-0.0.0.0/0"]]
     assert "| **opens** | runner → internet | 8443 | artifacts of jobs |" in text
-    assert {name for _, name, *_ in rows(text, steps=True)} >= PROOF
+    assert {name for _, name, *_ in rows(text, steps=True)} >= ACCEPTANCE
     assert "### Cost: unchanged, $422.70 a month" in text
 
 
@@ -98,8 +98,8 @@ def test_a_version():
     assert rows(text) == []
     changed = {name: change[0] for _, name, *change in rows(text, steps=True) if "gitlab" in name}
     for step in ("install_gitlab", "configure_gitlab"):
-        told = changed[f"server-{step.replace('_', '-')}"]
-        assert re.search(r" 17\.10\.4\b.*` → `.* 17\.11\.7\b", told), told
+        shown = changed[f"server-{step.replace('_', '-')}"]
+        assert re.search(r" 17\.10\.4\b.*` → `.* 17\.11\.7\b", shown), shown
 
 
 def test_only_a_docstring():

@@ -1,6 +1,6 @@
-"""Who reaches what on the running stack, with real packets: every place tries every port of every other.
+"""Reachability on the running stack, with real packets: each place tries every port of all others.
 
-What it may reach is the matrix of SECURITY.md (configuration/reachability.py).
+The matrix in SECURITY.md lists what it may reach (configuration/reachability.py).
 """
 
 import re
@@ -19,11 +19,11 @@ from tests.e2e.operations import client, eventually, must
 from tests.e2e.test_jobs import IMAGE
 
 SETTINGS = reachability.Example(web_port=80, client_cidrs=(f"{OPERATOR}/32",), admin_cidrs=(f"{OPERATOR}/32",))
-"""As Pulumi.lab.yaml has them: on the lab the client and the administrator are one."""
+"""The settings in Pulumi.lab.yaml: on the lab, client and administrator have the same address."""
 
 TRIED = tuple(sorted({*reachability.ports(SETTINGS), 22, 80, 443, 2222, 5000, 9100}))
 INTERNET_PORT = 443
-"""The one at which the lab's internet answers, by the name of the vendors' servers."""
+"""The port of the lab's internet, which is the vendors' servers."""
 
 TRY = """
 for endpoint in {endpoints}; do (
@@ -33,18 +33,18 @@ for endpoint in {endpoints}; do (
 ) & done
 wait
 """
-"""In a shell, with curl: prints each endpoint that takes a connection."""
+"""Shell commands that print each endpoint that accepts a connection."""
 
 ASK_METADATA = """
 curl --silent --noproxy '*' --output /dev/null --max-time 3 --write-out 'metadata %{http_code}\\n' \\
   --request PUT --header 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token || true
 """
-"""The same for the metadata service: prints how it answers who wants a session token."""
+"""Shell commands that request a session token from the metadata service and print the status."""
 
 
 @pytest.fixture(scope="module")
 def addresses(outputs) -> Mapping[Place, tuple[str, ...]]:
-    """Where each place is met."""
+    """The addresses of each place."""
     found = {place: (outputs["publicAddresses"][place], outputs["privateAddresses"][place]) for place in MACHINES}
     [private] = re.findall(r"inet ([\d.]+)", in_the_balancers_namespace("ip -4 -oneline address show dev eth0"))
     found[Place.LOAD_BALANCER] = (outputs["publicAddresses"][Place.LOAD_BALANCER], private)
@@ -67,7 +67,7 @@ def program(addresses: Mapping[Place, tuple[str, ...]], options: str = "") -> st
 
 
 def reached(said: str, addresses: Mapping[Place, tuple[str, ...]]) -> dict[Place, set[int]]:
-    """What the program has said, by place."""
+    """The reached ports in the output of `program`, by place."""
     endpoints = re.findall(r"^reached ([\d.]+):(\d+)\s*$", said, re.MULTILINE)
     places = {address: place for place, found in addresses.items() for address in found} | {VENDORS: Place.INTERNET}
     found: dict[Place, set[int]] = {place: set() for place in (*GROUPS, Place.INTERNET)}
@@ -109,12 +109,12 @@ def test_from_the_balancer_is_reached_what_the_matrix_says_and_nothing_else(addr
 def test_from_a_jobs_container_is_reached_what_the_matrix_says_and_nothing_else(outputs, addresses):
     said = job_says(outputs, program(addresses) + ASK_METADATA)
     compare(said, Place.RUNNER, addresses, without={Place.RUNNER})
-    assert reached(said, addresses)[Place.RUNNER] == set(), "the machine that it runs on"
+    assert reached(said, addresses)[Place.RUNNER] == set(), "a job must not reach its machine"
     assert re.search(r"^metadata 000\s*$", said, re.MULTILINE)
 
 
 def job_says(outputs: dict[str, Any], script: str) -> str:
-    """The log of a job that runs this, once it has ended well."""
+    """Run a script as a job, which must succeed. Returns its log."""
     tries = {"image": {"name": IMAGE, "entrypoint": [""]}, "script": [script]}
     text = yaml.safe_dump({"workflow": {"rules": [{"if": '$CI_PIPELINE_SOURCE == "api"'}]}, "tries": tries})
     with projects.made(outputs, "reachability") as project:

@@ -1,4 +1,4 @@
-"""What the registry keeps: shown on its machine; its garbage collected while others push, and cut off in the middle."""
+"""The registry's storage: registry-tree on its machine, and garbage collection during pushes and with interruptions."""
 
 import json
 import re
@@ -9,10 +9,10 @@ import pytest
 
 from lab import stack
 from tests.e2e import kept
-from tests.e2e.operations import client, eventually, heal, must, on
+from tests.e2e.operations import client, eventually, must, on, repair
 
 LINGER = 15
-"""Seconds a collection rests before it frees anything when a test asks for it: time enough to meet it."""
+"""Seconds that a collection waits before it frees anything, if a test requests it: long enough to interrupt it."""
 
 LINGERING = rf"s/^    docker exec /    touch \/run\/lingers; sleep {LINGER}; rm \/run\/lingers\n&/"
 
@@ -29,7 +29,7 @@ done >/var/tmp/pushes
 
 @pytest.fixture
 def lingering(outputs) -> Iterator[None]:
-    """A collection has something to free, and rests before it does."""
+    """Make collections have garbage to free, and wait before they free it."""
     must("registry", f"sed -i '{LINGERING}' /usr/local/sbin/collect-garbage; rm -f /run/lingers")
     orphan()
     yield
@@ -37,7 +37,7 @@ def lingering(outputs) -> Iterator[None]:
 
 
 def orphan() -> None:
-    """A blob that no repository knows, as an interrupted push leaves it."""
+    """Create a blob without a repository, as an interrupted push does."""
     folder = "/srv/registry/images/docker/registry/v2/blobs/sha256"
     make = f"head -c 1000000 /dev/urandom >{folder}/orphan; sum=$(sha256sum {folder}/orphan | cut -c 1-64)"
     place = f"{folder}/${{sum:0:2}}/$sum"
@@ -51,7 +51,7 @@ def blobs() -> set[str]:
 
 
 def begin() -> None:
-    """Start a collection, and wait until it rests."""
+    """Start a collection, and return while it waits."""
     must("registry", "systemctl start --no-block collect-garbage")
     eventually(lambda: on("registry", "test -e /run/lingers").status == 0, interval=0.3)
 
@@ -61,7 +61,7 @@ def ended() -> bool:
 
 
 def results() -> list[str]:
-    """What collections have said in the journal."""
+    """The output of collections in the journal."""
     return must("registry", "journalctl --quiet --output cat --identifier collect-garbage").splitlines()
 
 
@@ -92,14 +92,14 @@ def test_garbage_is_collected_while_others_push_refused_cleanly_and_then_accepte
         eventually(lambda: any("405" in push for push in pushes()))
         kept.pull(before)
         there = blobs()
-        foretold = json.loads(must("registry", "registry-tree reclaim --json"))["blobs"]
+        predicted = json.loads(must("registry", "registry-tree reclaim --json"))["blobs"]
         eventually(ended)
-        assert there - blobs() == {row["digest"] for row in foretold} != set()
+        assert there - blobs() == {row["digest"] for row in predicted} != set()
         after = len(pushes())
         eventually(lambda: len(pushes()) > after + 3)
     finally:
         must("runner", "systemctl stop pusher")
-    # The first may have begun while the registry was coming back.
+    # The first push may have started while the registry was restarting.
     assert [push[0] for push in pushes()[after + 1 :]] == ["0"] * len(pushes()[after + 1 :])
     expected = r"garbage collection: freed \S+, all remaining files are intact; pushes are accepted"
     assert re.fullmatch(expected, results()[-1])
@@ -160,11 +160,11 @@ def test_the_timer_follows_the_settings_and_an_up_waits_for_a_collection(outputs
     stack.configure("registryGarbageCollection", "Sun 03:00")
     try:
         begin()
-        heal()
+        repair()
         assert "all remaining files are intact" in results()[-1]
         assert must("registry", "systemctl is-enabled collect-garbage.timer") == "enabled"
         assert " 03:00:00 " in must("registry", "systemctl list-timers --no-legend collect-garbage.timer")
     finally:
         stack.configure("registryGarbageCollection", None)
-    heal()
+    repair()
     assert on("registry", "systemctl cat collect-garbage.timer").status != 0

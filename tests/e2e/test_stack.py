@@ -1,4 +1,4 @@
-"""A stack on the lab that has come up. The tests run in the order they are written."""
+"""A stack on the lab after its first `up`. The tests run in the order of this file."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_a_preview_with_refresh_finds_nothing_to_change(outputs):
 
 def test_no_private_key_of_the_administrators_is_in_state_or_outputs_not_even_encrypted(outputs):
     state = stack.state_in_clear()
-    assert stack.PRIVATE_KEY.with_suffix(".pub").read_text().split()[1] in state, "the search would find nothing"
+    assert stack.PRIVATE_KEY.with_suffix(".pub").read_text().split()[1] in state, "the search does not work"
     assert "privateKey" not in state
     for line in stack.PRIVATE_KEY.read_text().splitlines()[1:-1]:
         assert line not in state
@@ -75,7 +75,7 @@ def test_roots_first_password_is_read_over_ssh_is_in_no_state_and_opens_nothing_
     login = f"docker login --username root --password-stdin {outputs['registryHost']}"
     assert on("runner", login, stdin=kept + "\n").status != 0
     forget = "systemctl start forget-root-password && cat /etc/gitlab/seeded-root-password"
-    assert must("server", forget) == kept, "while it is root's it stays"
+    assert must("server", forget) == kept, "the file must stay while it is root's password"
 
 
 def test_a_new_gitlab_has_the_programs_settings_and_the_doctor_shows_them(outputs):
@@ -100,7 +100,7 @@ def test_a_person_pushes_and_pulls_through_the_balancer_with_a_password(outputs)
 
 def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(outputs):
     wrong = f"{outputs['externalUrl']}/jwt/auth?service=container_registry"
-    try_often = f"for i in {{1..60}}; do curl -so /dev/null -w '%{{http_code}}\\n' -u nobody:wrong '{wrong}'; done"
+    try_often = f"for i in {{1..60}}; do curl -so /dev/null -w '%{{http_code}}\\n' -u unknown:wrong '{wrong}'; done"
     try:
         assert set(must("runner", try_often).split()) == {"401"}
         people.log_in(outputs)

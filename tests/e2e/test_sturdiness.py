@@ -1,4 +1,4 @@
-"""The lab killed at any moment: the next `make up` or `make down` mends or removes what is left."""
+"""The lab is killed at various times: the next `make up` repairs it, or the next `make down` removes its remains."""
 
 import contextlib
 import os
@@ -19,11 +19,11 @@ from tests.e2e.operations import lab
 pytestmark = pytest.mark.long
 
 MOMENTS = (3.0, 20.0, 60.0)
-"""Seconds after the start of `up`: engine and network, machines that boot, steps that run."""
+"""Seconds after the start of `up`: while engine and network start, machines boot, and steps run."""
 
 
 def lab_processes() -> set[int]:
-    """The lab's processes on this host, and the first process of each of its machines."""
+    """PIDs of the lab's processes on this host, and of the first process of each machine."""
     found = set()
     with contextlib.suppress(LabError):
         machines = containers.docker("ps", "--quiet", f"--filter=label={LABEL}").split()

@@ -1,7 +1,7 @@
-"""What AWS does that is easy to forget (docs/aws.md): a program that forgets it fails on the lab as it would on AWS.
+"""AWS behaviour that is easy to miss (docs/aws.md): a program that misses it fails on the lab as it would on AWS.
 
-Each wrong program is the product with one thing changed, on the stack as the one before left it; the right one
-mends and proves the stack in the end.
+Each wrong program is the product with one change, applied to the stack as the previous test left it. At the end, the
+unchanged product repairs the stack.
 """
 
 import shlex
@@ -12,31 +12,42 @@ import pytest
 
 from lab import stack
 from lab.workspace import ROOT
-from tests.e2e.operations import Finished, eventually, heal, must, on, preview, prove, step, target_health, up
+from tests.e2e.operations import (
+    Finished,
+    eventually,
+    must,
+    on,
+    preview,
+    repair,
+    repeat_acceptance,
+    step,
+    target_health,
+    up,
+)
 from tests.e2e.programs import IMPATIENT, Edits, changed_program
 
 NOTHING_ELSE_CHANGED = "--refresh=false"
-"""Spares the engine the look at ninety resources that nobody has touched."""
+"""Saves the engine the refresh of ninety resources that are unchanged."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _mended(outputs):
+def _repaired(outputs):
     yield
-    heal()
+    repair()
 
 
 def refused(edits: Edits, *messages: str) -> None:
-    """The wrong program is proven at once, and the proof or AWS says no, with these words."""
+    """Apply the wrong program: `up` fails in AWS or in the acceptance, with these messages."""
     with changed_program(IMPATIENT, edits) as program:
-        wrong = prove(NOTHING_ELSE_CHANGED, program=program)
+        wrong = repeat_acceptance(NOTHING_ELSE_CHANGED, program=program)
     assert wrong.status != 0, wrong.output
     for message in messages:
         assert message in wrong.output
 
 
 def refused_once_it_is_real(edits: Edits, *messages: str) -> Finished:
-    """As `refused`, for what may pass at first, or fail a later check: Pulumi takes old rules away last, and health
-    checks take time.
+    """Like `refused`, if `up` can pass at first or fail a later check: Pulumi removes old rules last, and health checks
+    take time.
 
     Returns the first `up`.
     """
@@ -46,7 +57,7 @@ def refused_once_it_is_real(edits: Edits, *messages: str) -> Finished:
         while time.monotonic() < deadline:
             if wrong.status != 0 and all(message in wrong.output for message in messages):
                 break
-            wrong = prove(NOTHING_ELSE_CHANGED, program=program)
+            wrong = repeat_acceptance(NOTHING_ELSE_CHANGED, program=program)
     assert wrong.status != 0, wrong.output
     for message in messages:
         assert message in wrong.output
@@ -78,7 +89,7 @@ def test_a1_a_group_as_destination_never_matches_the_balancers_public_address():
                 )
             ]
         },
-        # Port 80 stays open: jobs may use it anywhere.
+        # Port 80 stays open, because jobs may connect to it anywhere.
         "git over SSH with GitLab's host key failed",
     )
 
@@ -101,7 +112,7 @@ def test_a2_a_public_address_never_matches_private_traffic():
 
 @pytest.mark.long
 def test_a25_a_flow_that_is_removed_is_open_for_the_proof_of_the_same_up_and_shut_for_the_next():
-    heal()  # the flow has to be there before
+    repair()  # the flow must exist before
     first = refused_once_it_is_real(
         {
             "configuration/flows.py": [
@@ -262,7 +273,7 @@ def test_a19_sign_up_is_open_until_it_is_shut_and_then_as_the_owner_says():
         return must("server", shlex.join(command), stdin='{"signup_enabled": false}')
 
     def prepared(text: str, is_new: str) -> str:
-        """Sign-up after the step's program ran."""
+        """Whether sign-up is open after the step's program ran."""
         console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
         console(text, "of-the-test", "[]", "of-the-test/acceptance", "any", is_new)
         return console(ask)
@@ -286,7 +297,7 @@ def test_a19_sign_up_is_open_until_it_is_shut_and_then_as_the_owner_says():
 
 
 def rotate_token_key(*options: str, program: Path | None = None) -> Finished:
-    """What docs/operations.md says."""
+    """Rotate the token key as documented in docs/operations.md."""
     must("server", "mkdir -p /root/old-token-key && mv /etc/gitlab/registry-token.* /root/old-token-key/")
     return up("--replace", step("server-make-token-key"), *options, program=program)
 
@@ -325,7 +336,7 @@ def test_a26_a_proof_that_logs_in_as_root_breaks_once_the_password_is_changed():
         "token accepted failed",
         "returned 401 for valid credentials",
     )
-    assert prove().status == 0
+    assert repeat_acceptance().status == 0
     must("server", "gitlab-rails runner -", stdin=change.format(first))
 
 
@@ -359,7 +370,7 @@ SSHD_LOG = "/var/log/gitlab/gitlab-sshd/current"
 
 
 def test_a27_a_server_that_speaks_first_does_not_hear_who_calls_before_the_client_has_spoken(outputs):
-    """gitlab-sshd waits half a second for a header, which comes with the client's first words: ssh-keyscan has none."""
+    """gitlab-sshd waits 0.5 s for a header, which comes with the client's first data. ssh-keyscan sends none."""
     with changed_program(
         IMPATIENT,
         {
@@ -376,35 +387,35 @@ def test_a27_a_server_that_speaks_first_does_not_hear_who_calls_before_the_clien
     ) as program:
         wrong = up(NOTHING_ELSE_CHANGED, program=program)
         assert "git over SSH with GitLab's host key failed" in wrong.output, wrong.output
-        # People whose client speaks first notice nothing.
+        # Users whose client sends first are not affected.
         eventually(lambda: "Permission denied (publickey)" in git_over_ssh(outputs["publicAddresses"]["balancer"]))
 
 
 def git_over_ssh(address: str) -> str:
-    """What somebody without a key is told from the runner's machine."""
+    """The output of ssh on the runner's machine, without a key."""
     options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
     return on("runner", f"ssh {options} git@{address}").output
 
 
 @pytest.mark.long
 def test_a28_a_target_that_calls_itself_gets_no_answer_where_addresses_are_preserved(outputs):
-    heal()
+    repair()
     ask = f"curl -s -o /dev/null -m 3 -w '%{{http_code}}' {outputs['externalUrl']}/users/sign_in"
     assert must("server", ask) == "200"
     preserving = "preserve_client_ip=str(listener.client_address is ClientAddress.PRESERVED).lower()"
     with changed_program({"components/load_balancer.py": [(preserving, 'preserve_client_ip="true"')]}) as program:
         changed = up(NOTHING_ELSE_CHANGED, program=program)
-        # Nobody but the server's own webhooks notices.
+        # Only the server's own webhooks fail.
         assert changed.status == 0, changed.output
         assert target_health(80) == "healthy"
         assert must("runner", ask) == "200"
         eventually(lambda: on("server", ask).output.strip() == "000")
-    heal()
+    repair()
     assert must("server", ask) == "200"
 
 
 def test_a28_gitlab_sees_who_calls_by_ssh(outputs):
-    heal()
+    repair()
     balancer = outputs["publicAddresses"]["balancer"]
     key = must("runner", f"ssh-keyscan -t ed25519 {balancer}")
     assert must("server", "cut -d' ' -f2 /var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub") in key
@@ -414,12 +425,12 @@ def test_a28_gitlab_sees_who_calls_by_ssh(outputs):
 
 
 def gib(role: str, command: str) -> int:
-    """Whole GiB of what a command says in bytes."""
+    """The bytes that a command prints, in whole GiB."""
     return int(must(role, command).split()[-1]) // 1024**3
 
 
 def grown_by_the_right_program_alone(machine: str, setting: str, mountpoint: str, disk: str, edits: Edits) -> None:
-    """The wrong program leaves a larger `disk` below `mountpoint` unused; the right one has its file system fill it."""
+    """The wrong program does not use a larger `disk` below `mountpoint`; the product grows its file system."""
     size, file_system = f"blockdev --getsize64 {disk}", f"df --output=size --block-size=1 {mountpoint}"
     before = gib(machine, size)
     stack.configure(setting, str(before + 5))
@@ -427,7 +438,7 @@ def grown_by_the_right_program_alone(machine: str, setting: str, mountpoint: str
         assert up(program=program).status == 0
     eventually(lambda: gib(machine, size) == before + 5)
     assert gib(machine, file_system) < before
-    heal()
+    repair()
     assert gib(machine, file_system) >= before + 4
 
 
@@ -472,7 +483,7 @@ def test_an_access_log_in_json_is_no_fault_of_the_load_balancers(outputs):
         changed = up()
     finally:
         stack.configure("gitlabRb", None)
-        heal()
+        repair()
     assert changed.status == 0, changed.output
 
 
@@ -488,4 +499,4 @@ def test_a_mistake_in_gitlab_rb_is_told_by_its_line_and_what_it_says_nowhere(out
     assert "unter2" not in said
     assert "unter3" not in said
     assert "gitlab.rb.new" not in said
-    heal()
+    repair()

@@ -1,9 +1,9 @@
-"""Security updates of the server and of the registry's machine; test_jobs.py has those of the runner's machine."""
+"""Security updates of the server and the registry's machine; test_jobs.py tests those of the runner's machine."""
 
 import pytest
 
 from tests.e2e import kept
-from tests.e2e.operations import eventually, heal, must, on, prove
+from tests.e2e.operations import eventually, must, on, repair, repeat_acceptance
 from tests.e2e.test_doctor import examine
 
 TIMER = "install-security-updates.timer"
@@ -27,7 +27,7 @@ def test_a_machine_that_reboots_for_a_kernel_serves_again_by_itself(outputs, rol
     must(role, "systemd-run --quiet --unit updates-now /usr/local/sbin/install-security-updates")
     eventually(lambda: booted() not in ("", before))
     assert must(role, "uname -r") != kernel
-    assert must(role, "rpm -q redhat-release") == "redhat-release-8.10-0.3.el8.x86_64", "it is no security update"
+    assert must(role, "rpm -q redhat-release") == "redhat-release-8.10-0.3.el8.x86_64", "not a security update"
     if role == "server":
         assert must(role, "rpm -q gitlab-ce") == "gitlab-ce-17.10.4-ce.0.el8.x86_64"
     eventually(lambda: examine("--quick").status == 0)
@@ -40,10 +40,10 @@ def test_a_timer_that_is_off_is_told_and_fails_no_up(outputs):
     found = examine("--quick")
     assert (found.status, found.broken) == (1, "registry-updates")
     assert f"The timer {TIMER} is inactive." in found.detail
-    proven = prove()
-    assert proven.status == 0, proven.output
-    assert "! updates of the registry's machine: " in proven.output
-    # What the message says.
+    repeated = repeat_acceptance()
+    assert repeated.status == 0, repeated.output
+    assert "! updates of the registry's machine: " in repeated.output
+    # The documented remedy.
     must("registry", f"systemctl start {TIMER}")
     assert examine("--quick").status == 0
-    assert heal() > 0
+    assert repair() > 0

@@ -1,4 +1,4 @@
-"""An upgrade of GitLab in place: refused while the last one still works in the background, done after that."""
+"""In-place upgrade of GitLab: rejected while background migrations of the last upgrade run, and done after that."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_an_upgrade_waits_for_background_migrations_and_then_keeps_everything():
 
     careless = {
         "remote/install_gitlab.sh": [('        check_background_migrations "$configured"\n', "")],
-        # It need not wait ten minutes for a GitLab that never becomes ready.
+        # Do not wait ten minutes for a GitLab that never becomes ready.
         "remote/configure_gitlab.sh": [("for attempt in {1..60}; do", "for attempt in 1 60; do")],
     }
     with changed_program(IMPATIENT, careless) as program:
