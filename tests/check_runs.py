@@ -55,7 +55,7 @@ class PlayedGitLab(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
         self.routes.append((method, path, made))
 
-    def told(self, method: str, path: str) -> list[Any]:
+    def received(self, method: str, path: str) -> list[Any]:
         """Bodies of the received requests."""
         return [body for asked, at, body in self.asked if asked == method and re.fullmatch(path, at)]
 
@@ -96,7 +96,7 @@ class Output:
     def __init__(self, status: int, out: str, said: str) -> None:
         self.status = status
         self.lines = [json.loads(line) for line in out.splitlines()]
-        self.said = said
+        self.stderr = said
 
     def __getitem__(self, check: str) -> dict[str, Any]:
         return [line for line in self.lines if line.get("check") == check][-1]

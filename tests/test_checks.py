@@ -74,7 +74,7 @@ def test_a_program_without_a_check_of_the_list_never_passes(monkeypatch, wrong):
     if wrong == "misnamed":
         monkeypatch.setitem(CHECKS["server"], "ngnix", table["nginx"])
     seen = check_from(Place.SERVER)
-    assert (seen.status, seen.said) == (2, "Could not check: KeyError: 'nginx'\n")
+    assert (seen.status, seen.stderr) == (2, "Could not check: KeyError: 'nginx'\n")
 
 
 def test_checks_are_made_in_the_order_of_the_task(monkeypatch):
@@ -110,7 +110,7 @@ def test_a_failing_up_shows_lines_for_people_and_no_json(monkeypatch):
     failed, progress = shown_to_people(monkeypatch, "passes", "fails", "passes", "passes")
     assert (failed.status, failed.lines) == (1, [])
     assert progress == ["✓ target healthy  0.73 s"]
-    assert failed.said.splitlines() == [
+    assert failed.stderr.splitlines() == [
         "The stack is up but does not work: nginx failed.",
         f"{checks.BY_ID['nginx'].failure} it fails on purpose",
         f"What to do: {checks.BY_ID['nginx'].remedy}",
@@ -138,8 +138,8 @@ def test_what_an_up_shows_of_a_failed_check_commands_no_terminal(monkeypatch):
     monkeypatch.setitem(CHECKS["server"], "target", fails)
     seen = run_group("server", report.task(ENDPOINTS, checks.checks_from(Place.SERVER), show_progress=True))
     assert seen.status == 1
-    assert "ared bc" in seen.said
-    assert not [letter for letter in seen.said if unicodedata.category(letter) == "Cc" and letter != "\n"]
+    assert "ared bc" in seen.stderr
+    assert not [letter for letter in seen.stderr if unicodedata.category(letter) == "Cc" and letter != "\n"]
 
 
 def test_a_report_in_a_stacks_state_commands_no_terminal():
@@ -153,7 +153,7 @@ def test_an_up_that_could_not_check_shows_no_json(monkeypatch):
     monkeypatch.setitem(CHECKS, "server", {})
     seen = run_group("server", report.task(ENDPOINTS, checks.checks_from(Place.SERVER), show_progress=True))
     assert (seen.status, seen.lines) == (2, [])
-    assert seen.said == "Could not check: KeyError: 'target'\n"
+    assert seen.stderr == "Could not check: KeyError: 'target'\n"
 
 
 def test_an_up_whose_checks_pass_shows_them_and_returns_the_same_report(monkeypatch):
@@ -165,7 +165,7 @@ def test_an_up_whose_checks_pass_shows_them_and_returns_the_same_report(monkeypa
 
 def test_an_up_shows_a_check_that_only_warns_goes_on_and_does_not_call_it_passed(monkeypatch):
     warned, progress = shown_to_people(monkeypatch, "passes", "passes", "passes", "fails")
-    assert (warned.status, warned.said) == (0, "")
+    assert (warned.status, warned.stderr) == (0, "")
     check = checks.BY_ID["server-updates"]
     assert progress[-1] == f"! {check.title}: {check.failure} it fails on purpose What to do: {check.remedy}"
     passed = report.results(["\n".join(map(json.dumps, warned.lines))])

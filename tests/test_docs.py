@@ -86,11 +86,11 @@ def test_every_threat_has_its_control_and_tests_that_exist(threat):
 
 @pytest.mark.needs("docker-registry")
 def test_what_the_registry_stores_is_told_in_the_tools_own_words():
-    told = registry_listings.listings()
-    for listing, asked in zip(told, registry_listings.rerun_listings(), strict=True):
+    shown = registry_listings.listings()
+    for listing, asked in zip(shown, registry_listings.rerun_listings(), strict=True):
         remedy = f"outdated: run python -m tools.registry_listings ({listing.command})"
         assert listing.lasting == asked.lasting, remedy
-    commands = {listing.command.split()[1] for listing in told if listing.command.startswith("registry-tree ")}
+    commands = {listing.command.split()[1] for listing in shown if listing.command.startswith("registry-tree ")}
     assert commands == {"ls", "show", "history", "du", "reclaim", "verify"}
 
 

@@ -27,7 +27,7 @@ PUSHED = "gitlab-stack/acceptance/acceptance:7@sha256:" + "ab" * 32
 
 SSH = """\
 #!/bin/bash
-# Stub for the machines: prints $folder/VIEW after VIEW.seconds, with VIEW.said on stderr; exits with VIEW.status.
+# Stub for the machines: prints $folder/VIEW after VIEW.seconds, with VIEW.stderr on stderr; exits with VIEW.status.
 folder={folder}
 printf '%s\\n' "$@" >>"$folder/arguments"
 cp "${{4}}" "$folder/$$" && mv "$folder/$$" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
@@ -47,7 +47,7 @@ if [ "$view" = pipeline ]; then
     base64 -d <<<"$go" >"$folder/go"
 fi
 cat "$folder/$view" 2>/dev/null
-cat "$folder/$view.said" >&2 2>/dev/null
+cat "$folder/$view.stderr" >&2 2>/dev/null
 exit "$(cat "$folder/$view.status" 2>/dev/null || echo 0)"
 """
 
@@ -106,18 +106,18 @@ def played(tmp_path, monkeypatch) -> Stack:
 class Examined:
     def __init__(self, done: subprocess.CompletedProcess[str], seconds: float) -> None:
         self.status = done.returncode
-        self.out, self.said = done.stdout, done.stderr
+        self.out, self.stderr = done.stdout, done.stderr
         self.seconds = seconds
 
     @property
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         return dict(json.loads(self.out))
 
     def states(self, state: str) -> list[str]:
-        return [check["check"] for check in self.told["checks"] if check["state"] == state]
+        return [check["check"] for check in self.report["checks"] if check["state"] == state]
 
     def detail(self, check: str) -> str:
-        return str(next(seen["detail"] for seen in self.told["checks"] if seen["check"] == check))
+        return str(next(seen["detail"] for seen in self.report["checks"] if seen["check"] == check))
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_an_agent_that_does_not_hold_the_key_is_named_and_no_machine_asked(exami
     (played.folder / "bin" / "ssh-add").chmod(0o755)
     found = examine()
     assert (found.status, found.out) == (2, "")
-    assert found.said.startswith("doctor: the SSH agent does not hold 'ssh-ed25519 AAAA administrators'")
+    assert found.stderr.startswith("doctor: the SSH agent does not hold 'ssh-ed25519 AAAA administrators'")
     assert not (played.folder / "arguments").exists()
 
 
@@ -230,7 +230,7 @@ def test_openssh_takes_the_key_from_where_it_is(tmp_path):
 
 def test_a_stack_that_is_well_is_found_so_check_by_check(examine, played):
     found = examine()
-    assert (found.status, found.said) == (0, "")
+    assert (found.status, found.stderr) == (0, "")
     assert re.findall(r"^✓ (.+?)  +0\.50 s$", found.out, re.MULTILINE) == [check.title for check in checks.CHECKS]
     assert "All checks passed." in found.out
     assert json.loads(played.read("go")) == {"facts": {"issuer": "known"}, "pipeline": True}
@@ -243,7 +243,7 @@ def test_how_old_updates_are_is_said_and_old_ones_are_a_failure_that_stops_no_ot
     played.put("server", passing.replace(line("server-updates"), line("server-updates", "broken", "The timer is off.")))
     found = examine("--json")
     assert found.status == 1
-    assert found.told["broken"]["check"] == "server-updates"
+    assert found.report["broken"]["check"] == "server-updates"
     assert found.states("broken") == ["server-updates"]
     assert found.states("unseen") == []
     assert json.loads(played.read("go"))["pipeline"]
@@ -255,13 +255,13 @@ def test_a_gitlab_without_security_fixes_is_told_and_is_no_failure(examine, play
     found = examine()
     assert found.status == 0
     assert "\nWarning: gitlabVersion: GitLab 17.10.4 has received no security fixes since 2025-06-19." in found.out
-    assert len(examine("--json").told["warnings"]) == 1
+    assert len(examine("--json").report["warnings"]) == 1
 
 
 def test_the_former_keys_of_the_json_are_there_beside_the_new_ones(examine):
-    told = examine("--json").told
-    assert told["hops"] == told["checks"]
-    assert [each["hop"] for each in told["hops"]] == [check.id for check in checks.CHECKS]
+    report = examine("--json").report
+    assert report["hops"] == report["checks"]
+    assert [each["hop"] for each in report["hops"]] == [check.id for check in checks.CHECKS]
 
 
 def test_machines_are_reached_as_the_user_of_the_stack_and_held_to_their_host_keys(examine, played):
@@ -284,7 +284,7 @@ def test_a_machine_that_was_taken_writes_no_commands_into_the_administrators_ter
     played.silent(Place.RUNNER, "ssh: \x1b[2Jno\x08 route")
     played.put("pipeline", json.dumps({"error": "no \x1b[31mtoken"}) + "\n")
     found = examine(*options)
-    text = found.out + found.said
+    text = found.out + found.stderr
     assert "seen red" in text
     assert "ssh: no route" in text
     assert not [letter for letter in text if unicodedata.category(letter) == "Cc" and letter != "\n"]
@@ -306,8 +306,8 @@ def test_the_check_that_is_broken_is_named_with_its_message_and_remedy(examine, 
         played.breaks(view, check)
     found = examine("--json")
     assert found.status == 1
-    assert found.told["verdict"] == "broken"
-    assert found.told["broken"] == {
+    assert found.report["verdict"] == "broken"
+    assert found.report["broken"] == {
         "check": check,
         "hop": check,  # deprecated
         "message": checks.BY_ID[check].failure,
@@ -323,7 +323,7 @@ def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_look
     played.breaks("server", "nginx")
     played.breaks("runner", "sign-in", "returned 502")
     found = examine("--json")
-    assert found.told["broken"]["check"] == "nginx"
+    assert found.report["broken"]["check"] == "nginx"
     assert found.states("broken") == ["nginx", "sign-in"]
     assert found.detail("readiness") == "not checked because an earlier check failed: nginx"
     assert found.detail("pull") == "not checked because an earlier check failed: nginx"
@@ -334,7 +334,7 @@ def test_a_check_that_was_deferred_to_the_broken_one_says_why(examine, played):
     deferred = line("target", "deferred", "nginx does not respond, so no health check can be observed")
     played.put("server", deferred + line("nginx", "broken", "Connection refused"))
     found = examine("--json")
-    assert found.told["broken"]["check"] == "nginx"
+    assert found.report["broken"]["check"] == "nginx"
     assert found.detail("target") == "not checked: nginx does not respond, so no health check can be observed"
 
 
@@ -344,15 +344,15 @@ def test_a_token_is_checked_although_the_runner_behind_it_is_broken_and_no_job_i
     played.put("pipeline.status", "1")
     found = examine("--json")
     assert json.loads(played.read("go"))["pipeline"] is False
-    assert found.told["broken"]["check"] == "accepted"
+    assert found.report["broken"]["check"] == "accepted"
 
 
 def test_an_image_that_is_not_on_the_disk_is_said_so_with_the_last_word_of_who_looked(examine, played):
     played.put("volume", "")
-    played.put("volume.said", "group/app:1\nthe pushed image is not there\n")
+    played.put("volume.stderr", "group/app:1\nthe pushed image is not there\n")
     played.put("volume.status", "1")
     found = examine("--json")
-    assert found.told["broken"]["check"] == "volume"
+    assert found.report["broken"]["check"] == "volume"
     assert found.detail("volume") == "the pushed image is not there"
 
 
@@ -373,23 +373,23 @@ def test_when_no_machine_answers_it_is_the_way_to_them_that_is_missing(examine, 
     for place in MACHINES:
         played.silent(place)
     found = examine("--json")
-    assert (found.status, found.told["verdict"]) == (2, "could not look")
+    assert (found.status, found.report["verdict"]) == (2, "could not look")
     assert found.states("broken") == []
     assert "does not answer over SSH" in found.detail("name")
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "detail"),
     [
         ("Host key verification failed.", "has a different host key than on first contact; nothing was sent to it"),
         ("ec2-user@192.0.2.1: Permission denied (publickey).", "does not accept the key pair in the stack's settings"),
     ],
 )
-def test_a_machine_that_lets_nobody_in_is_no_check_that_is_broken(examine, played, said, told):
+def test_a_machine_that_lets_nobody_in_is_no_check_that_is_broken(examine, played, said, detail):
     played.silent(Place.SERVER, said)
     found = examine("--json")
     assert found.status == 2
-    assert told in found.detail("nginx")
+    assert detail in found.detail("nginx")
 
 
 def test_while_a_step_is_at_work_it_says_so_and_nothing_else(examine, played):
@@ -425,7 +425,7 @@ def test_the_settings_of_gitlab_are_told_as_they_are_now_and_fail_no_check(exami
         r"^  signup_enabled: false +Admin > Settings > General > Sign-up restrictions$", found.out, re.MULTILINE
     )
     assert "  admin_mode: unknown to this GitLab " in found.out
-    assert examine("--json").told["settings"] == known
+    assert examine("--json").report["settings"] == known
     assert "settings of GitLab" not in examine("--quick").out
 
 
@@ -445,7 +445,7 @@ def test_without_the_pipeline_what_needs_it_is_left_out_and_the_rest_may_be_well
 
 def test_a_quick_run_starts_no_pipeline_and_says_that_it_was_left_out(examine, played):
     found = examine("--json", "--quick")
-    assert (found.status, found.told["verdict"]) == (0, "well")
+    assert (found.status, found.report["verdict"]) == (0, "well")
     assert found.states("off") == list(checks.NEEDS_A_TOKEN)
     assert found.detail("pull") == "needs the pipeline, which --quick skips"
     assert not any("pipeline" in argument.split() for argument in played.read("arguments").splitlines())
@@ -460,10 +460,10 @@ def test_a_full_run_has_time_for_gitlabs_console_and_two_jobs_and_a_quick_one_en
     limits = [int(limit) for limit in re.findall(r" run_checks (\d+) ", played.read("arguments"))]
     assert min(limits) <= doctor.QUICK_TIME_LIMIT < doctor.TIME_LIMIT - 10 < max(limits) <= doctor.TIME_LIMIT
     for text in ("README.md", "docs/operations.md"):
-        told = (ROOT / text).read_text()
-        assert f"{doctor.TIME_LIMIT} seconds" in told, text
+        page = (ROOT / text).read_text()
+        assert f"{doctor.TIME_LIMIT} seconds" in page, text
         assert re.search(
-            rf"--quick.*{doctor.QUICK_TIME_LIMIT} seconds|{doctor.QUICK_TIME_LIMIT} seconds.*--quick", told
+            rf"--quick.*{doctor.QUICK_TIME_LIMIT} seconds|{doctor.QUICK_TIME_LIMIT} seconds.*--quick", page
         ), text
 
 
@@ -473,7 +473,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(exami
     played.put(f"{view}.status", "1")
     found = examine()
     assert (found.status, found.out) == (2, "")
-    assert re.fullmatch(r"doctor: could not check: JSONDecodeError: .+\n", found.said)
+    assert re.fullmatch(r"doctor: could not check: JSONDecodeError: .+\n", found.stderr)
 
 
 @pytest.mark.parametrize(
@@ -487,4 +487,4 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(exami
 def test_without_the_stacks_outputs_it_says_what_is_missing(examine, text, message):
     found = examine(text=text)
     assert found.status == 2
-    assert message in found.said
+    assert message in found.stderr

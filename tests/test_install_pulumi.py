@@ -1,4 +1,4 @@
-"""Pulumi's programs are installed in the versions of the SDK, and verified if their checksums are known."""
+"""The Pulumi engine and its plugins are installed in the SDK's versions, and verified if a checksum is known."""
 
 import hashlib
 import io
@@ -39,17 +39,17 @@ CHECKSUM = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture
 def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file in which a stub of pulumi records its arguments and the installed file; it has one plugin."""
-    told = tmp_path / "told"
+    calls = tmp_path / "calls"
     (tmp_path / "pulumi").write_text(f"""#!/bin/sh
 [ "$2" = ls ] && {{ echo '[{{"name": "command", "kind": "resource", "version": "1.2.3"}}]'; exit; }}
 for file; do :; done
-echo "$*" | sed "s| $file||" >>{told}
-cat "$file" >>{told}
+echo "$*" | sed "s| $file||" >>{calls}
+cat "$file" >>{calls}
 """)
     (tmp_path / "pulumi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(install_pulumi, "this_platform", lambda: "linux-amd64")
-    return told
+    return calls
 
 
 def test_a_plugin_is_installed_in_its_version_if_it_has_its_checksum(pulumi, capsys):

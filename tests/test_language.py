@@ -1,6 +1,6 @@
-"""Some words are not used: the documentation and messages have plain ones for them (docs/glossary.md).
+"""The documentation, messages and comments do not use certain words, but plain ones instead (docs/glossary.md).
 
-A rule holds in the folders and files that it names. When a folder has been freed of a word, add it there.
+A rule covers the files that it lists. Add a folder to a rule once the folder is free of its word.
 """
 
 import io
@@ -23,7 +23,7 @@ PRODUCT = (
 TESTS = ("conftest.py", "tests/*.py", "tests/e2e/*.py")
 EVERYWHERE = (*DOCS, *PRODUCT, *TESTS)
 EXCEPT = ("docs/moto.md", "docs/glossary.md", "tests/test_language.py")
-"""Files that no rule holds for."""
+"""Files that no rule covers."""
 
 PYTHON_TEXT = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 SHELL_TEXT = re.compile(r"""\\.|((?<!\S)#.*|'[^']*'|"(?:\\[\s\S]|[^"\\])*")""")
@@ -31,7 +31,7 @@ SHELL_TEXT = re.compile(r"""\\.|((?<!\S)#.*|'[^']*'|"(?:\\[\s\S]|[^"\\])*")""")
 
 @dataclass(frozen=True)
 class Rule:
-    """A word as a regular expression, what to write instead, and the files without it, as patterns of paths."""
+    """A word as a regular expression, its replacement, and path patterns of the files that must not contain it."""
 
     word: str
     instead: str
@@ -70,9 +70,10 @@ RULES = (
 
 
 def texts(path: Path) -> list[tuple[int, str]]:
-    """Return the lines of a file that people read, with their numbers: of programs the comments and the strings with
-    a space (the others are names and keys), without code in them; of Markdown no code, no quoted output and no titles
-    of decisions; of the changelog the unreleased part.
+    """Return the lines of a file that are meant for readers, with their numbers.
+
+    Programs: comments, and strings with a space (others are names and keys), without code in them. Markdown: no code,
+    quoted output and titles of decisions. Changelog: the unreleased part.
     """
     text = path.read_text()
     if path.suffix == ".md":
@@ -118,7 +119,7 @@ def _prose(name: str, folder: str, text: str) -> list[tuple[int, str]]:
 
 
 def covered(rule: Rule) -> list[Path]:
-    """Return the files that a rule holds for."""
+    """Return the files that a rule covers."""
     found = {path for pattern in rule.files for path in ROOT.glob(pattern)}
     return sorted(path for path in found - {ROOT / name for name in EXCEPT} if path.is_file())
 

@@ -150,8 +150,8 @@ SUBJECTS = {
 
 
 def test_what_github_calls_a_repository_is_asked_of_github_and_not_guessed():
-    told = (ROOT / "docs/pull-requests.md").read_text()
-    assert "gh api repos/OWNER/NAME/actions/oidc/customization/sub --jq .sub_claim_prefix" in told
+    page = (ROOT / "docs/pull-requests.md").read_text()
+    assert "gh api repos/OWNER/NAME/actions/oidc/customization/sub --jq .sub_claim_prefix" in page
 
 
 def test_every_role_of_ci_has_its_trust():

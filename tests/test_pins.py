@@ -61,7 +61,7 @@ def test_what_has_one_source_or_none_is_documented():
     assert "make pins" in status
 
 
-# The tool -------------------------------------------------------------------------------------------------------------
+# tools/pins.py --------------------------------------------------------------------------------------------------------
 
 
 def pin(kind: str, value: str | None, name: str = "thing", address: str = "https://there/thing") -> Pin:

@@ -62,9 +62,9 @@ def test_the_registrys_machine_tells_whom_it_trusts(tmp_path, monkeypatch):
     (tmp_path / "gitlab-registry.crt").write_text(bundle)
     monkeypatch.setattr(registry_facts, "REGISTRY_FOLDER", str(tmp_path))
     monkeypatch.setattr(registry_facts, "REGISTRY_DATA", str(tmp_path))
-    [told] = [line["facts"] for line in check_from(Place.REGISTRY).lines if "facts" in line]
-    assert (told["issuer"], told["service"]) == ("omnibus-gitlab-issuer", "container_registry")
-    assert 0 <= told["used_percent"] <= 100
+    [facts] = [line["facts"] for line in check_from(Place.REGISTRY).lines if "facts" in line]
+    assert (facts["issuer"], facts["service"]) == ("omnibus-gitlab-issuer", "container_registry")
+    assert 0 <= facts["used_percent"] <= 100
     # Computes the same ID in shell, as in GitLab's lib/json_web_token/rsa_token.rb.
     by_hand = (
         "openssl pkey -in {} -pubout -outform DER | openssl dgst -sha256 -binary | head -c30 | base32 -w0 "
@@ -76,7 +76,7 @@ def test_the_registrys_machine_tells_whom_it_trusts(tmp_path, monkeypatch):
         ).stdout
         for name in ("one", "two")
     ]
-    assert told["keys"] == keys
+    assert facts["keys"] == keys
 
 
 # The pipeline ---------------------------------------------------------------------------------------------------------
@@ -139,8 +139,8 @@ class PlayedPipeline:
         self.commands.append(command)
         if command[0] == "gitlab-rails":
             settings = {"admin_mode": True} if command[-1] == '["admin_mode"]' else {}
-            told = json.dumps({"token": TOKEN, "runner": self.runner, "settings": settings})
-            answer = told if self.console_answers else "it is broken"
+            result = json.dumps({"token": TOKEN, "runner": self.runner, "settings": settings})
+            answer = result if self.console_answers else "it is broken"
             return subprocess.CompletedProcess(command, 0, f"a warning\n{answer}\n".encode(), b"")
         return subprocess.CompletedProcess(command, 0, b"", b"")
 
@@ -159,7 +159,7 @@ class PlayedPipeline:
 
     @property
     def revoked(self) -> bool:
-        return bool(self.gitlab.told("DELETE", "/api/v4/personal_access_tokens/self"))
+        return bool(self.gitlab.received("DELETE", "/api/v4/personal_access_tokens/self"))
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def pipeline(gitlab, tmp_path, monkeypatch) -> PlayedPipeline:
 
 def test_a_pipeline_that_is_well_passes_with_the_seconds_of_each_check(pipeline):
     output = pipeline.perform({})
-    assert output.status == 0, output.said
+    assert output.status == 0, output.stderr
     assert output.well == ["accepted", "taken", "clone", "job-token", "push", "pull"]
     seconds = {check: output[check]["seconds"] for check in output.well[1:]}
     assert seconds == {"taken": 0.78, "clone": 2.0, "job-token": 0.12, "push": 0.34, "pull": 0.56}
@@ -179,8 +179,8 @@ def test_a_pipeline_that_is_well_passes_with_the_seconds_of_each_check(pipeline)
 
 
 def test_settings_of_gitlab_are_reported_to_whoever_asks_for_them(pipeline):
-    told = [line["facts"] for line in pipeline.perform({}, settings=["admin_mode"]).lines if "facts" in line]
-    assert told == [{"settings": {"admin_mode": True}}]
+    facts = [line["facts"] for line in pipeline.perform({}, settings=["admin_mode"]).lines if "facts" in line]
+    assert facts == [{"settings": {"admin_mode": True}}]
     assert not [line for line in pipeline.perform({}).lines if "facts" in line]
 
 
@@ -195,12 +195,12 @@ def test_the_last_three_pipelines_and_images_are_kept_and_what_others_pushed_wit
 
 def test_files_are_committed_only_where_they_differ(pipeline):
     pipeline.perform({})
-    assert not pipeline.gitlab.told("POST", "/repository/commits")
+    assert not pipeline.gitlab.received("POST", "/repository/commits")
     pipeline.gitlab.on("GET", "/repository/files/push.sh/raw.*", "an older one")
     pipeline.gitlab.on("GET", "/repository/files/pull.sh/raw.*", {"message": "404 File Not Found"}, status=404)
     pipeline.gitlab.on("POST", "/repository/commits", {"id": "abc"}, status=201)
     pipeline.perform({})
-    [commit] = pipeline.gitlab.told("POST", "/repository/commits")
+    [commit] = pipeline.gitlab.received("POST", "/repository/commits")
     assert [(action["action"], action["file_path"]) for action in commit["actions"]] == [
         ("create", "pull.sh"),
         ("update", "push.sh"),
@@ -226,7 +226,7 @@ def test_the_token_is_revoked_however_it_ends_and_nobody_reads_it(pipeline, monk
     assert ["revoke", ENDPOINTS.project] == timers[1][-2:]
     # If the token could not be revoked, the timer still revokes it.
     assert (len(timers) == 3) == (ends != "GitLab gone")
-    assert TOKEN not in json.dumps(output.lines) + output.said
+    assert TOKEN not in json.dumps(output.lines) + output.stderr
     assert not [command for command in pipeline.commands if TOKEN in " ".join(command)]
 
 
@@ -257,7 +257,7 @@ def test_a_machine_that_plans_no_revocation_could_not_be_checked_and_gets_no_tok
     pipeline.use(systemd)
     output = pipeline.perform({})
     assert output.status == 2
-    assert output.said.startswith("Could not check: CalledProcessError: ")
+    assert output.stderr.startswith("Could not check: CalledProcessError: ")
     assert not [command for command in pipeline.commands if command[0] == "gitlab-rails"]
 
 
@@ -265,20 +265,20 @@ def test_nothing_is_started_before_it_is_told_to(pipeline):
     output = pipeline.perform(None)
     assert output.status == 2
     assert output.lines == [{"error": "standard input ended before the start message"}]
-    assert not pipeline.gitlab.told("POST", "/pipeline")
+    assert not pipeline.gitlab.received("POST", "/pipeline")
 
 
 def test_a_token_is_checked_without_a_pipeline_when_that_has_no_prospect(pipeline):
     output = pipeline.perform({"pipeline": False})
     assert output.well == ["accepted"]
-    assert not pipeline.gitlab.told("POST", "/pipeline")
+    assert not pipeline.gitlab.received("POST", "/pipeline")
 
 
 def test_a_console_without_an_answer_is_said_to_be_one(pipeline):
     pipeline.console_answers = False
     output = pipeline.perform({})
     assert output.status == 2
-    assert "console did not issue a token" in output.said
+    assert "console did not issue a token" in output.stderr
 
 
 @pytest.mark.parametrize(
@@ -319,8 +319,8 @@ def test_what_is_broken_about_a_pipeline_is_named(pipeline, check, change, what)
     assert output.status == 1
     assert [line["check"] for line in output.lines if line.get("state") == "broken"] == [check]
     assert re.search(what, output[check]["detail"])
-    started = pipeline.gitlab.told("POST", "/pipeline") and check not in ("accepted", "online")
-    assert len(pipeline.gitlab.told("POST", "/pipelines/7/cancel")) == (1 if started and "400" not in what else 0)
+    started = pipeline.gitlab.received("POST", "/pipeline") and check not in ("accepted", "online")
+    assert len(pipeline.gitlab.received("POST", "/pipelines/7/cancel")) == (1 if started and "400" not in what else 0)
 
 
 def test_a_push_that_fails_on_a_full_volume_says_so(pipeline):
@@ -343,7 +343,7 @@ def test_two_do_not_run_the_pipeline_at_once(pipeline, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         output = pipeline.perform({})
     assert output.status == 2
-    assert "another run of the acceptance pipeline" in output.said
+    assert "another run of the acceptance pipeline" in output.stderr
     assert pipeline.commands == []
 
 

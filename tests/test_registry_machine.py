@@ -54,7 +54,7 @@ def put(folder: Path, tool: str, text: str) -> None:
     (folder / tool).chmod(0o755)
 
 
-# Its installation -----------------------------------------------------------------------------------------------------
+# The installation of registry-tree ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -172,8 +172,8 @@ class Collection:
             check=False,
         )
 
-    def told(self) -> list[str]:
-        """The first words of Docker commands that change something."""
+    def changes(self) -> list[str]:
+        """The Docker commands that change something, without their options."""
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         words = [shlex.split(line) for line in lines]
         return [
@@ -209,7 +209,7 @@ def test_what_no_image_needs_is_freed_while_nothing_can_be_pushed(collection):
     assert before - collection.registry.blobs() == expected != set()
     [exec_] = [line for line in collection.calls.read_text().splitlines() if line.startswith("exec ")]
     assert exec_ == "exec registry-read-only /bin/registry garbage-collect /etc/docker/registry/config.yml"
-    assert collection.told() == [*AWAY, "exec /etc/docker/registry/config.yml", *BACK]
+    assert collection.changes() == [*AWAY, "exec /etc/docker/registry/config.yml", *BACK]
     [run] = [line for line in collection.calls.read_text().splitlines() if line.startswith("run ")]
     assert 'REGISTRY_STORAGE_MAINTENANCE={"readonly": {"enabled": true}}' in run
     assert run.endswith("the-image")
@@ -226,7 +226,7 @@ def test_untagged_manifests_go_only_when_they_are_asked_for(collection, filled):
         assert status == 1
         assert re.match("garbage collection: refused: REFUSED would be lost: .*; needed by (multi|often):", journal)
         assert "(all: registry-tree reclaim --untagged); pushes are accepted" in journal
-        assert collection.told() == BACK
+        assert collection.changes() == BACK
     else:
         assert status == 0, journal
     assert (untagged in collection.registry.blobs()) == (status == 1)
@@ -241,7 +241,7 @@ def test_a_collection_that_would_end_at_a_folder_is_refused_and_the_registry_is_
     assert journal.startswith(
         "garbage collection: refused: REFUSED stops a collection: repositories/another.BAK: does not have a valid "
     )
-    assert collection.told() == BACK
+    assert collection.changes() == BACK
     assert collection.registry.blobs() == before
 
 
@@ -251,14 +251,14 @@ def test_what_is_found_only_when_nothing_can_be_pushed_any_more_is_refused_as_we
     status, journal = collection.run()
     assert status == 1
     assert journal.startswith("garbage collection: refused: DAMAGE misplaced file: blobs/data: ")
-    assert collection.told() == [*AWAY, *BACK]
+    assert collection.changes() == [*AWAY, *BACK]
 
 
 def test_the_registry_is_left_alone_when_there_is_nothing_to_free(collection):
     collection.run()
     collection.calls.unlink()
     assert collection.run() == (0, "garbage collection: nothing to free; pushes are accepted\n")
-    assert "stop registry" not in collection.told()
+    assert "stop registry" not in collection.changes()
 
 
 def test_of_a_damaged_store_nothing_is_taken(collection, filled):
@@ -271,7 +271,7 @@ def test_of_a_damaged_store_nothing_is_taken(collection, filled):
     assert "pushes are accepted (exit-code, see /" in journal
     assert journal.count("\n") == 1
     assert collection.registry.blobs() == before
-    assert collection.told() == BACK
+    assert collection.changes() == BACK
 
 
 def test_damage_is_told_when_it_is_found_afterwards(collection):
@@ -280,7 +280,7 @@ def test_damage_is_told_when_it_is_found_afterwards(collection):
     assert status == 1
     damaged = "but afterwards the registry's files were damaged or could not be checked"
     assert re.match(rf"garbage collection: freed \S+, {damaged}", journal)
-    assert collection.told()[-2:] == BACK
+    assert collection.changes()[-2:] == BACK
 
 
 def test_a_collection_that_fails_leaves_a_registry_that_takes_pushes(collection):
@@ -290,20 +290,20 @@ def test_a_collection_that_fails_leaves_a_registry_that_takes_pushes(collection)
     assert journal.startswith(
         "garbage collection: interrupted while freeing; the next collection frees the rest; pushes are accepted"
     )
-    assert collection.told()[-2:] == BACK
+    assert collection.changes()[-2:] == BACK
 
 
 def test_a_collection_that_is_killed_leaves_a_registry_that_takes_pushes(collection):
     collection.docker("exec sleep 30")
     killed = subprocess.Popen(collection.command("collect", "5000"), env=collection.environment, process_group=0)
     deadline = time.monotonic() + 20
-    while "exec /etc/docker/registry/config.yml" not in collection.told():
+    while "exec /etc/docker/registry/config.yml" not in collection.changes():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(killed.pid, 9)
     killed.wait()
     assert "interrupted while freeing" in collection.finish("signal")
-    assert collection.told()[-2:] == BACK
+    assert collection.changes()[-2:] == BACK
 
 
 def test_a_collection_waits_for_a_step_and_touches_nothing_when_it_has_waited_too_long(collection):
@@ -319,4 +319,4 @@ def test_a_collection_waits_for_a_step_and_touches_nothing_when_it_has_waited_to
         "garbage collection: not started: a step has been running on this machine for an hour: "
         f"fuser -v {collection.folder}/run/gitlab-stack.lock\n"
     )
-    assert collection.told() == []
+    assert collection.changes() == []

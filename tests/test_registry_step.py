@@ -47,7 +47,7 @@ class Machine:
         return run_with_tools(moved, "run_registry", [image, "5000"], payload, tools=self.tools, result="&2")
 
     @property
-    def told(self) -> list[str]:
+    def calls(self) -> list[str]:
         return (self.folder / "calls").read_text().splitlines()
 
 
@@ -67,7 +67,7 @@ SHUT = ["--cap-drop ALL", "--security-opt no-new-privileges", "--read-only", "--
 
 def test_whoever_takes_over_the_registry_has_a_process_without_rights_on_a_disk_that_is_read_only(machine):
     assert machine.run().returncode == 0
-    [run] = [call for call in machine.told if call.startswith("run ")]
+    [run] = [call for call in machine.calls if call.startswith("run ")]
     for option in SHUT:
         assert option in run.partition(IMAGE)[0]
 
@@ -91,11 +91,11 @@ def test_a_registry_that_does_not_stay_up_is_given_up_soon_with_what_it_said(mac
 )
 def test_images_of_earlier_versions_go_once_the_new_one_answers(machine, image):
     assert machine.run(image).returncode == 0
-    assert machine.told[-1] == "image rm --force sha256:first"
+    assert machine.calls[-1] == "image rm --force sha256:first"
     machine.put("curl", "exit 7")
     (machine.folder / "calls").unlink()
     machine.run()
-    assert not [call for call in machine.told if call.startswith("image rm")]
+    assert not [call for call in machine.calls if call.startswith("image rm")]
 
 
 def test_a_secret_that_cannot_be_generated_is_not_left_empty(machine):

@@ -85,7 +85,7 @@ def bytes_of(name: str) -> str:
     return digest_of(some_bytes(name))
 
 
-# What it shows --------------------------------------------------------------------------------------------------------
+# Output ---------------------------------------------------------------------------------------------------------------
 
 
 def test_the_tree_names_every_repository_and_tag_with_its_digest_and_the_open_upload(filled):
@@ -272,7 +272,7 @@ def test_no_collection_is_foretold_where_damage_would_make_it_take_too_much(regi
     assert len(json.loads(done.stdout)["damage"]) == 1
 
 
-# What it finds --------------------------------------------------------------------------------------------------------
+# Problems -------------------------------------------------------------------------------------------------------------
 
 Found = set[tuple[str, str]]
 
@@ -536,7 +536,7 @@ def test_what_is_no_manifest_is_called_malformed(content):
     assert error.value.kind == "malformed manifest"
 
 
-# What is not a problem ------------------------------------------------------------------------------------------------
+# Unusual content that is valid ----------------------------------------------------------------------------------------
 
 
 def test_what_a_collection_leaves_and_a_copy_from_object_storage_adds_is_sound(registry, filled):
@@ -592,7 +592,7 @@ def test_what_changed_while_it_was_read_is_looked_at_again(registry, filled, mon
     assert verified(registry.root)["damage"] == set()
 
 
-# How it behaves -------------------------------------------------------------------------------------------------------
+# Execution ------------------------------------------------------------------------------------------------------------
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -114,9 +114,9 @@ def run_step(tmp_path):
     def run(
         step_script: str, *arguments: str, payload=(), limit: int = 20, read_only: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        _, _, *told = shlex.split(step_command("a_step", limit, arguments, ended_at_limit=read_only))
+        _, _, *command = shlex.split(step_command("a_step", limit, arguments, ended_at_limit=read_only))
         return subprocess.run(
-            ["bash", "-c", text, "run-step", *told],
+            ["bash", "-c", text, "run-step", *command],
             input=step_input(step_script, payload),
             text=True,
             capture_output=True,
@@ -692,9 +692,9 @@ def test_a_mistake_in_the_owners_lines_is_told_by_its_number_and_nothing_of_it_i
     refused = gitlab_machine("configure_gitlab.sh", payload=[gitlab_rb(gitlabRb=extra), ""])
     assert refused.returncode == 1
     shown = refused.stdout + refused.stderr
-    told = re.search(rf"^gitlabRb, line ({line or '[0-9]+'}): ", shown, re.MULTILINE)
-    assert told, shown
-    assert int(told[1]) <= len(extra.rstrip("\n").splitlines()), "an open construct is reported in the setting"
+    reported = re.search(rf"^gitlabRb, line ({line or '[0-9]+'}): ", shown, re.MULTILINE)
+    assert reported, shown
+    assert int(reported[1]) <= len(extra.rstrip("\n").splitlines()), "an open construct is reported in the setting"
     assert not re.search("hunter2|Secret|ldap|password", shown)
     assert before.read_text() == "external_url 'before'\n"
     assert not before.with_name("gitlab.rb.new").exists()

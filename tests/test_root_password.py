@@ -1,4 +1,4 @@
-"""Root's first password, read over SSH: to the one who asks, or why not. An ssh plays the server."""
+"""root_password.py, which reads root's first password over SSH, with a stub of ssh for the server."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.engine import ROOT
 PASSWORD = "first-Secret-4711"
 SSH = """\
 #!/bin/bash
-# Plays the server: keeps the command line and the pinned keys, answers from $folder/answer.
+# Stub for the server: records the arguments, standard input and pinned keys, and prints $folder/answer.
 folder={folder}
 printf '%s\\n' "$@" >"$folder/arguments"
 for word in "$@"; do case $word in UserKnownHostsFile=*) cp "${{word#*=}}" "$folder/known_hosts" ;; esac; done

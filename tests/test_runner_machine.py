@@ -25,7 +25,7 @@ BRIDGE = "172.17.0.0/24"
 
 
 class Machine:
-    """A runner's machine with stubs of commands; `told` lists their calls in order."""
+    """A runner's machine with stubs of commands; `calls` lists their calls in order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tools = folder, folder / "bin"
@@ -47,7 +47,7 @@ class Machine:
         return run_with_tools(moved, "step", arguments, payload, tools=self.tools, result="/dev/null")
 
     @property
-    def told(self) -> list[str]:
+    def calls(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
@@ -70,8 +70,8 @@ def test_a_new_configuration_ends_no_job(machine):
     assert inner.read_text() == "{}"
     assert inner.stat().st_mode & 0o777 == 0o644
     assert (machine.folder / "etc/gitlab-runner/.runner_system_id").read_text() == "s_0123456789ab"
-    assert "systemctl start gitlab-runner" in machine.told
-    assert not [call for call in machine.told if re.match("systemctl (stop|restart|kill)", call)]
+    assert "systemctl start gitlab-runner" in machine.calls
+    assert not [call for call in machine.calls if re.match("systemctl (stop|restart|kill)", call)]
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def installed(machine: Machine) -> list[str]:
     """The relevant calls, in order."""
     meaning = {"--downloadonly": "download", "dnf": "install", "kill": "finish", "stop": "stop", "start": "start"}
     meaning["restart"] = "restart"
-    words = [set(call.split()) for call in machine.told]
+    words = [set(call.split()) for call in machine.calls]
     return [next(meaning[word] for word in meaning if word in call) for call in words if call & set(meaning)]
 
 
@@ -150,7 +150,7 @@ def test_docker_gets_its_networks_when_the_jobs_are_done(machine):
         assert done_mark.exists()
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["download", "finish", "stop", "restart", "install", "start"]
-    assert "systemctl restart docker" in machine.told
+    assert "systemctl restart docker" in machine.calls
 
 
 def test_a_docker_that_does_not_run_is_started_with_its_networks(machine):
@@ -218,18 +218,18 @@ def test_containers_do_not_reach_the_machines_own_ports(tmp_path):
 
 
 def test_dockers_start_needs_the_ports_to_be_shut_and_no_step_restarts_it_for_that(graph: Graph, machine):
-    told = payload(graph, "runner-refuse-containers")
+    lines = payload(graph, "runner-refuse-containers")
     machine.put("iptables", "")
     machine.put("ip6tables", "")
-    done = machine.run(script("refuse_containers.sh"), payload=tuple(told))
+    done = machine.run(script("refuse_containers.sh"), payload=tuple(lines))
     assert done.returncode == 0, done.stderr
     unit = (machine.folder / "etc/systemd/system/refuse-containers.service").read_text()
     assert "Before=docker.service\n" in unit
     assert "RequiredBy=docker.service\n" in unit
     assert os.access(machine.folder / "usr/local/sbin/refuse-containers", os.X_OK)
-    assert len([call for call in machine.told if "INPUT" in call]) == 4
-    assert "systemctl start refuse-containers" in machine.told
-    assert not [call for call in machine.told if "restart" in call]
+    assert len([call for call in machine.calls if "INPUT" in call]) == 4
+    assert "systemctl start refuse-containers" in machine.calls
+    assert not [call for call in machine.calls if "restart" in call]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_containerd_is_of_the_version_of_the_settings_or_a_later_patch_of_it(
     machine.put("docker", "")
     done = machine.run(script("install_docker.sh"), "28.5.2", wanted, payload=("{}",))
     assert done.returncode == 0, done.stdout + done.stderr
-    [install] = [call for call in machine.told if call.startswith("dnf ")]
+    [install] = [call for call in machine.calls if call.startswith("dnf ")]
     assert install.endswith(
         f" docker-ce-28.5.2-1.el8 docker-ce-cli-28.5.2-1.el8 containerd.io-{installed_version}-*.el8"
     )
@@ -280,18 +280,18 @@ def prune(machine: Machine, used: int) -> list[str]:
     machine.put("sleep", "")
     done = machine.run(program("prune-docker"), "70")
     assert done.returncode == 0, done.stdout + done.stderr
-    return machine.told
+    return machine.calls
 
 
 def test_what_jobs_left_is_removed_and_images_stay_while_there_is_room(machine):
-    told = prune(machine, 70)
-    assert "docker volume rm one-cache another-cache" in told
-    listed = next(call for call in told if call.startswith("docker volume ls"))
+    calls = prune(machine, 70)
+    assert "docker volume rm one-cache another-cache" in calls
+    listed = next(call for call in calls if call.startswith("docker volume ls"))
     assert "dangling=true" in listed
     assert "label=com.gitlab.gitlab-runner.managed=true" in listed
-    assert "docker container prune --force --filter until=24h" in told
-    assert "docker network prune --force --filter until=24h" in told
-    assert not [call for call in told if call.startswith(("docker image prune", "docker system prune"))]
+    assert "docker container prune --force --filter until=24h" in calls
+    assert "docker network prune --force --filter until=24h" in calls
+    assert not [call for call in calls if call.startswith(("docker image prune", "docker system prune"))]
 
 
 def test_images_without_a_container_go_when_the_disk_is_rather_full(machine):
@@ -300,27 +300,27 @@ def test_images_without_a_container_go_when_the_disk_is_rather_full(machine):
 
 def test_a_moment_without_jobs_is_waited_for(machine):
     (machine.folder / "jobs").touch()
-    told = prune(machine, 50)
-    asked = [number for number, call in enumerate(told) if call.startswith("docker ps")]
-    [slept] = [number for number, call in enumerate(told) if call == "sleep 10"]
-    [removed] = [number for number, call in enumerate(told) if call.startswith("docker volume rm")]
+    calls = prune(machine, 50)
+    asked = [number for number, call in enumerate(calls) if call.startswith("docker ps")]
+    [slept] = [number for number, call in enumerate(calls) if call == "sleep 10"]
+    [removed] = [number for number, call in enumerate(calls) if call.startswith("docker volume rm")]
     assert asked[0] < slept < asked[1] < removed
 
 
 def test_a_machine_that_exists_gets_what_prunes_it_and_not_at_midnight(graph: Graph, machine):
-    told = payload(graph, "runner-schedule-prune")
-    assert told[0] == program("prune-docker")
+    lines = payload(graph, "runner-schedule-prune")
+    assert lines[0] == program("prune-docker")
     assert graph.comes_after(graph.step("runner-schedule-prune"), graph.step("runner-install-docker"))
     machine.put("systemd-analyze", "echo '    Next elapse: Fri 2026-11-27 03:17:00 UTC'")
     *_, name, unit, calendar, setting = shlex.split(graph.step("runner-schedule-prune").inputs["create"])
-    done = machine.run(script("schedule_program.sh"), name, unit, calendar, setting, payload=tuple(told))
+    done = machine.run(script("schedule_program.sh"), name, unit, calendar, setting, payload=tuple(lines))
     assert done.returncode == 0, done.stderr
     assert (machine.folder / "usr/local/sbin/prune-docker").read_text() == program("prune-docker")
     assert os.access(machine.folder / "usr/local/sbin/prune-docker", os.X_OK)
     service = (machine.folder / "etc/systemd/system/docker-prune.service").read_text()
     assert "ExecStart=/usr/local/sbin/prune-docker 70\n" in service
     assert "OnCalendar=03:17" in (machine.folder / "etc/systemd/system/docker-prune.timer").read_text()
-    assert "systemctl restart docker-prune.timer" in machine.told
+    assert "systemctl restart docker-prune.timer" in machine.calls
     assert "prune" not in render_user_data(Place.RUNNER)
 
 
@@ -335,7 +335,7 @@ def test_a_program_without_a_calendar_loses_its_timer_and_stays(machine):
     assert (machine.folder / "usr/local/sbin/a-program").read_text() == "program"
     assert timer.with_suffix(".service").read_text() == "[Service]\n"
     assert not timer.exists()
-    assert machine.told == ["systemctl disable --now a-unit.timer", "systemctl daemon-reload"]
+    assert machine.calls == ["systemctl disable --now a-unit.timer", "systemctl daemon-reload"]
 
 
 @pytest.mark.parametrize("answer", ["echo '    Next elapse: never'", "echo 'Failed to parse calendar' >&2; exit 1"])

@@ -27,7 +27,7 @@ HINTS = {
 
 
 class Machine:
-    """A machine with stubs of commands; `told` lists their calls in order. The runner's service can have a job."""
+    """A machine with stubs of commands; `calls` lists their calls in order. The runner's service can have a job."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,13 +70,13 @@ class Machine:
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, env=environment, check=False)
 
     @property
-    def told(self) -> list[str]:
+    def calls(self) -> list[str]:
         return (self.folder / "calls").read_text().splitlines()
 
     def changed(self) -> list[str]:
         """The calls that change something."""
         changing = re.compile(r"dnf -y|systemctl (kill|stop|start|reboot)|the job")
-        return [line for line in self.told if changing.match(line)]
+        return [line for line in self.calls if changing.match(line)]
 
     def succeeded(self) -> bool:
         """The criterion of the check: no start after the last success."""
@@ -105,10 +105,10 @@ def test_security_updates_and_a_patch_of_containerd_are_installed_and_nothing_th
     assert (done.returncode, done.stdout, done.stderr) == (0, "security updates are installed\n", "")
     assert machine.changed() == [UPGRADE, *CONTAINERD]
     assert machine.succeeded()
-    [asked] = [line for line in machine.told if "repoquery" in line]
+    [asked] = [line for line in machine.calls if "repoquery" in line]
     assert asked.endswith(" containerd.io-2.3.*"), "only patches of the installed minor version"
     for pinned in ("gitlab", "docker-ce ", "docker-ce-cli"):
-        assert not [line for line in machine.told if line.startswith("dnf") and pinned in line]
+        assert not [line for line in machine.calls if line.startswith("dnf") and pinned in line]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_failed_installation_reboots_nothing_and_is_told_until_one_succeeds(ma
     done = machine.run()
     assert done.returncode == 1
     assert not machine.succeeded()
-    assert "systemctl reboot" not in machine.told
+    assert "systemctl reboot" not in machine.calls
     assert "no network" in (machine.folder / "log/gitlab-stack/install-security-updates.log").read_text()
 
 
@@ -229,7 +229,7 @@ def test_the_lock_is_held_to_the_end_of_the_installation(machine):
     assert not (machine.folder / "free").exists()
 
 
-# Its time -------------------------------------------------------------------------------------------------------------
+# The timer ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_machine_gets_the_program_and_its_timer_one_after_the_other(graph):

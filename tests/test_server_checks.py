@@ -53,8 +53,8 @@ def test_a_target_that_is_not_checked_or_refuses_the_check_is_broken(server, tmp
     assert seen.status == 1
     assert seen["target"]["state"] == "broken"
     assert re.search(what, seen["target"]["detail"])
-    assert "target healthy failed" in seen.said
-    assert f"What to do: {checks.BY_ID['target'].remedy}" in seen.said
+    assert "target healthy failed" in seen.stderr
+    assert f"What to do: {checks.BY_ID['target'].remedy}" in seen.stderr
 
 
 NOW = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
@@ -78,7 +78,7 @@ def test_a_log_in_another_form_is_said_to_be_unread_and_nobody_is_blamed(server,
     seen = check_from(Place.SERVER)
     assert (seen.status, seen.well) == (0, ["target", "nginx", "readiness", "server-updates"])
     assert seen["target"]["detail"].startswith("not checked: ")
-    assert not re.search("load balancer|pulumi up", seen.said)
+    assert not re.search("load balancer|pulumi up", seen.stderr)
 
 
 @pytest.mark.parametrize("age", [0, 40])
@@ -169,13 +169,13 @@ def test_an_error_that_nobody_foresaw_is_told_in_one_line_and_never_as_a_broken_
     monkeypatch.setattr(server_checks, "nginx_answers", stumble)
     seen = check_from(Place.SERVER)
     assert seen.status == 2
-    assert seen.said == "Could not check: KeyError: 'a key\\nin two lines'\n"
+    assert seen.stderr == "Could not check: KeyError: 'a key\\nin two lines'\n"
     assert seen.lines == [{"error": "KeyError: 'a key\\nin two lines'"}]
 
 
-@pytest.mark.parametrize("told", ["", "bm8gSlNPTg==\n"], ids=["nothing", "no task"])
-def test_a_program_that_was_told_nothing_of_use_has_not_seen_a_broken_check(told):
+@pytest.mark.parametrize("stdin", ["", "bm8gSlNPTg==\n"], ids=["nothing", "no task"])
+def test_a_program_that_was_told_nothing_of_use_has_not_seen_a_broken_check(stdin):
     command = [sys.executable, "-m", "programs.acceptance_checks", "server"]
-    done = subprocess.run(command, input=told, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=stdin, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.fullmatch(r"Could not check: .+\n", done.stderr)

@@ -64,9 +64,9 @@ def test_without_an_agent_it_says_how_to_start_one(tmp_path, monkeypatch, key, s
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     if socket:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / socket))
-    told = str(ssh_agent.problem(key("mine").with_suffix(".pub").read_text()))
-    assert "agent" in told.split("(")[1]
-    assert "start one first: eval $(ssh-agent)" in told
+    problem = str(ssh_agent.problem(key("mine").with_suffix(".pub").read_text()))
+    assert "agent" in problem.split("(")[1]
+    assert "start one first: eval $(ssh-agent)" in problem
 
 
 def test_without_openssh_it_says_so(monkeypatch, key):
@@ -81,6 +81,6 @@ def test_a_key_that_comes_after_as_many_as_a_machine_takes_of_a_connection_is_re
         add(key(f"other-{number}"))
     sixth, seventh = add(key("sixth")), add(key("seventh"))
     assert ssh_agent.problem(sixth) is None
-    told = str(ssh_agent.problem(seventh))
-    assert told.startswith(f"the SSH agent offers 6 other keys before {seventh!r}")
-    assert "Use an agent with only that key" in told
+    problem = str(ssh_agent.problem(seventh))
+    assert problem.startswith(f"the SSH agent offers 6 other keys before {seventh!r}")
+    assert "Use an agent with only that key" in problem

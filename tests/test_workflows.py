@@ -137,14 +137,14 @@ def test_the_token_that_comments_is_asked_for_in_its_environment_only():
     jobs_of_gitlab = {name: job for name, job in GITLAB.items() if isinstance(job, dict)}
     comments = [name for name, job in jobs_of_gitlab.items() if "make comment IN=preview.md" in job.get("script", [])]
     assert comments == ["aws-preview"]
-    told = (ROOT / "docs/pull-requests.md").read_text()
-    assert re.search(r"`COMMENT_TOKEN`, [^.]*\*environment scope\* `preview`", told)
+    page = (ROOT / "docs/pull-requests.md").read_text()
+    assert re.search(r"`COMMENT_TOKEN`, [^.]*\*environment scope\* `preview`", page)
 
 
 def test_the_stacks_own_gitlab_is_not_offered_as_the_ci_of_this_repository():
-    told = (ROOT / "docs/pull-requests.md").read_text()
-    assert "**Do not use the GitLab that this program runs.**" in told
-    assert "can run it" not in told
+    page = (ROOT / "docs/pull-requests.md").read_text()
+    assert "**Do not use the GitLab that this program runs.**" in page
+    assert "can run it" not in page
 
 
 def test_an_update_bots_branch_gets_no_role():
