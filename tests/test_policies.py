@@ -400,10 +400,10 @@ DEEDS: dict[str, Deed] = {
 }
 
 CLAIMS: dict[str, Deed] = {
-    "mark": ("ec2", "create_tags", lambda own, it: {"Resources": [it.machine], "Tags": own.tags}),
-    "mark a volume": ("ec2", "create_tags", lambda own, it: {"Resources": [it.volume], "Tags": own.tags}),
-    "mark a group": ("ec2", "create_tags", lambda own, it: {"Resources": [it.group], "Tags": own.tags}),
-    "mark a load balancer": ("elbv2", "add_tags", lambda own, it: {"ResourceArns": [it.balancer], "Tags": own.tags}),
+    "tag a machine": ("ec2", "create_tags", lambda own, it: {"Resources": [it.machine], "Tags": own.tags}),
+    "tag a volume": ("ec2", "create_tags", lambda own, it: {"Resources": [it.volume], "Tags": own.tags}),
+    "tag a group": ("ec2", "create_tags", lambda own, it: {"Resources": [it.group], "Tags": own.tags}),
+    "tag a load balancer": ("elbv2", "add_tags", lambda own, it: {"ResourceArns": [it.balancer], "Tags": own.tags}),
 }
 """Attempts to claim a third party's resource."""
 
