@@ -21,7 +21,7 @@ KEPT_OF_AWS = ("aws:region", "aws:defaultTags", "aws:ignoreTags")
 PLACEHOLDER = "(not-known-here)"
 """Replaces any secret; it passes the program's checks of a password."""
 
-PLACEHOLDER_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 43 * "A" + " nobody"
+PLACEHOLDER_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 43 * "A" + " placeholder"
 """A public key line of zeros."""
 
 PRIVATE_KEY = "sshPrivateKey"

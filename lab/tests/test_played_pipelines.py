@@ -25,8 +25,8 @@ TWO_JOBS = """
 stages: [push, pull]
 push:
   stage: push
-  script: [echo one, "echo DIGEST=sha256:1 >proof.env"]
-  artifacts: {reports: {dotenv: proof.env}, expire_in: 1 day}
+  script: [echo one, "echo DIGEST=sha256:1 >digest.env"]
+  artifacts: {reports: {dotenv: digest.env}, expire_in: 1 day}
 pull:
   stage: pull
   script: echo "$DIGEST"
@@ -286,11 +286,11 @@ def test_a_runner_takes_the_jobs_of_its_tags(project, runner, tagged_runner):
 
 
 def test_what_a_job_runs_with(project, runner):
-    variables = [{"key": "GIVEN", "value": "by hand"}, {"key": "WRITTEN", "value": "over"}]
+    variables = [{"key": "GIVEN", "value": "by a user"}, {"key": "WRITTEN", "value": "over"}]
     start(project, "job: {variables: {WRITTEN: x}, script: exit 0, timeout: 90 minutes}", variables=variables)
     job = runner.take()
     values = {variable["key"]: variable["value"] for variable in job["variables"]}
-    assert (values["GIVEN"], values["WRITTEN"]) == ("by hand", "over")
+    assert (values["GIVEN"], values["WRITTEN"]) == ("by a user", "over")
     assert (values["CI_REGISTRY"], values["CI_REGISTRY_IMAGE"]) == ("203.0.113.16:5000", f"203.0.113.16:5000/{PROJECT}")
     assert values["CI_JOB_TOKEN"] == values["CI_REGISTRY_PASSWORD"] == job["token"]
     masked = {variable["key"] for variable in job["variables"] if variable["masked"]}

@@ -92,5 +92,5 @@ def test_a_version_that_does_not_run_says_why_in_its_own_words(tmp_path):
 
 def test_the_stack_file_of_the_lab_gets_a_key_that_opens_nothing():
     configuration = Version("this clone", ROOT, "lab").configuration(API)
-    assert configuration.values["gitlab:sshPublicKey"].endswith(" nobody")
+    assert configuration.values["gitlab:sshPublicKey"].endswith(" placeholder")
     assert configuration.secrets == {}
