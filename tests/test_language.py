@@ -3,6 +3,7 @@
 A rule covers the files that it lists. Add a folder to a rule once the folder is free of its word.
 """
 
+import functools
 import io
 import re
 import tokenize
@@ -77,6 +78,7 @@ RULES = (
 )
 
 
+@functools.cache
 def texts(path: Path) -> list[tuple[int, str]]:
     """Return the lines of a file that are meant for readers, with their numbers.
 
