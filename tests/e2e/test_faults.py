@@ -500,7 +500,8 @@ def test_a14_another_host_key(image, measured):
         newer = up(program=program)
     assert newer.status != 0
     assert re.search("runner-prepare-host.*host key mismatch", newer.output, re.DOTALL)
-    asked = re.search(r"Command\s+\w+-host-key\s+(?!refresh)", newer.output)
+    # The display also has lines without a verb, of resources that stay as they are.
+    asked = re.search(r"Command\s+\w+-host-key\s+\**(creat|updat|replac|delet)", newer.output)
     assert not asked, "a known machine's host key was read again"
     must("runner", f"mv /root/kept {key} && ssh-keygen -y -f {key} >{key}.pub && {again}")
     measured(repair())
