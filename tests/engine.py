@@ -5,10 +5,14 @@ registration requests (mocks never see them), and results are returned only afte
 """
 
 import asyncio
+import contextlib
+import contextvars
 import json
 import runpy
+import unittest.mock
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +20,9 @@ from typing import Any
 
 import pulumi
 import yaml
-from pulumi.runtime import mocks, rpc
+from pulumi.runtime import mocks, resource, rpc
 from pulumi.runtime import stack as pulumi_stack
+from pulumi.runtime.proto import source_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
@@ -220,6 +225,36 @@ class Callbacks:
         self.graph.error_hooks[hook.name] = hook
 
 
+class SameThread(ThreadPoolExecutor):
+    """Runs the SDK's requests at once: the mocks answer them without waiting, so threads would only take time.
+
+    Like a new thread, without context variables: the mocks name the stack and project in URNs by default values.
+    """
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(contextvars.Context().run(function, *arguments, **named))
+        except Exception as error:  # noqa: BLE001, it is raised where the result is read
+            done.set_exception(error)
+        return done
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that never waits: the mocks' values are plain."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the coroutine waits")
+
+
+mocks._sync_await = _at_once  # type: ignore[attr-defined, assignment]  # or each request would run the whole loop within itself
+
+# Only an engine uses the positions in the source of each resource's registration.
+resource._get_stack_trace = source_pb2.StackTrace
+
+
 def _plain(properties: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
     secret = frozenset(key for key, value in properties.items() if _holds_secret(value))
     return {key: _unwrapped(value) for key, value in properties.items()}, secret
@@ -265,18 +300,31 @@ def _config_text(value: Any) -> str:
 SECRET_KEYS = ("sshPrivateKey", "initialRootPassword", "smtpPassword", "gitlabRb")
 
 
+class ChecksPassed(Exception):  # noqa: N818, it is no error
+    """The program begins to create resources."""
+
+
+def _end_before_a_resource(*_arguments: Any, **_named: Any) -> None:
+    raise ChecksPassed
+
+
 def run_program(
     config: Mapping[str, str],
     secret_keys: Sequence[str] = SECRET_KEYS,
     existing: Mapping[str, Any] | None = MappingProxyType({}),
+    *,
+    only_checks: bool = False,
 ) -> Graph:
     """Run the program once, without state of earlier runs, and wait until everything it started has completed.
+
+    `only_checks`: end the program before its first resource, when it has accepted its settings and what exists in AWS.
 
     `secret_keys` are encrypted. `existing` changes AWS's responses to lookups (`LOOKUPS`, `lists`); None: AWS has none
     of the images, volumes, addresses and zones in the settings.
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    loop.set_default_executor(SameThread())
     graph = Graph()
     cloud = Cloud(existing)
     pulumi.runtime.set_mocks(
@@ -292,6 +340,11 @@ def run_program(
     async def program() -> None:
         root = pulumi_stack.Stack(lambda: None)
         pulumi.runtime.settings.set_root_resource(root)
+        if only_checks:
+            first = unittest.mock.patch.object(pulumi.Resource, "__init__", _end_before_a_resource)
+            with first, contextlib.suppress(ChecksPassed):
+                await pulumi_stack.run_pulumi_func(main)
+            return
         await pulumi_stack.run_pulumi_func(main)
         for key, value in root.outputs.items():
             output = pulumi.Output.from_input(value)

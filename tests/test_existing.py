@@ -1,12 +1,15 @@
 """Settings that do not match what exists in AWS are rejected, by key, before any resource is created."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import boto3
 import pulumi
 import pytest
 
 from configuration import red_hat
 from tests.conftest import dev_config, openssh_pair
-from tests.engine import run_program
+from tests.engine import Graph, run_program
 from validation import ssh_agent
 
 KEPT = {
@@ -15,6 +18,13 @@ KEPT = {
     "balancerAddressId": "eipalloc-0123456789abcdef0",
 }
 DOMAIN = {"domain": "git.example.com", "hostedZoneId": "Z0123456789ABC"}
+
+
+def accepted(settings: Mapping[str, Any], existing: Mapping[str, Any]) -> Graph:
+    """Run the program until its first resource, which it must reach; has what it asked AWS."""
+    graph = run_program(dev_config(**settings), existing=existing, only_checks=True)
+    assert graph.resources == []
+    return graph
 
 
 @pytest.fixture
@@ -43,9 +53,9 @@ def test_a_key_that_the_ssh_agent_does_not_hold_is_refused_before_the_first_reso
 
 def test_neither_a_preview_nor_a_stack_with_a_private_key_asks_the_agent(monkeypatch):
     monkeypatch.setattr(ssh_agent, "problem", lambda key: f"{key} was requested")
-    run_program(dev_config())
+    accepted({}, {})
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
-    run_program(dev_config(sshPrivateKey=None))
+    accepted({"sshPrivateKey": None}, {})
 
 
 ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large"}
@@ -123,11 +133,11 @@ def test_a_server_with_less_memory_than_gitlab_needs_is_refused_and_other_machin
     assert problem == (
         "serverInstanceType: 'x9.large' has 0.5 GiB of memory, but GitLab needs 8 GiB. Use a type such as m6i.xlarge."
     )
-    run_program(dev_config(), existing={"memorySize": 8192})
+    accepted({}, {"memorySize": 8192})
 
 
 def test_bare_metal_of_the_nitro_system_is_taken():
-    run_program(dev_config(), existing={"hypervisor": None, "bareMetal": True})
+    accepted({}, {"hypervisor": None, "bareMetal": True})
 
 
 def test_there_is_one_look_at_the_zone_and_one_at_each_type_of_machine(graph):
@@ -137,7 +147,7 @@ def test_there_is_one_look_at_the_zone_and_one_at_each_type_of_machine(graph):
     types = sorted(ALL_TYPES.values())
     assert {"name": "instance-type", "values": types} in offerings["filters"]
     assert [each["instanceType"] for each in graph.asked("aws:ec2/getInstanceType:getInstanceType")] == types
-    one = run_program(dev_config(**{f"{role}InstanceType": "m6i.xlarge" for role in ALL_TYPES}))
+    one = accepted({f"{role}InstanceType": "m6i.xlarge" for role in ALL_TYPES}, {})
     assert len(one.asked("aws:ec2/getInstanceType:getInstanceType")) == 1
 
 
@@ -171,8 +181,7 @@ def test_what_is_not_marked_as_this_stacks_is_refused_with_the_command_that_mark
 def test_a_volume_that_this_stack_has_adopted_is_its_own():
     """At the second `up` of a stack, the volume is attached to its own machine."""
     settings = {"serverDataVolumeId": KEPT["serverDataVolumeId"]}
-    adopted = run_program(dev_config(**settings), existing={"holds": "server-test"})
-    assert adopted.resources
+    adopted = accepted(settings, {"holds": "server-test"})
     states = {tuple(each["instanceStateNames"]) for each in adopted.asked("aws:ec2/getInstances:getInstances")}
     assert states == {("pending", "running", "shutting-down", "stopping", "stopped")}
 
@@ -203,17 +212,17 @@ def test_an_address_that_something_else_has_is_refused(refused, existing):
 def test_an_address_that_this_stack_has_adopted_is_its_own():
     """At the second `up` of a stack, the address belongs to its own load balancer."""
     settings = {"balancerAddressId": KEPT["balancerAddressId"]}
-    assert run_program(dev_config(**settings), existing={**IN_USE, "network": "gitlab-test"}).resources
+    accepted(settings, {**IN_USE, "network": "gitlab-test"})
 
 
 def test_nobody_is_asked_who_has_an_address_that_nothing_has():
-    free = run_program(dev_config(balancerAddressId=KEPT["balancerAddressId"]))
+    free = accepted({"balancerAddressId": KEPT["balancerAddressId"]}, {})
     assert not free.asked("aws:ec2/getNetworkInterface:getNetworkInterface")
 
 
 @pytest.mark.parametrize("zone", ["git.example.com", "example.com", "com", "example.com."])
 def test_a_public_zone_in_which_the_domain_lies_is_taken(zone):
-    assert run_program(dev_config(**DOMAIN), existing={"name": zone}).asked("aws:route53/getZone:getZone")
+    assert accepted(DOMAIN, {"name": zone}).asked("aws:route53/getZone:getZone")
 
 
 @pytest.mark.parametrize("zone", ["example.org", "ample.com", "www.git.example.com"])
@@ -266,7 +275,7 @@ def test_where_red_hats_account_is_not_known_an_image_has_to_be_named(refused, r
         f"amiId: missing, and Red Hat's AWS account is unknown in {region}, so its images cannot be found. "
         "Set amiId to an x86_64 image of RHEL 8.10."
     )
-    assert run_program(dev_config(**where, amiId="ami-0fedcba9876543210")).resources
+    accepted({**where, "amiId": "ami-0fedcba9876543210"}, {})
 
 
 def test_every_partition_of_aws_that_is_known_to_its_sdk_is_told_from_the_others():

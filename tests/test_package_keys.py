@@ -229,12 +229,20 @@ def test_nothing_is_installed_before_the_keys_of_its_repository_are_known(graph:
     assert graph.step(name).urn in graph.step(installs).depends_on
 
 
+OTHER_KEYS = {"gitlabPackageKeys": "ab" * 20, "dockerPackageKeys": "cd" * 20, "runnerPackageKeys": "ef" * 20}
+
+
+@pytest.fixture(scope="module")
+def other_keys() -> Graph:
+    """A stack with another fingerprint in each setting."""
+    return run_program(dev_config(**{setting: [fingerprint] for setting, fingerprint in OTHER_KEYS.items()}))
+
+
 @pytest.mark.parametrize("name", REPOSITORIES)
-def test_the_setting_of_a_repository_is_what_its_machine_is_told(name):
+def test_the_setting_of_a_repository_is_what_its_machine_is_told(other_keys, name):
     repository, setting, _ = REPOSITORIES[name]
-    changed = run_program(dev_config(**{setting: ["ab" * 20]}))
-    command = changed.step(name).inputs["create"]
-    assert f" {repository.name} {repository.file} {setting} {'AB' * 20} https://" in command
+    command = other_keys.step(name).inputs["create"]
+    assert f" {repository.name} {repository.file} {setting} {OTHER_KEYS[setting].upper()} https://" in command
     assert command.endswith(" ".join(repository.key_addresses))
 
 

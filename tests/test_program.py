@@ -324,11 +324,20 @@ def test_what_a_machine_says_its_host_key_is_counts_as_long_as_it_is_the_same_ma
 
 
 @pytest.fixture
-def agent_graph(monkeypatch) -> Graph:
+def asked_keys(monkeypatch) -> list[str]:
+    """Public keys for which the SSH agent was asked; it has all of them."""
+    keys: list[str] = []
+    monkeypatch.setattr(ssh_agent, "problem", keys.append)
+    return keys
+
+
+@pytest.fixture(scope="module")
+def agent_graph() -> Graph:
     """The dev stack without a private key in its settings: the user's SSH agent holds it."""
     asked: list[str] = []
-    monkeypatch.setattr(ssh_agent, "problem", asked.append)
-    graph = run_program(dev_config(sshPrivateKey=None))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ssh_agent, "problem", asked.append)
+        graph = run_program(dev_config(sshPrivateKey=None))
     assert asked == [openssh_pair()[0]]
     return graph
 
@@ -355,15 +364,18 @@ def test_a_stack_that_gives_its_private_key_up_repeats_what_has_it_recorded_and_
         assert list(kept[1].ignoreChanges) == ["input"]
 
 
-def test_another_key_pair_in_the_agent_asks_no_machine_for_its_host_key_again(agent_graph):
+def test_another_key_pair_in_the_agent_asks_no_machine_for_its_host_key_again(agent_graph, asked_keys):
     changed = run_program(dev_config(sshPublicKey=openssh_pair(b"o")[0], sshPrivateKey=None))
+    assert asked_keys == [openssh_pair(b"o")[0]]
     for machine in MACHINES:
         before, after = (each.step(f"{machine}-host-key") for each in (agent_graph, changed))
         assert before.inputs == after.inputs
 
 
 @pytest.mark.parametrize("variable", [None, "/run/agent"])
-def test_how_a_step_logs_in_follows_the_settings_and_never_the_shell(graph, agent_graph, monkeypatch, variable):
+def test_how_a_step_logs_in_follows_the_settings_and_never_the_shell(
+    graph, agent_graph, asked_keys, monkeypatch, variable
+):
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     if variable:
         monkeypatch.setenv("SSH_AUTH_SOCK", variable)
