@@ -1,5 +1,7 @@
 """The doctor, with a stub of ssh: its requests to the machines, its conclusions, and that it prints no secrets."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -8,7 +10,9 @@ import subprocess
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+import unittest.mock
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +27,40 @@ from tests.conftest import openssh_pair
 ROOT = Path(doctor.__file__).parent
 PRIVATE_KEY = openssh_pair()[1]
 ADDRESSES = {Place.SERVER: "192.0.2.1", Place.REGISTRY: "192.0.2.2", Place.RUNNER: "192.0.2.3"}
+ENDS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, None]
 PUSHED = "gitlab-stack/acceptance/acceptance:7@sha256:" + "ab" * 32
 
 SSH = """\
 #!/bin/bash
 # Stub for the machines: prints $folder/VIEW after VIEW.seconds, with VIEW.stderr on stderr; exits with VIEW.status.
+# Mostly builtin commands, since the tests run it hundreds of times.
 folder={folder}
+show() {{ local text; [ ! -e "$1" ] || {{ IFS= read -rd '' text <"$1"; printf %s "$text"; }}; }}
+number() {{ local found=0; [ ! -e "$1" ] || read -r found <"$1"; answer=$found; }}
 printf '%s\\n' "$@" >>"$folder/arguments"
-cp "${{4}}" "$folder/$$" && mv "$folder/$$" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
-for word in "$@"; do case $word in UserKnownHostsFile=*) cp "${{word#*=}}" "$folder/known_hosts" ;; esac; done
+show "${{4}}" >"$folder/$$" && mv "$folder/$$" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
+for word in "$@"; do case $word in UserKnownHostsFile=*) show "${{word#*=}}" >"$folder/known_hosts" ;; esac; done
 address=${{@: -2:1}} command=${{@: -1}}
 case $command in
     *find_image*) view=volume ;;
     *) view=${{command##* }} ;;
 esac
-[ ! -e "$folder/${{address#*@}}" ] || {{ cat "$folder/${{address#*@}}" >&2; exit 255; }}
-echo "$$" >"$folder/$view.sleeps"
-sleep "$(cat "$folder/$view.seconds" 2>/dev/null || echo 0)"
-rm "$folder/$view.sleeps"
+[ ! -e "$folder/${{address#*@}}" ] || {{ show "$folder/${{address#*@}}" >&2; exit 255; }}
+if [ -e "$folder/$view.seconds" ]; then
+    number "$folder/$view.seconds"
+    echo "$$" >"$folder/$view.sleeps"
+    sleep "$answer"
+    rm "$folder/$view.sleeps"
+fi
 if [ "$view" = pipeline ]; then
     read -r size && head -c "$size" >/dev/null && read -r && read -r
     if ! read -r go; then echo '{{"error": "standard input ended before the start message"}}'; exit 2; fi
     base64 -d <<<"$go" >"$folder/go"
 fi
-cat "$folder/$view" 2>/dev/null
-cat "$folder/$view.stderr" >&2 2>/dev/null
-exit "$(cat "$folder/$view.status" 2>/dev/null || echo 0)"
+show "$folder/$view"
+show "$folder/$view.stderr" >&2
+number "$folder/$view.status"
+exit "$answer"
 """
 
 
@@ -103,11 +115,12 @@ def played(tmp_path, monkeypatch) -> Stack:
     return Stack(tmp_path)
 
 
+@dataclass
 class Examined:
-    def __init__(self, done: subprocess.CompletedProcess[str], seconds: float) -> None:
-        self.status = done.returncode
-        self.out, self.stderr = done.stdout, done.stderr
-        self.seconds = seconds
+    status: int
+    out: str
+    stderr: str
+    seconds: float
 
     @property
     def report(self) -> dict[str, Any]:
@@ -120,22 +133,56 @@ class Examined:
         return str(next(seen["detail"] for seen in self.report["checks"] if seen["check"] == check))
 
 
-@pytest.fixture
-def examine(played) -> Callable[..., Examined]:
-    def run(*options: str, text: str | None = None) -> Examined:
+Examine = Callable[..., Examined]
+
+
+def as_program(options: Sequence[str], text: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, ROOT / "doctor.py", *options], input=text, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def in_this_process(options: Sequence[str], text: str) -> tuple[int, str, str]:
+    """Like the program, but without its start, because there are many cases."""
+    out, errors = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in ENDS if number}
+    with (
+        unittest.mock.patch.object(sys, "argv", ["doctor.py", *options]),
+        unittest.mock.patch.object(sys, "stdin", io.StringIO(text)),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+    ):
+        status = doctor.main()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for descriptor in Path("/proc/self/fd").glob("*"):
+        if "memfd:doctor" in os.path.realpath(descriptor):
+            os.close(int(descriptor.name))
+    return status, out.getvalue(), errors.getvalue()
+
+
+def examination(played: Stack, run: Callable[[Sequence[str], str], tuple[int, str, str]]) -> Examine:
+    def examine(*options: str, text: str | None = None) -> Examined:
         outputs = json.dumps({"externalUrl": "http://x", "inspection": played.inspection})
         started = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, ROOT / "doctor.py", *options],
-            input=outputs if text is None else text,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert PRIVATE_KEY.splitlines()[1] not in done.stdout + done.stderr
-        return Examined(done, time.monotonic() - started)
+        status, out, errors = run(options, outputs if text is None else text)
+        assert PRIVATE_KEY.splitlines()[1] not in out + errors
+        return Examined(status, out, errors, time.monotonic() - started)
 
-    return run
+    return examine
+
+
+@pytest.fixture
+def examine(played) -> Examine:
+    """Run the doctor in this process."""
+    return examination(played, in_this_process)
+
+
+@pytest.fixture
+def examine_as_program(played) -> Examine:
+    """Run the doctor as a program, for what depends on its process."""
+    return examination(played, as_program)
 
 
 FILES_INSTEAD_OF_MEMORY = """
@@ -145,7 +192,6 @@ runpy.run_path("doctor.py", run_name="__main__")
 """
 
 
-ENDS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, None]
 IN_MEMORY, IN_FILES = ("doctor.py",), ("-c", FILES_INSTEAD_OF_MEMORY)
 
 
@@ -228,12 +274,31 @@ def test_openssh_takes_the_key_from_where_it_is(tmp_path):
     assert (done.stdout, done.stderr) == ((tmp_path / "key.pub").read_text(), "")
 
 
-def test_a_stack_that_is_well_is_found_so_check_by_check(examine, played):
-    found = examine()
+def test_a_stack_that_is_well_is_found_so_check_by_check(examine_as_program, played):
+    found = examine_as_program()
     assert (found.status, found.stderr) == (0, "")
     assert re.findall(r"^✓ (.+?)  +0\.50 s$", found.out, re.MULTILINE) == [check.title for check in checks.CHECKS]
     assert "All checks passed." in found.out
     assert json.loads(played.read("go")) == {"facts": {"issuer": "known"}, "pipeline": True}
+
+
+@pytest.mark.parametrize(("state", "options"), [("ok", ()), ("broken", ["--json"]), ("unseen", ["--quick"])])
+def test_the_doctor_in_this_process_is_the_program(examine, examine_as_program, played, options, state):
+    if state == "broken":
+        played.breaks("server", "nginx")
+    elif state == "unseen":
+        played.silent(Place.RUNNER, "Permission denied (publickey).")
+    here, program = examine(*options), examine_as_program(*options)
+    assert (here.status, without_time(here.out), here.stderr) == (
+        program.status,
+        without_time(program.out),
+        program.stderr,
+    )
+
+
+def without_time(report: str) -> str:
+    """The report without the seconds that the doctor took."""
+    return re.sub(r'^(\d+ s|  "seconds": [\d.]+)$', "", report, flags=re.MULTILINE)
 
 
 def test_how_old_updates_are_is_said_and_old_ones_are_a_failure_that_stops_no_other_check(examine, played):
@@ -264,8 +329,8 @@ def test_the_former_keys_of_the_json_are_there_beside_the_new_ones(examine):
     assert [each["hop"] for each in report["hops"]] == [check.id for check in checks.CHECKS]
 
 
-def test_machines_are_reached_as_the_user_of_the_stack_and_held_to_their_host_keys(examine, played):
-    examine()
+def test_machines_are_reached_as_the_user_of_the_stack_and_held_to_their_host_keys(examine_as_program, played):
+    examine_as_program()
     arguments = played.read("arguments").splitlines()
     assert {f"ec2-user@{address}" for address in ADDRESSES.values()} <= set(arguments)
     assert "StrictHostKeyChecking=yes" in arguments
@@ -402,16 +467,16 @@ def test_while_a_step_is_at_work_it_says_so_and_nothing_else(examine, played):
         assert "a step of pulumi up is running on the server machine" in found.detail(check)
 
 
-def test_what_was_not_checked_in_time_is_never_well(examine, played):
+def test_what_was_not_checked_in_time_is_never_well(examine_as_program, played):
     played.put("runner.seconds", "30")
-    found = examine("--json", "--within", "2")
+    found = examine_as_program("--json", "--within", "1")
     assert found.status == 2
     assert found.seconds < 5
     assert found.detail("name") == "not checked: no answer in time"
     played.put("runner.seconds", "0")
     played.put("pipeline", line("accepted") + line("taken") + json.dumps({"error": "no time left"}) + "\n")
     played.put("pipeline.status", "2")
-    found = examine("--json")
+    found = examine_as_program("--json")
     assert found.status == 2
     assert found.detail("pull") == "not checked: no time left"
 
@@ -429,10 +494,10 @@ def test_the_settings_of_gitlab_are_told_as_they_are_now_and_fail_no_check(exami
     assert "settings of GitLab" not in examine("--quick").out
 
 
-def test_machines_are_checked_from_at_the_same_time(examine, played):
+def test_machines_are_checked_from_at_the_same_time(examine_as_program, played):
     for view in MACHINES:
         played.put(f"{view}.seconds", "1")
-    assert examine().seconds < 2.9
+    assert examine_as_program().seconds < 2.9
 
 
 def test_without_the_pipeline_what_needs_it_is_left_out_and_the_rest_may_be_well(examine, played):
@@ -468,10 +533,10 @@ def test_a_full_run_has_time_for_gitlabs_console_and_two_jobs_and_a_quick_one_en
 
 
 @pytest.mark.parametrize("view", ["server", "pipeline", "volume"])
-def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(examine, played, view):
+def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(examine_as_program, played, view):
     played.put(view, "{cut off")
     played.put(f"{view}.status", "1")
-    found = examine()
+    found = examine_as_program()
     assert (found.status, found.out) == (2, "")
     assert re.fullmatch(r"doctor: could not check: JSONDecodeError: .+\n", found.stderr)
 
