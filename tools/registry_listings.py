@@ -3,6 +3,7 @@
 `python -m tools.registry_listings` runs the commands again and updates the output in the document.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.registry_server import SERVERS, Registry, find, install_registry_tree, some_bytes
+from tools.registry_server import SERVERS, Registry, find, some_bytes
 
-TEXT = Path(__file__).resolve().parent.parent / "docs/registry-storage.md"
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = ROOT / "docs/registry-storage.md"
 LISTING = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:.*\n)*?)```\n")
 CHANGES_EVERY_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -62,10 +64,14 @@ def server() -> str | None:
 
 def rerun(command: str, registry: Registry) -> Listing:
     """Run a command of the document in the folder of the store."""
-    installed = install_registry_tree(registry.folder)
-    tool = f'registry-tree() {{ "{sys.executable}" "{installed}" "$@" --root .; }}'
+    tool = f'registry-tree() {{ "{sys.executable}" -m programs.registry_tree "$@" --root .; }}'
     done = subprocess.run(
-        ["bash", "-c", f"{tool}\n{command}"], cwd=registry.store, capture_output=True, text=True, check=False
+        ["bash", "-c", f"{tool}\n{command}"],
+        cwd=registry.store,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done
     return Listing(command, done.stdout)
