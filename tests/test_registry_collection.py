@@ -23,19 +23,25 @@ from tools.registry_server import IMAGE_LIST, OCI_IMAGE, OCI_INDEX, SERVERS, Reg
 GITLABS = SERVERS[1]
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS)
 def server(request, need) -> str:
     offered(request.param, need)
     return request.param
 
 
-@pytest.fixture
-def made(server, tmp_path) -> Registry:
+@pytest.fixture(scope="module")
+def image(server, tmp_path_factory) -> Registry:
     """A registry with one image, a/b:1."""
-    registry = Registry(server, tmp_path / "made")
+    registry = Registry(server, tmp_path_factory.mktemp("image"))
     with registry.running():
         registry.push_image("a/b", "1", b"a layer", oci=True)
     return registry
+
+
+@pytest.fixture
+def made(image, tmp_path) -> Registry:
+    """A copy of the registry with one image, which a test may change."""
+    return image.copy(tmp_path / "made")
 
 
 def asked(gather: Callable[..., dict[str, Any]], root: Path, **options: object) -> tuple[Store, dict[str, Any]]:
@@ -302,9 +308,10 @@ WRITTEN: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def is_taken(registry: Registry, body: bytes) -> None:
-    """Check that the server accepts and serves the manifest, and that registry-tree accepts it."""
+def is_taken(registry: Registry, written: Callable[[bytes], bytes], **oddity: object) -> None:
+    """Check that the server accepts and serves a manifest, and that registry-tree accepts it."""
     with registry.running():
+        body = written(plain(registry, **oddity))
         registry.push_manifest_bytes("a/b", "odd", body, OCI_IMAGE)
         assert registry.get("/v2/a/b/manifests/odd", Accept=OCI_IMAGE) == body
         before = served(registry)
@@ -322,9 +329,8 @@ def is_taken(registry: Registry, body: bytes) -> None:
 
 
 def plain(registry: Registry, **more: object) -> bytes:
-    with registry.running():
-        config = dict(registry.push_blob("a/b", b"{}"), mediaType="application/vnd.oci.image.config.v1+json")
-        layer = dict(registry.push_blob("a/b", LAYER), mediaType="application/vnd.oci.image.layer.v1.tar")
+    config = dict(registry.push_blob("a/b", b"{}"), mediaType="application/vnd.oci.image.config.v1+json")
+    layer = dict(registry.push_blob("a/b", LAYER), mediaType="application/vnd.oci.image.layer.v1.tar")
     layer |= more
     layer.pop(str(layer.pop("drop", "")), None)
     return json.dumps(image_of(layer, config)).encode()
@@ -332,14 +338,16 @@ def plain(registry: Registry, **more: object) -> bytes:
 
 @pytest.mark.parametrize("oddity", SERVED)
 def test_a_descriptor_that_the_registry_takes_and_serves_is_no_damage(made, oddity):
-    is_taken(made, plain(made, **SERVED[oddity]))
+    is_taken(made, lambda text: text, **SERVED[oddity])
 
 
 @pytest.mark.parametrize("oddity", WRITTEN)
 def test_a_manifest_as_the_registry_takes_and_serves_it_is_no_damage(made, oddity):
-    body = plain(made)
-    written = WRITTEN[oddity](body)
-    assert written != body
+    def written(text: bytes) -> bytes:
+        odd = WRITTEN[oddity](text)
+        assert odd != text
+        return odd
+
     is_taken(made, written)
 
 
