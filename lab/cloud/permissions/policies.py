@@ -4,6 +4,7 @@ Supports only what the policies of docs/iam use and raises an error for the rest
 elements is not considered correct. Source: IAM User Guide, "Policy evaluation logic" and "IAM JSON policy elements".
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,9 +59,13 @@ def _several(one_or_more: str | Sequence[str]) -> Sequence[str]:
 
 
 def _like(value: str, pattern: str) -> bool:
+    return _expression(pattern).fullmatch(value) is not None
+
+
+@functools.cache  # a policy has few patterns, and each is compared with thousands of values
+def _expression(pattern: str) -> re.Pattern[str]:
     parts = {"*": ".*", "?": "."}
-    expression = "".join(parts.get(character, re.escape(character)) for character in pattern)
-    return re.fullmatch(expression, value, re.DOTALL) is not None
+    return re.compile("".join(parts.get(character, re.escape(character)) for character in pattern), re.DOTALL)
 
 
 _TESTS: Mapping[str, Callable[[str, Sequence[str]], bool]] = {
