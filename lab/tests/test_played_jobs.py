@@ -4,8 +4,8 @@ Attacks of one job on another run with the program's config.toml and with one th
 the stand-in is no safer than the real runner, and that the program's configuration stops the attacks.
 """
 
+import ast
 import contextlib
-import json
 import os
 import re
 import signal
@@ -51,7 +51,7 @@ def engine(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     docker = tmp_path / "tools/docker"
     docker.parent.mkdir()
-    docker.write_text(f'#!/bin/sh\nexec {sys.executable} {docker_client} "$@"\n')
+    docker.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {docker_client} "$@"\n')
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_DOCKER", str(folder))
@@ -70,6 +70,18 @@ def running(program: list[str], configuration: str) -> Iterator[subprocess.Popen
     finally:
         process.terminate()
         process.wait(120)
+
+
+def impatient(program: list[str]) -> list[str]:
+    """The command of the stand-in with short pauses; the real runner's command as it is."""
+    python, *rest = program
+    if python != sys.executable:
+        return program
+    code = (
+        "import runpy, time; sleep = time.sleep; time.sleep = lambda seconds: sleep(min(seconds, 0.1)); "
+        f"runpy.run_path({rest[0]!r}, run_name='__main__')"
+    )
+    return [python, "-c", code]
 
 
 @pytest.fixture
@@ -139,7 +151,7 @@ def lines(job: Any) -> list[str]:
 
 def created(engine: Path, kind: str = "build") -> list[list[str]]:
     """Return the options of each container of that kind."""
-    options = [json.loads(line) for line in (engine / "created").read_text().splitlines()]
+    options = [ast.literal_eval(line) for line in (engine / "created").read_text().splitlines()]
     return [given for given in options if given[given.index("--name") + 1].endswith(f"-{kind}")]
 
 
@@ -198,9 +210,9 @@ def test_no_secret_of_a_job_is_an_argument_of_dockers_client(run, engine):
             ),
         ),
         (
-            '{script: ["sleep 60"], timeout: 3 seconds}',
+            '{script: ["sleep 60"], timeout: 1 second}',
             "job_execution_timeout",
-            "ERROR: Job failed: execution took longer than 3s",
+            "ERROR: Job failed: execution took longer than 1s",
         ),
         (
             '{script: ["true"], variables: {GIT_STRATEGY: none}}',
@@ -219,7 +231,7 @@ def test_a_job_that_fails_says_why(run, job, reason, last):
 def test_a_docker_engine_that_does_not_answer_is_asked_three_times(project, engine, program, open_to_its_project):
     (engine / "down").touch()
     pipeline = start(project, "job: {script: 'true'}", "other")
-    with running(program, open_to_its_project):
+    with running(impatient(program), open_to_its_project):
         job = ended(project, pipeline)["job"]
     assert job.failure_reason == "runner_system_failure"
     words = f"Cannot connect to the Docker daemon at {HOST}. Is the docker daemon running? (docker.go:1041:0s)"
@@ -235,16 +247,16 @@ def test_a_docker_engine_that_does_not_answer_is_asked_three_times(project, engi
 
 
 @pytest.mark.parametrize(
-    ("sent", "last"),
+    ("sent", "seconds", "last"),
     [
-        (signal.SIGTERM, "ERROR: Job failed (system failure): aborted: terminated"),
-        (signal.SIGQUIT, "Job succeeded"),
+        (signal.SIGTERM, 60, "ERROR: Job failed (system failure): aborted: terminated"),
+        (signal.SIGQUIT, 1, "Job succeeded"),
     ],
 )
 def test_a_runner_that_is_stopped_aborts_its_job_or_waits_for_it(
-    project, engine, played_runner, open_to_its_project, sent, last
+    project, engine, played_runner, open_to_its_project, sent, seconds, last
 ):
-    pipeline = start(project, f"job: {{script: ['touch {engine}/begun', 'sleep 4']}}", "other")
+    pipeline = start(project, f"job: {{script: ['touch {engine}/begun', 'sleep {seconds}']}}", "other")
     with running(played_runner, open_to_its_project) as process:
         wait_until((engine / "begun").exists)
         process.send_signal(sent)
@@ -323,8 +335,8 @@ def test_a_job_chooses_its_network_where_the_file_does_not(run, engine):
 
 
 TWO = """
-one: {script: [sleep 3], variables: {FF_NETWORK_PER_BUILD: "false"}}
-two: {script: [sleep 3], variables: {FF_NETWORK_PER_BUILD: "false"}}
+one: {script: [sleep 2], variables: {FF_NETWORK_PER_BUILD: "false"}}
+two: {script: [sleep 2], variables: {FF_NETWORK_PER_BUILD: "false"}}
 """
 
 
