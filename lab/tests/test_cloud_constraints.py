@@ -310,7 +310,7 @@ def test_a_refusal_is_in_the_words_of_aws(action, place, value, code, message):
 
 
 @pytest.fixture(scope="module")
-def client():
+def api_client():
     """Clients of the lab's API on a separate port, without a reconcile loop."""
     server = make_server(
         "127.0.0.1",
@@ -333,10 +333,12 @@ def client():
     server.server_close()
 
 
-@pytest.fixture(autouse=True)
-def nothing_there():
+@pytest.fixture
+def client(api_client):
+    """Makes clients of an API without resources."""
     with mock_aws():
         pass  # deletes the resources of the previous test
+    return api_client
 
 
 def error(call, **arguments):
