@@ -185,7 +185,7 @@ for bridge in docker0 br-0123456789ab; do
     number=$((number + 1))
 done
 ip address add 10.42.0.20/32 dev lo
-connects() { timeout 2 bash -c "exec 3<>/dev/tcp/$1/2222" 2>/dev/null && echo reached || echo refused; }
+connects() { timeout 1 bash -c "exec 3<>/dev/tcp/$1/2222" 2>/dev/null && echo reached || echo refused; }
 export -f connects
 python3 -m http.server 2222 >/dev/null 2>&1 &
 ip netns exec docker0 python3 -m http.server 2222 >/dev/null 2>&1 &

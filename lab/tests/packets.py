@@ -27,7 +27,7 @@ from lab.shell import call
 
 PORT = 80
 PATIENCE = 1.0  # seconds; everything is on one machine
-AT_ONCE = 128  # probes; those without a response only wait
+AT_ONCE = 512  # probes; those without a response only wait
 BALANCER_PATIENCE = 10.0  # seconds until a target is healthy
 CLONE_NEWNET = 0x40000000
 
