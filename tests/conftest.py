@@ -3,12 +3,14 @@
 import base64
 import functools
 import signal
+import types
+import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
 
-from programs.acceptance_checks import clients, run
+from programs.acceptance_checks import clients, messages, run
 from tests.check_runs import PlayedGitLab
 from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
@@ -65,6 +67,13 @@ def tls_config():
         runnerTags=["docker"],
         deletionProtection=False,
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_progress() -> Iterator[None]:
+    """Checks in this process write no progress to descriptor 4, which pytest-xdist uses for its own messages."""
+    with unittest.mock.patch.object(messages, "os", types.SimpleNamespace(write=lambda _descriptor, text: len(text))):
+        yield
 
 
 @pytest.fixture(scope="session")
