@@ -5,6 +5,10 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
+WORKERS ?= 2
+# All tests of a file run in one process, which creates the file's fixtures once. In the order of the alphabet, since
+# xdist's own begins with the files that have the most tests, which are not the slowest.
+PARALLEL = --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 E2E := $(PYTHON) -m pytest --override-ini addopts= --verbose --durations=20 tests/e2e
 STACK ?= dev
 STATE ?=
@@ -58,14 +62,14 @@ doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab for 
 root-password: $(INSTALLED)  ## show the first password of GitLab's root user in STACK, until it is changed
 	@$(OUTPUTS) | $(AGENT) $(PYTHON) root_password.py
 
-test: test-tools lint  ## unit tests and static checks: no Docker, no cloud, no engine
-	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-product test-lab
+test: test-tools  ## unit tests and static checks: no Docker, no cloud, no engine
+	@$(MAKE) --no-print-directory --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint test-product test-lab
 
 test-product: $(INSTALLED)  ## unit tests of the product only
-	$(PYTHON) -m pytest tests
+	$(PYTHON) -m pytest $(PARALLEL) tests
 
 test-lab: $(INSTALLED)  ## unit tests of the lab only
-	$(PYTHON) -m pytest lab/tests
+	$(PYTHON) -m pytest $(PARALLEL) lab/tests
 
 test-tools: $(INSTALLED)  ## install the programs that the unit tests use; as root on Debian
 	@$(PYTHON) -c 'from lab import host; host.ensure_test_tools()'
