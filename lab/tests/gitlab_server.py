@@ -149,6 +149,15 @@ class Server:
         return self.get(f"/jwt/auth?{query}", Authorization=f"Basic {credentials}")
 
 
+@contextlib.contextmanager
+def runner_with(server: Server, attributes: str) -> Iterator[None]:
+    """Set attributes of the runner's record, in Ruby, and those of a runner that takes any job at the end."""
+    update = "Ci::Runner.find_by(description: 'r').update!"
+    server.console(f"{update}({attributes})")
+    yield
+    server.console(f"{update}(run_untagged: true, access_level: 'not_protected', tag_list: [])")
+
+
 def proxy_header(client: str | None) -> bytes:
     """Return a PROXY protocol version 2 header; without a client the command is LOCAL."""
     if client is None:

@@ -22,7 +22,7 @@ from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab.tests.docker_client import __file__ as docker_client
 from lab.tests.gitlab_runner import played_runner, program
-from lab.tests.gitlab_server import needed, server, url, wait_until
+from lab.tests.gitlab_server import needed, runner_with, server, url, wait_until
 from tests.test_settings import load
 
 __all__ = ["played_runner", "program", "server", "url"]
@@ -382,10 +382,8 @@ other: {tags: [privileged], script: [echo two]}
 @pytest.fixture
 def protected_runner(server) -> Iterator[None]:
     """Set the runner's record as the program does for a privileged runner."""
-    change = "Ci::Runner.find_by(description: 'r').update!"
-    server.console(f"{change}(run_untagged: false, access_level: 'ref_protected', tag_list: %w[privileged])")
-    yield
-    server.console(f"{change}(run_untagged: true, access_level: 'not_protected', tag_list: [])")
+    with runner_with(server, "run_untagged: false, access_level: 'ref_protected', tag_list: %w[privileged]"):
+        yield
 
 
 def test_a_privileged_job_is_protected_tagged_and_of_a_named_image(

@@ -15,7 +15,7 @@ import pytest
 
 from configuration import acceptance_project
 from lab.tests.gitlab_runner import REAL
-from lab.tests.gitlab_server import PROJECT, needed, server, url, wait_until
+from lab.tests.gitlab_server import PROJECT, needed, runner_with, server, url, wait_until
 
 __all__ = ["server", "url"]
 pytestmark = needed
@@ -270,10 +270,8 @@ def test_deleting_a_pipeline_deletes_its_jobs_and_their_files(server, project, r
 
 @pytest.fixture
 def tagged_runner(server) -> Iterator[None]:
-    record = "Ci::Runner.find_by(description: 'r').update!"
-    server.console(f"{record}(tag_list: %w[special], run_untagged: false)")
-    yield
-    server.console(f"{record}(tag_list: [], run_untagged: true)")
+    with runner_with(server, "tag_list: %w[special], run_untagged: false"):
+        yield
 
 
 def test_a_runner_takes_the_jobs_of_its_tags(project, runner, tagged_runner):
