@@ -106,20 +106,27 @@ class Output:
         return [line["check"] for line in self.lines if line.get("state") == "ok"]
 
 
-def run_group(group: str, *lines: str) -> Output:
-    out, said = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (15, 1, 2)}
-    stdin, sys.stdin = sys.stdin, io.StringIO("".join(map(payload_line, lines)))
+def run_here(program: Callable[[], int], text: str) -> tuple[int, str, str]:
+    """Run a program's main function in this process, with `text` on standard input. Returns its exit status, standard
+    output and standard error; this process keeps its signal handlers.
+    """
+    out, errors = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    stdin, sys.stdin = sys.stdin, io.StringIO(text)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-            status = main(group)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            status = program()
     except SystemExit as end:
         status = int(end.code or 0)
     finally:
         sys.stdin = stdin
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return Output(status, out.getvalue(), said.getvalue())
+    return status, out.getvalue(), errors.getvalue()
+
+
+def run_group(group: str, *lines: str) -> Output:
+    return Output(*run_here(lambda: main(group), "".join(map(payload_line, lines))))
 
 
 def check_from(place: Place, patience: int = 0, stack: Endpoints = ENDPOINTS) -> Output:

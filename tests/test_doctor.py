@@ -1,7 +1,5 @@
 """The doctor, with a stub of ssh: its requests to the machines, its conclusions, and that it prints no secrets."""
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -21,7 +19,7 @@ import pytest
 import doctor
 from configuration import checks, gitlab_settings
 from configuration.flows import MACHINES, Place
-from tests.check_runs import ENDPOINTS
+from tests.check_runs import ENDPOINTS, run_here
 from tests.conftest import openssh_pair
 
 ROOT = Path(doctor.__file__).parent
@@ -145,21 +143,12 @@ def as_program(options: Sequence[str], text: str) -> tuple[int, str, str]:
 
 def in_this_process(options: Sequence[str], text: str) -> tuple[int, str, str]:
     """Like the program, but without its start, because there are many cases."""
-    out, errors = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in ENDS if number}
-    with (
-        unittest.mock.patch.object(sys, "argv", ["doctor.py", *options]),
-        unittest.mock.patch.object(sys, "stdin", io.StringIO(text)),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(errors),
-    ):
-        status = doctor.main()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with unittest.mock.patch.object(sys, "argv", ["doctor.py", *options]):
+        result = run_here(doctor.main, text)
     for descriptor in Path("/proc/self/fd").glob("*"):
         if "memfd:doctor" in os.path.realpath(descriptor):
             os.close(int(descriptor.name))
-    return status, out.getvalue(), errors.getvalue()
+    return result
 
 
 def examination(played: Stack, run: Callable[[Sequence[str], str], tuple[int, str, str]]) -> Examine:
