@@ -85,6 +85,11 @@ class Settings:
     extra_egress: tuple[ExtraEgress, ...]
     domain: str | None
     certificate_arn: str | None
+    certificate_pem: str | None
+    certificate_key_pem: str | None = field(repr=False)
+    certificate_authority: str | None
+    plain_http: bool
+    accept_plain_http_after_tls: bool
     hosted_zone_id: str | None
     registry_port: int
     registry_garbage_collection: str
@@ -142,7 +147,12 @@ class Settings:
     @property
     def serves_tls(self) -> bool:
         """Whether the load balancer terminates TLS; it then serves no plain HTTP."""
-        return self.certificate_arn is not None
+        return bool(self.certificate_arn or self.certificate_pem or (self.domain and not self.plain_http))
+
+    @property
+    def requests_certificate(self) -> bool:
+        """Whether the program requests the certificate for the domain, because the settings contain none."""
+        return self.serves_tls and not self.certificate_arn and not self.certificate_pem
 
     @property
     def scheme(self) -> str:
@@ -191,6 +201,11 @@ class Settings:
             extra_egress=extra_egress.load(keys),
             domain=keys.optional("domain", values.domain),
             certificate_arn=keys.optional("certificateArn", values.certificate_arn),
+            certificate_pem=keys.optional("certificatePem", values.pem),
+            certificate_key_pem=keys.optional_secret("certificateKeyPem", values.pem),
+            certificate_authority=keys.optional("certificateAuthority", values.pem),
+            plain_http=keys.boolean("plainHttp"),
+            accept_plain_http_after_tls=keys.boolean("acceptPlainHttpAfterTls"),
             hosted_zone_id=keys.optional("hostedZoneId", values.hosted_zone_id),
             ssh_public_key=keys.text("sshPublicKey", ssh_keys.public_key),
             ssh_private_key=keys.optional_secret("sshPrivateKey", ssh_keys.private_key),
