@@ -41,12 +41,20 @@ POSITION = {check.id: position for position, check in enumerate(CHECKS)}
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `state` is ok, broken, unseen or off; `seconds` is None if the check did not run."""
+    """The result of one check. `state` is ok, broken, unseen or off; `seconds` is None if the check did not run. It has
+    a `cause` if it failed and the check distinguishes causes.
+    """
 
     check: Check
     state: str
     seconds: float | None = None
     detail: str = ""
+    cause: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a failure."""
+        return self.check.remedy_for(self.cause)
 
 
 class Examination:
@@ -98,7 +106,7 @@ class Examination:
         return self._machines.start(Place.SERVER, "run_checks", ["pipeline"], [self._program, task])
 
     def _run_pipeline(self, pipeline: Process, facts: Mapping[str, Any]) -> None:
-        missing = [check for check in checks.BEFORE_THE_PIPELINE if not self._passed(check)]
+        missing = [check for check in checks.BEFORE_THE_PIPELINE if not self._passed_or_off(check)]
         if all(POSITION[check] > POSITION["accepted"] for check in missing):
             send(pipeline, payload_line(json.dumps({"facts": facts, "pipeline": not missing})))
         result = self._machines.finish(pipeline)
@@ -117,6 +125,9 @@ class Examination:
 
     def _passed(self, check: str) -> bool:
         return check in self._found and self._found[check]["state"] == "ok"
+
+    def _passed_or_off(self, check: str) -> bool:
+        return check in self._found and self._found[check]["state"] in ("ok", "off")
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ def judge(
         if check.id in silent:
             finding = Finding(check, "broken", detail=f"{silent[check.id][0].upper()}{silent[check.id][1:]}.")
         elif line is not None:
-            finding = Finding(check, line["state"], line["seconds"], line["detail"])
+            finding = Finding(check, line["state"], line["seconds"], line["detail"], line.get("cause", ""))
         elif check.id in NEEDS_A_TOKEN and without_pipeline:
             finding = Finding(check, "off", detail=without_pipeline)
         elif failed:
@@ -210,7 +221,7 @@ def _conclusion(findings: Sequence[Finding]) -> list[str]:
     failed = first_failed(findings)
     if failed:
         check = failed.check
-        return [f"Failed: {check.title}. {check.failure} {failed.detail}", f"What to do: {check.remedy}"]
+        return [f"Failed: {check.title}. {check.failure} {failed.detail}", f"What to do: {failed.remedy}"]
     if status_of(findings) == COULD_NOT_CHECK:
         return ["No check failed, but some checks could not run."]
     if any(finding.state == "off" for finding in findings):
@@ -236,7 +247,13 @@ def as_json(
     ]
     document = {
         "verdict": verdict,
-        "broken": failed and {**_id_of(failed.check), "message": failed.check.failure, "remedy": failed.check.remedy},
+        "broken": failed
+        and {
+            **_id_of(failed.check),
+            "message": failed.check.failure,
+            "cause": failed.cause,
+            "remedy": failed.remedy,
+        },
         "checks": listed,
         "hops": listed,
         "settings": settings,

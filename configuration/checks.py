@@ -4,7 +4,8 @@ The acceptance at the end of `pulumi up` and the doctor both run these checks, a
 generated from this list. `programs/acceptance_checks`, which runs on the machines, implements each check by its id.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from configuration.acceptance_project import PROJECT_PATH
 from configuration.flows import Place
@@ -13,10 +14,18 @@ from configuration.paths import INSTALL_SECURITY_UPDATES, SECURITY_UPDATES_LOG
 NEW_BALANCER = 300
 """Seconds until a new AWS load balancer serves its first request, including health checks."""
 
+RENEW = (
+    "If the program requested the certificate: create the CNAME record of the stack's output dnsRecords again, which "
+    "AWS needs to renew it (docs/tls.md). Otherwise: set a new certificatePem and certificateKeyPem and run pulumi up, "
+    "or renew the certificate of certificateArn."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One check: the machine it runs on, the seconds that `up` waits for it to pass, and the messages if it fails.
+
+    `remedies` has a remedy for each cause that the check can distinguish; `remedy` is for all other failures.
 
     If a check that `only_warns` fails, `up` shows a warning and continues, because its subject can expire without any
     change to the stack; the doctor reports a failure, and if the check passes, the state it found.
@@ -29,6 +38,11 @@ class Check:
     failure: str
     remedy: str
     only_warns: bool = False
+    remedies: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def remedy_for(self, cause: str) -> str:
+        """What to do about a failure with this cause, which is empty if the check distinguishes none."""
+        return self.remedies.get(cause, self.remedy)
 
 
 def _updates(place: Place, machine: str) -> Check:
@@ -63,6 +77,22 @@ CHECKS = (
         remedy="Run pulumi up: it recreates a missing load balancer or rule.",
     ),
     Check(
+        id="certificate",
+        title="certificate valid",
+        place=Place.RUNNER,
+        limit=NEW_BALANCER,
+        failure="Clients cannot trust the connection to GitLab.",
+        remedy="Run pulumi up: it recreates a missing listener or rule.",
+        remedies={
+            "expired": RENEW,
+            "wrong-name": "Set domain to a name of the certificate, or certificateArn or certificatePem to a "
+            "certificate for the domain; then run pulumi up.",
+            "untrusted": "If your own authority signed the certificate: set certificateAuthority. If an intermediate "
+            "certificate is missing: append it to certificatePem. Then run pulumi up.",
+            "plain-http": "Run pulumi up: it changes the listener back to TLS.",
+        },
+    ),
+    Check(
         id="target",
         title="target healthy",
         place=Place.SERVER,
@@ -75,8 +105,12 @@ CHECKS = (
         title="nginx",
         place=Place.SERVER,
         limit=30,
-        failure="GitLab's nginx does not answer on the server itself.",
+        failure="GitLab's nginx does not answer on the server itself, or rejects the load balancer's requests.",
         remedy="On the server: sudo gitlab-ctl restart nginx; if it does not start: sudo gitlab-ctl tail nginx",
+        remedies={
+            "rejected": "Run pulumi up --replace '**::server-configure-gitlab': it makes nginx accept plain HTTP with "
+            "the PROXY protocol, as the load balancer sends it (nginx['listen_https'], nginx['proxy_protocol']).",
+        },
     ),
     Check(
         id="readiness",
@@ -91,8 +125,12 @@ CHECKS = (
         title="login page through the load balancer",
         place=Place.RUNNER,
         limit=NEW_BALANCER,
-        failure="GitLab's login page is not available through the load balancer.",
+        failure="GitLab's login page is not available through the load balancer, or is not made for TLS.",
         remedy="Run pulumi up: it recreates a missing listener or rule of configuration/flows.py.",
+        remedies={
+            "scheme": "Run pulumi up --replace '**::server-configure-gitlab': it sets external_url in "
+            "/etc/gitlab/gitlab.rb to https.",
+        },
     ),
     Check(
         id="hidden",
@@ -212,6 +250,15 @@ CHECKS = (
         failure="The pushed image is incomplete on the registry's data volume.",
         remedy="On the registry's machine: findmnt /srv/registry; then pulumi up --replace '**::registry-run-registry'",
     ),
+    Check(
+        id="certificate-renewal",
+        title="certificate renewed in time",
+        place=Place.RUNNER,
+        limit=0,
+        failure="The certificate expires soon.",
+        remedy=RENEW,
+        only_warns=True,
+    ),
     _updates(Place.SERVER, "the server"),
     _updates(Place.REGISTRY, "the registry's machine"),
     _updates(Place.RUNNER, "the runner's machine"),
@@ -261,7 +308,7 @@ def checks_by_pipeline() -> tuple[Check, ...]:
 
 
 def table() -> str:
-    """The list of checks as a Markdown table."""
+    """The list of checks as a Markdown table. The remedies for single causes follow the general one."""
     places = {
         Place.SERVER: "the server",
         Place.RUNNER: "the runner's machine",
@@ -269,6 +316,7 @@ def table() -> str:
     }
     lines = ["| check | runs on | `up` waits | what a failure means | what to do |", "|---|---|---|---|---|"]
     for check in CHECKS:
-        remedy = check.remedy.replace("|", "\\|")
+        by_cause = (f"**{cause}**: {remedy}" for cause, remedy in check.remedies.items())
+        remedy = "<br>".join([check.remedy, *by_cause]).replace("|", "\\|")
         lines.append(f"| {check.title} | {places[check.place]} | {check.limit} s | {check.failure} | {remedy} |")
     return "\n".join(lines) + "\n"

@@ -30,7 +30,9 @@ def task(
 
 
 def findings(report: str) -> list[dict[str, Any]]:
-    """The lines of the report about checks: `check` (its id), `state` (ok, broken or deferred), `seconds`, `detail`."""
+    """The lines of the report about checks: `check` (its id), `state` (ok, broken, off or deferred), `seconds`,
+    `detail`, and `cause` if the check failed and distinguishes causes.
+    """
     lines = [_with_current_key(parsed(line)) for line in report.splitlines()]
     return [line for line in lines if "check" in line]
 

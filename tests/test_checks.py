@@ -17,7 +17,7 @@ from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, payload_line, script
 from configuration.zipapp import build_zipapp
 from programs.acceptance_checks import messages, outcomes, server_checks, update_checks
-from programs.acceptance_checks.outcomes import FailedCheckError, Measured, Result
+from programs.acceptance_checks.outcomes import FailedCheckError, Measured, NotApplicable, Result
 from programs.acceptance_checks.table import CHECKS
 from tests.check_runs import ENDPOINTS, Output, check_from, run_group
 
@@ -27,7 +27,9 @@ def test_every_check_has_its_limit_its_message_and_its_remedy():
     for check in checks.CHECKS:
         assert check.limit >= 0
         assert check.failure.endswith(".")
-        assert check.remedy
+        assert all([check.remedy, *check.remedies.values()])
+        assert check.remedy_for("") == check.remedy
+        assert [check.remedy_for(cause) for cause in check.remedies] == [*check.remedies.values()]
 
 
 def test_the_list_begins_with_the_name_and_ends_on_the_disk_before_what_only_warns():
@@ -63,6 +65,22 @@ def test_no_function_is_behind_two_checks_but_that_of_updates_on_each_machine():
     functions = [function for table in CHECKS.values() for function in table.values()]
     assert functions.count(update_checks.updates_installed) == 3
     assert len(set(functions)) == len(functions) - 2
+
+
+def causes_in_the_program() -> set[str]:
+    """The causes of all FailedCheckError of the program."""
+    return {
+        str(keyword.value.value)
+        for path in (PROGRAMS / "acceptance_checks").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "cause" and isinstance(keyword.value, ast.Constant)
+    }
+
+
+def test_every_remedy_belongs_to_a_cause_of_the_program():
+    assert {cause for check in checks.CHECKS for cause in check.remedies} <= causes_in_the_program()
 
 
 @pytest.mark.parametrize("wrong", ["missing", "misnamed"])
@@ -235,6 +253,37 @@ def test_the_result_of_an_up_is_every_check_with_its_seconds_in_the_order_of_the
         {"check": "nginx", "hop": "nginx", "seconds": 0.1},
         {"check": "image on the volume", "hop": "image on the volume", "seconds": 0.3},
     ]
+
+
+def test_a_check_that_is_off_has_not_passed():
+    off = '{"check": "certificate", "state": "off", "seconds": 0.0, "detail": "external_url is http"}'
+    passed = '{"check": "name", "state": "ok", "seconds": 0.5, "detail": ""}'
+    assert [each["check"] for each in report.results([f"{passed}\n{off}"])] == ["name resolves"]
+
+
+def test_a_check_that_does_not_apply_is_off_and_an_up_shows_no_line_for_it(monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(messages, "progress", shown.append)
+    monkeypatch.setitem(CHECKS["server"], "target", lambda _: NotApplicable("not here"))
+    seen = run_group("server", report.task(ENDPOINTS, [checks.BY_ID["target"]], show_progress=True))
+    assert (seen.status, shown) == (0, [])
+    assert (seen["target"]["state"], seen["target"]["detail"]) == ("off", "not here")
+
+
+@pytest.mark.parametrize(("cause", "remedy"), [("a", "Do a."), ("b", "Do b."), ("", "Do this."), ("c", "Do this.")])
+def test_a_failure_is_reported_with_its_cause_and_the_remedy_for_it(monkeypatch, cause, remedy):
+    def fails(_: Any) -> Result:
+        raise FailedCheckError("it fails on purpose", final=True, cause=cause)
+
+    monkeypatch.setitem(CHECKS["server"], "target", fails)
+    check = replace(checks.BY_ID["target"], remedy="Do this.", remedies={"a": "Do a.", "b": "Do b."})
+    seen = run_group("server", report.task(ENDPOINTS, [check]))
+    assert seen.stderr.endswith(f"\nWhat to do: {remedy}\n")
+    assert seen["target"].get("cause", "") == cause
+    shown: list[str] = []
+    monkeypatch.setattr(messages, "progress", shown.append)
+    run_group("server", report.task(ENDPOINTS, [replace(check, only_warns=True)], show_progress=True))
+    assert shown[-1].endswith(f" What to do: {remedy}")
 
 
 def test_a_report_of_the_version_before_is_understood():

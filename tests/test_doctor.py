@@ -365,12 +365,36 @@ def test_the_check_that_is_broken_is_named_with_its_message_and_remedy(examine, 
         "check": check,
         "hop": check,  # deprecated
         "message": checks.BY_ID[check].failure,
+        "cause": "",
         "remedy": checks.BY_ID[check].remedy,
     }
     assert found.states("broken") == [check]
     text = examine()
     assert f"✗ {checks.BY_ID[check].title}" in text.out
     assert f"What to do: {checks.BY_ID[check].remedy}" in text.out
+
+
+def test_a_failure_with_a_cause_has_the_remedy_for_it(examine, played):
+    check = checks.BY_ID["certificate"]
+    passing = played.read("runner")
+    for cause, remedy in check.remedies.items():
+        broken = json.loads(line("certificate", "broken", "seen")) | {"cause": cause}
+        played.put("runner", passing.partition(line("certificate"))[0] + json.dumps(broken) + "\n")
+        found = examine("--json")
+        assert (found.report["broken"]["cause"], found.report["broken"]["remedy"]) == (cause, remedy)
+        assert f"What to do: {remedy}\n" in examine().out
+
+
+def test_checks_that_do_not_apply_to_a_stack_are_shown_so_and_stop_nothing(examine, played):
+    text = played.read("runner")
+    for check in ("certificate", "certificate-renewal"):
+        text = text.replace(line(check), line(check, "off", "external_url is http"))
+    played.put("runner", text)
+    found = examine("--json")
+    assert (found.status, found.report["verdict"], found.report["broken"]) == (0, "well", None)
+    assert found.states("off") == ["certificate", "certificate-renewal"]
+    assert json.loads(played.read("go"))["pipeline"] is True
+    assert re.search(r"^\S certificate valid +external_url is http$", examine().out, re.MULTILINE)
 
 
 def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_looked_at(examine, played):
@@ -385,11 +409,11 @@ def test_of_several_the_first_in_order_is_named_and_what_hangs_on_it_is_not_look
 
 
 def test_a_check_that_was_deferred_to_the_broken_one_says_why(examine, played):
-    deferred = line("target", "deferred", "nginx does not respond, so no health check can be observed")
+    deferred = line("target", "deferred", "nginx fails its own check, so no health check can be observed")
     played.put("server", deferred + line("nginx", "broken", "Connection refused"))
     found = examine("--json")
     assert found.report["broken"]["check"] == "nginx"
-    assert found.detail("target") == "not checked: nginx does not respond, so no health check can be observed"
+    assert found.detail("target") == "not checked: nginx fails its own check, so no health check can be observed"
 
 
 def test_a_token_is_checked_although_the_runner_behind_it_is_broken_and_no_job_is_started(examine, played):

@@ -1,8 +1,9 @@
-"""Checks that run on the runner's machine."""
+"""Checks that run on the runner's machine, of a stack without TLS and of one with TLS."""
 
 import http.server
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,15 +16,23 @@ from configuration import checks
 from configuration.flows import Place
 from programs.acceptance_checks import clients, run
 from programs.acceptance_checks.outcomes import FailedCheckError
+from tests import certificates
 from tests.check_runs import ENDPOINTS, Output, check_from
 
 
 class PlayedBalancer(http.server.ThreadingHTTPServer):
-    """GitLab and the registry on one port; `pages` maps paths to status and challenge."""
+    """GitLab and the registry on one port; `pages` maps paths to status and challenge.
 
-    def __init__(self) -> None:
+    `body` and `cookies` are those of every response.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), PageHandler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.server_address[1]}"
+        self.body = f"{self.url[: self.url.index(':')]}://git.example.com/assets"
+        self.cookies = [f"_gitlab_session=0a; path=/;{' secure;' if context else ''} HttpOnly"]
         self.pages: dict[str, tuple[int, str]] = {
             "/users/sign_in": (200, ""),
             "/-/readiness": (404, ""),
@@ -40,17 +49,36 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         status, challenge = self.server.pages[self.path.split("?")[0]]
         self.send_response(status)
         self.send_header("WWW-Authenticate", challenge)
-        self.send_header("Content-Length", "0")
+        for cookie in self.server.cookies:
+            self.send_header("Set-Cookie", cookie)
+        self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
+        self.wfile.write(self.server.body.encode())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, a name of http.server
         pass
 
 
+AUTHORITY = certificates.authority("Known authority")
+CERTIFICATE = certificates.certificate(AUTHORITY, "git.example.com", "127.0.0.1")
+
+
 @pytest.fixture
-def balancer(monkeypatch) -> Iterator[PlayedBalancer]:
+def tls() -> bool:
+    """Whether the stack serves TLS. A test that needs it is parametrized."""
+    return False
+
+
+@pytest.fixture
+def balancer(monkeypatch, tmp_path, tls) -> Iterator[PlayedBalancer]:
     monkeypatch.setattr(run, "RETRY_INTERVAL", 0.01)
-    server = PlayedBalancer()
+    context = None
+    if tls:
+        (tmp_path / "trusted.pem").write_text(AUTHORITY.pem)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE.write(tmp_path / "shown.pem"))
+    server = PlayedBalancer(context)
     yield server
     server.shutdown()
     server.server_close()
@@ -89,8 +117,52 @@ def check_from_runner(balancer, monkeypatch) -> Callable[..., Output]:
     return check_with
 
 
+def ids(*without: str) -> list[str]:
+    return [check.id for check in checks.checks_from(Place.RUNNER) if check.id not in without]
+
+
 def test_a_stack_that_is_well_is_seen_so_from_the_runners_machine(check_from_runner):
-    assert check_from_runner().well == [check.id for check in checks.checks_from(Place.RUNNER)]
+    seen = check_from_runner()
+    assert (seen.status, seen.well) == (0, ids("certificate", "certificate-renewal"))
+    assert [line["check"] for line in seen.lines if line.get("state") == "off"] == [
+        "certificate",
+        "certificate-renewal",
+    ]
+
+
+@pytest.mark.parametrize("tls", [True])
+def test_a_stack_with_tls_that_is_well_is_seen_so_from_the_runners_machine(check_from_runner):
+    seen = check_from_runner()
+    assert (seen.status, seen.well) == (0, ids())
+
+
+SECURE = "_gitlab_session=0a; path=/; Secure; HttpOnly"
+
+
+@pytest.mark.parametrize("tls", [True])
+@pytest.mark.parametrize(
+    ("body", "cookies", "what"),
+    [
+        ('content="http://git.example.com/users/sign_in">', [SECURE], "link http://git.example.com/users/sign_in[.]"),
+        ('url="http://git.example.com";', [SECURE], "the link http://git.example.com[.]"),
+        ("", ["_gitlab_session=0a; path=/; HttpOnly"], "session cookie without Secure"),
+        ("", ["known=1", "_gitlab_session=secure; path=/"], "session cookie without Secure"),
+        ("", [SECURE, SECURE.replace("Secure; ", "")], "session cookie without Secure"),
+    ],
+)
+def test_a_login_page_for_plain_http_behind_tls_is_broken(check_from_runner, balancer, body, cookies, what):
+    balancer.body, balancer.cookies = body, cookies
+    seen = check_from_runner()
+    assert (seen.status, seen["sign-in"]["cause"]) == (1, "scheme")
+    assert re.search(what, seen["sign-in"]["detail"])
+    assert checks.BY_ID["sign-in"].remedies["scheme"] in seen.stderr
+
+
+@pytest.mark.parametrize("tls", [True])
+def test_links_to_other_hosts_and_other_cookies_are_the_pages_own_business(check_from_runner, balancer):
+    balancer.body = "http://git.example.com.au/ http://www.git.example.com https://git.example.com/http://x/"
+    balancer.cookies = ["preferred_language=en; path=/", SECURE]
+    assert check_from_runner().status == 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +195,7 @@ def test_what_is_broken_between_the_runner_and_the_stack_is_named(check_from_run
     seen = check_from_runner(pages=pages, **says)
     assert seen.status == 1
     assert [line["check"] for line in seen.lines if line["state"] == "broken"] == [check]
-    assert seen.well == [known.id for known in checks.checks_from(Place.RUNNER)][: len(seen.well)]
+    assert seen.well == ids("certificate", "certificate-renewal")[: len(seen.well)]
     assert re.search(what, seen[check]["detail"])
 
 

@@ -115,6 +115,47 @@ def test_an_nginx_that_is_silent_is_named_and_not_the_target_that_needs_it(serve
     assert "Connection refused" in seen["nginx"]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (
+            "HTTP/1.1 400 Bad Request\r\n\r\n<html><title>400 The plain HTTP request was sent to HTTPS port</title>",
+            ": 400 The plain HTTP request was sent to HTTPS port.",
+        ),
+        ("HTTP/1.0 400 Bad Request\r\n\r\n", ": 400."),
+    ],
+)
+def test_an_nginx_that_rejects_what_the_load_balancer_sends_is_broken(server, monkeypatch, answer, what):
+    monkeypatch.setattr(server_checks, "through_nginx", lambda: answer)
+    seen = check_from(Place.SERVER)
+    assert (seen.status, seen["target"]["state"]) == (1, "deferred")
+    assert (seen["nginx"]["state"], seen["nginx"]["cause"]) == ("broken", "rejected")
+    assert seen["nginx"]["detail"] == f"127.0.0.1:80 rejects the load balancer's requests{what}"
+    assert f"What to do: {checks.BY_ID['nginx'].remedies['rejected']}\n" in seen.stderr
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 Internal Server Error", "502 Bad Gateway"])
+def test_an_nginx_that_answers_anything_else_works(server, monkeypatch, status):
+    """The checks of readiness and of the login page report errors of GitLab."""
+    monkeypatch.setattr(server_checks, "through_nginx", lambda: f"HTTP/1.1 {status}\r\n\r\n400")
+    assert "nginx" in check_from(Place.SERVER).well
+
+
+def test_the_whole_answer_of_nginx_is_read(monkeypatch):
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(4096).startswith(b"PROXY TCP4 127.0.0.1 ")
+            for part in (b"HTTP/1.1 400 Bad Request\r\n", b"\r\n" + b"x" * 9000, b"the end"):
+                connection.sendall(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        connect, address = socket.create_connection, listener.getsockname()
+        monkeypatch.setattr(socket, "create_connection", lambda _, timeout: connect(address, timeout))
+        assert server_checks.through_nginx().endswith("xthe end")
+
+
 def test_a_gitlab_that_is_not_ready_is_named_with_what_ails_it_and_not_the_target(server, tmp_path):
     (tmp_path / "access.log").write_text(health_check(503))
     checks = {

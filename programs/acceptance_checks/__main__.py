@@ -4,10 +4,11 @@ A group is named after the machine it runs on; `pipeline` runs on the server, wi
 and that is revoked however the process ends. Standard input, base64, one per line: the task (`task` of
 configuration/report.py) and, for `pipeline`, the report of the group `registry`; without it no pipeline is started.
 
-Prints one line of JSON for each check, with its state: ok, broken, or deferred (a later check decides). If the task has
-`show_progress`, these lines are printed together at the end, and only if every check passed; each passed check is shown
-on file descriptor 4 at once. File descriptor 4 also shows what the program is waiting for; standard error explains a
-failed check. Exit status: 0 all checks passed, 1 a check failed, 2 could not check.
+Prints one line of JSON for each check, with its state: ok, broken, off (not applicable to this stack), or deferred (a
+later check decides). If the task has `show_progress`, these lines are printed together at the end, and only if every
+check passed; each passed check is shown on file descriptor 4 at once. File descriptor 4 also shows what the program is
+waiting for; standard error explains a failed check. Exit status: 0 all checks passed, 1 a check failed, 2 could not
+check.
 """
 
 import datetime

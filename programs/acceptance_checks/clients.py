@@ -3,6 +3,7 @@
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -31,15 +32,17 @@ def fetch(url: str, headers: Optional[Dict[str, str]] = None) -> Answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
-    except (OSError, http.client.HTTPException) as error:
+    # In Python 3.6, CertificateError is not an OSError.
+    except (OSError, ssl.CertificateError, http.client.HTTPException) as error:
         raise FailedCheckError(f"{url}: {error_text(error)}") from None
 
 
-def expect(url: str, status: int) -> None:
-    """Raise FailedCheckError unless a GET returns this status."""
-    answered = fetch(url)[0]
-    if answered != status:
-        raise FailedCheckError(f"{url} returned {answered} instead of {status}.")
+def expect(url: str, status: int) -> Answer:
+    """The response to a GET. Raises FailedCheckError unless it has this status."""
+    answer = fetch(url)
+    if answer[0] != status:
+        raise FailedCheckError(f"{url} returned {answer[0]} instead of {status}.")
+    return answer
 
 
 def error_text(error: BaseException) -> str:

@@ -22,11 +22,14 @@ def printable(text: str) -> str:
 
 
 class FailedCheckError(Exception):
-    """The check currently fails; the message describes what was observed. `final`: retrying cannot help."""
+    """The check currently fails; the message describes what was observed. `final`: retrying cannot help. `cause`: the
+    key of the remedy, if the check distinguishes several (`Check.remedies` of configuration/checks.py).
+    """
 
-    def __init__(self, observed: str, final: bool = False) -> None:
+    def __init__(self, observed: str, final: bool = False, cause: str = "") -> None:
         super().__init__(printable(observed))
         self.final = final
+        self.cause = cause
 
 
 class CheckError(Exception):
@@ -51,7 +54,13 @@ class ReportedElsewhere(NamedTuple):
     """The check passed; another group of checks reports it."""
 
 
-Result = Union[None, Measured, Deferred, ReportedElsewhere]
+class NotApplicable(NamedTuple):
+    """The stack's settings exclude the subject of the check; the reason."""
+
+    reason: str
+
+
+Result = Union[None, Measured, Deferred, ReportedElsewhere, NotApplicable]
 """Return value of a check; None if it passed and its duration is measured by the caller."""
 
 Check = Callable[[Any], Result]

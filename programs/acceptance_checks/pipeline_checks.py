@@ -90,7 +90,7 @@ def perform_pipeline(run: CheckRun, table: Mapping[str, Check], context: Pipelin
     try:
         context.start_pipeline(run.task["files"])
     except FailedCheckError as error:
-        run.fail(FIRST_OF_PIPELINE, str(error))
+        run.fail(FIRST_OF_PIPELINE, error)
     try:
         for name in names[first:]:
             run.perform(name, table[name], context)

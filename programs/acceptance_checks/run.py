@@ -6,7 +6,17 @@ from typing import Any, Dict, Mapping, NoReturn, Union
 
 from . import messages
 from .messages import Report
-from .outcomes import BROKEN, Check, CheckError, Deferred, FailedCheckError, Measured, ReportedElsewhere, Result
+from .outcomes import (
+    BROKEN,
+    Check,
+    CheckError,
+    Deferred,
+    FailedCheckError,
+    Measured,
+    NotApplicable,
+    ReportedElsewhere,
+    Result,
+)
 
 RETRY_INTERVAL = 1  # seconds between two attempts
 FIRST_PROGRESS_AFTER, PROGRESS_INTERVAL = 5, 10  # seconds until the first progress line, and between further ones
@@ -41,29 +51,33 @@ class CheckRun:
             if not isinstance(result, FailedCheckError):
                 return self._record(name, result, time.monotonic() - started)
             if self.checks[name].get("only_warns"):
-                return self._warn(name, str(result))
+                return self._warn(name, result)
             self._wait_or_fail(name, result, time.monotonic() - started)
 
-    def fail(self, name: str, observed: str, waited: float = 0.0) -> NoReturn:
+    def fail(self, name: str, error: FailedCheckError, waited: float = 0.0) -> NoReturn:
         """Report a failed check and exit."""
         check = self.checks[name]
-        self.report.add(check=name, state="broken", seconds=round(waited, 3), detail=observed)
+        self._report_failure(name, error, waited)
         print(f"The stack is up but does not work: {check['title']} failed.", file=sys.stderr)
-        print(f"{check['failure']} {observed}", file=sys.stderr)
-        print(f"What to do: {check['remedy']}", file=sys.stderr)
+        print(f"{check['failure']} {error}", file=sys.stderr)
+        print(f"What to do: {remedy(check, error)}", file=sys.stderr)
         sys.exit(BROKEN)
 
-    def _warn(self, name: str, observed: str) -> bool:
+    def _warn(self, name: str, error: FailedCheckError) -> bool:
         check = self.checks[name]
-        self.report.add(check=name, state="broken", seconds=0.0, detail=observed)
+        self._report_failure(name, error, 0.0)
         if self.report.at_end:
-            messages.progress(f"! {check['title']}: {check['failure']} {observed} What to do: {check['remedy']}")
+            messages.progress(f"! {check['title']}: {check['failure']} {error} What to do: {remedy(check, error)}")
         return True
+
+    def _report_failure(self, name: str, error: FailedCheckError, waited: float) -> None:
+        cause = {"cause": error.cause} if error.cause else {}
+        self.report.add(check=name, state="broken", seconds=round(waited, 3), detail=str(error), **cause)
 
     def _wait_or_fail(self, name: str, error: FailedCheckError, waited: float) -> None:
         title, limit = self.checks[name]["title"], self.checks[name]["limit"]
         if error.final or waited + RETRY_INTERVAL > limit:
-            self.fail(name, str(error), waited)
+            self.fail(name, error, waited)
         if time.monotonic() > self.end:
             raise CheckError(f"no time left for: {title}")
         if time.monotonic() >= self._next_progress:
@@ -75,12 +89,19 @@ class CheckRun:
         if isinstance(result, Deferred):
             self.report.add(check=name, state="deferred", seconds=0.0, detail=result.reason)
             return False
-        if not isinstance(result, ReportedElsewhere):
+        if isinstance(result, NotApplicable):
+            self.report.add(check=name, state="off", seconds=0.0, detail=result.reason)
+        elif not isinstance(result, ReportedElsewhere):
             seconds, note = result or Measured(taken)
             self.report.add(check=name, state="ok", seconds=round(seconds, 3), detail=note)
             if self.report.at_end:
                 messages.progress(f"✓ {self.checks[name]['title']}  {seconds:.2f} s")
         return True
+
+
+def remedy(check: Mapping[str, Any], error: FailedCheckError) -> str:
+    """What to do about a failure of a check of the task."""
+    return str(check.get("remedies", {}).get(error.cause, check["remedy"]))
 
 
 def attempt(check: Check, context: object, may_defer: bool) -> Union[Result, FailedCheckError]:

@@ -8,7 +8,11 @@ import tempfile
 from typing import Any, Mapping
 
 from . import clients
+from .certificate_checks import serves_tls
 from .outcomes import FailedCheckError, Result, printable
+
+SESSION_COOKIE = "_gitlab_session"
+"""It is Secure if external_url is https (gitlab-org/gitlab, config/initializers/session_store.rb)."""
 
 Endpoints = Mapping[str, Any]
 
@@ -47,8 +51,17 @@ def connection_error(address: str, port: int) -> str:
 
 
 def sign_in_page(endpoints: Endpoints) -> Result:
-    """GitLab's login page is available through the load balancer."""
-    clients.expect(f"{endpoints['external_url']}/users/sign_in", 200)
+    """GitLab's login page is available through the load balancer; over TLS, it and its cookie require TLS too."""
+    address = f"{endpoints['external_url']}/users/sign_in"
+    _, headers, body = clients.expect(address, 200)
+    if serves_tls(endpoints):
+        plain = re.search(rf"http://{re.escape(endpoints['host'])}(?![\w.-])[^\s\"'<>]*", body.decode(errors="replace"))
+        if plain:
+            raise FailedCheckError(f"{address} contains the link {plain.group()[:120]}.", cause="scheme")
+        for cookie in headers.get_all("Set-Cookie") or []:
+            attributes = [part.strip().lower() for part in cookie.split(";")]
+            if attributes[0].startswith(SESSION_COOKIE) and "secure" not in attributes:
+                raise FailedCheckError(f"{address} sets its session cookie without Secure.", cause="scheme")
     return None
 
 

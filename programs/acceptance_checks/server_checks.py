@@ -25,7 +25,7 @@ def target_healthy(endpoints: Mapping[str, Any]) -> Result:
     try:
         nginx_answers(endpoints)
     except FailedCheckError:
-        return _until_ready("nginx does not respond, so no health check can be observed")
+        return _until_ready("nginx fails its own check, so no health check can be observed")
     lines = _end_of_access_log()
     if lines and request(lines[-1]) is None:
         # A custom log format. The checks through the load balancer show whether it forwards requests.
@@ -44,9 +44,16 @@ def target_healthy(endpoints: Mapping[str, Any]) -> Result:
 
 
 def nginx_answers(_: Mapping[str, Any]) -> Result:
-    """Nginx responds on its own machine."""
-    if not through_nginx().startswith("HTTP/1."):
+    """Nginx responds on its own machine, and accepts requests as the load balancer sends them."""
+    answer = through_nginx()
+    status = re.match(r"HTTP/1\.\d (\d{3})", answer)
+    if not status:
         raise FailedCheckError("127.0.0.1:80 accepts the connection, but sends no HTTP response.")
+    # GitLab itself never answers 400 here: nginx expects TLS, or no PROXY protocol.
+    if status.group(1) == "400":
+        title = re.search(r"<title>(.*?)</title>", answer)
+        what = title.group(1) if title else "400"
+        raise FailedCheckError(f"127.0.0.1:80 rejects the load balancer's requests: {what}.", cause="rejected")
     return None
 
 
@@ -63,7 +70,7 @@ def through_nginx() -> str:
     try:
         with socket.create_connection(("127.0.0.1", 80), timeout=clients.TIMEOUT) as connection:
             connection.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 65535 80\r\nGET /-/health HTTP/1.0\r\n\r\n")
-            return connection.recv(64).decode(errors="replace")
+            return b"".join(iter(lambda: connection.recv(4096), b"")).decode(errors="replace")
     except OSError as error:
         raise FailedCheckError(f"127.0.0.1:80: {clients.error_text(error)}") from None
 

@@ -2,7 +2,7 @@
 
 from typing import Dict
 
-from . import pipeline_checks, runner_checks, server_checks, update_checks
+from . import certificate_checks, pipeline_checks, runner_checks, server_checks, update_checks
 from .outcomes import Check
 
 CHECKS: Dict[str, Dict[str, Check]] = {
@@ -15,6 +15,7 @@ CHECKS: Dict[str, Dict[str, Check]] = {
     "runner": {
         "name": runner_checks.name_resolves,
         "balancer": runner_checks.load_balancer_answers,
+        "certificate": certificate_checks.certificate_valid,
         "sign-in": runner_checks.sign_in_page,
         "hidden": runner_checks.readiness_hidden,
         "git-ssh": runner_checks.git_over_ssh,
@@ -23,6 +24,7 @@ CHECKS: Dict[str, Dict[str, Check]] = {
         "process": runner_checks.runner_runs,
         "docker": runner_checks.docker_knows_registry,
         "online": runner_checks.runner_token_valid,
+        "certificate-renewal": certificate_checks.certificate_renewed,
         "runner-updates": update_checks.updates_installed,
     },
     "registry": {"registry-updates": update_checks.updates_installed},
