@@ -15,10 +15,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from cryptography import x509
@@ -55,6 +56,7 @@ needed = pytest.mark.needs("git", "nginx", "ruby", "runsv", "ssh-keygen")
 class Answer:
     status: int
     body: bytes
+    headers: http.client.HTTPMessage
 
     @property
     def json(self) -> Any:
@@ -120,17 +122,32 @@ class Server:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def ask(self, method: str, path: str, *, client: str | None = CLIENT, body: Any = None, **headers: str) -> Answer:
-        """Send a request to nginx as the load balancer does; `client` None means the load balancer's health check."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        client: str | None = CLIENT,
+        body: Any = None,
+        form: Mapping[str, str] | None = None,
+        **headers: str,
+    ) -> Answer:
+        """Send a request to nginx as the load balancer does; `client` None means the load balancer's health check.
+
+        `body` is sent as JSON, `form` as a browser sends a form.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
         connection.connect()
         connection.sock.sendall(proxy_header(client))
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = None
         if body is not None:
-            named["Content-Type"] = "application/json"
-        connection.request(method, path, None if body is None else json.dumps(body), named)
+            named["Content-Type"], content = "application/json", json.dumps(body)
+        elif form is not None:
+            named["Content-Type"], content = "application/x-www-form-urlencoded", urlencode(form)
+        connection.request(method, path, content, named)
         response = connection.getresponse()
-        answer = Answer(response.status, response.read())
+        answer = Answer(response.status, response.read(), response.headers)
         connection.close()
         return answer
 

@@ -6,10 +6,14 @@ import hashlib
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +36,7 @@ from lab.tests.gitlab_server import (
     wait_until,
 )
 from lab.workspace import ROOT
+from tests import certificates
 from tests.e2e import people
 from tests.test_settings import load
 
@@ -666,6 +671,111 @@ def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):
     finally:
         assert server.configure().returncode == 0
         wait_until(server.is_ready)
+
+
+# TLS
+
+NAME = "git.example.com"
+LOGIN = {"user[login]": "root", "user[password]": PASSWORD}
+
+
+@contextlib.contextmanager
+def configured(server: Server, more: str) -> Iterator[None]:
+    """Configure the server with more lines, and with the usual ones at the end."""
+    assert server.configure(more).returncode == 0
+    try:
+        yield
+    finally:
+        assert server.configure().returncode == 0
+        wait_until(server.is_ready)
+
+
+def log_in(server: Server, *, form: Mapping[str, str] = LOGIN, token: bool = True, **headers: str) -> Answer:
+    """Get the login page and send its form, as a browser does."""
+    page = server.get("/users/sign_in", Host=NAME)
+    [csrf_token] = re.findall(rb'name="csrf-token" content="([^"]+)"', page.body)
+    cookie = page.headers["Set-Cookie"].partition(";")[0]
+    sent = {**form, "authenticity_token": csrf_token.decode()} if token else form
+    return server.ask("POST", "/users/sign_in", form=sent, Host=NAME, Cookie=cookie, **headers)
+
+
+def test_behind_a_load_balancer_with_tls_everything_is_https(server):
+    with configured(server, f"external_url 'https://{NAME}'; nginx['listen_https'] = false"):
+        wait_until(server.is_ready)
+        page = server.get("/users/sign_in", Host=NAME, X_Forwarded_Proto="http")
+        assert b'content="https://git.example.com/users/sign_in" property="og:url"' in page.body
+        assert b'gitlab_url="https://git.example.com"' in page.body
+        assert b"http://git.example.com" not in page.body
+        assert re.fullmatch(r"_gitlab_session=\w+; path=/; HttpOnly; Secure; SameSite=None", page.headers["Set-Cookie"])
+        assert page.headers["Strict-Transport-Security"] == "max-age=63072000"
+        assert log_in(server, Origin=f"https://{NAME}").status == 302
+        assert log_in(server, Origin=f"https://{NAME}").headers["Location"] == f"https://{NAME}/"
+        for origin in (f"http://{NAME}", "https://other.example.com", "null"):
+            assert log_in(server, Origin=origin).status == 422, origin
+
+
+def test_a_gitlab_for_plain_http_rejects_browsers_that_use_tls_but_commits_them_to_it(server):
+    page = server.get("/users/sign_in", Host=NAME)
+    assert b'content="http://git.example.com/users/sign_in" property="og:url"' in page.body
+    assert "secure" not in page.headers["Set-Cookie"].lower()
+    assert page.headers["Strict-Transport-Security"] == "max-age=63072000"
+    assert log_in(server, Origin=f"https://{NAME}").status == 422
+    assert log_in(server, Origin=f"http://{NAME}").status == 302
+
+
+def test_a_login_needs_the_token_of_its_page_and_the_password(server):
+    assert log_in(server).status == 302
+    assert log_in(server, token=False).status == 422
+    assert log_in(server, form={**LOGIN, "authenticity_token": "ä"}, token=False).status == 422
+    assert b"Invalid login or password" in log_in(server, form={**LOGIN, "user[password]": "wrong"}).body
+
+
+def test_hsts_can_be_disabled(server):
+    with configured(server, "nginx['hsts_max_age'] = 0"):
+        wait_until(server.is_ready)
+        assert server.get("/users/sign_in").headers["Strict-Transport-Security"] is None
+
+
+@pytest.mark.parametrize("listen_https", ["", "nginx['listen_https'] = true"], ids=["unset", "true"])
+def test_an_nginx_that_terminates_tls_needs_key_files_and_rejects_plain_http(server, listen_https):
+    log, keys = server.root / "var/log/gitlab/nginx/current", server.root / "etc/gitlab/ssl"
+    before = log.read_text().count("cannot load certificate")
+    server.configure(f"external_url 'https://{NAME}'; {listen_https}")
+    try:
+        wait_until(lambda: log.read_text().count("cannot load certificate") > before)
+        with pytest.raises(ConnectionRefusedError):
+            server.get("/users/sign_in")
+        keys.mkdir()
+        own = certificates.certificate(certificates.authority("own"), NAME)
+        (keys / f"{NAME}.crt").write_text(own.pem)
+        (keys / f"{NAME}.key").write_text(own.key_pem)
+        wait_until(lambda: accepts(server))
+        rejected = server.get("/users/sign_in")
+        assert rejected.status == 400
+        assert b"The plain HTTP request was sent to HTTPS port" in rejected.body
+        assert over_tls(server).startswith(b"HTTP/1.1 200 OK")
+    finally:
+        shutil.rmtree(keys, ignore_errors=True)
+        assert server.configure().returncode == 0
+        wait_until(server.is_ready)
+
+
+def accepts(server: Server) -> bool:
+    """Return whether nginx accepts connections."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.http), timeout=1):
+        return True
+    return False
+
+
+def over_tls(server: Server) -> bytes:
+    """Return the start of the response to a request for the login page in TLS, after a PROXY header."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", server.http), timeout=5) as plain:
+        plain.sendall(proxy_header(CLIENT))
+        with context.wrap_socket(plain, server_hostname=NAME) as connection:
+            connection.sendall(f"GET /users/sign_in HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+            return connection.recv(64)
 
 
 # Reconfigure

@@ -85,10 +85,6 @@ class Configuration:
             raise ConfigurationError(f"Unsupported external URL scheme: {url.scheme}")
         if url.path:
             raise ConfigurationError(f"external_url has the path {url.path}, which the lab does not support")
-        if self.get("nginx", "listen_https", self.https):
-            raise ConfigurationError(
-                "the lab's nginx does not support TLS: terminate it before GitLab (nginx['listen_https'])"
-            )
 
     @cached_property
     def external_url(self) -> str:
@@ -111,6 +107,11 @@ class Configuration:
     def listen_port(self) -> int:
         """The port on which nginx listens."""
         return int(self.get("nginx", "listen_port") or self.port)
+
+    @property
+    def listens_with_tls(self) -> bool:
+        """Whether nginx itself terminates TLS; unless set, it does if external_url is https."""
+        return bool(self.get("nginx", "listen_https", self.https))
 
     @property
     def real_ip_trusted_addresses(self) -> list[str]:

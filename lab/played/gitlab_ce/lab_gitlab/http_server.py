@@ -57,6 +57,20 @@ class Request:
         return fields | {name: values[-1] for name, values in parse_qs(self.body.decode(errors="replace")).items()}
 
     @property
+    def base_url(self) -> str:
+        """Scheme and host as Rails sees them (Rack::Request#scheme, ActionDispatch::Http::URL)."""
+        forwarded = self.headers.get("x-forwarded-proto", "").split(",")[0].strip()
+        https = self.headers.get("x-forwarded-ssl") == "on" or forwarded == "https"
+        scheme, usual_port = ("https", ":443") if https else ("http", ":80")
+        return f"{scheme}://{self.headers.get('host', '').removesuffix(usual_port)}"
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies that the client sends."""
+        pairs = (pair.partition("=") for pair in self.headers.get("cookie", "").split(";"))
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    @property
     def parts(self) -> list["Part"]:
         """The parts of a multipart/form-data body (RFC 7578)."""
         boundary = re.search(r'boundary="?([^";]+)"?', self.headers.get("content-type", ""))

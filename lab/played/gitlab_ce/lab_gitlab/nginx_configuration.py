@@ -72,10 +72,12 @@ def _gitlab(configuration: Configuration) -> str:
     proxy_protocol = configuration.get("nginx", "proxy_protocol", default=False)
     listen_addresses = configuration.get("nginx", "listen_addresses", ["*"])
     protocol = " proxy_protocol" if proxy_protocol else ""
+    protocol += " ssl" if configuration.listens_with_tls else ""
     listeners = "\n".join(f"  listen {address}:{configuration.listen_port}{protocol};" for address in listen_addresses)
     real_ip = ["real_ip_header proxy_protocol;"] if proxy_protocol else []
     real_ip += [f"set_real_ip_from {address};" for address in configuration.real_ip_trusted_addresses]
     trusted = "\n".join(f"  {line}" for line in real_ip)
+    certificate = _certificate(configuration) if configuration.listens_with_tls else ""
     client, forwarded_for = (
         ("$proxy_protocol_addr", "$proxy_protocol_addr")
         if proxy_protocol
@@ -87,7 +89,9 @@ server {{
   server_name {configuration.host};
   server_tokens off;
   client_max_body_size 0;
+{certificate}
 {trusted}
+{_hsts(configuration)}
   access_log {paths.LOGS}/nginx/gitlab_access.log gitlab_access;
   error_log {paths.LOGS}/nginx/gitlab_error.log error;
 
@@ -107,6 +111,7 @@ server {{
   proxy_set_header X-Real-IP {client};
   proxy_set_header X-Forwarded-For {forwarded_for};
   proxy_set_header X-Forwarded-Proto {"https" if configuration.https else "http"};
+{"  proxy_set_header X-Forwarded-Ssl on;" if configuration.https else ""}
   proxy_set_header Upgrade $http_upgrade;
   proxy_set_header Connection $connection_upgrade;
 
@@ -116,6 +121,20 @@ server {{
   }}
 }}
 """
+
+
+def _certificate(configuration: Configuration) -> str:
+    """Return the directives for TLS. nginx does not start if the files are missing."""
+    base = f"/etc/gitlab/ssl/{configuration.host}"
+    named = {"ssl_certificate": f"{base}.crt", "ssl_certificate_key": f"{base}.key"}
+    return "\n".join(f"  {name} {paths.at(configuration.get('nginx', name, usual))};" for name, usual in named.items())
+
+
+def _hsts(configuration: Configuration) -> str:
+    """Return the header that makes browsers refuse plain HTTP; the package also sends it over plain HTTP."""
+    age = int(configuration.get("nginx", "hsts_max_age", 63072000))
+    more = "; includeSubdomains" if configuration.get("nginx", "hsts_include_subdomains", default=False) else ""
+    return f'  add_header Strict-Transport-Security "max-age={age}{more}" always;' if age > 0 else ""
 
 
 def _health() -> str:
