@@ -124,7 +124,6 @@ CAUSES: dict[str, tuple[Any, str]] = {
         r"issued by Unknown authority, .*: this machine does not trust it \(unable to get local issuer certificate\)\.",
     ),
     "plain-http": (None, r"answers with plain HTTP, without TLS\."),
-    "no-answer": ("silent", r"no TLS connection: Connection refused\."),
 }
 
 
@@ -142,7 +141,16 @@ def test_each_cause_has_its_message_and_its_remedy_on_either_port(check, port, c
 
 
 def test_every_remedy_is_for_a_cause_that_the_check_reports():
-    assert {*checks.BY_ID["certificate"].remedies} == {*CAUSES} - {"no-answer"}
+    assert {*checks.BY_ID["certificate"].remedies} == {*CAUSES}
+
+
+@pytest.mark.parametrize("port", ["web", "registry"])
+def test_a_port_without_an_answer_leaves_the_verdict_to_the_checks_of_its_target(check, port):
+    seen = check(**{port: "silent"})
+    first, last = (line for line in seen.lines if line["check"] == "certificate")
+    assert (first["state"], last["state"]) == ("deferred", "broken")
+    assert "no TLS connection: Connection refused" in last["detail"]
+    assert "cause" not in last
 
 
 def test_a_certificate_without_alternative_names_is_not_for_the_host(check):
@@ -208,9 +216,9 @@ def test_without_tls_there_is_no_certificate_to_check():
     ]
 
 
-def test_a_listener_that_is_not_ready_yet_is_waited_for(monkeypatch):
+def test_a_listener_that_still_shows_its_former_certificate_is_waited_for(monkeypatch):
     monkeypatch.setattr(run, "RETRY_INTERVAL", 0.01)
-    outcomes = iter([FailedCheckError("no TLS connection", cause="no-answer"), None])
+    outcomes = iter([FailedCheckError("shows the former certificate", cause="untrusted"), None])
 
     def certificate(_: Any, __: int) -> Any:
         error = next(outcomes, None)

@@ -6,7 +6,7 @@ import time
 from typing import Any, Mapping, NamedTuple, Tuple
 
 from . import clients
-from .outcomes import FailedCheckError, Measured, NotApplicable, Result
+from .outcomes import Deferred, FailedCheckError, Measured, NotApplicable, Result
 
 LEAST_DAYS = 14
 """AWS renews 60 days before a certificate expires and warns from 45 days on (ACM User Guide, Managed renewal)."""
@@ -32,8 +32,12 @@ def certificate_valid(endpoints: Endpoints) -> Result:
     """Each port with TLS shows a certificate for GitLab's name that this machine trusts and that has not expired."""
     if not serves_tls(endpoints):
         return PLAIN
-    for port in ports(endpoints):
-        valid_certificate(endpoints, port)
+    try:
+        for port in ports(endpoints):
+            valid_certificate(endpoints, port)
+    except NoAnswerError as error:
+        # Also if only its target is missing; the checks of the login page and the registry have the remedies.
+        return Deferred(str(error).rstrip("."), until="every port answers")
     return None
 
 
@@ -47,6 +51,10 @@ def certificate_renewed(endpoints: Endpoints) -> Result:
     if days < LEAST_DAYS:
         raise FailedCheckError(f"It has {left}.", final=True)
     return Measured(0.0, left)
+
+
+class NoAnswerError(FailedCheckError):
+    """A port of the load balancer answers neither with TLS nor with plain HTTP."""
 
 
 PLAIN = NotApplicable("external_url is http, so there is no certificate")
@@ -96,7 +104,7 @@ def shown_certificate(endpoints: Endpoints, port: int) -> Tuple[Certificate, str
     except OSError as error:
         if answers_plain_http(endpoints, port):
             raise FailedCheckError(f"{place} answers with plain HTTP, without TLS.", cause="plain-http") from None
-        raise FailedCheckError(f"{place}: no TLS connection: {reason(error)}.", cause="no-answer") from None
+        raise NoAnswerError(f"{place}: no TLS connection: {reason(error)}.") from None
     # Python decodes only certificates that it has verified, so this one is verified against itself.
     reading = ssl.create_default_context(cadata=content)
     reading.check_hostname = False
