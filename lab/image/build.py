@@ -4,10 +4,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from lab import workspace
+from lab import authority, workspace
 from lab.containers import client, docker
 from lab.shell import call
-from lab.vendors import authority, rpm
+from lab.vendors import rpm
 from lab.workspace import CACHE, LabError, inputs_hash
 
 SOURCE = Path(__file__).parent
@@ -26,7 +26,7 @@ UPDATED = ("kernel", "redhat-release")
 def image() -> str:
     """Return the tag of the image for this clone's files, whether or not it is built."""
     parts = [Path(__file__), PACKAGES, rpm.MACROS, *(SOURCE / name for name in CONTEXT)]
-    inputs = inputs_hash(*parts, authority.certificate(), extra=_base_tag())
+    inputs = inputs_hash(*parts, authority.LAB.certificate(), extra=_base_tag())
     return f"{REPOSITORY}:{inputs}"
 
 
@@ -43,7 +43,7 @@ def ensure() -> str:
         context = Path(folder)
         for name in CONTEXT:
             _copy(SOURCE / name, context / name)
-        _copy(authority.certificate(), context / "authority.crt")
+        _copy(authority.LAB.certificate(), context / "authority.crt")
         for spec in PACKAGES.glob("installed/*.spec"):
             rpm.build(spec, context / "packages")
         for spec in PACKAGES.glob("available/*.spec"):

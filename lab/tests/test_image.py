@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from lab import authority
 from lab.image import build
-from lab.vendors import authority
 from tests.shell import check_shell
 
 SHELL_FILES = [
@@ -24,7 +24,7 @@ def text(path: str) -> str:
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "authority.crt"
     file.write_text("one")
-    monkeypatch.setattr(authority, "certificate", lambda: file)
+    monkeypatch.setattr(authority, "FOLDER", tmp_path)
     return file
 
 

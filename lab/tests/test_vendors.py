@@ -6,7 +6,7 @@ import pytest
 
 from configuration.package_repositories import DOCKER, GITLAB, RUNNER
 from lab.tests import gitlab_runner, gitlab_server
-from lab.vendors import authority, front, images, packages, registry, rpm
+from lab.vendors import front, images, packages, registry, rpm
 from lab.workspace import LabError
 
 
@@ -105,19 +105,6 @@ def test_one_version_of_gitlab_is_offered_to_upgrade_to():
 def test_the_front_takes_its_address_before_the_host_has_it():
     text = front.configuration("192.0.2.7", "/ca/server.pem")
     assert "bind 192.0.2.7:443 transparent ssl crt /ca/server.pem" in text
-
-
-def test_the_server_certificate_is_good_for_every_vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, file in (("FOLDER", ""), ("CERTIFICATE", "authority.crt"), ("KEY", "authority.key")):
-        monkeypatch.setattr(authority, name, tmp_path / "ca" / file)
-    server = authority.server_certificate(front.HOSTS)
-    assert server.stat().st_mode & 0o077 == 0
-    for host in front.HOSTS:
-        trusted = ["-CAfile", str(authority.certificate())]
-        subprocess.run(["openssl", "verify", *trusted, "-verify_hostname", host, str(server)], check=True)
-    before = server.read_text()
-    assert authority.server_certificate(front.HOSTS).read_text() == before
-    assert authority.server_certificate([*front.HOSTS, "one.more"]).read_text() != before
 
 
 def test_the_libraries_of_a_program_are_read_from_ldd():

@@ -6,8 +6,9 @@ As at Docker Hub, anonymous pulls need a token, which any client gets from a dif
 import json
 import sys
 
+from lab import authority
 from lab.cloud.network import VENDORS
-from lab.vendors import authority, packages, registry
+from lab.vendors import packages, registry
 from lab.workspace import RUN, Daemon
 
 REGISTRY_HOST = "registry.gitlab.com"
