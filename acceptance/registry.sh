@@ -28,13 +28,18 @@ broken() { # WHY: reports that the check failed, and ends the job
     exit 1
 }
 
+request() { # CURL_OPTION...: sends a request, with further options from standard input; body in $work/body; prints the status
+    # The runner's file contains the certificates by which it verified GitLab: the image may not know an own authority.
+    curl --silent --show-error --max-time 30 ${CI_SERVER_TLS_CA_FILE:+--cacert "$CI_SERVER_TLS_CA_FILE"} \
+        --config - --output "$work/body" --write-out '%{http_code}' "$@"
+}
+
 ask() { # STATUS CURL_OPTION...: sends a request with $token; body in $work/body, headers in $work/headers; fails unless it returns STATUS
     wanted=$1
     shift
     # On standard input: as an option, the token would be visible to all processes in the container.
     status=$(echo "${token:+header = \"Authorization: Bearer $token\"}" |
-        curl --silent --show-error --max-time 30 --config - --output "$work/body" --dump-header "$work/headers" \
-            --write-out '%{http_code}' "$@" 2>"$work/error") || status=$(cat "$work/error")
+        request --dump-header "$work/headers" "$@" 2>"$work/error") || status=$(cat "$work/error")
     [ "$status" = "$wanted" ]
 }
 
@@ -49,8 +54,7 @@ token_for() { # SCOPE: requests a registry token from GitLab with the job token
     realm=$(echo "$challenge" | sed -n 's/.*realm="\([^"]*\)".*/\1/p')
     service=$(echo "$challenge" | sed -n 's/.*service="\([^"]*\)".*/\1/p')
     status=$(printf 'user = "gitlab-ci-token:%s"\n' "$CI_JOB_TOKEN" |
-        curl --silent --show-error --max-time 30 --config - --output "$work/body" --write-out '%{http_code}' \
-            "$realm?service=$service&scope=$1" 2>"$work/error") || status=$(cat "$work/error")
+        request "$realm?service=$service&scope=$1" 2>"$work/error") || status=$(cat "$work/error")
     [ "$status" = 200 ] || broken "$realm returned $status for the job token."
     token=$(sed -n 's/.*"token": *"\([^"]*\)".*/\1/p' "$work/body")
     [ -n "$token" ] || broken "$realm returned no token."

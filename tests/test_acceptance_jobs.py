@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import ssl
 import subprocess
 import threading
 import urllib.request
@@ -35,9 +36,17 @@ class GuardedRegistry(http.server.ThreadingHTTPServer):
     def __init__(self, behind: str) -> None:
         super().__init__(("127.0.0.1", 0), Guard)
         self.address = f"127.0.0.1:{self.server_address[1]}"
+        self.url = f"http://{self.address}"
         self.behind = behind
         self.answers: dict[str, int] = {}
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def serve_tls(self, certificate: Path) -> None:
+        """Serve only TLS from now on; the file also contains the certificate's key."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.url = f"https://{self.address}"
 
 
 class Guard(http.server.BaseHTTPRequestHandler):
@@ -55,7 +64,7 @@ class Guard(http.server.BaseHTTPRequestHandler):
             if ending in f"{self.command} {self.path}":
                 return self.send(status, b'{"errors":[{"code":"UNKNOWN"}]}')
         if self.headers["Authorization"] != "Bearer good":
-            realm = f"http://{self.server.address}/jwt/auth"
+            realm = f"{self.server.url}/jwt/auth"
             return self.send(401, b"", {"Www-Authenticate": f'Bearer realm="{realm}",service="container_registry"'})
         headers = {name: self.headers[name] for name in ("Content-Type", "Accept") if self.headers[name]}
         request = urllib.request.Request(
@@ -110,7 +119,7 @@ def job(guarded, tmp_path) -> Job:
                 "PATH": os.environ["PATH"],
                 "CI_PROJECT_PATH": "group/project",
                 "CI_REGISTRY": guarded.address,
-                "CI_SERVER_URL": f"http://{guarded.address}",
+                "CI_SERVER_URL": guarded.url,
                 "CI_JOB_TOKEN": "the-job-token",
                 "CI_PIPELINE_ID": str(next(numbers)),
                 "CI_PROJECT_DIR": str(tmp_path),
@@ -139,6 +148,27 @@ def test_an_image_is_pushed_and_pulled_with_the_jobs_token_by_plain_http(job, tm
     assert pulled.returncode == 0, pulled.stdout + pulled.stderr
     assert re.fullmatch(r"check pull ok \d+\.\d\d\n", pulled.stdout)
     assert "the-job-token" not in pushed.stdout + pushed.stderr + pulled.stdout + pulled.stderr
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """The certificate of an own authority, which is also the one of the server, with its key."""
+    file = tmp_path / "own.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-keyout", file, "-subj", "/CN=own"]
+    made = subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + made.stdout)
+    return file
+
+
+def test_an_own_authority_is_known_to_the_jobs_from_the_runners_file_and_not_otherwise(job, guarded, own, tmp_path):
+    guarded.serve_tls(own)
+    unknown = job("push.sh")
+    assert unknown.returncode == 1
+    assert re.search("check job-token broken .*certificate", unknown.stdout), unknown.stdout + unknown.stderr
+    pushed = job("push.sh", CI_SERVER_TLS_CA_FILE=str(own))
+    assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+    pulled = job("pull.sh", DIGEST=digest_in(tmp_path), CI_SERVER_TLS_CA_FILE=str(own))
+    assert pulled.returncode == 0, pulled.stdout + pulled.stderr
 
 
 def test_every_push_is_another_image(job, tmp_path):

@@ -9,6 +9,7 @@ import select
 import shutil
 import socket
 import socketserver
+import ssl
 import struct
 import subprocess
 import sys
@@ -197,10 +198,20 @@ def wait_until(condition: Any, seconds: float = 60, *, pause: float = 0.05) -> N
 
 
 @contextlib.contextmanager
-def balancer(server: Server) -> Iterator[str]:
-    """Run a load balancer that adds the PROXY protocol header to connections to nginx; yield its URL."""
+def balancer(server: Server, certificate: Path | None = None) -> Iterator[str]:
+    """Run a load balancer that adds the PROXY protocol header to connections to nginx; yield its URL.
+
+    With a `certificate` for localhost, in one file with its key, it terminates TLS.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if certificate:
+        context.load_cert_chain(certificate)
 
     class Connection(socketserver.BaseRequestHandler):
+        def setup(self) -> None:
+            if certificate:
+                self.request = context.wrap_socket(self.request, server_side=True)
+
         def handle(self) -> None:
             with socket.create_connection(("127.0.0.1", server.http)) as target:
                 target.sendall(proxy_header(CLIENT))
@@ -208,6 +219,8 @@ def balancer(server: Server) -> Iterator[str]:
                 while True:
                     for source in select.select(list(other), [], [])[0]:
                         data = source.recv(65536)
+                        while isinstance(source, ssl.SSLSocket) and source.pending():
+                            data += source.recv(65536)
                         if not data:
                             return
                         other[source].sendall(data)
@@ -216,7 +229,8 @@ def balancer(server: Server) -> Iterator[str]:
         listener.daemon_threads = True
         threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
         try:
-            yield f"http://127.0.0.1:{listener.server_address[1]}"
+            port = listener.server_address[1]
+            yield f"https://localhost:{port}" if certificate else f"http://127.0.0.1:{port}"
         finally:
             listener.shutdown()
 

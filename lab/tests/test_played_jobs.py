@@ -20,9 +20,10 @@ import pytest
 
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
+from lab import authority
 from lab.tests.docker_client import __file__ as docker_client
 from lab.tests.gitlab_runner import played_runner, program
-from lab.tests.gitlab_server import needed, runner_with, server, url, wait_until
+from lab.tests.gitlab_server import balancer, needed, runner_with, server, url, wait_until
 from tests.test_settings import load
 
 __all__ = ["played_runner", "program", "server", "url"]
@@ -189,6 +190,53 @@ def test_a_job_clones_runs_and_hands_variables_to_the_next(run, engine):
     sections = re.findall(r"section_start:\d+:(\w+)\r", found["one"].trace().decode())
     assert sections == ["prepare_executor", "get_sources", "step_script", "upload_artifacts_on_success"]
     assert "of echo build.sh as committed" in lines(found["two"])
+
+
+@pytest.fixture
+def outsider(tmp_path, monkeypatch) -> Path:
+    """An authority that the runner's machine trusts and its containers do not."""
+    monkeypatch.setattr(authority, "FOLDER", tmp_path / "ca")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.OUTSIDER.certificate()))
+    return authority.OUTSIDER.certificate()
+
+
+@pytest.fixture
+def https_url(server, outsider) -> Iterator[str]:
+    issued = outsider.with_name("gitlab.pem")
+    authority.write_secret(issued, authority.OUTSIDER.issue(["localhost"]).pem)
+    with balancer(server, issued) as found:
+        yield found
+
+
+ASKS = """
+one:
+  script:
+    - curl --silent --output none $ADDRESS || echo "without the file $?"
+    - curl --silent --output none --cacert "$CI_SERVER_TLS_CA_FILE" $ADDRESS && echo "with the file $?"
+    - openssl verify -CAfile "$CI_SERVER_TLS_CA_FILE" "$CI_SERVER_TLS_CA_FILE" | sed 's,.*/,,'
+    - grep -c BEGIN "$CI_SERVER_TLS_CA_FILE"
+    - echo "$(tail -n 2 "$CI_SERVER_TLS_CA_FILE")"
+  variables: {ADDRESS: "%s/users/sign_in"}
+"""
+
+
+def test_a_job_and_its_clone_know_an_own_authority_from_the_runners_file_alone(
+    run, open_to_its_project, url, https_url, outsider
+):
+    """The file contains GitLab's certificate, then its issuers up to the root. A clone is the first use of it."""
+    found = run(ASKS % https_url, open_to_its_project.replace(url, https_url))["one"]
+    assert found.status == "success", lines(found)
+    seen = lines(found)
+    assert "without the file 60" in seen
+    assert "with the file 0" in seen
+    assert "CI_SERVER_TLS_CA_FILE: OK" in seen
+    assert seen[seen.index("CI_SERVER_TLS_CA_FILE: OK") + 2] == "2"
+    assert seen[-3:-1] == outsider.read_text().splitlines()[-2:]
+
+
+def test_a_job_over_plain_http_gets_no_certificates(run):
+    ran = run("one: {script: ['echo \"file: ${CI_SERVER_TLS_CA_FILE-none}\"']}")["one"]
+    assert "file: none" in lines(ran)
 
 
 def test_no_secret_of_a_job_is_an_argument_of_dockers_client(run, engine):

@@ -4,6 +4,8 @@ If `LAB_PARTS` contains the real runner, most tests also run with it.
 """
 
 import json
+import shutil
+import ssl
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +15,7 @@ import pytest
 
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
+from lab import authority
 from lab.tests.gitlab_runner import SOURCE, played_runner, program
 from tests.test_settings import PRIVILEGED, load
 
@@ -28,6 +31,15 @@ class GitLab(HTTPServer):
         self.status = {"verify": 200, "request": 204}
         self.asked = []
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def serve_tls(self, issued: authority.Issued, folder: Path) -> None:
+        """Serve TLS from now on."""
+        file = folder / "gitlab.pem"
+        authority.write_secret(file, issued.pem)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.url = f"https://localhost:{self.server_port}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -178,6 +190,54 @@ def test_the_service_gives_up_on_a_refused_token_until_the_interval_of_its_file_
     assert any("is unhealthy and will be disabled for 1s seconds!" in line for line in log)
     path, asked = gitlab.asked[0]
     assert (path, asked["token"], asked["info"]["version"]) == ("/api/v4/jobs/request", TOKEN, "17.10.1")
+
+
+@pytest.fixture
+def trusted(tmp_path, monkeypatch) -> Path:
+    """The file with the authorities that the machine trusts: the lab's own."""
+    monkeypatch.setattr(authority, "FOLDER", tmp_path / "ca")
+    file = tmp_path / "trusted.crt"
+    shutil.copy(authority.LAB.certificate(), file)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("issuer", "names", "days", "result"),
+    [
+        (authority.LAB, ["localhost"], 30, "Verifying runner... is valid"),
+        (authority.OUTSIDER, ["localhost"], 30, "x509: certificate signed by unknown authority"),
+        (authority.LAB, ["git.example.com"], 30, "failed to verify certificate: x509: "),
+        (authority.LAB, ["localhost"], -1, "x509: certificate has expired"),
+    ],
+    ids=["right", "another authority", "another name", "expired"],
+)
+def test_gitlabs_certificate_is_verified(gitlab, program, file, trusted, tmp_path, issuer, names, days, result):
+    gitlab.serve_tls(issuer.issue(names, days=days), tmp_path)
+    file.write_text(configuration(gitlab.url))
+    done = verify(program)
+    assert result in done.stderr
+    assert ("is valid" in done.stderr) == (issuer is authority.LAB and names == ["localhost"] and days > 0)
+
+
+def test_the_service_learns_of_another_authority_only_when_it_starts(gitlab, program, file, trusted, tmp_path):
+    """So the program restarts it; Go reads the machine's certificates once per process."""
+    gitlab.serve_tls(authority.OUTSIDER.issue(["localhost"]), tmp_path)
+    file.write_text(configuration(gitlab.url))
+    with service(program) as process:
+        assert process.stderr
+        log = [next(process.stderr)]
+        while "Checking for jobs... failed" not in log[-1]:
+            log.append(next(process.stderr))
+        shutil.copy(authority.OUTSIDER.certificate(), trusted)
+        file.write_text(configuration(gitlab.url, "unhealthy_requests_limit = 9\n"))
+        while "Configuration loaded" not in log[-1]:
+            log.append(next(process.stderr))
+        while "Checking for jobs... failed" not in log[-1]:
+            log.append(next(process.stderr))
+        process.terminate()
+    assert gitlab.asked == []
+    assert "is valid" in verify(program).stderr
 
 
 @pytest.mark.needs("rpmspec")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from configuration.package_repositories import DOCKER, GITLAB, RUNNER
+from lab import authority
 from lab.tests import gitlab_runner, gitlab_server
-from lab.vendors import front, images, packages, registry, rpm
+from lab.vendors import front, helper_image, images, packages, registry, rpm
 from lab.workspace import LabError
 
 
@@ -117,6 +118,17 @@ def test_the_libraries_of_a_program_are_read_from_ldd():
         Path("/lib/x86_64-linux-gnu/libc.so.6"),
         Path("/lib64/ld-linux-x86-64.so.2"),
     ]
+
+
+@pytest.mark.needs("busybox", "curl", "docker-registry", "git")
+def test_the_images_of_jobs_trust_the_labs_public_authority_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(authority, "FOLDER", tmp_path / "ca")
+    public = authority.LAB.certificate()
+    given = {image.name: image.files.get(images.BUNDLE) for image in registry.offered()}
+    assert (given["curlimages/curl"], given["library/alpine"]) == (public, public)
+    (tmp_path / "tini").touch()
+    helper_image.lay_out(tmp_path / "helper", None, tmp_path / "tini")
+    assert (tmp_path / "helper" / images.BUNDLE).read_text() == public.read_text()
 
 
 def test_the_vendors_registry_takes_no_push():

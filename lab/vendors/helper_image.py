@@ -9,7 +9,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from lab.authority import LAB
 from lab.shell import call
+from lab.vendors import images
 from lab.vendors.images import copy_libraries, find_program
 from lab.workspace import CACHE
 
@@ -41,8 +43,8 @@ def lay_out(root: Path, runner: Path | None, tini: Path) -> None:
         shutil.copy2(runner, programs / "gitlab-runner-helper")
     _add_git(root)
     _add_busybox(root)
+    images.lay_out(root, {images.BUNDLE: LAB.certificate()})
     for name, lines in {"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n"}.items():
-        (root / "etc").mkdir(exist_ok=True)
         (root / "etc" / name).write_text(lines)
     (root / "root").mkdir()
     (root / "tmp").mkdir()

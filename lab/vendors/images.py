@@ -7,19 +7,24 @@ from pathlib import Path
 from lab.shell import call
 from lab.workspace import LabError
 
+BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+"""The authorities that an image trusts, at the path of Alpine and of Debian's curl and git. The lab's public authority
+is the only one. Containers do not know the other certificates that their machine trusts.
+"""
 
-def lay_out(root: Path, programs: Mapping[str, Path]) -> None:
-    """Copy programs and their libraries to their paths below `root`."""
-    for place, program in programs.items():
+
+def lay_out(root: Path, files: Mapping[str, Path]) -> None:
+    """Copy files, and the libraries of those that are programs, to their paths below `root`."""
+    for place, file in files.items():
         target = root / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(program, target)
-        copy_libraries(program, root)
+        shutil.copy2(file, target)
+        copy_libraries(file, root)
 
 
 def copy_libraries(program: Path, root: Path) -> None:
     """Copy the libraries that a program is linked to to the same paths below `root`."""
-    for library in libraries(call("ldd", str(program), check=False)):  # ldd fails for a static program, which has none
+    for library in libraries(call("ldd", str(program), check=False)):  # ldd fails for a file without any
         target = root / library.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(library, target)

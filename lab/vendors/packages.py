@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import parts, workspace
+from lab.authority import LAB
 from lab.shell import call
 from lab.vendors import helper_image, images, rpm
 from lab.workspace import CACHE, ROOT, STATE, LabError, inputs_hash
@@ -86,6 +87,7 @@ def ensure() -> None:
         Path(__file__),
         Path(helper_image.__file__),
         Path(images.__file__),
+        LAB.certificate(),
         rpm.MACROS,
         *sorted(spec.parent for spec in specs.values()),
         _ensure_keys(),

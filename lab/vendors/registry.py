@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import parts, workspace
+from lab.authority import LAB
 from lab.containers import SOCKET, client, docker
 from lab.shell import call
 from lab.vendors import images
@@ -29,17 +30,18 @@ START_TIMEOUT = 20.0  # seconds
 
 @dataclass(frozen=True)
 class Image:
-    """An image: its tags, the folder it is built from, and its programs by their paths in it."""
+    """An image: its tags, the folder it is built from, and its programs and certificates by their paths in it."""
 
     name: str
     tags: Sequence[str]
     source: Path
-    programs: Mapping[str, Path]
+    files: Mapping[str, Path]
 
 
 def offered() -> list[Image]:
     """Return the images. Raises LabError if a program is not installed."""
     busybox = find_program("busybox")
+    public = {images.BUNDLE: LAB.certificate()}
     server = parts.find(parts.REGISTRY) or find_program(SERVER)
     return [
         Image(
@@ -48,12 +50,12 @@ def offered() -> list[Image]:
             SOURCES / "registry_image",
             {"bin/registry": server, "bin/busybox": busybox},
         ),
-        Image("library/alpine", ("3.23",), SOURCES / "alpine_image", {"bin/busybox": busybox}),
+        Image("library/alpine", ("3.23",), SOURCES / "alpine_image", {"bin/busybox": busybox, **public}),
         Image(
             "curlimages/curl",
             ("8.12.1",),
             SOURCES / "curl_image",
-            {"usr/bin/curl": find_program("curl"), "bin/busybox": busybox},
+            {"usr/bin/curl": find_program("curl"), "bin/busybox": busybox, **public},
         ),
     ]
 
@@ -67,7 +69,7 @@ def ensure() -> None:
     The lab's Docker engine must be running. Raises LabError if a step fails.
     """
     images_offered = offered()
-    made_of = {program for image in images_offered for program in image.programs.values()}
+    made_of = {file for image in images_offered for file in image.files.values()}
     sources = [image.source for image in images_offered]
     wanted = inputs_hash(Path(__file__), Path(images.__file__), *sources, *sorted(made_of))
     marker = STORAGE / "inputs"
@@ -90,7 +92,7 @@ def ensure() -> None:
 def prepare_context(context: Path, image: Image) -> None:
     """Create the folder from which an image is built."""
     shutil.copytree(image.source, context)
-    images.lay_out(context / "root", image.programs)
+    images.lay_out(context / "root", image.files)
     call("chmod", "--recursive", "u=rwX,go=rX", str(context))
 
 

@@ -5,7 +5,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,22 +16,28 @@ from lab_gitlab_runner.log import RESET
 from lab_gitlab_runner.trace import CYAN, GREEN, Trace
 
 PREPARATIONS, PAUSE = 3, 3.0  # attempts, seconds between them
+CA_FILE = "CI_SERVER_TLS_CA_FILE"
 TRUE = ("1", "t", "T", "TRUE", "true", "True")  # strconv.ParseBool
 OLDER_NAMES = {"image_pull_failure": SYSTEM_FAILURE, "job_canceled": "unknown_failure"}
 """Replacements for failure reasons that GitLab 17.10 does not accept from runners (failureReasonMapper)."""
 
 
 class Build:
-    """One job. `slot` distinguishes concurrent jobs. Call `run` in a separate thread."""
+    """One job. `slot` distinguishes concurrent jobs; `ca_chain` is that of the response that contained the job. Call
+    `run` in a separate thread.
+    """
 
-    def __init__(self, runner: Runner, system_id: str, job: dict[str, Any], slot: int) -> None:
+    def __init__(self, runner: Runner, system_id: str, job: dict[str, Any], slot: int, ca_chain: str) -> None:
         self.runner, self.system_id, self.job = runner, system_id, job
         self.trace = Trace(runner, job)
         settings: Mapping[str, Any] = runner.get("docker") or {}
         if clone_url := runner.get("clone_url"):
             job["git_info"]["repo_url"] = _at(clone_url, job["git_info"]["repo_url"])
         self.directory = f"{BUILDS}{urlsplit(job['git_info']['repo_url']).path.removesuffix('.git')}"
-        self.variables = self._variables()
+        own = [{"key": CA_FILE, "value": ca_chain, "file": True}] if ca_chain else []
+        given = [*own, *job["variables"]]
+        self.files = {one["key"]: f"{self.directory}.tmp/{one['key']}" for one in given if one.get("file")}
+        self.variables = self._variables(given)
         self.strategy = self.variables.get("GIT_STRATEGY") or "fetch"
         self.image = _expanded((job.get("image") or {}).get("name") or settings.get("image", ""), self.variables)
         short = coordinator.short(runner["token"])
@@ -82,7 +88,9 @@ class Build:
         self.trace.line(f"  on {self.runner.get('name')} {short}, system ID: {self.system_id}")
         self._reject_unsupported()
         self._section("prepare_executor", 'Preparing the "docker" executor', self._prepare)
-        sources = shell_scripts.get_sources(self.job["git_info"], self.directory, self.strategy)
+        sources = shell_scripts.get_sources(
+            self.job["git_info"], self.directory, self.strategy, self.files.get(CA_FILE)
+        )
         self._section("get_sources", "Getting source from Git repository", lambda: self._run("predefined", sources))
         script = shell_scripts.user_script(self.job["steps"][0]["script"], self.directory)
         title = 'Executing "step_script" stage of the job script'
@@ -98,7 +106,6 @@ class Build:
         asked += [step["name"] for step in job["steps"] if step["name"] != "script"]
         kinds = {artifact["artifact_type"] for artifact in job.get("artifacts") or ()}
         asked += [f"artifacts of type {kind}" for kind in kinds - {"dotenv"}]
-        asked += [f"file {variable['key']}" for variable in job["variables"] if variable.get("file")]
         asked += ["users of images"] if image.get("executor_opts") else []
         asked += [f"GIT_STRATEGY {self.strategy}"] if self.strategy not in ("clone", "fetch") else []
         if asked:
@@ -135,7 +142,7 @@ class Build:
                 raise BuildError("exit code 1", exit_code=1)
 
     def _run(self, kind: str, lines: list[str]) -> None:
-        self._docker.run(kind, shell_scripts.finished([*shell_scripts.exports(self.variables), *lines]))
+        self._docker.run(kind, shell_scripts.finished([*shell_scripts.exports(self.variables, self.files), *lines]))
 
     def _section(self, name: str, title: str, work: Callable[[], None]) -> None:
         self.trace.section(name, start=True)
@@ -147,13 +154,16 @@ class Build:
 
     # Settings
 
-    def _variables(self) -> dict[str, str]:
-        """Return the variables; those of the job override config.toml. References are expanded unless `raw` is set."""
+    def _variables(self, of_job: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Return the variables; those of the job override config.toml. References are expanded unless `raw` is set; one
+        to a file is replaced with its path.
+        """
         given = dict(entry.split("=", 1) for entry in self.runner.get("environment") or ())
-        own = {variable["key"]: str(variable["value"]) for variable in self.job["variables"]}
+        own = {variable["key"]: str(variable["value"]) for variable in of_job}
         values = {**given, "CI_PROJECT_DIR": self.directory, **own}
-        raw = {variable["key"] for variable in self.job["variables"] if variable.get("raw")}
-        return {key: value if key in raw else _expanded(value, values) for key, value in values.items()}
+        raw = {variable["key"] for variable in of_job if variable.get("raw")}
+        known = {**values, **self.files}
+        return {key: value if key in raw else _expanded(value, known) for key, value in values.items()}
 
     def _has_own_network(self) -> bool:
         """Return whether the job has its own network: config.toml overrides variables (common/build_settings.go)."""

@@ -1,20 +1,25 @@
 """The runner's client for GitLab's API (network/gitlab.go)."""
 
+import functools
 import json
+import os
 import re
 import secrets
-import urllib.error
-import urllib.request
+import ssl
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from lab_gitlab_runner import VERSION, log
 from lab_gitlab_runner.configuration import Runner
 
 TIMEOUT = 30.0  # seconds
+BUNDLE = "/etc/pki/tls/certs/ca-bundle.crt"
+UNKNOWN_AUTHORITY = dict.fromkeys((18, 19, 20, 21), "certificate signed by unknown authority")
+"""Go's message for each such code of OpenSSL (X509_STORE_CTX_get_error(3))."""
 FEATURES = (
     *("variables", "image", "artifacts", "upload_multiple_artifacts", "upload_raw_artifacts", "refspecs", "masking"),
     *("raw_variables", "multi_build_steps", "trace_checksum", "trace_size", "cancelable", "return_exit_code"),
@@ -24,12 +29,15 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Answer:
-    """A response. `status` is None if GitLab did not respond; `text` is then the error."""
+    """A response. `status` is None if GitLab did not respond; `text` is then the error. `ca_chain` contains the
+    certificates by which GitLab was verified, in PEM format, from its own to the root; it is empty for plain HTTP.
+    """
 
     status: int | None
     text: str
     headers: HTTPMessage = field(default_factory=HTTPMessage)
     content: bytes = b""
+    ca_chain: str = ""
 
     @property
     def job_status(self) -> str:
@@ -120,14 +128,41 @@ def _request(runner: Runner, method: str, path: str, body: Mapping[str, Any]) ->
 
 def _send(runner: Runner, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     address = f"{runner['url'].rstrip('/')}/api/v4/{path}"
-    agent = {"User-Agent": f"gitlab-runner {VERSION} (HEAD; linux/amd64)"}
-    asked = urllib.request.Request(address, body, {**agent, **headers}, method=method)
+    place = urlsplit(address)
+    sent = {"User-Agent": f"gitlab-runner {VERSION} (HEAD; linux/amd64)", "Connection": "close", **headers}
     try:
-        try:
-            response = urllib.request.urlopen(asked, timeout=TIMEOUT)
-        except urllib.error.HTTPError as refused:
-            response = refused
-        with response:
-            return Answer(response.status, f"{response.status} {response.reason}", response.headers, response.read())
+        with closing(_connection(place)) as connection:
+            connection.request(method, place._replace(scheme="", netloc="").geturl(), body, sent)
+            chain = _verified_chain(connection.sock)
+            with connection.getresponse() as response:
+                text = f"{response.status} {response.reason}"
+                return Answer(response.status, text, response.headers, response.read(), chain)
+    except ssl.SSLCertVerificationError as error:
+        reason = UNKNOWN_AUTHORITY.get(error.verify_code, error.verify_message)
+        return Answer(
+            None, f"couldn't execute {method} against {address}: tls: failed to verify certificate: x509: {reason}"
+        )
     except (OSError, HTTPException) as error:
         return Answer(None, f"couldn't execute {method} against {address}: {error}")
+
+
+def _connection(place: SplitResult) -> HTTPConnection:
+    if place.scheme == "https":
+        return HTTPSConnection(place.netloc, timeout=TIMEOUT, context=_trust())
+    return HTTPConnection(place.netloc, timeout=TIMEOUT)
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """The machine's certificates, or those in SSL_CERT_FILE. A running process never reads them again (Go's
+    crypto/x509, root.go: `systemRootsPool`).
+    """
+    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or BUNDLE)
+
+
+def _verified_chain(connection: object) -> str:
+    """Like helpers/tls/ca_chain/builder.go. Python 3.13 is the first with a public method for it."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return ""
+    chain = connection._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+    return "".join(certificate.public_bytes() for certificate in chain).strip()

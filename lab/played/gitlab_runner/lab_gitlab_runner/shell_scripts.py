@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from lab_gitlab_runner import VERSION
 from lab_gitlab_runner.log import RESET
@@ -29,17 +30,28 @@ def finished(lines: Iterable[str]) -> str:
     )
 
 
-def exports(variables: Mapping[str, str]) -> list[str]:
-    return [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
+def exports(variables: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
+    """Return the commands that set the variables. `files` are the paths of those that are handed over as files."""
+    lines = [f"export {key}={shlex.quote(value)}" for key, value in variables.items() if key not in files]
+    for key, path in files.items():
+        lines.append(command("mkdir", "-p", path.rpartition("/")[0]))
+        lines.append(f"printf '%s' {shlex.quote(variables[key])} > {shlex.quote(path)}")
+        lines.append(f"export {key}={shlex.quote(path)}")
+    return lines
 
 
-def get_sources(info: Mapping[str, Any], directory: str, strategy: str) -> list[str]:
-    """Return the git commands before a job. Only the strategy `clone` deletes an earlier job's checkout."""
+def get_sources(info: Mapping[str, Any], directory: str, strategy: str, ca_file: str | None) -> list[str]:
+    """Return the git commands before a job. Only the strategy `clone` deletes an earlier job's checkout. `ca_file`
+    contains the certificates that git trusts at GitLab's address, and nowhere else (`writeGitSSLConfig`).
+    """
+    remote = urlsplit(info["repo_url"])
+    own = f"http.{remote.scheme}://{remote.netloc.rpartition('@')[2]}.sslCAInfo"
     depth = int(info.get("depth") or 0)
     fetch = ["git", "-c", f"http.userAgent=gitlab-runner {VERSION} linux/amd64", "fetch", "origin", *info["refspecs"]]
     fetch += [*(["--depth", str(depth)] if depth else []), "--prune", "--quiet"]
     return [
         "export GIT_TERMINAL_PROMPT=0",
+        *([command("git", "config", "--global", own, ca_file)] if ca_file else []),
         *([command("rm", "-r", "-f", directory)] if strategy == "clone" else []),
         notice(f"Fetching changes with git depth set to {depth}..." if depth else "Fetching changes..."),
         command("rm", "-r", "-f", *(f"{directory}/.git/{name}" for name in LOCKS)),

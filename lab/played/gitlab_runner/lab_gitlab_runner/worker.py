@@ -89,12 +89,12 @@ class Worker:
             return
         health.refusals = 0
         if answer.status == 201:
-            self._start(runner, json.loads(answer.content))
+            self._start(runner, json.loads(answer.content), answer.ca_chain)
 
-    def _start(self, runner: Runner, job: dict[str, Any]) -> None:
+    def _start(self, runner: Runner, job: dict[str, Any], ca_chain: str) -> None:
         """Run a job in a thread, concurrently with others."""
         slot = next(number for number in range(self.configuration.concurrent) if number not in self._builds)
-        build = Build(runner, self.configuration.system_id, job, slot)
+        build = Build(runner, self.configuration.system_id, job, slot, ca_chain)
         thread = threading.Thread(target=self._run, args=(slot, build), daemon=True)
         self._builds[slot] = build, thread
         thread.start()
