@@ -3,6 +3,7 @@
 import pulumi
 
 from components.package_repository import add_repository
+from components.trusted_authority import trust_authority
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import render_docker_daemon
 from configuration.package_repositories import DOCKER
@@ -31,12 +32,13 @@ class ContainerRegistry(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:registry:ContainerRegistry", name, None, opts)
         mounted = machine.mount_data(REGISTRY_DATA, service="docker", parent=self)
+        trusted = trust_authority(machine.host, settings, after=[mounted.command], parent=self)
         repository = add_repository(
             machine.host,
             DOCKER,
             settings.docker_package_keys,
             version=settings.docker_version,
-            after=[mounted.command],
+            after=[trusted.command],
             parent=self,
         )
         installed = machine.host.run(

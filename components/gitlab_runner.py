@@ -6,6 +6,7 @@ import pulumi
 
 from components.package_repository import add_repository
 from components.remote_host import JOBS_LIMIT
+from components.trusted_authority import trust_authority
 from components.virtual_machine import VirtualMachine
 from configuration.docker_daemon import DEFAULT_BRIDGE, render_docker_daemon, render_docker_in_docker
 from configuration.job_limits import JobLimits
@@ -52,12 +53,13 @@ class GitLabRunner(pulumi.ComponentResource):
         host = machine.host
         insecure = pulumi.Output.from_input(registry_host).apply(lambda known: None if settings.serves_tls else known)
         daemon = insecure.apply(lambda known: render_docker_daemon(insecure_registry=known, network_per_job=True))
+        trusted = trust_authority(host, settings, limit=JOBS_LIMIT, after=[machine.root_grown.command], parent=self)
         docker_repository = add_repository(
             host,
             DOCKER,
             settings.docker_package_keys,
             version=settings.docker_version,
-            after=[machine.root_grown.command],
+            after=[trusted.command],
             parent=self,
         )
         docker = host.run(

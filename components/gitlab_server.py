@@ -7,14 +7,16 @@ import pulumi
 
 from components.package_repository import add_repository
 from components.remote_host import MIGRATION_LIMIT
+from components.trusted_authority import trust_authority
 from components.virtual_machine import VirtualMachine
 from configuration import acceptance_project
 from configuration.gitlab_rb import render_gitlab_rb
 from configuration.gitlab_settings import in_a_new_gitlab
 from configuration.package_repositories import GITLAB
-from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS
+from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS, GITLAB_TRUSTED_CERTIFICATES
 from configuration.remote_step import program, script
 from configuration.systemd_units import FORGET_CALENDAR, forget_root_password_service, forget_root_password_timer
+from configuration.trusted_authority import fingerprints
 from configuration.upgrade_stops import minimum_postgresql, stops_before
 from settings import Settings
 
@@ -46,13 +48,20 @@ class GitLabServer(pulumi.ComponentResource):
         host = machine.host
         mounted = machine.mount_data(GITLAB_DATA, *GITLAB_FOLDERS, service="gitlab-runsvdir", parent=self)
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
+        trusted = trust_authority(
+            host,
+            settings,
+            folders=[GITLAB_TRUSTED_CERTIFICATES],
+            # A machine runs one step at a time: after the key, this step cannot delay the registry.
+            after=[token_key.command],
+            parent=self,
+        )
         repository = add_repository(
             host,
             GITLAB,
             settings.gitlab_package_keys,
             version=settings.gitlab_version,
-            # A machine runs one step at a time: after the key, this step cannot delay the registry.
-            after=[token_key.command],
+            after=[trusted.command],
             parent=self,
         )
         installed = host.run(
@@ -81,8 +90,12 @@ class GitLabServer(pulumi.ComponentResource):
                 pulumi.Output.secret(settings.initial_root_password or ""),
             ],
             after=[installed.command],
-            # GitLab signs with the copy of the key that reconfigure writes (omnibus-gitlab recipes/gitlab-rails.rb).
-            triggers=[token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest())],
+            # GitLab signs with the copy of the key, and trusts the links to the authority, that reconfigure writes
+            # (omnibus-gitlab recipes/gitlab-rails.rb, add_trusted_certs.rb).
+            triggers=[
+                token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest()),
+                *fingerprints(settings.certificate_authority),
+            ],
             limit=MIGRATION_LIMIT,
             parent=self,
         )

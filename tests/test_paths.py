@@ -28,7 +28,13 @@ OURS = {name: value for name, value in vars(paths).items() if name.isupper() and
 VENDORS = {
     # RHEL, systemd, OpenSSH, cloud-init
     *("/etc/environment", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key.pub", "/etc/systemd/system"),
-    *("/etc/yum.repos.d", "/etc/pki/rpm-gpg", "/etc/pki/rpm-gpg/RPM-GPG-KEY-", "/var/cache/dnf"),
+    *(
+        "/etc/pki/ca-trust/source/anchors",
+        "/etc/yum.repos.d",
+        "/etc/pki/rpm-gpg",
+        "/etc/pki/rpm-gpg/RPM-GPG-KEY-",
+        "/var/cache/dnf",
+    ),
     *(
         "/root/old-token-key",
         "/usr/bin/flock",
