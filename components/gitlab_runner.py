@@ -94,7 +94,11 @@ class GitLabRunner(pulumi.ComponentResource):
         )
         installed = host.run(
             "install_runner",
-            arguments=[settings.runner_version, str(DEFAULT_BRIDGE)],
+            arguments=[
+                settings.runner_version,
+                str(DEFAULT_BRIDGE),
+                insecure.apply(lambda known: known or ""),
+            ],
             after=[runner_repository.command],
             limit=JOBS_LIMIT,
             parent=self,

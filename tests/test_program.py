@@ -237,6 +237,8 @@ def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_cl
     assert "external_url 'https://git.example.com'" in payload(tls_graph, "server-configure-gitlab")[0]
     assert "realm: https://git.example.com/jwt/auth" in payload(tls_graph, "registry-run-registry")[0]
     assert "insecure-registries" not in payload(tls_graph, "runner-install-docker")[0]
+    *_, insecure = shlex.split(tls_graph.step("runner-install-runner").inputs["create"])
+    assert insecure == ""
 
 
 def test_a_domain_in_a_hosted_zone_gets_the_balancers_address(graph, tls_graph):
@@ -255,6 +257,7 @@ def test_addresses_are_wired_into_every_configuration_that_needs_them(graph):
     assert yaml.safe_load(payload(graph, "registry-run-registry")[0])["auth"]["token"]["realm"] == f"{url}/jwt/auth"
     assert payload(graph, "registry-run-registry")[1] == CERTIFICATE
     assert json.loads(payload(graph, "runner-install-docker")[0])["insecure-registries"] == [registry]
+    assert shlex.split(graph.step("runner-install-runner").inputs["create"])[-1] == registry
     runner_config = payload(graph, "runner-configure-runner")[0]
     assert f'url = "{url}"' in runner_config
     assert f'token = "{RUNNER_TOKEN}"' in runner_config
@@ -700,7 +703,7 @@ def test_the_same_settings_give_the_same_triggers(graph):
 
 def test_versions_of_the_settings_reach_the_steps_that_install_them(graph):
     assert graph.step("server-install-gitlab").inputs["create"].endswith(" install_gitlab 17.10.4 14 17.8")
-    assert graph.step("runner-install-runner").inputs["create"].endswith(" install_runner 17.10.1 172.17.0.0/24")
+    assert " install_runner 17.10.1 172.17.0.0/24 " in graph.step("runner-install-runner").inputs["create"]
     assert "gitlab-container-registry:v4.15.2-gitlab 5000" in graph.step("registry-run-registry").inputs["create"]
 
 

@@ -22,6 +22,12 @@ from tests.test_program import payload
 
 Ran = subprocess.CompletedProcess[str]
 BRIDGE = "172.17.0.0/24"
+REGISTRY = "203.0.113.16:5000"
+
+
+def docker(bridge: str, insecure: str = "") -> str:
+    """A Docker that runs with this bridge and this insecure registry."""
+    return f"case $1 in info) echo {insecure} ;; *) echo {bridge} ;; esac"
 
 
 class Machine:
@@ -31,11 +37,11 @@ class Machine:
         self.folder, self.tools = folder, folder / "bin"
         self.log = folder / "calls"
         self.tools.mkdir()
-        for place in ("etc/yum.repos.d", "etc/systemd/system", "usr/local/sbin"):
+        for place in ("etc/yum.repos.d", "etc/systemd/system", "usr/local/sbin", "var/lib/gitlab-stack"):
             (folder / place).mkdir(parents=True)
-        for tool in ("systemctl", "dnf", "curl", "gitlab-runner", "rpm"):
+        for tool in ("systemctl", "dnf", "curl", "gitlab-runner", "rpm", "update-ca-trust"):
             self.put(tool, "")
-        self.put("docker", f"echo {BRIDGE}")
+        self.put("docker", docker(BRIDGE))
 
     def put(self, tool: str, text: str) -> None:
         file = self.tools / tool
@@ -43,7 +49,7 @@ class Machine:
         file.chmod(0o755)
 
     def run(self, text: str, *arguments: str, payload: tuple[str, ...] = ()) -> Ran:
-        moved = re.sub(r"(?<![\w.])/(etc|usr/local)/", rf"{self.folder}/\1/", text)
+        moved = re.sub(r"(?<![\w.])/(etc|usr/local|var/lib)/", rf"{self.folder}/\1/", text)
         return run_with_tools(moved, "step", arguments, payload, tools=self.tools, result="/dev/null")
 
     @property
@@ -105,7 +111,7 @@ def test_another_version_is_installed_when_the_jobs_of_the_first_are_done(machin
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     machine.put("dnf", f"case $* in *--downloadonly) ;; *) [ -e {done_mark} ] ;; esac")
     with service(machine, f"sleep 1; touch {done_mark}"):
-        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE)
+        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, "")
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
 
@@ -114,7 +120,7 @@ def test_jobs_are_waited_for_half_an_hour_at_most(machine):
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     with service(machine, "sleep 30"):
         started = time.monotonic()
-        done = machine.run(script("install_runner.sh").replace("30m", "1s"), "17.10.2", BRIDGE)
+        done = machine.run(script("install_runner.sh").replace("30m", "1s"), "17.10.2", BRIDGE, "")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "are aborted" in done.stdout
     assert time.monotonic() - started < 10
@@ -124,7 +130,7 @@ def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
     machine.put("rpm", "exit 1")
     machine.put("dnf", "case $* in *--downloadonly) ;; *) exit 1 ;; esac")
     with service(machine, ":"):
-        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE)
+        done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, "")
     assert done.returncode == 1
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
 
@@ -132,36 +138,70 @@ def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
 def test_a_package_that_cannot_be_downloaded_ends_no_job(machine):
     machine.put("rpm", "exit 1")
     machine.put("dnf", "exit 1")
-    assert machine.run(script("install_runner.sh"), "17.10.2", BRIDGE).returncode == 1
+    assert machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, "").returncode == 1
     assert installed(machine) == ["download"]
 
 
 def test_a_version_that_is_there_leaves_the_service_alone(machine):
-    assert machine.run(script("install_runner.sh"), "17.10.1", BRIDGE).returncode == 0
+    assert machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, "").returncode == 0
     assert installed(machine) == ["install"]
 
 
-def test_docker_gets_its_networks_when_the_jobs_are_done(machine):
+@pytest.mark.parametrize(
+    "stale", [docker("172.17.0.0/16"), docker(BRIDGE, REGISTRY)], ids=["other networks", "an insecure registry"]
+)
+def test_docker_gets_what_it_reads_only_at_its_start_when_the_jobs_are_done(machine, stale):
     """A restart of Docker would abort them."""
     done_mark = machine.folder / "job-done"
-    machine.put("docker", "echo 172.17.0.0/16")
+    machine.put("docker", stale)
     with service(machine, f"sleep 1; touch {done_mark}"):
-        done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE)
+        done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, "")
         assert done_mark.exists()
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["download", "finish", "stop", "restart", "install", "start"]
     assert "systemctl restart docker" in machine.calls
 
 
+def test_a_docker_with_the_insecure_registry_of_its_file_is_not_restarted(machine):
+    machine.put("docker", docker(BRIDGE, REGISTRY))
+    assert machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, REGISTRY).returncode == 0
+    assert installed(machine) == ["install"]
+
+
 def test_a_docker_that_does_not_run_is_started_with_its_networks(machine):
     machine.put("docker", "exit 1")
     machine.put("systemctl", "[ $1 != is-active ]")
-    done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE)
+    done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, "")
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["restart", "install"]
 
 
-def test_the_registrys_docker_is_never_restarted():
+# The authority --------------------------------------------------------------------------------------------------------
+
+
+def test_docker_and_the_runner_learn_of_another_authority_when_the_jobs_are_done(machine):
+    done_mark = machine.folder / "job-done"
+    with service(machine, f"sleep 1; touch {done_mark}"):
+        done = machine.run(script("trust_authority.sh"), payload=("one\n",))
+        assert done_mark.exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert installed(machine) == ["finish", "stop", "restart", "start"]
+    assert "systemctl restart docker" in machine.calls
+
+
+def test_an_authority_that_docker_could_not_load_is_loaded_by_the_repeated_step(machine):
+    without_runner = 'case "$*" in "is-active --quiet gitlab-runner") exit 1 ;; {} esac'
+    machine.put("systemctl", without_runner.format("restart*) exit 1 ;;"))
+    assert machine.run(script("trust_authority.sh"), payload=("one\n",)).returncode == 1
+    machine.put("systemctl", without_runner.format(""))
+    for restarts in (1, 0):
+        machine.log.unlink()
+        assert machine.run(script("trust_authority.sh"), payload=("one\n",)).returncode == 0
+        assert machine.calls.count("update-ca-trust extract") == 1
+        assert machine.calls.count("systemctl restart docker") == restarts
+
+
+def test_another_configuration_does_not_restart_the_registrys_docker():
     assert "restart" not in script("install_docker.sh")
     assert "restart docker" not in script("run_registry.sh")
 
