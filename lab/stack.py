@@ -210,13 +210,14 @@ def start(
     return subprocess.Popen(arguments, cwd=program or ROOT, env=environment(), text=True, stdin=stdin, **streams)
 
 
-def configure(key: str, value: str | None) -> None:
+def configure(key: str, value: str | None, *, secret: bool = False) -> None:
     """Set a key in the stack's settings, or remove it if `value` is None. Lasts until `forget`."""
     prepare()
     if value is None:
         _ask("config", "rm", "--stack", STACK, key)
     else:
-        _ask("config", "set", "--stack", STACK, key, value)
+        # Behind `--`, since a certificate in PEM format begins with dashes.
+        _ask("config", "set", "--stack", STACK, *(["--secret"] if secret else []), "--", key, value)
 
 
 def _operate(*command: str) -> None:

@@ -20,6 +20,7 @@ ORDER = (
     "test_reachability",
     "test_permissions",
     "test_registry",
+    "test_tls",
     "test_updates",
     "test_traps",
     "test_machines",
@@ -28,6 +29,7 @@ ORDER = (
     "test_doctor",
     "test_adoption",
     "test_upgrade",
+    "test_plain",
     "test_end",
     "test_sturdiness",
 )

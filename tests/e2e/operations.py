@@ -1,5 +1,6 @@
 """Operations of the end-to-end tests on the lab, its stack, its machines and its AWS."""
 
+import contextlib
 import os
 import pty
 import select
@@ -8,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
+import yaml
 
 from lab import stack
 from lab.workspace import LOGS, ROOT
@@ -94,6 +96,10 @@ class Operation:
         for line in self.process.stdout:
             self._output.append(line)
 
+    def said(self) -> str:
+        """The output so far."""
+        return "".join(self._output)
+
     def finish(self) -> Finished:
         """Wait until it ends."""
         try:
@@ -102,14 +108,38 @@ class Operation:
             self.process.kill()
         # A plugin that outlives a killed engine keeps the pipe open.
         self._reader.join(10)
-        output = "".join(self._output)
+        output = self.said()
         _keep(output)
         return Finished(status, output, time.monotonic() - self._started)
+
+
+def setting(key: str) -> str:
+    """A setting in Pulumi.lab.yaml, the stack's original settings."""
+    return str(yaml.safe_load(stack.SETTINGS.read_text())["config"][f"gitlab:{key}"])
+
+
+def configure(**settings: str | None) -> None:
+    """Set these keys of the stack's settings, or remove those that are None. Private keys are set as secrets."""
+    for key, value in settings.items():
+        stack.configure(key, value, secret=key.endswith("KeyPem"))
 
 
 def start_up(*options: str, program: Path | None = None) -> Operation:
     """Start a plain `pulumi up`, by default of this clone's program."""
     return Operation("up", "--yes", "--skip-preview", "--suppress-progress", *options, program=program)
+
+
+@contextlib.contextmanager
+def starting_up(*options: str, program: Path | None = None) -> Iterator[Operation]:
+    """Like start_up; an `up` that still runs at the end is killed, and its lock released, so that others can follow."""
+    operation = start_up(*options, program=program)
+    try:
+        yield operation
+    finally:
+        if operation.process.poll() is None:
+            operation.process.kill()
+            operation.finish()
+            stack.clear_stale()
 
 
 def up(*options: str, program: Path | None = None) -> Finished:
@@ -167,6 +197,12 @@ def instances() -> list[dict[str, Any]]:
         Filters=[{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     )["Reservations"]
     return [instance for reservation in reservations for instance in reservation["Instances"]]
+
+
+def certificates() -> list[str]:
+    """The ARNs of the certificates in AWS Certificate Manager."""
+    found = client("acm").list_certificates()["CertificateSummaryList"]
+    return [str(certificate["CertificateArn"]) for certificate in found]
 
 
 def instance_id(role: str) -> str:

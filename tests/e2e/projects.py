@@ -6,7 +6,7 @@ from typing import Any
 
 import gitlab
 
-from tests.e2e import people
+from tests.e2e import https, people
 from tests.e2e.operations import must
 
 GROUP = "gitlab-stack"
@@ -39,6 +39,8 @@ def made(outputs: dict[str, Any], name: str) -> Iterator[Any]:
     names = {"group": GROUP, "name": name, "user": people.NAME}
     people.make()
     token = must("server", "gitlab-rails runner -", stdin=MAKE.format(**names))
-    api = gitlab.Gitlab(outputs["externalUrl"], private_token=token)
+    api = gitlab.Gitlab(
+        outputs["externalUrl"], private_token=token, ssl_verify=str(https.trusted()), session=https.session(outputs)
+    )
     yield api.projects.get(f"{GROUP}/{name}")
     must("server", "gitlab-rails runner -", stdin=DELETE.format(**names))

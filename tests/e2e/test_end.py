@@ -9,7 +9,18 @@ from lab import stack
 from lab.cloud import actions
 from lab.workspace import LOGS, STATE
 from tests.e2e import permissions
-from tests.e2e.operations import ROLES, client, instances, lab, must, on, repair, repeat_acceptance
+from tests.e2e.operations import (
+    ROLES,
+    certificates,
+    client,
+    instances,
+    lab,
+    must,
+    on,
+    repair,
+    repeat_acceptance,
+    setting,
+)
 from tests.e2e.programs import changed_program
 
 pytestmark = pytest.mark.end
@@ -73,6 +84,7 @@ def test_no_secret_lies_about_in_clear(outputs):
 
 
 def test_destroy_ends_clean_also_when_a_machine_is_already_gone(outputs):
+    zone = setting("hostedZoneId")
     client("ec2").terminate_instances(InstanceIds=[outputs["instanceIds"]["runner"]])
     actions.forget()
     stack.destroy()
@@ -86,6 +98,9 @@ def test_destroy_ends_clean_also_when_a_machine_is_already_gone(outputs):
     assert [vpc for vpc in ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]] == []
     assert client("elbv2").describe_load_balancers()["LoadBalancers"] == []
     assert client("elbv2").describe_target_groups()["TargetGroups"] == []
+    assert certificates() == []
+    records = client("route53").list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+    assert {record["Type"] for record in records} == {"NS", "SOA"}
 
 
 @pytest.mark.usefixtures("outputs")

@@ -42,6 +42,7 @@ pytestmark = pytest.mark.long
 
 STEPS = (
     *("server-schedule-updates", "registry-schedule-updates", "runner-schedule-updates"),
+    *("server-trust-authority", "registry-trust-authority", "runner-trust-authority"),
     *("server-grow-root", "server-mount-data", "server-grow-data", "server-make-token-key"),
     *("server-add-gitlab-repository", "server-install-gitlab", "server-configure-gitlab"),
     *("server-prepare-gitlab", "server-run-checks", "server-run-pipeline"),

@@ -18,7 +18,7 @@ from tests.e2e import projects
 from tests.e2e.operations import client, eventually, must
 from tests.e2e.test_jobs import IMAGE
 
-SETTINGS = reachability.Example(web_port=80, client_cidrs=(f"{OPERATOR}/32",), admin_cidrs=(f"{OPERATOR}/32",))
+SETTINGS = reachability.Example(web_port=443, client_cidrs=(f"{OPERATOR}/32",), admin_cidrs=(f"{OPERATOR}/32",))
 """The settings in Pulumi.lab.yaml: on the lab, client and administrator have the same address."""
 
 TRIED = tuple(sorted({*reachability.ports(SETTINGS), 22, 80, 443, 2222, 5000, 9100}))

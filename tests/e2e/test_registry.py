@@ -148,7 +148,7 @@ def test_a_reboot_in_the_middle_of_a_collection_leaves_a_registry_that_takes_pus
     else:
         on("registry", "systemctl reboot --force --force")
     eventually(lambda: on("registry", "test ! -e /run/lingers").status == 0)
-    eventually(lambda: on("runner", f"curl -fsS http://{outputs['registryHost']}/").status == 0)
+    eventually(lambda: on("runner", f"curl -fsS https://{outputs['registryHost']}/").status == 0)
     assert serves() == ["registry running"]
     kept.pull(kept.push("after-the-reboot"))
     measured(time.monotonic() - started, cut)

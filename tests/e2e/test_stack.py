@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 import subprocess
 import time
 
 from configuration.checks import CHECKS
 from configuration.gitlab_settings import IN_A_NEW_GITLAB
 from lab import stack
-from tests.e2e import people
+from tests.e2e import https, people
 from tests.e2e.operations import ROLES, client, eventually, lab, must, on, run_product
 
 MAKE_IMAGE = "head -c 65536 /dev/urandom > /var/tmp/by-hand && tar -C /var/tmp -c by-hand | docker import - {image}"
@@ -34,6 +35,7 @@ def image(outputs, project="by-hand"):
 
 
 def test_up_ends_with_the_proof(outputs):
+    assert outputs["externalUrl"] == "https://git.lab.example.com"
     assert [passed["check"] for passed in outputs["acceptance"]] == [check.title for check in CHECKS]
     assert all(passed["seconds"] >= 0 for passed in outputs["acceptance"])
 
@@ -52,7 +54,7 @@ def test_a_preview_with_refresh_finds_nothing_to_change(outputs):
 def test_no_private_key_of_the_administrators_is_in_state_or_outputs_not_even_encrypted(outputs):
     state = stack.state_in_clear()
     assert stack.PRIVATE_KEY.with_suffix(".pub").read_text().split()[1] in state, "the search does not work"
-    assert "privateKey" not in state
+    assert "PRIVATE KEY" not in state
     for line in stack.PRIVATE_KEY.read_text().splitlines()[1:-1]:
         assert line not in state
     assert "privateKey" not in outputs["inspection"]
@@ -104,7 +106,8 @@ def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(outputs):
     try:
         assert set(must("runner", try_often).split()) == {"401"}
         people.log_in(outputs)
-        here = subprocess.run(["bash", "-c", try_often], capture_output=True, text=True, check=True)
+        from_here = try_often.replace("curl ", f"curl {shlex.join(https.curl_options(outputs))} ", 1)
+        here = subprocess.run(["bash", "-c", from_here], capture_output=True, text=True, check=True)
         assert set(here.stdout.split()) == {"401", "403"}
     finally:
         must("server", "gitlab-ctl restart puma")

@@ -89,7 +89,7 @@ def test_a1_a_group_as_destination_never_matches_the_balancers_public_address():
                 )
             ]
         },
-        # Port 80 stays open, because jobs may connect to it anywhere.
+        # Port 443 stays open, because the machine may connect to it anywhere.
         "git over SSH with GitLab's host key failed",
     )
 
