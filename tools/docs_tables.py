@@ -132,6 +132,12 @@ SECTIONS = {
 FURTHER_READING = {
     "extraEgress": "operations.md#open-further-egress",
     "domain": "operations.md#a-domain-without-a-hosted-zone",
+    "certificateArn": "tls.md#an-existing-certificate",
+    "certificatePem": "tls.md#your-own-certificate",
+    "certificateAuthority": "tls.md#your-own-certificate",
+    "plainHttp": "tls.md#plain-http",
+    "acceptPlainHttpAfterTls": "tls.md#the-way-back",
+    "hostedZoneId": "tls.md#with-a-hosted-zone",
     "securityUpdates": "operations.md#security-updates",
     "serverDataVolumeId": "operations.md#destroy-and-keep-the-data",
     "registryDataVolumeId": "operations.md#destroy-and-keep-the-data",
