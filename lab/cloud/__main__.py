@@ -18,9 +18,8 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from lab.cloud import HOST, PORT, actions, existing, patches, permissions
+from lab.cloud import HOST, PORT, actions, controls, dns, existing, faults, patches, permissions
 from lab.cloud.constraints import constrained
-from lab.cloud.faults import ROUTE, Faults
 from lab.cloud.idempotency import idempotent
 from lab.cloud.reconciler import Reconciler, remove_everything
 
@@ -60,9 +59,10 @@ def main() -> None:
 
 def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     """Return moto's API for all services, with the lab's own routes in front of it."""
-    faults, called, permitted = Faults(), actions.Actions(), permissions.Permissions()
+    armed, called, permitted = faults.Faults(), actions.Actions(), permissions.Permissions()
+    controlled: dict[str, controls.Control] = {faults.ROUTE: armed, dns.ROUTE: dns.PLANTED}
     moto = DomainDispatcherApplication(create_backend_app)
-    aws = faults.before(called.before(permitted.before(constrained(idempotent(moto)))))
+    aws = armed.before(called.before(permitted.before(constrained(idempotent(moto)))))
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
@@ -73,8 +73,8 @@ def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartRespon
                 reconciler.stop()
                 start_response("202 Accepted", [("Content-Type", "text/plain")])
                 return [b"shutting down\n"]
-            case _, path if path == ROUTE:
-                return faults.route(environ, start_response)
+            case _, path if path in controlled:
+                return controls.route(controlled[path], environ, start_response)
             case _, path if path == actions.ROUTE:
                 return called.route(environ, start_response)
             case _, path if path == permissions.ROUTE:

@@ -1,26 +1,24 @@
 """Fault injection: what a real cloud does occasionally, at the moment a test needs it.
 
-The API has a route for faults, `/_lab/faults`: POST arms one, GET lists the armed faults and how often each was served,
-DELETE disarms all. `inject`, `served` and `clear` are the client of that route.
+The API has a route for faults, `/_lab/faults` (controls.py): POST arms one, GET lists the armed faults and how often
+each was served, DELETE disarms all. `inject`, `served` and `clear` are the client of that route.
 
 A fault applies to an action of the query protocol (EC2, load balancing, IAM, STS), which is named in the posted form.
 Route 53 uses another protocol; faults do not affect its calls.
 """
 
 import io
-import json
 import socket
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 from xml.sax.saxutils import escape
 
-from lab.cloud import API
+from lab.cloud import API, controls
 
 ROUTE = "/_lab/faults"
 KINDS = ("throttle", "error", "lost", "slow")
@@ -60,7 +58,8 @@ class Faults:
         self._armed: list[Fault] = []
         self._lock = threading.Lock()
 
-    def arm(self, fault: Fault) -> None:
+    def add(self, **fields: Any) -> None:
+        fault = Fault(**fields)
         with self._lock:
             self._armed.append(fault)
 
@@ -80,22 +79,6 @@ class Faults:
                     fault.served += 1
                     return fault
         return None
-
-    def route(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Serve `/_lab/faults`."""
-        match environ["REQUEST_METHOD"]:
-            case "POST":
-                try:
-                    self.arm(Fault(**json.loads(body(environ))))
-                except (TypeError, ValueError) as error:
-                    return _send(start_response, "400 Bad Request", "text/plain", str(error))
-            case "DELETE":
-                self.clear()
-            case "GET":
-                pass
-            case _:
-                return _send(start_response, "405 Method Not Allowed", "text/plain", "GET, POST or DELETE")
-        return _send(start_response, "200 OK", "application/json", json.dumps(self.status()))
 
     def before(self, aws: Application) -> Application:
         """Return `aws` with the armed faults in front of it."""
@@ -153,7 +136,7 @@ def refuse_ec2(start_response: StartResponse, status: str, code: str, message: s
         f"<Response><Errors><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error></Errors>"
         f"<RequestID>{uuid4()}</RequestID></Response>"
     )
-    return _send(start_response, status, "text/xml;charset=UTF-8", text)
+    return controls.send(start_response, status, "text/xml;charset=UTF-8", text)
 
 
 def refuse(start_response: StartResponse, status: str, fault_of: str, code: str, message: str) -> Iterable[bytes]:
@@ -162,13 +145,7 @@ def refuse(start_response: StartResponse, status: str, fault_of: str, code: str,
         f"<ErrorResponse><Error><Type>{fault_of}</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
         f"<RequestId>{uuid4()}</RequestId></ErrorResponse>"
     )
-    return _send(start_response, status, "text/xml", text)
-
-
-def _send(start_response: StartResponse, status: str, kind: str, text: str) -> Iterable[bytes]:
-    body = text.encode()
-    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
-    return [body]
+    return controls.send(start_response, status, "text/xml", text)
 
 
 # --- the client ------------------------------------------------------------------------------------------
@@ -176,13 +153,13 @@ def _send(start_response: StartResponse, status: str, kind: str, text: str) -> I
 
 def inject(action: str, kind: str, *, times: int = 1, seconds: float = 0.0, api: str = API) -> None:
     """Arm a fault in the running lab. Raises ValueError for an unknown kind, OSError without a running lab."""
-    _ask("POST", asdict(Fault(action, kind, times, seconds)), api)
+    controls.ask("POST", ROUTE, asdict(Fault(action, kind, times, seconds)), api)
 
 
 def served(*, api: str = API) -> dict[tuple[str, str], int]:
     """Return how many calls the faults have affected since they were armed, by action and kind as injected."""
     counts: dict[tuple[str, str], int] = {}
-    for fault in (Fault(**fields) for fields in _ask("GET", None, api)):
+    for fault in (Fault(**fields) for fields in controls.ask("GET", ROUTE, None, api)):
         key = fault.action, fault.kind
         counts[key] = counts.get(key, 0) + fault.served
     return counts
@@ -190,15 +167,4 @@ def served(*, api: str = API) -> dict[tuple[str, str], int]:
 
 def clear(*, api: str = API) -> None:
     """Disarm all faults."""
-    _ask("DELETE", None, api)
-
-
-def _ask(method: str, fields: dict[str, Any] | None, api: str) -> Any:
-    body = None if fields is None else json.dumps(fields).encode()
-    request = urllib.request.Request(
-        api + ROUTE, body, headers={"Content-Type": "application/json"} if body else {}, method=method
-    )
-    # Ignore proxy settings: the API is on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as answer:
-        return json.load(answer)
+    controls.ask("DELETE", ROUTE, None, api)

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from moto.route53.models import route53_backends
-
+from lab.cloud import dns
 from lab.cloud.balancers import Balancer, Listener, Target, TargetGroup
 from lab.cloud.machines import Machine
 from lab.cloud.metadata import Facts
@@ -71,7 +70,7 @@ def read() -> Inventory:
                 balancers.append(_balancer(ec2, elb, balancer, used[first.id]))
                 names[balancer.dns_name] = (first.public_ip or first.private_ip_address,)
         idle += _idle_targets(elb)
-    names |= _route53(names)
+    names |= dns.addresses(names)
     balancers.sort(key=lambda balancer: balancer.interface.id)
     balancers = [dataclasses.replace(balancer, number=number) for number, balancer in enumerate(balancers)]
     return Inventory(
@@ -310,25 +309,3 @@ def _idle_targets(elb: Any) -> Iterator[tuple[str, str]]:
     for group in list(elb.target_groups.values()):
         if group.arn not in used:
             yield from ((group.arn, target_id) for target_id in list(group.targets))
-
-
-def _route53(known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Return the A records, and the CNAME and alias records whose target is known here."""
-    records = [
-        record
-        for _, _, backend in list(route53_backends.iter_backends())
-        for zone in list(backend.zones.values())
-        for record in list(zone.rrsets)
-    ]
-    found = {r.name.rstrip("."): tuple(_values(r)) for r in records if r.type == "A" and not r.alias_target}
-    for record in records:
-        target = (record.alias_target or {}).get("DNSName") or next(iter(_values(record)), "")
-        if record.alias_target or record.type == "CNAME":
-            addresses = (known | found).get(target.rstrip("."), ())
-            if addresses:
-                found[record.name.rstrip(".")] = addresses
-    return found
-
-
-def _values(record: Any) -> list[str]:
-    return [v["Value"] if isinstance(v, dict) else str(v) for v in record.records or []]

@@ -9,7 +9,7 @@ from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, ConnectionClosedError  # type: ignore[import-untyped]
 from moto import mock_aws
 
-from lab.cloud import faults
+from lab.cloud import controls, faults
 from lab.tests.cloud import over_http
 
 REGION = "eu-central-1"
@@ -143,7 +143,7 @@ def test_a_fault_that_there_is_not_is_refused(api):
     with pytest.raises(ValueError, match="throttle, error, lost, slow"):
         faults.inject("CreateVpc", "flood", api=api)
     with pytest.raises(HTTPError) as refusal:
-        faults._ask("POST", {"action": "CreateVpc", "kind": "throttle", "often": 3}, api)
+        controls.ask("POST", faults.ROUTE, {"action": "CreateVpc", "kind": "throttle", "often": 3}, api)
     assert refusal.value.code == 400
 
 
