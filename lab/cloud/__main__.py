@@ -18,7 +18,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from lab.cloud import HOST, PORT, actions, controls, dns, existing, faults, patches, permissions
+from lab.cloud import HOST, PORT, actions, controls, dns, existing, faults, patches, permissions, shown_certificates
 from lab.cloud.constraints import constrained
 from lab.cloud.idempotency import idempotent
 from lab.cloud.reconciler import Reconciler, remove_everything
@@ -60,7 +60,11 @@ def main() -> None:
 def application(reconciler: Reconciler) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     """Return moto's API for all services, with the lab's own routes in front of it."""
     armed, called, permitted = faults.Faults(), actions.Actions(), permissions.Permissions()
-    controlled: dict[str, controls.Control] = {faults.ROUTE: armed, dns.ROUTE: dns.PLANTED}
+    controlled: dict[str, controls.Control] = {
+        faults.ROUTE: armed,
+        dns.ROUTE: dns.PLANTED,
+        shown_certificates.ROUTE: shown_certificates.SHOWN,
+    }
     moto = DomainDispatcherApplication(create_backend_app)
     aws = armed.before(called.before(permitted.before(constrained(idempotent(moto)))))
 

@@ -9,7 +9,8 @@ health checks. Where client addresses are preserved, haproxy connects to targets
 - a client is connected before a target is: if the target refuses, the connection is closed afterwards
 - with a PROXY header, a target that speaks first is not heard before the client has sent data
 - a target that connects to itself gets no response where addresses are preserved, even if there are other targets
-- TLS and UDP listeners are not modelled: the port stays closed, and the log reports why
+- a TLS listener has no post-quantum key exchange, also with a policy that has it on AWS
+- UDP listeners are not modelled: the port stays closed, and the log reports why
 """
 
 import csv
@@ -17,18 +18,23 @@ import io
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.authority import write_secret
 from lab.cloud import host_network
 from lab.cloud.network import DEVICE_PREFIX, NAMESPACE_PREFIX, NAMESPACES, Interface, Preserving
 from lab.shell import call
-from lab.workspace import RUN, Daemon
+from lab.workspace import RUN, Daemon, LabError
 
 CHECK_INTERVAL = 2  # seconds
 IDLE_TIMEOUT = 350  # seconds, AWS's for TCP
 DRAIN_TIMEOUT = 30  # seconds until connections to a removed target are closed
+RELOAD_TIMEOUT = 10.0  # seconds
+VERSIONS = {"TLSv1": "TLSv1.0", "TLSv1.1": "TLSv1.1", "TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3"}
+"""AWS's name of a TLS version → haproxy's."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,35 @@ class TargetGroup:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """The versions and ciphers of a security policy, named as by AWS: `TLSv1` is TLS 1.0."""
+
+    protocols: tuple[str, ...]
+    ciphers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Listener:
+    """A listener. A TLS listener has a security policy, and shows the first certificate in `pem`."""
+
     port: int
     protocol: str
     group: TargetGroup | None
+    policy: Policy | None = None
+    pem: str = field(default="", repr=False)
+    """The certificate, its chain and its private key."""
+
+    def closed_because(self) -> str | None:
+        """Return why the lab does not open the port; None if it does."""
+        if self.protocol not in ("TCP", "TLS"):
+            return "only TCP and TLS are modelled by the lab"
+        if self.group is None:
+            return "it has no target group"
+        if self.protocol == "TLS" and self.policy is None:
+            return "the lab does not know its security policy"
+        if self.protocol == "TLS" and not self.pem:
+            return "it has no certificate"
+        return None
 
 
 @dataclass(frozen=True)
@@ -101,24 +132,28 @@ class Balancer:
         return NAMESPACE_PREFIX + self.name
 
     def groups(self) -> list[TargetGroup]:
-        """Return the target groups of the TCP listeners, without duplicates."""
-        used = {li.group.arn: li.group for li in self.listeners if li.group and li.protocol == "TCP"}
+        """Return the target groups of the open listeners, without duplicates."""
+        used = {group.arn: group for _, group in self.open()}
         return [used[arn] for arn in sorted(used)]
+
+    def open(self) -> list[tuple[Listener, TargetGroup]]:
+        """Return the listeners whose port is open, with their target groups."""
+        return [(li, li.group) for li in self.listeners if li.group and not li.closed_because()]
 
     def not_modelled(self) -> list[str]:
         """Return messages for the log about what AWS would do and the lab does not."""
         return [
-            f"listener {li.port}/{li.protocol}: only TCP is modelled by the lab, the port stays closed"
+            f"listener {li.port}/{li.protocol}: {reason}, the port stays closed"
             for li in self.listeners
-            if li.protocol != "TCP"
+            if (reason := li.closed_because())
         ]
 
     def preserving(self) -> Preserving | None:
         """Return what the network needs if targets see the clients' addresses; None if they do not."""
         targets = tuple(
-            (li.port, tuple(str(target.address) for target in _checked(self, li.group)))
-            for li in self.listeners
-            if li.protocol == "TCP" and li.group and li.group.preserve_client_ip
+            (li.port, tuple(str(target.address) for target in _checked(self, group)))
+            for li, group in self.open()
+            if group.preserve_client_ip
         )
         return Preserving(self.interface, self.number, targets) if targets else None
 
@@ -147,25 +182,46 @@ def render(balancer: Balancer, run: Path = RUN) -> str:
         f"  timeout client {IDLE_TIMEOUT}s",
         f"  timeout server {IDLE_TIMEOUT}s",
     ]
-    for listener in balancer.listeners:
-        if listener.protocol == "TCP" and listener.group:
-            name = listener.group.name
+    for listener, group in balancer.open():
+        lines += [
+            f"frontend {listener.port}",
+            f"  bind {address}:{listener.port}{_tls(balancer, listener, run)}",
+            f"  tcp-request connection reject unless {{ nbsrv({group.name}) gt 0 }}",
+        ]
+        if group.proxy_protocol:
+            # AWS sends the header with the client's first bytes, not before; with TLS, its first decrypted bytes.
             lines += [
-                f"frontend {listener.port}",
-                f"  bind {address}:{listener.port}",
-                f"  tcp-request connection reject unless {{ nbsrv({name}) gt 0 }}",
+                f"  tcp-request inspect-delay {IDLE_TIMEOUT}s",
+                "  tcp-request content accept if { req.len gt 0 }",
+                "  tcp-request content reject",
             ]
-            if listener.group.proxy_protocol:
-                # AWS sends the header with the client's first bytes, not before.
-                lines += [
-                    f"  tcp-request inspect-delay {IDLE_TIMEOUT}s",
-                    "  tcp-request content accept if { req.len gt 0 }",
-                    "  tcp-request content reject",
-                ]
-            lines.append(f"  default_backend {name}")
+        lines.append(f"  default_backend {group.name}")
     for group in balancer.groups():
         lines += _backend(balancer, group)
     return "\n".join([*lines, ""])
+
+
+def _tls(balancer: Balancer, listener: Listener, run: Path) -> str:
+    """Return the options of `bind` for TLS; none for another listener."""
+    if listener.protocol != "TLS" or listener.policy is None:
+        return ""
+    versions = sorted(VERSIONS[protocol] for protocol in listener.policy.protocols)
+    suites = [cipher for cipher in listener.policy.ciphers if cipher.startswith("TLS_")]
+    ciphers = [cipher for cipher in listener.policy.ciphers if cipher not in suites]
+    options = ["ssl", f"crt {pem_file(balancer, listener, run)}"]
+    options += [f"ssl-min-ver {versions[0]}", f"ssl-max-ver {versions[-1]}"]
+    if suites:  # of TLS 1.3; OpenSSL has two lists
+        options.append(f"ciphersuites {':'.join(suites)}")
+    if ciphers:
+        # OpenSSL's default level of security excludes TLS 1.0 and 1.1.
+        level = "@SECLEVEL=0" if versions[0] < "TLSv1.2" else "@SECLEVEL=2"
+        options.append(f"ciphers {':'.join([*ciphers, level])}")
+    return " " + " ".join(options)
+
+
+def pem_file(balancer: Balancer, listener: Listener, run: Path = RUN) -> Path:
+    """Return the file with the certificate that a TLS listener shows, and with its private key."""
+    return run / f"{balancer.interface.device}-{listener.port}.pem"
 
 
 def _backend(balancer: Balancer, group: TargetGroup) -> list[str]:
@@ -301,8 +357,8 @@ class Balancers:
             daemon(balancer).stop()
             call("ip", "netns", "delete", balancer.namespace, check=False)
             self._measured.pop(name, None)
-            for suffix in ("cfg", "state", "sock"):
-                (RUN / f"{balancer.interface.device}.{suffix}").unlink(missing_ok=True)
+            for file in RUN.glob(f"{balancer.interface.device}[.-]*"):
+                file.unlink()
 
     def _create(self, balancer: Balancer) -> None:
         if not (NAMESPACES / balancer.namespace).exists():
@@ -310,25 +366,32 @@ class Balancers:
         host_network.plug_in(balancer.interface, NAMESPACES / balancer.namespace)
 
     def _configure(self, balancer: Balancer) -> None:
+        RUN.mkdir(parents=True, exist_ok=True)
+        for listener, _ in balancer.open():
+            if listener.protocol == "TLS":
+                write_secret(pem_file(balancer, listener, RUN), listener.pem)
+        process, known = daemon(balancer), self._known.get(balancer.name)
+        if known and process.running() and _same_but_certificates(known, balancer):
+            for listener in set(balancer.listeners) - set(known.listeners):
+                _replace_certificate(balancer, listener)
+            return
         if preserving := balancer.preserving():
             host_network.preserve(preserving, NAMESPACES / balancer.namespace)
-        RUN.mkdir(parents=True, exist_ok=True)
         healthy = {key for key, value in self._measured.get(balancer.name, {}).items() if value == HEALTHY}
         configuration = RUN / f"{balancer.interface.device}.cfg"
         (RUN / f"{balancer.interface.device}.state").write_text(render_state(balancer, healthy))
         configuration.write_text(render(balancer, RUN))
         call("haproxy", "-c", "-q", "-f", str(configuration))
-        process = daemon(balancer)
         if (pid := process.pid) is None:
             process.start()
         else:
-            os.kill(pid, signal.SIGUSR2)
+            _reload(pid, _socket(balancer))
 
     def _health(self, balancer: Balancer) -> Health:
         before = self._measured.get(balancer.name, {})
         try:
-            measured = read_health(_ask(RUN / f"{balancer.interface.device}.sock", "show stat"))
-        except OSError:  # between two workers while it reloads
+            measured = read_health(_ask(_socket(balancer), "show stat"))
+        except OSError:  # while it starts
             measured = before
         for key, health in measured.items():
             # The target is recovering: on AWS only a new target is initial.
@@ -349,6 +412,47 @@ def daemon(balancer: Balancer) -> Daemon:
     return Daemon(f"balancer-{balancer.name}", command, netns=balancer.namespace)
 
 
+def _socket(balancer: Balancer) -> Path:
+    return RUN / f"{balancer.interface.device}.sock"
+
+
+def _same_but_certificates(one: Balancer, other: Balancer) -> bool:
+    return render(one, RUN) == render(other, RUN) and one.preserving() == other.preserving()
+
+
+def _replace_certificate(balancer: Balancer, listener: Listener) -> None:
+    """Show another certificate to new connections. A reload would close the existing ones after `DRAIN_TIMEOUT`."""
+    file = pem_file(balancer, listener, RUN)
+    lines = [line for line in listener.pem.splitlines() if line.strip()]  # an empty line ends the command
+    answer = _ask(_socket(balancer), "\n".join([f"set ssl cert {file} <<", *lines, ""]))
+    answer += _ask(_socket(balancer), f"commit ssl cert {file}")
+    if "Success!" not in answer:
+        raise LabError(f"haproxy does not take the certificate of port {listener.port}: {' '.join(answer.split())}")
+
+
+def _reload(pid: int, path: Path) -> None:
+    """Let the master with this pid start a worker with the new configuration, and wait until it works.
+
+    Until then the socket belongs to the former worker, which would take a certificate with it.
+    """
+    before = _worker(path)
+    os.kill(pid, signal.SIGUSR2)
+    deadline = time.monotonic() + RELOAD_TIMEOUT
+    while _worker(path) in (None, before):
+        if time.monotonic() > deadline:
+            raise LabError("haproxy does not take its new configuration")
+        time.sleep(0.05)
+
+
+def _worker(path: Path) -> str | None:
+    """Return the pid of the worker that has the socket; None if there is none."""
+    try:
+        lines = _ask(path, "show info").splitlines()
+    except OSError:
+        return None
+    return next((line for line in lines if line.startswith("Pid:")), None)
+
+
 def _ask(path: Path, question: str) -> str:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(2)
@@ -361,6 +465,6 @@ def remove() -> None:
     """Stop every load balancer that has a pid file, also those of another process. Idempotent."""
     for pid_file in RUN.glob("balancer-*.pid"):
         Daemon(pid_file.stem, []).stop()
-    for suffix in ("cfg", "state", "sock"):
+    for suffix in ("cfg", "state", "sock", "pem"):
         for file in RUN.glob(f"{DEVICE_PREFIX}*.{suffix}"):
             file.unlink()

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from moto.elbv2.ssl_policies import SSL_POLICIES
+
 from lab.cloud import dns
-from lab.cloud.balancers import Balancer, Listener, Target, TargetGroup
+from lab.cloud.balancers import Balancer, Listener, Policy, Target, TargetGroup
 from lab.cloud.machines import Machine
 from lab.cloud.metadata import Facts
 from lab.cloud.network import Interface, Network, Rule
 from lab.cloud.patches import state
+from lab.cloud.shown_certificates import SHOWN
 from lab.cloud.volumes import Volume
 
 
@@ -244,13 +247,21 @@ def _balancer(ec2: Any, elb: Any, balancer: Any, interface: Interface) -> Balanc
     for listener in list(balancer.listeners.values()):
         arn = next(iter(_group_arns(elb, listener)), None)
         group = _target_group(ec2, elb.target_groups[arn]) if arn in elb.target_groups else None
-        listeners.append(Listener(int(listener.port), listener.protocol, group))
+        listeners.append(_listener(listener, group))
     return Balancer(
         balancer.name,
         balancer.subnets[0].availability_zone,
         interface,
         tuple(sorted(listeners, key=lambda li: li.port)),
     )
+
+
+def _listener(listener: Any, group: TargetGroup | None) -> Listener:
+    if listener.protocol != "TLS":
+        return Listener(int(listener.port), listener.protocol, group)
+    known = SSL_POLICIES.get(listener.ssl_policy)
+    policy = Policy(tuple(known["ssl_protocols"]), tuple(known["ciphers"])) if known else None
+    return Listener(int(listener.port), listener.protocol, group, policy, SHOWN.material(listener.certificate))
 
 
 def _group_arns(elb: Any, listener: Any) -> list[str]:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from lab.cloud import balancers, host_network, inventory, machines, metadata, names, packet_filter, volumes
+from lab.cloud import (
+    balancers,
+    host_network,
+    inventory,
+    machines,
+    metadata,
+    names,
+    packet_filter,
+    shown_certificates,
+    volumes,
+)
 from lab.cloud.balancers import INITIAL, NOT_IN_USE, Balancer, Balancers
 from lab.cloud.host_network import Host
 from lab.cloud.inventory import Inventory
@@ -143,6 +153,7 @@ class Reconciler:
                         "instance_id": target.id,
                         "health": health.state,
                         "reason": health.description,
+                        "certificate": shown_certificates.facts(listener.pem) if listener.pem else None,
                     }
                 )
         return {

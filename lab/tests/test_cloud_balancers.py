@@ -1,11 +1,7 @@
-import contextlib
 import dataclasses
 import itertools
-import queue
 import socket
-import struct
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from lab.cloud.balancers import (
     Balancer,
     Balancers,
     Listener,
+    Policy,
     Target,
     TargetGroup,
     fixed_health,
@@ -29,6 +26,7 @@ from lab.cloud.balancers import (
     render_state,
 )
 from lab.cloud.network import Interface
+from lab.tests.played_target import LOCAL, PROXY, PlayedTarget, wait_for
 
 INTERFACE = Interface(
     "eni-00000000000000aaa", "10.42.0.7", "10.42.0.0/24", "10.42.0.0/16", "02:00:00:00:00:01", ("sg-front",)
@@ -88,13 +86,36 @@ def test_no_traffic_without_a_healthy_target():
     assert "  tcp-request connection reject unless { nbsrv(http) gt 0 }" in section(render(BALANCER), "frontend 80")
 
 
-@pytest.mark.parametrize("protocol", ["TLS", "UDP", "TCP_UDP"])
-def test_what_is_not_modelled_is_closed_and_said(protocol):
-    balancer = dataclasses.replace(BALANCER, listeners=(Listener(443, protocol, HTTP),))
+POLICY = Policy(("TLSv1.3", "TLSv1.2"), ("TLS_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"))
+
+
+@pytest.mark.parametrize(
+    ("listener", "reason"),
+    [
+        (Listener(443, "UDP", HTTP), "only TCP and TLS are modelled"),
+        (Listener(443, "TCP_UDP", HTTP), "only TCP and TLS are modelled"),
+        (Listener(443, "TLS", HTTP, policy=None, pem="certificate"), "security policy"),
+        (Listener(443, "TLS", HTTP, POLICY, pem=""), "no certificate"),
+        (Listener(443, "TLS", None, POLICY, pem="certificate"), "no target group"),
+    ],
+)
+def test_a_listener_that_the_lab_cannot_serve_stays_closed_and_the_log_says_why(listener, reason):
+    balancer = dataclasses.replace(BALANCER, listeners=(listener,))
     assert "bind" not in render(balancer)
+    assert balancer.groups() == []
     (note,) = balancer.not_modelled()
-    assert f"443/{protocol}" in note
-    assert "stays closed" in note
+    assert note.startswith(f"listener 443/{listener.protocol}: ")
+    assert reason in note
+    assert note.endswith("the port stays closed")
+
+
+def test_a_tls_listener_has_the_versions_and_ciphers_of_its_policy():
+    balancer = dataclasses.replace(BALANCER, listeners=(Listener(443, "TLS", HTTP, POLICY, "certificate"),))
+    assert section(render(balancer, Path("/run")), "frontend 443")[0] == (
+        "  bind 10.42.0.7:443 ssl crt /run/lab-0000000aaa-443.pem ssl-min-ver TLSv1.2 ssl-max-ver TLSv1.3"
+        " ciphersuites TLS_AES_128_GCM_SHA256 ciphers ECDHE-RSA-AES128-GCM-SHA256:@SECLEVEL=2"
+    )
+    assert "certificate" not in repr(balancer)  # with its private key
 
 
 def test_targets_are_called_in_the_clients_names_where_addresses_are_preserved():
@@ -174,51 +195,6 @@ def test_haproxy_takes_it(tmp_path: Path):
     subprocess.run(["haproxy", "-c", "-q", "-f", configuration], check=True)
 
 
-SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-LOCAL, PROXY = 0x20, 0x21  # of the PROXY protocol, version 2: a check of the proxy's own, and a client's connection
-
-
-class PlayedTarget:
-    """A server that requires a PROXY header. It records the header's command and client by requested path, and responds
-    to health checks with its health, once that is set."""
-
-    def __init__(self):
-        self.health: queue.Queue[int] = queue.Queue()
-        self.seen: dict[str, set[tuple[int, str | None]]] = {}
-        self.clients = 0  # connections that are not health checks
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listening.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        with contextlib.suppress(OSError):  # the fixture has closed it
-            while True:
-                threading.Thread(target=self.answer, args=self.listening.accept()[:1], daemon=True).start()
-
-    def answer(self, connection):
-        with connection, connection.makefile("rb") as stream:
-            if stream.read(len(SIGNATURE)) != SIGNATURE:
-                return
-            command, _, length = struct.unpack("!BBH", stream.read(4))
-            addresses = stream.read(length)
-            client = None
-            if command == PROXY:
-                self.clients += 1
-                client = f"{socket.inet_ntoa(addresses[:4])}:{int.from_bytes(addresses[8:10], 'big')}"
-            path = stream.readline().split()[1].decode()
-            self.seen.setdefault(path, set()).add((command, client))
-            status = 200
-            if path == HTTP.check_path:
-                status = self.health.get()
-                self.health.put(status)
-            connection.sendall(f"HTTP/1.1 {status} played\r\nContent-Length: 0\r\n\r\n".encode())
-
-    def becomes(self, status):
-        with contextlib.suppress(queue.Empty):
-            self.health.get_nowait()
-        self.health.put(status)
-
-
 @pytest.fixture
 def target():
     target = PlayedTarget()
@@ -259,14 +235,6 @@ def ask(port):
             return (answer, f"{host}:{own_port}") if answer else None
     except ConnectionError:
         return None
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 10
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.needs("haproxy")
