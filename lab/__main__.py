@@ -15,6 +15,7 @@ from types import FrameType
 
 from lab import containers, host, image, parts, report, stack, vendors
 from lab.engine import build
+from lab.outside import Outside
 from lab.preview import commands, engine
 from lab.workspace import LOGS, ROOT, STATE, Daemon, LabError, say, tail
 
@@ -155,6 +156,8 @@ def outputs(arguments: argparse.Namespace) -> None:
     elif arguments.name is None:
         for name, value in found.items():
             say(f"{name}: {value}")
+        if "externalUrl" in found:
+            say(f"from this machine: {Outside.of(found).curl()}")
     elif arguments.name in found:
         say(str(found[arguments.name]))
     else:

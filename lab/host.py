@@ -40,6 +40,7 @@ MACHINE_TOOLS = {
 
 TEST_TOOLS = {
     "busybox": "busybox-static",
+    "curl": "curl",
     "docker-registry": "docker-registry",
     "git": "git",
     "gpg": "gnupg",
@@ -52,6 +53,7 @@ TEST_TOOLS = {
     "mkfs.xfs": "xfsprogs",
     "nft": "nftables",
     "nginx": "nginx-light",
+    "openssl": "openssl",
     "rpmbuild": "rpm",
     "ruby": "ruby",
     "runsv": "runit",

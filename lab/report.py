@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lab import parts, stack, versions
+from lab.outside import Outside
 from lab.workspace import PROGRESS_INTERVAL, LabError, say
 
 WATCH_INTERVAL = 2.0  # seconds
@@ -46,7 +47,7 @@ def overview(status: dict[str, Any], running: dict[str, bool]) -> str:
         "Parts": [(name, "running" if alive else "not running") for name, alive in running.items()],
         "Machines": [_machine(found) for found in status["machines"]],
         "Load balancers": [
-            (f"{balancer['address']}:{target['port']}", names.get(target["instance_id"], "-"), target["health"])
+            _target(balancer["address"], target, names)
             for balancer in status["balancers"]
             for target in balancer["targets"]
         ],
@@ -87,14 +88,14 @@ def real_and_played() -> str:
 
 
 def summary(outputs: dict[str, Any]) -> str:
-    """Return what the user needs after `up`: addresses, login, acceptance."""
+    """Return what the user needs after `up`: addresses, login, acceptance, and how a client here gets through."""
     lines = [
         ("GitLab", outputs["externalUrl"]),
         ("Log in", "as root; this shows the first password: make root-password STACK=lab"),
         ("Registry", outputs["registryHost"]),
     ]
     checks = [(f"✓ {check['check']}", f"{check['seconds']:.2f} s") for check in outputs["acceptance"]]
-    return f"{_table(lines)}\nAcceptance\n{_table(checks)}"
+    return f"{_table(lines)}\nAcceptance\n{_table(checks)}\nFrom this machine\n  {Outside.of(outputs).curl()}"
 
 
 @contextlib.contextmanager
@@ -148,6 +149,13 @@ def _machine(found: dict[str, Any]) -> Sequence[object]:
     addresses = (found["private_ip"] or "-", found["public_ip"] or "-")
     boot = f"first boot {found['cloud_init']}"
     return (found["name"], found["instance_id"], found["state"], *addresses, boot, found.get("error") or "")
+
+
+def _target(address: str, target: dict[str, Any], names: dict[str, str]) -> Sequence[object]:
+    row = (f"{address}:{target['port']}", names.get(target["instance_id"], "-"), target["health"])
+    if certificate := target.get("certificate"):
+        return (*row, f"TLS for {', '.join(certificate['names'])} until {certificate['expires'][:10]}")
+    return row
 
 
 def _flow(flow: dict[str, Any]) -> Sequence[object]:

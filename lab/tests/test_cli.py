@@ -280,10 +280,19 @@ def test_the_overview_names_machines_where_the_cloud_has_ids():
     assert {"Real", "Played"} <= set(lines)
 
 
+def test_the_overview_shows_which_certificate_a_listener_has():
+    certificate = {"names": ["git.lab.example.com"], "expires": "2027-06-14T12:00:00+00:00"}
+    target = {"port": 443, "instance_id": "i-1", "health": "healthy", "reason": None, "certificate": certificate}
+    status = {**STATUS, "balancers": [{"name": "gitlab", "address": "203.0.113.16", "targets": [target]}]}
+    lines = [" ".join(line.split()) for line in report.overview(status, {}).splitlines()]
+    assert "203.0.113.16:443 server-lab healthy TLS for git.lab.example.com until 2027-06-14" in lines
+
+
 def test_up_ends_with_address_login_and_proof(monkeypatch):
     monkeypatch.setattr(sys, "executable", f"{ROOT}/.venv/bin/python")
     outputs = {
         "externalUrl": "http://203.0.113.16",
+        "publicAddresses": {"balancer": "203.0.113.16"},
         "registryHost": "203.0.113.16:5000",
         "acceptance": [{"check": "push", "seconds": 0.44}],
     }
@@ -294,6 +303,8 @@ def test_up_ends_with_address_login_and_proof(monkeypatch):
         "Registry 203.0.113.16:5000",
         "Acceptance",
         "✓ push 0.44 s",
+        "From this machine",
+        "curl http://203.0.113.16/",
     ]
 
 
