@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from validation import extra_egress, gitlab_rb, images, ssh_keys, supported_versions, values
+from validation import certificates, extra_egress, gitlab_rb, images, ssh_keys, supported_versions, values
 from validation.calendar import calendar
 from validation.extra_egress import ExtraEgress
 from validation.reader import Check, ConfigSource, Reader
@@ -29,6 +29,9 @@ ONE_NETWORK_PER_JOB = "each job has its own Docker network, and Docker has 255 o
 
 BLOCKED_SMTP_PORT = 25
 """AWS blocks it to public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
+
+LONGEST_REQUESTED_NAME = 64
+"""Characters of the domain of a requested certificate (ACM API Reference, RequestCertificate: DomainName)."""
 
 IMPLICIT_TLS_PORTS = (465, 2465)
 """RFC 8314, section 7.3; Amazon SES also offers the latter ("Connecting to an Amazon SES SMTP endpoint")."""
@@ -170,6 +173,13 @@ class Settings:
         warning contains the key, the value and the remedy.
         """
         warnings = supported_versions.warnings(self.gitlab_version)
+        if not self.serves_tls:
+            warnings.append(
+                f"{'plainHttp: true' if self.domain else 'domain: missing'}, so passwords, tokens and images are sent "
+                f"unencrypted. {'Remove plainHttp' if self.domain else 'Set domain'} to serve only TLS."
+            )
+        if self.certificate_pem:
+            warnings += certificates.warnings(self.certificate_pem)
         if self.smtp is not None and self.smtp.port == BLOCKED_SMTP_PORT:
             warnings.append(
                 f"smtpPort: AWS blocks port {BLOCKED_SMTP_PORT} to public addresses, so sending mail will time out. "
@@ -201,9 +211,9 @@ class Settings:
             extra_egress=extra_egress.load(keys),
             domain=keys.optional("domain", values.domain),
             certificate_arn=keys.optional("certificateArn", values.certificate_arn),
-            certificate_pem=keys.optional("certificatePem", values.pem),
-            certificate_key_pem=keys.optional_secret("certificateKeyPem", values.pem),
-            certificate_authority=keys.optional("certificateAuthority", values.pem),
+            certificate_pem=keys.hidden("certificatePem", certificates.certificate),
+            certificate_key_pem=keys.optional_secret("certificateKeyPem", certificates.private_key),
+            certificate_authority=keys.hidden("certificateAuthority", certificates.authority),
             plain_http=keys.boolean("plainHttp"),
             accept_plain_http_after_tls=keys.boolean("acceptPlainHttpAfterTls"),
             hosted_zone_id=keys.optional("hostedZoneId", values.hosted_zone_id),
@@ -260,17 +270,7 @@ def _problems_between_keys(settings: Settings) -> list[str]:
             f"availabilityZone: {settings.availability_zone!r} is not in aws:region {settings.region!r}. "
             f"Use a zone in that region, for example {settings.region}a."
         )
-    if settings.certificate_arn:
-        if not settings.domain:
-            problems.append(
-                "domain: missing, but certificateArn is set. Set the domain name that the certificate was issued for."
-            )
-        certificate_region = settings.certificate_arn.split(":")[3]
-        if certificate_region != settings.region:
-            problems.append(
-                f"certificateArn: the certificate is in {certificate_region!r}, but the load balancer is in "
-                f"{settings.region!r}. Use a certificate in the load balancer's region."
-            )
+    problems += _certificate_problems(settings)
     problems += _world_problems(settings)
     problems += extra_egress.problems_between_entries(settings.extra_egress)
     if settings.registry_garbage_collection_untagged and not settings.registry_garbage_collection:
@@ -293,6 +293,79 @@ def _problems_between_keys(settings: Settings) -> list[str]:
     problems += _privileged_problems(settings)
     if settings.ssh_private_key:
         problems += ssh_keys.pair_problems(settings.ssh_public_key, settings.ssh_private_key)
+    return problems
+
+
+def _certificate_problems(settings: Settings) -> list[str]:
+    """Problems of the keys that decide how the domain is served; the certificate itself is judged if there are none."""
+    arn, pem, key = settings.certificate_arn, settings.certificate_pem, settings.certificate_key_pem
+    own = "certificateArn" if arn else "certificatePem" if pem else None
+    checks = (
+        (
+            own and not settings.domain,
+            f"domain: missing, but {own} is set. Set the domain that the certificate is for.",
+        ),
+        (
+            arn and pem,
+            "certificatePem: set, and so is certificateArn. Remove one: the load balancer has only one certificate.",
+        ),
+        (
+            pem and not key,
+            (
+                "certificateKeyPem: missing, but certificatePem is set. Set its private key: "
+                "pulumi config set --secret certificateKeyPem < KEY"
+            ),
+        ),
+        (
+            key and not pem,
+            (
+                "certificatePem: missing, but certificateKeyPem is set. Set the certificate: "
+                "pulumi config set certificatePem < CERTIFICATE"
+            ),
+        ),
+        (
+            settings.certificate_authority and not own,
+            (
+                "certificateAuthority: set without certificateArn or certificatePem. Remove it: a certificate that the "
+                "program requests is issued by a public authority."
+            ),
+        ),
+        (
+            settings.plain_http and own,
+            f"plainHttp: true, but {own} is set. Remove one: a stack with a certificate serves only TLS.",
+        ),
+        (
+            settings.plain_http and not settings.domain,
+            "plainHttp: true, but domain is missing. Remove it: a stack without a domain always serves plain HTTP.",
+        ),
+        (
+            settings.accept_plain_http_after_tls and settings.serves_tls,
+            (
+                "acceptPlainHttpAfterTls: true, but the stack serves TLS. Remove it: it would allow a later change to "
+                "plain HTTP by mistake."
+            ),
+        ),
+        (
+            settings.requests_certificate and len(settings.domain or "") > LONGEST_REQUESTED_NAME,
+            (
+                f"domain: {settings.domain!r} has {len(settings.domain or '')} characters, and ACM issues certificates "
+                f"for {LONGEST_REQUESTED_NAME} at most. Use a shorter name, or set certificatePem or certificateArn."
+            ),
+        ),
+        (
+            arn and arn.split(":")[3] != settings.region,
+            (
+                f"certificateArn: the certificate is in {(arn or '::::').split(':')[3]!r}, but the load balancer is in "
+                f"{settings.region!r}. Use a certificate in the load balancer's region."
+            ),
+        ),
+    )
+    problems = [problem for found, problem in checks if found]
+    if pem and key and settings.domain and not problems:
+        try:
+            certificates.check(pem, key, settings.certificate_authority, settings.domain)
+        except ValueError as error:
+            problems.append(str(error))
     return problems
 
 
@@ -322,11 +395,11 @@ def _world_problems(settings: Settings) -> list[str]:
     if not settings.open_to_the_world:
         return []
     clients = f"clientCidrs: {', '.join(settings.client_cidrs)}"
-    if not settings.certificate_arn:
+    if not settings.serves_tls:
         return [
             (
-                f"{clients} without certificateArn would send passwords and job tokens unencrypted over the internet. "
-                "List the networks of your users, or set domain and certificateArn."
+                f"{clients} without TLS would send passwords and job tokens unencrypted over the internet. "
+                f"List the networks of your users, or {'remove plainHttp' if settings.domain else 'set domain'}."
             )
         ]
     ended = supported_versions.fixes_ended(settings.gitlab_version)

@@ -297,7 +297,7 @@ def _config_text(value: Any) -> str:
     return value if isinstance(value, str) else str(value) if isinstance(value, int) else json.dumps(value)
 
 
-SECRET_KEYS = ("sshPrivateKey", "initialRootPassword", "smtpPassword", "gitlabRb")
+SECRET_KEYS = ("sshPrivateKey", "certificateKeyPem", "initialRootPassword", "smtpPassword", "gitlabRb")
 
 
 class ChecksPassed(Exception):  # noqa: N818, it is no error

@@ -56,8 +56,8 @@ REFUSALS = [
     ("adminCidrs", {"adminCidrs": ["198.50.0.0/16", "198.51.0.0/16"]}, "the networks together cover 198.50.0.0/15"),
     ("adminCidrs[1]", {"adminCidrs": ["198.51.100.7/32", "::/0"]}, "not an IPv4 network"),
     ("clientCidrs", {"clientCidrs": None}, "missing"),
-    ("clientCidrs", {"clientCidrs": ["0.0.0.0/0"]}, "without certificateArn"),
-    ("clientCidrs", {"clientCidrs": ["0.0.0.0/1", "128.0.0.0/1"]}, "0.0.0.0/1, 128.0.0.0/1 without certificateArn"),
+    ("clientCidrs", {"clientCidrs": ["0.0.0.0/0"]}, "without TLS would send passwords"),
+    ("clientCidrs", {"clientCidrs": ["0.0.0.0/1", "128.0.0.0/1"]}, "0.0.0.0/1, 128.0.0.0/1 without TLS"),
     (
         "clientCidrs",
         {"clientCidrs": ["64.0.0.0/2", "128.0.0.0/4", "144.0.0.0/4", "160.0.0.0/3"]},
@@ -189,8 +189,7 @@ def test_networks_that_are_large_but_not_the_world_are_taken():
         adminCidrs=["198.50.0.0/16", "198.52.0.0/16"], clientCidrs=["64.0.0.0/2", "64.0.0.0/3", "10.0.0.0/8"]
     )
     assert not settings.open_to_the_world
-    tls = {"certificateArn": CERTIFICATE, "domain": "git.example.com"}
-    world = {"clientCidrs": ["0.0.0.0/1", "128.0.0.0/1"], **tls}
+    world = {"clientCidrs": ["0.0.0.0/1", "128.0.0.0/1"], "domain": "git.example.com"}
     with pytest.raises(SettingsError, match=r"- clientCidrs: 0\.0\.0\.0/1, 128\.0\.0\.0/1 would expose gitlabVersion"):
         load(**world)
     assert load(**world, acceptUnsupportedGitlab="true").open_to_the_world
@@ -391,11 +390,12 @@ def test_more_networks_than_rules_of_a_security_group_are_refused(key, most, num
 
 def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypatch):
     mail = {"smtpAddress": "mail.example.com", "smtpUserName": "g", "smtpPassword": "p", "emailFrom": "g@example.com"}
+    well = {**mail, "gitlabVersion": NEWEST, "domain": "git.example.com"}
     shown: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", shown.append)
-    run_program(dev_config(**mail, gitlabVersion=NEWEST), only_checks=True)
+    run_program(dev_config(**well), only_checks=True)
     assert shown == []
-    run_program(dev_config(**mail, gitlabVersion=NEWEST, smtpPort=25), only_checks=True)
+    run_program(dev_config(**well, smtpPort=25), only_checks=True)
     [warning] = shown
     assert warning.startswith("smtpPort: AWS blocks port 25")
     assert "Use 587" in warning
@@ -404,14 +404,14 @@ def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypa
 def test_a_gitlab_without_security_fixes_is_warned_of_in_every_up_and_goes_on(monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", shown.append)
-    run_program(dev_config(), only_checks=True)
+    run_program(dev_config(domain="git.example.com"), only_checks=True)
     [warning] = shown
     assert warning.startswith("gitlabVersion: GitLab 17.10.4 has received no security fixes since 2025-06-19.")
     assert "docs/operations.md, Upgrade" in warning
 
 
 def test_the_world_is_let_in_to_a_gitlab_without_security_fixes_only_by_a_setting_that_says_so():
-    open_to_all = {"clientCidrs": ["0.0.0.0/0"], "certificateArn": CERTIFICATE, "domain": "git.example.com"}
+    open_to_all = {"clientCidrs": ["0.0.0.0/0"], "domain": "git.example.com"}
     with pytest.raises(SettingsError) as refusal:
         load(**open_to_all)
     [line] = str(refusal.value).splitlines()[1:]
@@ -419,7 +419,7 @@ def test_the_world_is_let_in_to_a_gitlab_without_security_fixes_only_by_a_settin
     assert "set acceptUnsupportedGitlab to true" in line
     assert load(**open_to_all, acceptUnsupportedGitlab="true").accept_unsupported_gitlab
     assert load(**open_to_all, gitlabVersion=NEWEST).client_cidrs == ("0.0.0.0/0",)
-    with pytest.raises(SettingsError, match="without certificateArn"):
+    with pytest.raises(SettingsError, match="or set domain"):
         load(clientCidrs=["0.0.0.0/0"], acceptUnsupportedGitlab="true")
 
 

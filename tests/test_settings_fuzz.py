@@ -9,6 +9,7 @@ import string
 import time
 
 from settings import SettingsError
+from tests.certificates import authority, issue
 from tests.conftest import dev_config, openssh_pair, tls_config
 from tests.effort import EFFORT
 from tests.engine import PROJECT, SECRET_KEYS
@@ -19,6 +20,8 @@ SECONDS = 2.5 * EFFORT
 SEED = 15
 
 PRIVATE_KEY = openssh_pair(b"z")[1]
+AUTHORITY = authority("Example authority")
+CERTIFICATE = issue(issuer=AUTHORITY)
 MARK = "hunter2"
 """A part of every secret."""
 
@@ -28,6 +31,7 @@ AWKWARD = [
     *("[null]", '{"a":1.5}', '{"a":{"b":[]}}'),
     *("٣", "²", "é", "\ud800", "🙂", "a" * 9000, "'; reboot #", "${x}", "%s{}"),
     *(PRIVATE_KEY, PRIVATE_KEY.replace("\n", " "), openssh_pair()[0], PRIVATE_KEY[:200]),
+    *(CERTIFICATE.pem, CERTIFICATE.key_pem, AUTHORITY.pem, CERTIFICATE.pem.replace("\n", " "), CERTIFICATE.pem[:200]),
     *("198.51.100.7/32", "::1/128", "0.0.0.0/0", "10.0.0.0/8"),
 ]  # fmt: skip
 ALPHABET = string.printable + "٣²é🙂\u2028\x85\ud800"
@@ -66,7 +70,7 @@ def secret_text(chance: random.Random) -> str:
 
 def changed(chance: random.Random) -> tuple[dict[str, str], set[str]]:
     """A valid configuration with random changes, and its encrypted keys."""
-    values = dict(chance.choice([dev_values, tls_values]))
+    values = dict(chance.choice([dev_values, tls_values, own_values]))
     secret_keys = {key for key in SECRET_KEYS if chance.random() < 0.9}
     for _ in range(chance.choice([0, 1, 1, 1, 2, 3, 8])):
         key = chance.choice(KEYS) if chance.random() < 0.95 else some_text(chance)
@@ -83,7 +87,9 @@ def changed(chance: random.Random) -> tuple[dict[str, str], set[str]]:
 
 KEYS = list(PROJECT["config"])
 dev_values, tls_values = dev_config(), tls_config()
-KEY_LINES = {line[20:40] for line in PRIVATE_KEY.splitlines() if len(line) > 60} | {"PRIVATE KEY--"}
+own_values = dev_config(**CERTIFICATE.settings(authority=AUTHORITY))
+KEY_TEXT = PRIVATE_KEY + CERTIFICATE.key_pem
+KEY_LINES = {line[20:40] for line in KEY_TEXT.splitlines() if len(line) > 60} | {"PRIVATE KEY--"}
 
 
 def test_any_configuration_is_read_or_refused_and_no_refusal_shows_a_secret():

@@ -395,7 +395,7 @@ def test_a_password_under_the_user_name_is_not_shown():
 def test_networks_are_judged_together_however_they_are_cut(count):
     whole = [f"{number}.0.0.0/8" for number in range(128)]
     lines = refusals(clientCidrs=whole)
-    assert "without certificateArn" in lines[0]
+    assert "without TLS" in lines[0]
     assert not load(clientCidrs=whole[:-count]).open_to_the_world
 
 

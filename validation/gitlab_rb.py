@@ -18,7 +18,7 @@ SET_BY_PROGRAM = {
     ("nginx", "listen_https"): BALANCER,
     ("nginx", "proxy_protocol"): BALANCER,
     ("nginx", "real_ip_trusted_addresses"): BALANCER,
-    ("letsencrypt", "enable"): "TLS terminates at the load balancer; set domain and certificateArn",
+    ("letsencrypt", "enable"): "TLS terminates at the load balancer, which has the certificate; set domain",
     ("gitlab_sshd", "enable"): SSHD,
     ("gitlab_sshd", "listen_address"): SSHD,
     ("registry", "enable"): REGISTRY,

@@ -154,10 +154,10 @@ def _openssh_numbers(wire: Wire) -> bytes:
 
 def _pkcs1(blob: bytes) -> bytes:
     """RSAPrivateKey of RFC 8017, appendix A.1.2."""
-    body, rest = _der(blob, SEQUENCE)
+    body, rest = der(blob, SEQUENCE)
     numbers = []
     while body:
-        number, body = _der(body, INTEGER)
+        number, body = der(body, INTEGER)
         numbers.append(int.from_bytes(number, signed=True))
     if rest or len(numbers) != 9:
         raise ValueError("is corrupt: its body is not an RSA key")
@@ -170,17 +170,17 @@ def _pkcs1(blob: bytes) -> bytes:
 
 def _pkcs8(blob: bytes) -> bytes:
     """PrivateKeyInfo of RFC 5208."""
-    body, rest = _der(blob, SEQUENCE)
-    _, body = _der(body, INTEGER)
-    algorithm, body = _der(body, SEQUENCE)
-    object_id, _ = _der(algorithm, OBJECT)
-    key, _ = _der(body, OCTET_STRING)
+    body, rest = der(blob, SEQUENCE)
+    _, body = der(body, INTEGER)
+    algorithm, body = der(body, SEQUENCE)
+    object_id, _ = der(algorithm, OBJECT)
+    key, _ = der(body, OCTET_STRING)
     if rest:
         raise ValueError("is corrupt: its body is followed by more data")
     if object_id == RSA_OBJECT:
         return _pkcs1(key)
     if object_id == ED25519_OBJECT:
-        seed, rest = _der(key, OCTET_STRING)
+        seed, rest = der(key, OCTET_STRING)
         if rest or len(seed) != 32:
             raise ValueError("is corrupt: its numbers are not an Ed25519 key")
         return ed25519_blob(public_from_seed(seed))
@@ -201,7 +201,7 @@ def _rsa(modulus: int, exponent: int, private: int, primes: tuple[int, int], coe
     return rsa_blob(modulus, exponent)
 
 
-def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
+def der(data: bytes, tag: int) -> tuple[bytes, bytes]:
     """The content of the first element (X.690, DER), which must have this tag, and the bytes after it."""
     wire = Wire(data)
     found, length = wire.take(2)

@@ -16,8 +16,12 @@ MISPLACED = (
     "contains a private key, which is only allowed in sshPrivateKey, encrypted. If sshPublicKey and sshPrivateKey are "
     "swapped, set both again: pulumi config set sshPublicKey < KEY.pub; pulumi config set --secret sshPrivateKey < KEY"
 )
+MISPLACED_OF_CERTIFICATE = (
+    "contains a private key, which is only allowed in certificateKeyPem, encrypted. Set the certificates alone, "
+    "and the key with: pulumi config set --secret certificateKeyPem < KEY"
+)
 
-MAY_HOLD_PRIVATE_KEY = ("sshPrivateKey", "gitlabRb")
+MAY_HOLD_PRIVATE_KEY = ("sshPrivateKey", "certificateKeyPem", "gitlabRb")
 
 LONGEST_SHOWN = 300
 """Characters of a value in a message."""
@@ -79,7 +83,8 @@ class Reader:
         except RecursionError:
             text = "(deeply nested)"
         if shown is None and PRIVATE_KEY.search(text):
-            shown, problem = "(hidden)", MISPLACED
+            shown = "(hidden)"
+            problem = MISPLACED_OF_CERTIFICATE if place.startswith("certificate") else MISPLACED
         elif shown is None and self._is_secret(key := re.split(r"[.\[]", place)[0]):
             place, shown = key, "(secret)"
         elif shown is None:

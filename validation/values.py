@@ -73,7 +73,6 @@ certificate_arn = matching(
     r"arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]{36}",
     "is not the ARN of an ACM certificate (arn:aws:acm:REGION:ACCOUNT:certificate/ID)",
 )
-pem = matching(r"(?s)\s*-----BEGIN .*-----END [A-Z0-9 ]+-----\s*", "is not in PEM format (-----BEGIN ...)")
 instance_type = matching(r"[a-z][a-z0-9-]*[0-9][a-z0-9-]*\.[a-z0-9-]+", "is not an instance type such as m6i.xlarge")
 version = matching(r"(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}", "is not a version such as 17.10.4")
 runner_tag = matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "is not a runner tag (letters, digits, . _ : -)")
