@@ -24,6 +24,7 @@ GOOD = issue(issuer=ROOT)
 BELOW = issue(issuer=MIDDLE)
 RSA = rsa.generate_private_key(65537, 2048)
 PKCS1 = serialization.PrivateFormat.TraditionalOpenSSL
+WEAK = issue("Weak", key=rsa.generate_private_key(65537, 1024), is_authority=True)
 LONG = f"{'x' * 53}.example.com"
 REQUEST = GOOD.pem.replace(" CERTIFICATE", " CERTIFICATE REQUEST")
 
@@ -68,6 +69,8 @@ REFUSED = [
      "then the one that issued it, and so on"),
     ("certificatePem", GOOD.settings(OTHER, authority=ROOT), "did not issue the one before it", "Put the domain's"),
     ("certificatePem", issue(issuer=ROOT, usage=CLIENT).settings(authority=ROOT), "is rejected by clients: ",
+     "Have another certificate issued"),
+    ("certificatePem", issue(by=WEAK).settings(authority=WEAK), "is rejected by clients: CA certificate key too weak",
      "Have another certificate issued"),
     # Its key.
     ("certificateKeyPem", {**GIVEN, "certificateKeyPem": OTHER.key_pem}, "is not the key of the first certificate",

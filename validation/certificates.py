@@ -86,7 +86,7 @@ def private_key(value: str) -> str:
     """
     blocks = [block for block in _blocks(value, KEY_FROM_FILE) if block[0] != "EC PARAMETERS"]
     if any("ENCRYPTED" in text for block in blocks for text in block):  # the label, or a header (RFC 1421)
-        raise ValueError("is protected by a passphrase, which ACM does not accept. Remove it: openssl pkey -in KEY")
+        raise ValueError("is protected by a passphrase; ACM accepts none. Remove it: openssl pkey -in KEY -out NEW_KEY")
     if "CERTIFICATE" in dict(blocks):
         raise ValueError(f"contains a certificate, which belongs into certificatePem. {KEY_FROM_FILE}")
     if len(blocks) != 1:
@@ -207,7 +207,7 @@ def _client(trusted: str | None) -> ssl.SSLContext:
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.set_ciphers("DEFAULT:@SECLEVEL=2")  # RHEL 8's policy DEFAULT (crypto-policies(7))
-    client.hostname_checks_common_name = False  # neither do browsers (RFC 9525, appendix A.2) and Go programs
+    client.hostname_checks_common_name = False  # neither do browsers (RFC 9525, section 2) and Go programs
     if trusted:
         client.load_verify_locations(cadata=trusted)
     else:

@@ -6,12 +6,17 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lab.workspace import LabError
+from validation import values as checks
 from validation.private_keys import OPENSSH_MAGIC
 from validation.private_keys import string as ssh_string
 
@@ -26,6 +31,7 @@ PLACEHOLDER_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 43 * "A" + " 
 
 PRIVATE_KEY = "sshPrivateKey"
 PUBLIC_KEY = "sshPublicKey"
+CERTIFICATE_KEY = "certificateKeyPem"
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,20 @@ def for_the_lab(given: Mapping[str, Any], project: Mapping[str, Any], lab: Mappi
         if schema.get("secret") and "default" not in schema and full_key not in values:
             secrets[full_key] = "not in the stack file"
     for full_key in secrets:
-        if full_key.endswith(f":{PRIVATE_KEY}"):
-            values[full_key] = placeholder_key(str(values.get(full_key.replace(PRIVATE_KEY, PUBLIC_KEY), "")))
-        elif full_key not in values:
-            values[full_key] = PLACEHOLDER
+        values.update(_placeholders(full_key, values))
     defaults = {full_key: schema["default"] for full_key, schema in schemas.items() if "default" in schema}
     return StackFile({**values, **own}, secrets, defaults)
+
+
+def _placeholders(full_key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what replaces a secret, and the settings that have to match it."""
+    project, _, key = full_key.rpartition(":")
+    if key == PRIVATE_KEY:
+        return {full_key: placeholder_key(str(values.get(f"{project}:{PUBLIC_KEY}", "")))}
+    if key == CERTIFICATE_KEY:
+        certificate = placeholder_certificate(str(values.get(f"{project}:domain", "")))
+        return {f"{project}:{each}": value for each, value in certificate.items()}
+    return {full_key: values.get(full_key, PLACEHOLDER)}
 
 
 def existing(*configurations: StackFile) -> dict[str, Any]:
@@ -147,6 +161,29 @@ def placeholder_key(public_key: str) -> str:
     body = "\n".join(textwrap.wrap(base64.b64encode(blob).decode(), 70))
     kind_of_file = "OPENSSH PRIVATE KEY"
     return f"-----BEGIN {kind_of_file}-----\n{body}\n-----END {kind_of_file}-----\n"
+
+
+def placeholder_certificate(domain: str) -> dict[str, str]:
+    """Return settings with a self-signed certificate for the domain, the same every time. The program would reject the
+    certificate in the stack file without its key.
+    """
+    try:
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(checks.domain(domain))])
+    except ValueError:
+        return placeholder_certificate("placeholder.example")  # the program reports the error in the domain
+    key = ec.derive_private_key(1, ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "placeholder")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), serial_number=1)
+        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(alternatives, critical=False)
+        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, *form).decode()
+    return {"certificatePem": pem, CERTIFICATE_KEY: private, "certificateAuthority": pem}
 
 
 def _texts(blob: bytes) -> list[bytes]:

@@ -9,10 +9,12 @@ from lab.preview.stack_file import (
     ciphertexts,
     existing,
     for_the_lab,
+    placeholder_certificate,
     placeholder_key,
     read,
 )
 from lab.workspace import ROOT, LabError
+from validation import certificates
 from validation.ssh_keys import pair_problems, private_key, public_key
 from validation.values import root_password
 
@@ -77,6 +79,21 @@ def test_placeholders_are_the_same_every_time_and_pass_the_programs_own_checks()
 
 def test_a_public_key_that_is_none_is_left_for_the_program_to_refuse():
     assert "PRIVATE KEY" in placeholder_key("nothing of the kind")
+
+
+@pytest.mark.parametrize("domain", ["git.example.com", "x" * 60 + ".example.com", "https://Git", "", "é.example"])
+def test_a_certificate_whose_key_is_encrypted_is_replaced_by_one_that_passes_the_programs_own_checks(domain):
+    made_file = made(
+        gitlab__domain=domain, gitlab__certificatePem="PEM", gitlab__certificateKeyPem={"secure": "v1:abc"}
+    )
+    assert made_file.secrets["gitlab:certificateKeyPem"] == "encrypted"
+    pem, key, trusted = (
+        made_file.values[f"gitlab:{each}"] for each in ("certificatePem", "certificateKeyPem", "certificateAuthority")
+    )
+    name = domain if domain.endswith(".com") else "placeholder.example"
+    certificates.check(certificates.certificate(pem), certificates.private_key(key), trusted, name)
+    assert certificates.warnings(pem) == []
+    assert placeholder_certificate(domain)["certificatePem"] == pem
 
 
 def test_texts_are_as_the_engine_hands_them_over_with_the_projects_defaults():
