@@ -98,7 +98,9 @@ def issue(
     else:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_name(each) for each in names]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_name(each) for each in names]), critical=False
+            )
     return Signed(builder.sign(signer, hashes.SHA256()), key)
 
 

@@ -24,6 +24,7 @@ GOOD = issue(issuer=ROOT)
 BELOW = issue(issuer=MIDDLE)
 RSA = rsa.generate_private_key(65537, 2048)
 PKCS1 = serialization.PrivateFormat.TraditionalOpenSSL
+OLD = issue("Old", is_authority=True, days=(-9, -1))
 WEAK = issue("Weak", key=rsa.generate_private_key(65537, 1024), is_authority=True)
 LONG = f"{'x' * 53}.example.com"
 REQUEST = GOOD.pem.replace(" CERTIFICATE", " CERTIFICATE REQUEST")
@@ -49,10 +50,11 @@ REFUSED = [
     ("certificatePem", issue(issuer=ROOT, names=["*.example.com"]).settings(authority=ROOT, domain="a.b.example.com"),
      "is not for domain 'a.b.example.com', but for *.example.com", "Use a certificate with the domain"),
     # Its validity.
-    ("certificatePem", issue(issuer=ROOT, days=(-30, -1)).settings(authority=ROOT), "expired on 20", "Renew it, and set"),
+    ("certificatePem", issue(issuer=ROOT, days=(-30, -1)).settings(authority=ROOT), "expired on 20",
+     "Renew it, and set"),
     ("certificatePem", issue(issuer=ROOT, days=(2, 30)).settings(authority=ROOT), "is valid only from 20",
      "or correct this machine's clock"),
-    ("certificateAuthority", issue(issuer=(old := issue("Old", is_authority=True, days=(-9, -1)))).settings(authority=old),
+    ("certificateAuthority", issue(issuer=OLD).settings(authority=OLD),
      "a certificate that issued the domain's has expired", "Have the domain's certificate issued again"),
     # Its issuers.
     ("certificatePem", GOOD.settings(), "is not issued by a public authority that this machine trusts",
@@ -70,13 +72,13 @@ REFUSED = [
     ("certificatePem", GOOD.settings(OTHER, authority=ROOT), "did not issue the one before it", "Put the domain's"),
     ("certificatePem", issue(issuer=ROOT, usage=CLIENT).settings(authority=ROOT), "is rejected by clients: ",
      "Have another certificate issued"),
-    ("certificatePem", issue(by=WEAK).settings(authority=WEAK), "is rejected by clients: CA certificate key too weak",
-     "Have another certificate issued"),
+    ("certificatePem", issue(issuer=WEAK).settings(authority=WEAK),
+     "is rejected by clients: CA certificate key too weak", "Have another certificate issued"),
     # Its key.
     ("certificateKeyPem", {**GIVEN, "certificateKeyPem": OTHER.key_pem}, "is not the key of the first certificate",
      "Set both from the same pair"),
-    ("certificateKeyPem", {**GIVEN, "certificateKeyPem": issue(key=RSA).key}, "is not the key of the first certificate",
-     "Set both from the same pair"),
+    ("certificateKeyPem", {**GIVEN, "certificateKeyPem": issue(key=RSA).key_pem},
+     "is not the key of the first certificate", "Set both from the same pair"),
     ("certificateKeyPem", {**GIVEN, "certificateKeyPem": corrupt(GOOD.key_pem)}, "is corrupt: OpenSSL cannot use it",
      "pulumi config set --secret certificateKeyPem < KEY"),
     ("certificatePem", with_key(rsa.generate_private_key(65537, 1024)), "its key is RSA 1024",
@@ -110,8 +112,8 @@ REFUSED = [
      "pulumi config set --secret certificateKeyPem < KEY"),
     ("certificatePem", {**GIVEN, "certificatePem": GOOD.pem + GOOD.key_pem}, "(hidden) contains a private key",
      "Set the certificates alone"),
-    ("certificateAuthority", {**GIVEN, "certificateAuthority": ROOT.pem + ROOT.key_pem}, "(hidden) contains a private key",
-     "Set the certificates alone"),
+    ("certificateAuthority", {**GIVEN, "certificateAuthority": ROOT.pem + ROOT.key_pem},
+     "(hidden) contains a private key", "Set the certificates alone"),
     ("certificatePem", {**GIVEN, "certificatePem": "git.crt"}, "(hidden) is not in PEM format",
      "pulumi config set certificatePem < FILE"),
     ("certificatePem", {**GIVEN, "certificatePem": GOOD.pem[:-30]}, "is incomplete: a BEGIN line", "from the file"),
