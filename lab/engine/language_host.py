@@ -29,7 +29,12 @@ THREADS_PER_OPERATION = 4  # as in the SDK's launcher, for each operation that m
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
-    """The part of the engine's language protocol that is needed to run a program."""
+    """The part of the engine's language protocol that is needed to run a program. `engine_address` is where messages
+    of the program go.
+    """
+
+    def __init__(self, engine_address: str) -> None:
+        self._engine_address = engine_address
 
     def Handshake(
         self, request: language_pb2.LanguageHandshakeRequest, context: grpc.ServicerContext
@@ -55,16 +60,16 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     def Run(self, request: language_pb2.RunRequest, context: grpc.ServicerContext) -> language_pb2.RunResponse:
         # Each run has its own context: the SDK stores its settings in context variables.
-        return contextvars.copy_context().run(run, request)
+        return contextvars.copy_context().run(run, request, self._engine_address)
 
 
-def run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
+def run(request: language_pb2.RunRequest, engine_address: str) -> language_pb2.RunResponse:
     """Run the program once. Errors are logged for the user here; `bail` reports to the engine only that it failed."""
     folder = Path(request.info.program_directory or request.pwd)
     entry_point = folder / (request.info.entry_point or ".")
     program = entry_point if entry_point.is_file() else entry_point / "__main__.py"
     os.chdir(request.pwd or folder)
-    sys.argv = [str(program), *request.args[1:]]
+    sys.argv = [str(program), *request.args]
     sys.path[:] = [str(folder), *(path for path in sys.path if path != str(folder))]
     _forget_modules_below(folder)
     reset_options(
@@ -73,7 +78,7 @@ def run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
         organization=request.organization or "organization",
         root_directory=request.info.root_directory,
         parallel=request.parallel,
-        engine_address=request.args[0] if request.args else "",
+        engine_address=engine_address,
         monitor_address=request.monitor_address,
         preview=request.dryRun,
     )
@@ -153,8 +158,11 @@ def leave(_signal_number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
+    """Serve until the engine ends. It starts its plugins with its address as the last argument (Pulumi,
+    langruntime_plugin.go: buildArgsForNewPlugin).
+    """
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageHost(), server)
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageHost(sys.argv[-1]), server)
     port = server.add_insecure_port("127.0.0.1:0")
     signal.signal(signal.SIGINT, leave)
     exit_with_parent()

@@ -46,12 +46,17 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
 
 class Engine(engine_pb2_grpc.EngineServicer):
+    """Stores the errors, and other messages apart from them."""
+
     def __init__(self):
         self.errors: list[str] = []
+        self.messages: list[str] = []
 
     def Log(self, request, context):
         if request.severity == engine_pb2.ERROR:
             self.errors.append(request.message)
+        elif request.severity != engine_pb2.DEBUG:
+            self.messages.append(request.message)
         return empty_pb2.Empty()
 
 
@@ -62,13 +67,15 @@ class Run:
         self.folder, self.address, self.monitor, self.engine = folder, address, monitor, engine
 
     def __call__(self, program, *, config=None, preview=False):
+        return LanguageHost(self.address).Run(self.request(program, config=config, preview=preview), None)
+
+    def request(self, program, *, config=None, preview=False):
         if program is not None:
             (self.folder / "__main__.py").write_text(textwrap.dedent(program))
-        request = language_pb2.RunRequest(
+        return language_pb2.RunRequest(
             project="trial",
             stack="lab",
             pwd=str(self.folder),
-            args=[self.address],
             monitor_address=self.address,
             config=config or {},
             dryRun=preview,
@@ -77,7 +84,6 @@ class Run:
                 root_directory=str(self.folder), program_directory=str(self.folder), entry_point="."
             ),
         )
-        return LanguageHost().Run(request, None)
 
 
 @pytest.fixture
@@ -180,8 +186,13 @@ def test_an_engine_that_is_gone_is_not_reported(run):
     assert run.engine.errors == []
 
 
-def test_the_host_serves_until_it_is_interrupted_and_then_says_nothing():
-    command = [sys.executable, "-c", "from lab.engine.language_host import main; main()"]
+def test_the_host_sends_messages_to_the_engine_that_started_it_until_it_is_interrupted(run):
+    request = run.request("""
+        import pulumi
+
+        pulumi.Output.from_input("two").apply(lambda line: pulumi.log.info(f"one\\n{line}"))
+    """)
+    command = [sys.executable, "-c", "from lab.engine.language_host import main; main()", run.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as host:
         assert host.stdout is not None
         port = int(host.stdout.readline())
@@ -189,6 +200,8 @@ def test_the_host_serves_until_it_is_interrupted_and_then_says_nothing():
             stub = language_pb2_grpc.LanguageRuntimeStub(channel)
             assert stub.Handshake(language_pb2.LanguageHandshakeRequest(), timeout=5) is not None
             assert stub.About(language_pb2.AboutRequest(), timeout=5).executable == sys.executable
+            assert not stub.Run(request, timeout=20).bail
+        assert run.engine.messages == ["one\ntwo"]
         host.send_signal(signal.SIGINT)
         _, errors = host.communicate(timeout=5)
         assert (host.returncode, errors) == (0, "")
