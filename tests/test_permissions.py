@@ -18,12 +18,15 @@ RECORDED = json.loads((IAM / "recorded.json").read_text())
 OPERATIONS = ("up", "refresh", "preview", "change", "destroy")
 
 NOT_RECORDED = {
+    "acm:ImportCertificate": "a certificate of the user's own; the recorded stack requests one",
     "elasticloadbalancing:ModifyListener": "another port, certificate or TLS policy; moto cannot change TLS listeners",
     "elasticloadbalancing:ModifyListenerAttributes": "another idle timeout of a listener, set by provider 6",
 }
 """Calls of the provider in changes that were not recorded, and why the policy for `up` allows them."""
 
 ASKED_BY_AWS = {
+    # For the tags of a new certificate: hashicorp/terraform-provider-aws issue 11903.
+    "acm:RequestCertificate": {"acm:AddTagsToCertificate"},
     # Elastic Load Balancing User Guide, "Elastic Load Balancing API permissions"
     "elasticloadbalancing:CreateLoadBalancer": {
         "ec2:DescribeAccountAttributes",
@@ -62,6 +65,7 @@ LOOKED_UP = {
     "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": ("ec2:DescribeInstanceTypeOfferings",),
     "aws:ec2/getInstances:getInstances": ("ec2:DescribeInstances",),
     "aws:ec2/getNetworkInterface:getNetworkInterface": ("ec2:DescribeNetworkInterfaces",),
+    "aws:ec2/getSecurityGroups:getSecurityGroups": ("ec2:DescribeSecurityGroups",),
     "aws:ec2/getVpcs:getVpcs": ("ec2:DescribeVpcs",),
     "aws:route53/getZone:getZone": ("route53:GetHostedZone", "route53:ListTagsForResource"),
 }
@@ -109,11 +113,12 @@ def test_the_policy_for_previews_allows_what_a_preview_and_a_refresh_call_and_th
     assert not [action for action in allowed("preview") if not re.search(r":(Describe|Get|List)", action)]
 
 
-def test_the_program_is_made_of_what_was_recorded(graph, tls_graph):
+def test_the_program_is_made_of_what_was_recorded(graph, tls_graph, requested_graph, own_graph):
     """A new resource type makes other calls: record them with `python -m tests.e2e.permissions`."""
-    types = {resource.type for each in (graph, tls_graph) for resource in each.resources}
+    graphs = (graph, tls_graph, requested_graph, own_graph)
+    types = {resource.type for each in graphs for resource in each.resources}
     assert {type_ for type_ in types if type_.startswith("aws:")} <= set(RECORDED["types"])
-    lookups = {token for each in (graph, tls_graph) for token, _ in each.invokes}
+    lookups = {token for each in graphs for token, _ in each.invokes}
     assert lookups <= set(LOOKED_UP)
     assert {action for actions in LOOKED_UP.values() for action in actions} <= recorded("preview")
 
@@ -130,7 +135,7 @@ def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
 
 def test_what_is_made_is_made_in_the_stacks_region_only():
     for statement in [each for name in FIRST_UP for each in policy(name)]:
-        if any(action.startswith(("ec2:", "elasticloadbalancing:")) for action in statement["Action"]):
+        if any(action.startswith(("acm:", "ec2:", "elasticloadbalancing:")) for action in statement["Action"]):
             resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
             asked = statement.get("Condition", {}).get("StringEquals", {}).get("aws:RequestedRegion")
             assert asked == "REGION" or all(each.split(":")[3] == "REGION" for each in resources), statement["Sid"]

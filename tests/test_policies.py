@@ -24,6 +24,8 @@ REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
 # --- every action on every resource type ------------------------------------------------------------------
 
 UNTAGGED = {
+    ("acm:AddTagsToCertificate", "certificate"): "ACM requires it for the tags of a new certificate, which has none",
+    ("acm:ImportCertificate", "certificate"): "AWS accepts tags for a new certificate only, which has none",
     ("ec2:RunInstances", "image"): "images have other owners, which are checked instead",
     ("ec2:RunInstances", "network-interface"): "AWS does not check the tags of an interface at launch",
     ("ec2:RunInstances", "volume"): "the provider tags root volumes with a second call",
@@ -141,6 +143,34 @@ def test_what_aws_makes_untagged_gets_its_own_mark_once_and_no_other(name, type_
 def test_a_group_gets_its_first_mark_in_the_first_up_only():
     first = tags("RequestTag", f"{STACK}/default-group")
     assert not allowed(filled(UP), asked("ec2:CreateTags", "security-group", first))
+
+
+MARK = tags("RequestTag", STACK)
+
+
+def test_a_certificate_gets_its_first_mark_in_the_first_up_only_and_loses_none():
+    name = "acm:AddTagsToCertificate"
+    assert allowed(filled(FIRST_UP), asked(name, "certificate", MARK))
+    assert not allowed(filled(UP), asked(name, "certificate", MARK))
+    assert not allowed(filled(FIRST_UP), asked(name, "certificate", {**MARK, **tags("ResourceTag", OTHER)}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "names", "allowed_"),
+    [
+        (MARK, ["git.example.com"], True),
+        ({}, ["git.example.com"], False),
+        (tags("RequestTag", OTHER), ["git.example.com"], False),
+        (MARK, ["git.example.com", "www.example.com"], False),
+        (MARK, ["example.com"], False),
+        ({**MARK, "aws:RequestedRegion": "us-east-1"}, ["git.example.com"], False),
+    ],
+    ids=["the domain's", "without a mark", "another stack's", "a second name", "another name", "another region"],
+)
+def test_a_certificate_is_requested_for_the_domain_alone(keys, names, allowed_):
+    known = {key: [value] for key, value in {"aws:RequestedRegion": REGION, **keys}.items()}
+    request = Asked("acm:RequestCertificate", "*", {**known, "acm:DomainNames": names})
+    assert allowed(filled(UP), request) == allowed_
 
 
 @pytest.mark.parametrize("name", ["ec2:CreateTags", "ec2:DeleteTags"])
@@ -520,9 +550,14 @@ def test_what_is_made_is_made_with_the_stacks_mark(api, service, operation, argu
         ("www.git.example.com", "A", True),
         ("git.example.com", "MX", True),
         ("git.example.com", "NS", True),
+        ("_0123.git.example.com.", "CNAME", False),
+        ("_0123.git.example.com", "A", True),
+        ("_0123.example.com", "CNAME", True),
+        ("www.git.example.com", "CNAME", True),
+        ("git.example.com", "CNAME", True),
     ],
 )
-def test_of_the_hosted_zone_one_record_is_changed(api, name, kind, refused_):
+def test_of_the_hosted_zone_the_domains_records_are_changed(api, name, kind, refused_):
     with mock_aws():
         zone = client(api, "route53", "root").create_hosted_zone(Name="example.com.", CallerReference="1")
         zone_id = zone["HostedZone"]["Id"].rpartition("/")[2]
