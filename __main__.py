@@ -3,7 +3,9 @@
 import pulumi
 
 from components.acceptance import Acceptance
+from components.certificate import Certificate
 from components.container_registry import ContainerRegistry
+from components.dns_records import DomainRecord, records_to_make
 from components.existing import check_existing
 from components.gitlab_runner import GitLabRunner
 from components.gitlab_server import GitLabServer
@@ -40,6 +42,10 @@ public_host = pulumi.Output.from_input(settings.domain or addresses.public[Place
 external_url = pulumi.Output.concat(settings.scheme, "://", public_host)
 registry_host = pulumi.Output.concat(public_host, ":", str(settings.registry_port))
 
+balancer_address = addresses.public[Place.LOAD_BALANCER]
+certificate = Certificate("gitlab", settings, balancer_address=balancer_address) if settings.serves_tls else None
+dns_records = certificate.dns_records if certificate else records_to_make(settings, balancer_address)
+
 machines = create_machines(settings, network=network, addresses=addresses, rules=rules)
 load_balancer = LoadBalancer(
     "gitlab",
@@ -48,7 +54,9 @@ load_balancer = LoadBalancer(
     addresses=addresses,
     security_group_id=groups.ids[Place.LOAD_BALANCER],
     instance_ids={role: machine.instance_id for role, machine in machines.items()},
+    certificate_arn=certificate.arn if certificate else None,
 )
+domain_record = DomainRecord("gitlab", settings, balancer_address=balancer_address, former_parent=load_balancer)
 
 server = GitLabServer(
     "server",
@@ -76,7 +84,7 @@ runner = GitLabRunner(
     external_url=external_url,
     registry_host=registry_host,
     token=server.runner_token,
-    after=[load_balancer],
+    after=[load_balancer, domain_record],
 )
 acceptance = Acceptance(
     "acceptance",
@@ -89,11 +97,12 @@ acceptance = Acceptance(
     external_url=external_url,
     public_host=public_host,
     runner_name=runner_name,
-    after=[registry.ready, runner.ready],
+    after=[domain_record, registry.ready, runner.ready],
 )
 
 pulumi.export("externalUrl", external_url)
 pulumi.export("registryHost", registry_host)
+pulumi.export("dnsRecords", dns_records)
 pulumi.export("publicAddresses", {place.value: ip for place, ip in addresses.public.items()})
 pulumi.export("privateAddresses", {place.value: ip for place, ip in addresses.private.items()})
 pulumi.export("instanceIds", {role.value: machine.instance_id for role, machine in machines.items()})

@@ -35,8 +35,9 @@ def check_existing(settings: Settings) -> MachineSize:
     """Check the settings against AWS, and return the size of the runner's machine.
 
     AWS must allow the number of security group rules and offer the instance types and the image. The volumes, the
-    address and the hosted zone in the settings must exist, match the other settings and not be in use elsewhere. If the
-    settings contain no private key, the SSH agent must hold it, except for a preview.
+    address and the hosted zone in the settings must exist, match the other settings and not be in use elsewhere. A
+    stack that serves TLS must not change to plain HTTP by mistake. If the settings contain no private key, the SSH
+    agent must hold it, except for a preview.
 
     Raises SettingsError, which lists all problems with their keys.
     """
@@ -59,6 +60,8 @@ def check_existing(settings: Settings) -> MachineSize:
         problems += _address_problem(settings.balancer_address_id)
     if settings.domain and settings.hosted_zone_id:
         problems += _hosted_zone_problem(settings.hosted_zone_id, settings.domain)
+    if not settings.serves_tls and not settings.accept_plain_http_after_tls:
+        problems += _served_tls_problem()
     if problems or size is None:
         raise SettingsError(problems)
     return size
@@ -261,6 +264,27 @@ def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
             f"{name}."
         )
     return problems
+
+
+def _served_tls_problem() -> list[str]:
+    """The load balancer's group allows port 443 only if the stack serves TLS, in every version of the program. There is
+    no such group before the first `up`, which the lookup of one listener would report as an error.
+    """
+    found = aws.ec2.get_security_groups(
+        filters=[
+            aws.ec2.GetSecurityGroupsFilterArgs(name="tag:Name", values=[named(f"gitlab-{Place.LOAD_BALANCER}")]),
+            aws.ec2.GetSecurityGroupsFilterArgs(name="ip-permission.from-port", values=["443"]),
+        ]
+    )
+    if not found.ids:
+        return []
+    return [
+        (
+            "acceptPlainHttpAfterTls: false, but this stack serves TLS, and these settings change it to plain HTTP: "
+            "every browser that has used it rejects plain HTTP for that name, on all ports, for two years (HSTS). Keep "
+            "the domain and its certificate, and remove plainHttp; or set acceptPlainHttpAfterTls to true."
+        )
+    ]
 
 
 def _lookup(function: Callable[[], T]) -> T | None:

@@ -84,7 +84,7 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """The load balancer with its listeners and, if the domain is in a hosted zone, the domain's A record."""
+    """The load balancer with its listeners; those with TLS show the certificate with `certificate_arn`."""
 
     def __init__(
         self,
@@ -95,6 +95,7 @@ class LoadBalancer(pulumi.ComponentResource):
         addresses: Addresses,
         security_group_id: pulumi.Input[str],
         instance_ids: Mapping[Place, pulumi.Input[str]],
+        certificate_arn: pulumi.Input[str] | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gitlab:balancer:LoadBalancer", name, None, opts)
@@ -143,20 +144,10 @@ class LoadBalancer(pulumi.ComponentResource):
                 load_balancer_arn=load_balancer.arn,
                 port=listener.port,
                 protocol="TLS" if listener.tls else "TCP",
-                certificate_arn=settings.certificate_arn if listener.tls else None,
+                certificate_arn=certificate_arn if listener.tls else None,
                 ssl_policy=TLS_POLICY if listener.tls else None,
                 default_actions=[aws.lb.ListenerDefaultActionArgs(type="forward", target_group_arn=target_group.arn)],
                 tags=tagged(settings, full_name),
-                opts=own,
-            )
-        if settings.domain and settings.hosted_zone_id:
-            aws.route53.Record(
-                name,
-                zone_id=settings.hosted_zone_id,
-                name=settings.domain,
-                type="A",
-                ttl=300,
-                records=[addresses.public[Place.LOAD_BALANCER]],
                 opts=own,
             )
         self.register_outputs({"arn": load_balancer.arn})

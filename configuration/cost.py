@@ -91,6 +91,10 @@ def _lines(settings: Settings, region: Mapping[str, Any]) -> Iterator[CostLine]:
     both = None if hour is None or unit is None else _decimal(hour) + _decimal(unit)
     yield CostLine("network load balancer, one capacity unit", _times(both, HOURS))
 
+    if settings.serves_tls:
+        # Requested and imported ones are free (AWS Certificate Manager, pricing).
+        yield CostLine("certificate for TLS", Decimal())
+
     addresses = len(MACHINES) + 1
     yield CostLine(f"{addresses} public IPv4 addresses", _times(PRICES["publicAddressHour"], HOURS * addresses))
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from programs.acceptance_checks import clients, messages, run
+from tests.certificates import Issued, authority, issue
 from tests.check_runs import PlayedGitLab
 from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
@@ -69,6 +70,22 @@ def tls_config():
     )
 
 
+def requested_certificate_config(**changes):
+    """A domain without hosted zone and certificate: the program requests one, and shows the DNS records to make."""
+    return dev_config(domain="git.example.com", **changes)
+
+
+@functools.cache
+def own_certificate() -> Issued:
+    """A certificate for the domain, the same each time."""
+    return issue(by=authority())
+
+
+def own_certificate_config(**changes):
+    """A domain with an own certificate, issued directly by an authority that is not public."""
+    return dev_config(**own_certificate().settings(authority=authority()) | changes)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_progress() -> Iterator[None]:
     """Checks in this process write no progress to descriptor 4, which pytest-xdist uses for its own messages."""
@@ -85,6 +102,16 @@ def graph() -> Graph:
 @pytest.fixture(scope="session")
 def tls_graph() -> Graph:
     return run_program(tls_config())
+
+
+@pytest.fixture(scope="session")
+def requested_graph() -> Graph:
+    return run_program(requested_certificate_config(hostedZoneId="Z0123456789ABC"))
+
+
+@pytest.fixture(scope="session")
+def own_graph() -> Graph:
+    return run_program(own_certificate_config())
 
 
 def offered(server: str, need: Callable[..., None]) -> None:

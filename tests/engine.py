@@ -81,7 +81,7 @@ NAMED_BY_SETTINGS = (
 
 def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """AWS's lists. `existing` has the `offered` instance types (None: all), the Name of the machine that `holds` the
-    volumes, and the Name of the `network` that contains the address.
+    volumes, the Name of the `network` that contains the address, and `servedTls` if the stack's load balancer does.
     """
     names = filters.get("tag:Name")
     if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
@@ -90,6 +90,9 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
     if token == "aws:ec2/getInstances:getInstances":
         holder = existing.get("holds")
         return {"ids": ["i-0123456789abcdef0"] if holder and (names is None or holder in names) else []}
+    if token == "aws:ec2/getSecurityGroups:getSecurityGroups":
+        own = filters == {"tag:Name": ["gitlab-balancer-test"], "ip-permission.from-port": ["443"]}
+        return {"ids": ["sg-0123456789abcdef0"] if own and existing.get("servedTls") else []}
     if token == "aws:ec2/getVpcs:getVpcs":
         return {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []}
     return None
@@ -114,6 +117,8 @@ class Graph:
 
     resources: list[Registered] = field(default_factory=list)
     invokes: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    reads: list[tuple[str, str]] = field(default_factory=list)
+    """Type and ID of every existing resource that the program reads."""
     outputs: dict[str, Any] = field(default_factory=dict)
     secret_outputs: set[str] = field(default_factory=set)
     error_hooks: dict[str, pulumi.ErrorHook] = field(default_factory=dict)
@@ -150,8 +155,9 @@ class Graph:
 class Cloud(mocks.Mocks):
     """Responds as AWS and the machines would, with values that show their origin."""
 
-    def __init__(self, existing: Mapping[str, Any] | None) -> None:
+    def __init__(self, existing: Mapping[str, Any] | None, *, preview: bool = False) -> None:
         self.existing = existing
+        self.preview = preview
         self.invokes: list[tuple[str, Mapping[str, Any]]] = []
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
@@ -168,6 +174,8 @@ class Cloud(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         outputs = dict(args.inputs)
+        if self.preview and not args.resource_id:
+            return None, outputs
         if args.typ == "command:remote:Command":
             step = args.name.split("-", 1)[1]
             outputs |= {"stdout": STEP_RESULTS.get(step, f"{step} done"), "stderr": ""}
@@ -181,7 +189,26 @@ class Cloud(mocks.Mocks):
             outputs |= {"arn": f"arn:aws:elasticloadbalancing:{args.name}"}
         elif args.typ == "aws:ec2/keyPair:KeyPair":
             outputs |= {"keyName": args.name}
+        elif args.typ == "aws:acm/certificate:Certificate":
+            outputs |= _certificate(args, (self.existing or {}).get("certificate", {}))
         return f"{args.name}-id", outputs
+
+
+def _certificate(args: mocks.MockResourceArgs, existing: Mapping[str, Any]) -> dict[str, Any]:
+    """ACM's description of the certificate in the settings, which `existing` changes, or of a new one."""
+    if args.resource_id:
+        domain = "git.example.com"
+        return {"status": "ISSUED", "domainName": domain, "subjectAlternativeNames": [domain], **existing}
+    made: dict[str, Any] = {"arn": f"arn:aws:acm:{args.name}"}
+    if domain := args.inputs.get("domainName"):
+        option = {
+            "domainName": domain,
+            "resourceRecordName": f"_0123456789abcdef.{domain}.",
+            "resourceRecordType": "CNAME",
+            "resourceRecordValue": "_fedcba9876543210.acm-validations.aws.",
+        }
+        made["domainValidationOptions"] = [option]
+    return made
 
 
 def _address(network: str, name: str) -> str:
@@ -195,6 +222,10 @@ class RecordingMonitor(mocks.MockMonitor):
     def __init__(self, cloud: Cloud, graph: Graph) -> None:
         super().__init__(cloud)
         self.graph = graph
+
+    def ReadResource(self, request: Any) -> Any:
+        self.graph.reads.append((request.type, request.id))
+        return super().ReadResource(request)
 
     def RegisterResource(self, request: Any) -> Any:
         if request.type != "pulumi:pulumi:Stack":
@@ -314,8 +345,11 @@ def run_program(
     existing: Mapping[str, Any] | None = MappingProxyType({}),
     *,
     only_checks: bool = False,
+    preview: bool = False,
 ) -> Graph:
     """Run the program once, without state of earlier runs, and wait until everything it started has completed.
+
+    `preview`: of a new stack, of whose resources only the inputs are known.
 
     `only_checks`: end the program before its first resource, when it has accepted its settings and what exists in AWS.
 
@@ -326,9 +360,9 @@ def run_program(
     asyncio.set_event_loop(loop)
     loop.set_default_executor(SameThread())
     graph = Graph()
-    cloud = Cloud(existing)
+    cloud = Cloud(existing, preview=preview)
     pulumi.runtime.set_mocks(
-        cloud, project=PROJECT["name"], stack="test", preview=False, monitor=RecordingMonitor(cloud, graph)
+        cloud, project=PROJECT["name"], stack="test", preview=preview, monitor=RecordingMonitor(cloud, graph)
     )
     pulumi.runtime.settings.SETTINGS.callbacks = Callbacks(graph)
     pulumi.runtime.set_all_config(dict(config), [f"gitlab:{key}" for key in secret_keys])
@@ -348,13 +382,16 @@ def run_program(
         await pulumi_stack.run_pulumi_func(main)
         for key, value in root.outputs.items():
             output = pulumi.Output.from_input(value)
-            graph.outputs[key] = await output.future()
+            graph.outputs[key] = await output.future()  # None if it is not known
             if await output.is_secret():
                 graph.secret_outputs.add(key)
 
     try:
         loop.run_until_complete(program())
     finally:
+        # A program that failed leaves requests and outputs behind, for which the next one would wait.
+        pulumi.runtime.settings.SETTINGS.rpc_manager.clear()
+        pulumi.runtime.settings.SETTINGS.outputs.clear()
         loop.close()
     graph.invokes = cloud.invokes
     return graph

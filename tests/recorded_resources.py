@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import dev_config, tls_config
+from tests.conftest import dev_config, requested_certificate_config, tls_config
 from tests.engine import Graph, run_program
 
 FILE = Path(__file__).with_name("recorded_resources.json")
@@ -31,7 +31,11 @@ def described(graph: Graph) -> dict[str, Any]:
 
 def main() -> None:
     """Write the record of this version."""
-    record = {"dev": described(run_program(dev_config())), "tls": described(run_program(tls_config()))}
+    record = {
+        "dev": described(run_program(dev_config())),
+        "tls": described(run_program(tls_config())),
+        "requested": described(run_program(requested_certificate_config(hostedZoneId="Z0123456789ABC"))),
+    }
     FILE.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 

@@ -33,6 +33,11 @@ def test_the_default_sizes_cost_what_a_calculator_says():
     }
 
 
+def test_a_certificate_for_tls_costs_nothing():
+    assert lines(domain="git.example.com")["certificate for TLS"] == 0
+    assert "certificate for TLS" not in lines()
+
+
 def test_the_table_of_the_page_on_cost_is_that_of_the_default_sizes_and_the_readme_has_its_sum():
     table = cost_table(cost(load(**US)))
     assert table in COST_PAGE

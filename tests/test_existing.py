@@ -250,6 +250,64 @@ def test_a_zone_that_does_not_exist_is_refused_by_its_key(monkeypatch):
     assert problem.endswith("Leave it empty and create the domain's record yourself.")
 
 
+SERVED_TLS = {"servedTls": True}
+ARN = "arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+GIVEN = {"domain": "git.example.com", "certificateArn": ARN}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {**DOMAIN, "plainHttp": True}], ids=["no domain any more", "plain HTTP for the domain"]
+)
+def test_a_stack_that_served_tls_does_not_go_back_to_plain_http_by_mistake(refused, settings):
+    [problem] = refused(settings, SERVED_TLS)
+    assert problem.startswith("acceptPlainHttpAfterTls: false, but this stack serves TLS")
+    assert "for two years (HSTS)" in problem
+    assert problem.endswith("or set acceptPlainHttpAfterTls to true.")
+    accepted(settings, {})
+    accepted({**settings, "acceptPlainHttpAfterTls": True}, SERVED_TLS)
+
+
+def test_a_stack_that_serves_tls_is_not_asked_what_it_served():
+    for settings in (DOMAIN, GIVEN):
+        asked = accepted(settings, SERVED_TLS).asked("aws:ec2/getSecurityGroups:getSecurityGroups")
+        assert not asked
+
+
+@pytest.mark.parametrize(
+    ("certificate", "words"),
+    [
+        ({"status": "PENDING_VALIDATION"}, f"{ARN!r} has the status PENDING_VALIDATION, and a load balancer accepts"),
+        ({"status": "EXPIRED"}, f"{ARN!r} has the status EXPIRED"),
+        (
+            {"domainName": "www.example.com", "subjectAlternativeNames": ["www.example.com", "*.git.example.com"]},
+            f"{ARN!r} is for *.git.example.com, www.example.com, which does not include the domain git.example.com.",
+        ),
+        ({"domainName": "*.com", "subjectAlternativeNames": None}, f"{ARN!r} is for *.com, which does not include"),
+    ],
+    ids=["not issued yet", "expired", "another name", "two labels above"],
+)
+def test_a_certificate_that_the_load_balancer_could_not_use_is_refused_by_its_key(certificate, words):
+    with pytest.raises(pulumi.RunError) as refusal:
+        run_program(dev_config(**GIVEN), existing={"certificate": certificate})
+    [problem] = str(refusal.value).splitlines()[1:]
+    assert problem.startswith(f"- certificateArn: {words}")
+    assert problem.endswith("remove the key: the program then requests one.")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["*.example.com"], ["www.example.org", "git.example.com"], ["GIT.example.com"]],
+    ids=["a wildcard", "several names", "upper case"],
+)
+def test_a_certificate_that_covers_the_domain_is_used_whatever_its_first_name(names):
+    existing = {"certificate": {"domainName": names[0], "subjectAlternativeNames": names}}
+    graph = run_program(dev_config(**GIVEN), existing=existing)
+    assert graph.reads == [("aws:acm/certificate:Certificate", ARN)]
+    assert graph.outputs["dnsRecords"] == [
+        {"name": "git.example.com", "type": "A", "value": graph.outputs["publicAddresses"]["balancer"]}
+    ]
+
+
 @pytest.mark.parametrize(
     ("region", "account"),
     [

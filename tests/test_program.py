@@ -10,6 +10,7 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from components import acceptance, remote_host
 from configuration import acceptance_project, checks, remote_step
@@ -18,9 +19,15 @@ from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, program, script
 from configuration.zipapp import build_zipapp
 from tests import engine
-from tests.conftest import dev_config, openssh_pair
+from tests.certificates import authority, issue
+from tests.conftest import (
+    dev_config,
+    openssh_pair,
+    own_certificate,
+    own_certificate_config,
+    requested_certificate_config,
+)
 from tests.engine import (
-    CERTIFICATE,
     DIGEST,
     GIT_HOST_KEY,
     HOST_KEY,
@@ -43,6 +50,9 @@ STASH = "pulumi:index:Stash"
 TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
 CHECK_STEPS = ("server-run-checks", "runner-run-checks", "registry-run-checks", "server-run-pipeline")
 LISTENER = "aws:lb/listener:Listener"
+CERTIFICATE = "aws:acm/certificate:Certificate"
+VALIDATION = "aws:acm/certificateValidation:CertificateValidation"
+RECORD = "aws:route53/record:Record"
 EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 
 
@@ -225,26 +235,138 @@ def test_clients_of_a_target_that_has_gone_are_cut_off(graph):
         assert target_group.inputs["deregistrationDelay"] == 30
 
 
-def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_clear(tls_graph):
-    assert {(listener.inputs["port"], listener.inputs["protocol"]) for listener in tls_graph.of_type(LISTENER)} == {
+@pytest.mark.parametrize("certificate", ["tls_graph", "requested_graph", "own_graph"])
+def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_clear(certificate, request):
+    graph = request.getfixturevalue(certificate)
+    assert {(listener.inputs["port"], listener.inputs["protocol"]) for listener in graph.of_type(LISTENER)} == {
         (443, "TLS"),
         (5000, "TLS"),
         (22, "TCP"),
     }
-    for listener in tls_graph.of_type(LISTENER):
+    for listener in graph.of_type(LISTENER):
         assert ("certificateArn" in listener.inputs) == (listener.inputs["protocol"] == "TLS")
-    assert tls_graph.outputs["externalUrl"] == "https://git.example.com"
-    assert "external_url 'https://git.example.com'" in payload(tls_graph, "server-configure-gitlab")[0]
-    assert "realm: https://git.example.com/jwt/auth" in payload(tls_graph, "registry-run-registry")[0]
-    assert "insecure-registries" not in payload(tls_graph, "runner-install-docker")[0]
-    *_, insecure = shlex.split(tls_graph.step("runner-install-runner").inputs["create"])
+    assert graph.outputs["externalUrl"] == "https://git.example.com"
+    assert "external_url 'https://git.example.com'" in payload(graph, "server-configure-gitlab")[0]
+    assert "realm: https://git.example.com/jwt/auth" in payload(graph, "registry-run-registry")[0]
+    assert "insecure-registries" not in payload(graph, "runner-install-docker")[0]
+    *_, insecure = shlex.split(graph.step("runner-install-runner").inputs["create"])
     assert insecure == ""
 
 
-def test_a_domain_in_a_hosted_zone_gets_the_balancers_address(graph, tls_graph):
-    [record] = tls_graph.of_type("aws:route53/record:Record")
+def test_a_domain_in_a_hosted_zone_gets_the_balancers_address_before_the_balancer_exists(graph, tls_graph):
+    [record] = tls_graph.of_type(RECORD)
     assert record.inputs["records"] == [public_ip(tls_graph, "balancer")]
-    assert not graph.of_type("aws:route53/record:Record")
+    assert not tls_graph.comes_after(record, tls_graph.one("aws:lb/loadBalancer:LoadBalancer", "gitlab"))
+    for step in ("runner-configure-runner", *CHECK_STEPS):
+        assert tls_graph.comes_after(tls_graph.step(step), record)
+    assert not graph.of_type(RECORD)
+
+
+def test_without_a_certificate_in_the_settings_one_is_requested_and_its_record_made(requested_graph):
+    certificate, validation = requested_graph.one(CERTIFICATE, "gitlab"), requested_graph.one(VALIDATION, "gitlab")
+    assert {key: value for key, value in certificate.inputs.items() if key != "tags"} == {
+        "domainName": "git.example.com",
+        "validationMethod": "DNS",
+        "keyAlgorithm": "RSA_2048",
+    }
+    assert not certificate.request.deleteBeforeReplace, "ACM does not delete a certificate that a listener uses"
+    record = requested_graph.one(RECORD, "gitlab-validation")
+    assert record.inputs == {
+        "zoneId": "Z0123456789ABC",
+        "name": "_0123456789abcdef.git.example.com.",
+        "type": "CNAME",
+        "ttl": 60,
+        "records": ["_fedcba9876543210.acm-validations.aws."],
+        "allowOverwrite": True,
+    }
+    assert requested_graph.comes_after(validation, record)
+    assert validation.request.customTimeouts.create == "45m"
+    assert requested_graph.outputs["dnsRecords"] == []
+
+
+def test_only_the_listeners_with_tls_and_what_uses_them_wait_for_the_certificate(requested_graph):
+    validation = requested_graph.one(VALIDATION, "gitlab")
+    waiting = {each.name for each in requested_graph.resources if requested_graph.comes_after(each, validation)}
+    steps = {"runner-configure-runner", *CHECK_STEPS, "registry-find-image"}
+    assert waiting == {"gitlab-web", "gitlab-registry", *steps}
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[tuple[str, str]]:
+    """Messages that the program shows, each with the type of the resource that it is about."""
+    messages: list[tuple[str, str]] = []
+    monkeypatch.setattr(pulumi.log, "info", lambda text, resource: messages.append((text, resource._type)))
+    return messages
+
+
+def test_records_of_a_domain_outside_of_route_53_are_shown_in_one_message_and_in_the_outputs(shown):
+    graph = run_program(requested_certificate_config())
+    [(text, component)] = shown
+    address = public_ip(graph, "balancer")
+    first, *records = text.splitlines()
+    assert first == (
+        "create these DNS records; the certificate waits for them, at most 45 minutes, then run pulumi up again:"
+    )
+    assert records == [
+        f"  git.example.com A {address}",
+        "  _0123456789abcdef.git.example.com CNAME _fedcba9876543210.acm-validations.aws",
+    ]
+    assert component == "gitlab:certificate:Certificate"
+    assert [" ".join(["", "", *record.values()])[1:] for record in graph.outputs["dnsRecords"]] == [
+        record[1:] for record in records
+    ]
+    assert not graph.of_type(RECORD)
+
+
+def test_a_preview_of_a_new_stack_says_that_records_will_be_shown(shown):
+    graph = run_program(requested_certificate_config(), preview=True)
+    assert [text.partition(";")[0] for text, _ in shown] == [
+        "pulumi up will show the DNS records to create as soon as it knows them"
+    ]
+    assert graph.outputs["dnsRecords"] is None
+
+
+@pytest.mark.parametrize("fixture", ["graph", "tls_graph", "requested_graph"])
+def test_without_a_domain_or_with_a_hosted_zone_there_is_no_record_to_create(fixture, request):
+    assert request.getfixturevalue(fixture).outputs["dnsRecords"] == []
+
+
+def test_with_a_hosted_zone_nothing_is_shown(shown):
+    run_program(requested_certificate_config(hostedZoneId="Z0123456789ABC"))
+    assert shown == []
+
+
+@pytest.mark.parametrize("config", [own_certificate_config(), dev_config(domain="git.example.com", plainHttp=True)])
+def test_the_address_record_is_the_users_without_a_hosted_zone_whichever_way_to_a_certificate(config):
+    graph = run_program(config)
+    assert graph.outputs["dnsRecords"] == [
+        {"name": "git.example.com", "type": "A", "value": public_ip(graph, "balancer")}
+    ]
+
+
+def test_an_own_certificate_is_imported_with_its_chain_and_its_key_stays_secret(own_graph):
+    own, root = own_certificate(), authority()
+    imported = own_graph.one(CERTIFICATE, "gitlab-own")
+    assert imported.inputs["certificateBody"] == own.pem
+    assert imported.inputs["certificateChain"] == root.pem
+    assert imported.inputs["privateKey"] == own.key
+    assert "privateKey" in imported.secret_inputs
+    assert not own_graph.of_type(VALIDATION)
+    texts = [str(each.inputs) for each in own_graph.resources if each is not imported] + [str(own_graph.outputs)]
+    assert not [text for text in texts if own.key.splitlines()[1] in text]
+
+
+def test_a_renewed_certificate_changes_nothing_else_and_another_type_of_key_replaces_it(own_graph):
+    def imported(graph: Graph) -> Registered:
+        return graph.one(CERTIFICATE, "gitlab-own")
+
+    renewed = run_program(own_certificate_config(**issue(by=authority()).settings(authority=authority())))
+    before, after = ({each.urn: each.inputs for each in graph.resources} for graph in (own_graph, renewed))
+    assert [urn for urn, inputs in after.items() if inputs != before[urn]] == [imported(renewed).urn]
+    assert imported(renewed).request.replacement_trigger == imported(own_graph).request.replacement_trigger
+    other = issue(by=authority(), key=ec.generate_private_key(ec.SECP384R1()))
+    replaced = run_program(own_certificate_config(**other.settings(authority=authority())))
+    assert imported(replaced).request.replacement_trigger != imported(own_graph).request.replacement_trigger
 
 
 def test_addresses_are_wired_into_every_configuration_that_needs_them(graph):
@@ -255,7 +377,7 @@ def test_addresses_are_wired_into_every_configuration_that_needs_them(graph):
     assert f"gitlab_rails['registry_host'] = '{public_ip(graph, 'balancer')}'" in gitlab_rb
     assert f"gitlab_rails['registry_api_url'] = 'http://{private_ip(graph, 'registry')}:5000'" in gitlab_rb
     assert yaml.safe_load(payload(graph, "registry-run-registry")[0])["auth"]["token"]["realm"] == f"{url}/jwt/auth"
-    assert payload(graph, "registry-run-registry")[1] == CERTIFICATE
+    assert payload(graph, "registry-run-registry")[1] == engine.CERTIFICATE
     assert json.loads(payload(graph, "runner-install-docker")[0])["insecure-registries"] == [registry]
     assert shlex.split(graph.step("runner-install-runner").inputs["create"])[-1] == registry
     runner_config = payload(graph, "runner-configure-runner")[0]
@@ -521,7 +643,7 @@ def test_every_example_of_what_a_step_prints_is_of_a_step(graph):
 
 
 def test_a_new_token_key_reaches_the_registry_that_trusts_it_and_gitlab_that_signs_with_it(graph, monkeypatch):
-    rotated = CERTIFICATE.replace("token key", "next token key")
+    rotated = engine.CERTIFICATE.replace("token key", "next token key")
     monkeypatch.setitem(engine.STEP_RESULTS, "make-token-key", rotated)
     changed = run_program(dev_config())
     assert payload(changed, "registry-run-registry")[1] == rotated

@@ -16,15 +16,21 @@ def known_as(graph: Graph) -> dict[str, str]:
     for resource in graph.resources:
         known[resource.urn] = resource.urn
         for alias in resource.request.aliases:
-            name = alias.spec.name
-            if name:
-                known[resource.urn.removesuffix(resource.name) + name] = resource.urn
+            if alias.spec.name:
+                known[resource.urn.removesuffix(resource.name) + alias.spec.name] = resource.urn
+            if alias.spec.parentUrn:
+                parent = alias.spec.parentUrn.split("::")[2].rpartition("$")[2]
+                now = resource.urn.split("::")[2]
+                known[resource.urn.replace(f"::{now}::", f"::{parent}${resource.type}::")] = resource.urn
     return known
 
 
-@pytest.mark.parametrize("stack", ["dev", "tls"])
+GRAPHS = {"dev": "graph", "tls": "tls_graph", "requested": "requested_graph"}
+
+
+@pytest.mark.parametrize("stack", GRAPHS)
 def test_no_resource_of_aws_is_created_replaced_or_deleted_and_no_step_is_lost(stack, request):
-    graph = request.getfixturevalue({"dev": "graph", "tls": "tls_graph"}[stack])
+    graph = request.getfixturevalue(GRAPHS[stack])
     known, now, then = known_as(graph), described(graph), RECORD[stack]
     assert then.keys() <= known.keys(), "existing resources would be deleted; if this is intended, record it"
     for urn, inputs in then.items():

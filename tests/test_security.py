@@ -28,9 +28,11 @@ VPC = "aws:ec2/vpc:Vpc"
 BALANCER = "aws:lb/loadBalancer:LoadBalancer"
 LISTENER = "aws:lb/listener:Listener"
 TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
+CERTIFICATE = "aws:acm/certificate:Certificate"
 WORLD = ("0.0.0.0/0", "::/0")
 
 UNTAGGABLE = (
+    "aws:acm/certificateValidation:CertificateValidation",
     "aws:ec2/route:Route",
     "aws:ec2/routeTableAssociation:RouteTableAssociation",
     "aws:ec2/volumeAttachment:VolumeAttachment",
@@ -244,6 +246,20 @@ RULES = (
         {"protocol": "TLS", "sslPolicy": "ELBSecurityPolicy-2016-08"},
     ),
     Rule(
+        "ACM.2",
+        "requested certificates have an RSA key of at least 2048 bits; settings.py checks imported ones",
+        (CERTIFICATE,),
+        lambda inputs, *_: "certificateBody" in inputs or inputs.get("keyAlgorithm") in ("RSA_2048", "RSA_3072"),
+        {"keyAlgorithm": "RSA_1024"},
+    ),
+    Rule(
+        "ACM.1",
+        "requested certificates are validated by a DNS record, so that AWS renews them without anyone's help",
+        (CERTIFICATE,),
+        lambda inputs, *_: "certificateBody" in inputs or inputs.get("validationMethod") == "DNS",
+        {"validationMethod": "EMAIL"},
+    ),
+    Rule(
         "CKV_AWS_261",
         "every target group has a health check",
         (TARGET_GROUP,),
@@ -329,7 +345,10 @@ ACCEPTED = (
 )
 
 
-@pytest.fixture(params=["graph", "tls_graph"])
+GRAPHS = ("graph", "tls_graph", "requested_graph", "own_graph")
+
+
+@pytest.fixture(params=GRAPHS)
 def any_graph(request) -> Graph:
     found: Graph = request.getfixturevalue(request.param)
     return found
@@ -341,9 +360,9 @@ def test_every_resource_keeps(rule, any_graph):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.ids)
-def test_a_resource_that_is_spoiled_breaks(rule, tls_graph):
-    assert rule.resources(tls_graph), "no resource is subject to this rule"
-    assert rule.offenders(tls_graph, rule.spoils)
+def test_a_resource_that_is_spoiled_breaks(rule, requested_graph):
+    assert rule.resources(requested_graph), "no resource is subject to this rule"
+    assert rule.offenders(requested_graph, rule.spoils)
 
 
 @pytest.mark.parametrize("accepted", ACCEPTED, ids=lambda accepted: accepted.ids)

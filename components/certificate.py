@@ -1,0 +1,151 @@
+"""The certificate of the load balancer's TLS listeners: requested from ACM, looked up there, or imported."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from components import dns_records
+from components.dns_records import DnsRecord
+from components.naming import tagged
+from settings import Settings, SettingsError
+from validation import certificates
+
+VALIDATION_MINUTES = 45
+"""How long `up` waits for ACM to find the validation record. ACM itself gives up after 72 hours (AWS Certificate
+Manager, "DNS validation"), and a repeated `up` waits again.
+"""
+
+
+class Certificate(pulumi.ComponentResource):
+    """The domain's certificate: `arn` is that of an issued one, and `dns_records` are the records that the user makes.
+
+    A requested certificate renews itself as long as its validation record exists (AWS Certificate Manager, "Managed
+    certificate renewal"). An imported one keeps its ARN when the settings contain a new one, so only it changes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        balancer_address: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("gitlab:certificate:Certificate", name, None, opts)
+        self.arn: pulumi.Input[str]
+        validation: pulumi.Input[Sequence[DnsRecord]] = ()
+        waits = "GitLab's checks wait for them"
+        if settings.requests_certificate:
+            self.arn, validation = self._requested(name, settings)
+            waits = f"the certificate waits for them, at most {VALIDATION_MINUTES} minutes, then run pulumi up again"
+        elif settings.certificate_arn:
+            self.arn = self._existing(settings, settings.certificate_arn)
+        else:
+            self.arn = self._imported(name, settings)
+        self.dns_records = dns_records.records_to_make(settings, balancer_address, validation)
+        if settings.domain and not settings.hosted_zone_id:
+            dns_records.show(self.dns_records, self, waits=waits)
+        self.register_outputs({"arn": self.arn})
+
+    def _requested(self, name: str, settings: Settings) -> tuple[pulumi.Output[str], pulumi.Output[list[DnsRecord]]]:
+        """The ARN, once ACM has issued the certificate, and the validation records."""
+        own = pulumi.ResourceOptions(parent=self)
+        certificate = aws.acm.Certificate(
+            name,
+            domain_name=settings.domain,
+            validation_method="DNS",
+            key_algorithm="RSA_2048",
+            tags=tagged(settings, name),
+            # A new one is created before the old one is deleted: ACM does not delete one that a listener uses.
+            opts=own,
+        )
+        records = []
+        if settings.hosted_zone_id:
+            option = certificate.domain_validation_options[0]  # one name, one option
+            records.append(
+                aws.route53.Record(
+                    f"{name}-validation",
+                    zone_id=settings.hosted_zone_id,
+                    name=option.resource_record_name,
+                    type=option.resource_record_type,
+                    ttl=60,
+                    records=[option.resource_record_value],
+                    # An account has the same record for every certificate of a name (AWS Certificate Manager, "DNS
+                    # validation"), so another stack or a former certificate may have made it.
+                    allow_overwrite=True,
+                    opts=own,
+                )
+            )
+        validation = aws.acm.CertificateValidation(
+            name,
+            certificate_arn=certificate.arn,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=records,
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{VALIDATION_MINUTES}m"),
+            ),
+        )
+        return validation.certificate_arn, certificate.domain_validation_options.apply(_validation_records)
+
+    def _existing(self, settings: Settings, arn: str) -> pulumi.Output[str]:
+        """The ARN in the settings, after ACM's own description of the certificate has been checked.
+
+        It is read as a resource, because the provider's data source finds certificates only by their first name, and
+        fails if there is none (terraform-provider-aws, certificate_data_source.go): one for several names or with a
+        wildcard would be refused. A preview reads it as well. Its name is that of the key, for the engine's error if
+        it does not exist.
+        """
+        found = aws.acm.Certificate.get("certificateArn", arn, opts=pulumi.ResourceOptions(parent=self))
+        return pulumi.Output.all(found.status, found.domain_name, found.subject_alternative_names).apply(
+            lambda known: _checked(settings, arn, status=known[0], names={known[1], *(known[2] or ())})
+        )
+
+    def _imported(self, name: str, settings: Settings) -> pulumi.Output[str]:
+        pem = settings.certificate_pem or ""
+        first = certificates.parse(pem)[0]
+        # Another name than that of a requested certificate, whose ARN accepts no import.
+        return aws.acm.Certificate(
+            f"{name}-own",
+            certificate_body=first.pem,
+            certificate_chain=certificates.chain(pem, settings.certificate_authority),
+            private_key=pulumi.Output.secret(settings.certificate_key_pem),
+            tags=tagged(settings, f"{name}-own"),
+            # An import cannot change the key's type and size (AWS Certificate Manager, "Reimport a certificate").
+            opts=pulumi.ResourceOptions(parent=self, replacement_trigger=first.key),
+        ).arn
+
+
+def _validation_records(options: Sequence[Any]) -> list[DnsRecord]:
+    return [
+        {
+            "name": option.resource_record_name.rstrip("."),
+            "type": option.resource_record_type,
+            "value": option.resource_record_value.rstrip("."),
+        }
+        for option in options
+    ]
+
+
+def _checked(settings: Settings, arn: str, *, status: str, names: set[str]) -> str:
+    """The ARN. Raises RunError if the certificate is not issued, or does not include the domain."""
+    problems = []
+    if status != "ISSUED":
+        problems.append(
+            f"certificateArn: {arn!r} has the status {status}, and a load balancer accepts only issued certificates. "
+            "Use an issued one, or remove the key: the program then requests one."
+        )
+    if not any(_covers(name, settings.domain or "") for name in names):
+        problems.append(
+            f"certificateArn: {arn!r} is for {', '.join(sorted(names))}, which does not include the domain "
+            f"{settings.domain}. Use a certificate for it, or remove the key: the program then requests one."
+        )
+    if problems:
+        raise pulumi.RunError(str(SettingsError(problems)))
+    return arn
+
+
+def _covers(name: str, domain: str) -> bool:
+    """Whether a certificate's name is the domain's: a wildcard is one whole label (RFC 6125, section 6.4.3)."""
+    return name.lower() == domain or (name.startswith("*.") and name[1:].lower() == domain[domain.find(".") :])
