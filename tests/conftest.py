@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from programs.acceptance_checks import clients, messages, run
-from tests.certificates import Issued, authority, issue
+from tests.certificates import Signed, authority, issue
 from tests.check_runs import PlayedGitLab
 from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
@@ -76,14 +76,20 @@ def requested_certificate_config(**changes):
 
 
 @functools.cache
-def own_certificate() -> Issued:
+def own_authority() -> Signed:
+    """An authority that is not public, the same each time."""
+    return authority("Example authority")
+
+
+@functools.cache
+def own_certificate() -> Signed:
     """A certificate for the domain, the same each time."""
-    return issue(by=authority())
+    return issue(issuer=own_authority())
 
 
 def own_certificate_config(**changes):
-    """A domain with an own certificate, issued directly by an authority that is not public."""
-    return dev_config(**own_certificate().settings(authority=authority()) | changes)
+    """A domain with an own certificate, issued by an authority that is not public."""
+    return dev_config(**own_certificate().settings(authority=own_authority()) | changes)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,10 +19,11 @@ from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, program, script
 from configuration.zipapp import build_zipapp
 from tests import engine
-from tests.certificates import authority, issue
+from tests.certificates import issue
 from tests.conftest import (
     dev_config,
     openssh_pair,
+    own_authority,
     own_certificate,
     own_certificate_config,
     requested_certificate_config,
@@ -345,27 +346,27 @@ def test_the_address_record_is_the_users_without_a_hosted_zone_whichever_way_to_
 
 
 def test_an_own_certificate_is_imported_with_its_chain_and_its_key_stays_secret(own_graph):
-    own, root = own_certificate(), authority()
+    own, root = own_certificate(), own_authority()
     imported = own_graph.one(CERTIFICATE, "gitlab-own")
     assert imported.inputs["certificateBody"] == own.pem
     assert imported.inputs["certificateChain"] == root.pem
-    assert imported.inputs["privateKey"] == own.key
+    assert imported.inputs["privateKey"] == own.key_pem
     assert "privateKey" in imported.secret_inputs
     assert not own_graph.of_type(VALIDATION)
     texts = [str(each.inputs) for each in own_graph.resources if each is not imported] + [str(own_graph.outputs)]
-    assert not [text for text in texts if own.key.splitlines()[1] in text]
+    assert not [text for text in texts if own.key_pem.splitlines()[1] in text]
 
 
 def test_a_renewed_certificate_changes_nothing_else_and_another_type_of_key_replaces_it(own_graph):
     def imported(graph: Graph) -> Registered:
         return graph.one(CERTIFICATE, "gitlab-own")
 
-    renewed = run_program(own_certificate_config(**issue(by=authority()).settings(authority=authority())))
+    renewed = run_program(own_certificate_config(**issue(issuer=own_authority()).settings(authority=own_authority())))
     before, after = ({each.urn: each.inputs for each in graph.resources} for graph in (own_graph, renewed))
     assert [urn for urn, inputs in after.items() if inputs != before[urn]] == [imported(renewed).urn]
     assert imported(renewed).request.replacement_trigger == imported(own_graph).request.replacement_trigger
-    other = issue(by=authority(), key=ec.generate_private_key(ec.SECP384R1()))
-    replaced = run_program(own_certificate_config(**other.settings(authority=authority())))
+    other = issue(issuer=own_authority(), key=ec.generate_private_key(ec.SECP384R1()))
+    replaced = run_program(own_certificate_config(**other.settings(authority=own_authority())))
     assert imported(replaced).request.replacement_trigger != imported(own_graph).request.replacement_trigger
 
 
