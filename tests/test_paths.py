@@ -44,7 +44,7 @@ VENDORS = {
         "/var/log/cloud-init-output.log",
     ),
     # Docker, and the registry's image
-    *("/etc/docker", "/etc/docker/daemon.json", "/var/lib/registry"),
+    *("/etc/docker", "/etc/docker/daemon.json", "/etc/docker/certs.d/HOST", "/var/lib/registry"),
     # gitlab-runner
     *("/etc/gitlab-runner", "/etc/gitlab-runner/.runner_system_id", "/etc/gitlab-runner/config.toml"),
     # GitLab
