@@ -1,5 +1,6 @@
 """Service, action and parameters of a signed request, named as in AWS's API references."""
 
+import json
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ class Parameter:
     """A value and its place in the request.
 
     In lists, `name` has N as every index, and `place` the index that was sent: `Tag.N.Key`, `Tag.2.Key`. Values in an
-    XML body are named by their elements, without an index.
+    XML body are named by their elements, without an index; those in JSON by their keys, and lists count from 1, too.
     """
 
     name: str
@@ -79,6 +80,9 @@ def _asked(environ: dict[str, Any]) -> tuple[str, Iterable[tuple[str, str]]]:
     fields = form(environ)
     if "Action" in fields:
         return fields["Action"], [(place, value) for place, value in fields.items() if place not in PROTOCOL]
+    if target := environ.get("HTTP_X_AMZ_TARGET"):
+        # ACM's protocol, JSON 1.1: `CertificateManager.RequestCertificate`.
+        return target.rpartition(".")[2], list(_of_json(json.loads(body(environ) or b"{}"), ""))
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     for known_method, pattern, name in ROUTE_53:
         if method == known_method and (found := re.fullmatch(pattern, path)):
@@ -94,6 +98,20 @@ def _of_rest(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from urllib.parse.parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
     if document := body(environ):
         yield from _leaves(ElementTree.fromstring(document), "")
+
+
+def _of_json(value: Any, above: str) -> Iterator[tuple[str, str]]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield from _of_json(inner, f"{above}.{key}")
+        case list():
+            for index, inner in enumerate(value, start=1):
+                yield from _of_json(inner, f"{above}.{index}")
+        case bool():
+            yield above.removeprefix("."), str(value).lower()
+        case _:
+            yield above.removeprefix("."), str(value)
 
 
 def _leaves(element: ElementTree.Element, above: str) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,11 @@ The API has a route for faults, `/_lab/faults` (controls.py): POST arms one, GET
 each was served, DELETE disarms all. `inject`, `served` and `clear` are the client of that route.
 
 A fault applies to an action of the query protocol (EC2, load balancing, IAM, STS), which is named in the posted form.
-Route 53 uses another protocol; faults do not affect its calls.
+Route 53 and ACM use other protocols; faults do not affect their calls.
 """
 
 import io
+import json
 import socket
 import threading
 import time
@@ -146,6 +147,12 @@ def refuse(start_response: StartResponse, status: str, fault_of: str, code: str,
         f"<RequestId>{uuid4()}</RequestId></ErrorResponse>"
     )
     return controls.send(start_response, status, "text/xml", text)
+
+
+def refuse_json(start_response: StartResponse, status: str, code: str, message: str) -> Iterable[bytes]:
+    """Respond with an error in the format of the JSON protocol, which ACM uses."""
+    text = json.dumps({"__type": code, "message": message})
+    return controls.send(start_response, status, "application/x-amz-json-1.1", text)
 
 
 # --- the client ------------------------------------------------------------------------------------------

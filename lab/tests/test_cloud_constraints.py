@@ -180,6 +180,22 @@ VALUES = [
     ("elasticloadbalancing:AddTags", "Tags.member.1.Key", "owner", "aws:owner"),
     ("elasticloadbalancing:AddTags", "Tags.member.1.Value", "", "(none)"),
     ("elasticloadbalancing:RegisterTargets", "Targets.member.1.Id", f"i-{ID}", "server"),
+    ("elasticloadbalancing:ModifyListener", "SslPolicy", "ELBSecurityPolicy-2016-08", "ELBSecurityPolicy-TLS13-1-4"),
+    ("elasticloadbalancing:ModifyListener", "Protocol", "TLS", "SSL"),
+    ("acm:RequestCertificate", "DomainName", "git.example.com", "git_.example.com"),
+    ("acm:RequestCertificate", "DomainName", f"{'d' * 60}.com", f"{'d' * 61}.com"),
+    ("acm:RequestCertificate", "SubjectAlternativeNames.1", f"{'d' * 61}.com", "git"),
+    ("acm:RequestCertificate", "KeyAlgorithm", "RSA_2048", "RSA_4096"),
+    ("acm:RequestCertificate", "ValidationMethod", "DNS", "PHONE"),
+    ("acm:RequestCertificate", "IdempotencyToken", "t" * 32, "t" * 33),
+    ("acm:RequestCertificate", "Tags.1.Key", "owner", "aws:owner"),
+    ("acm:ImportCertificate", "Tags.1.Value", "v" * 256, "v" * 257),
+    ("acm:AddTagsToCertificate", "Tags.1.Value", "Größe +-=._:/@", "a,b"),
+    ("acm:ImportCertificate", "Certificate", encoded("c" * 32768), encoded("c" * 32769)),
+    ("acm:ImportCertificate", "PrivateKey", encoded("k" * 8192), encoded("k" * 8193)),
+    ("acm:DescribeCertificate", "CertificateArn", f"arn:aws:acm:{REGION}:123456789012:certificate/1", "certificate/1"),
+    ("acm:ListCertificates", "CertificateStatuses.1", "ISSUED", "VALID"),
+    ("acm:ListCertificates", "Includes.keyTypes.1", "EC_prime256v1", "ECDSA"),
     ("route53:ChangeResourceRecordSets", "Id", "Z0123456789ABC", "example.com"),
     ("route53:ChangeResourceRecordSets", f"{RECORD}.TTL", "2147483647", "2147483648"),
     ("route53:ChangeResourceRecordSets", f"{RECORD}.TTL", "0", "-1"),
@@ -234,6 +250,21 @@ def test_an_address_record_holds_an_address():
     assert refusal("route53:ChangeResourceRecordSets", **{f"{RECORD}.Type": "CNAME", value: "git.example.com"}) is None
     found = refusal("route53:ChangeResourceRecordSets", **{f"{RECORD}.Type": "A", value: "git.example.com"})
     assert found.code == "InvalidChangeBatch"
+
+
+def test_an_alias_record_holds_a_domain_name():
+    value, cname = f"{RECORD}.ResourceRecords.ResourceRecord.Value", {f"{RECORD}.Type": "CNAME"}
+    valid = "_a1.b2.acm-validations.aws."
+    assert refusal("route53:ChangeResourceRecordSets", **cname, **{value: valid}) is None
+    found = refusal("route53:ChangeResourceRecordSets", **cname, **{value: "not a name"})
+    assert found.code == "InvalidChangeBatch"
+
+
+def test_a_refusal_does_not_contain_a_private_key():
+    key = encoded("k" * 8193)
+    found = refusal("acm:ImportCertificate", PrivateKey=key)
+    assert found.message.startswith("1 validation error detected: Value at 'privateKey' failed")
+    assert key not in found.message
 
 
 @pytest.mark.parametrize(
@@ -389,6 +420,10 @@ def test_each_service_refuses_in_its_own_way(client):
         "The load balancer name 'internal-front' cannot begin with 'internal-'"
     )
     assert error(elb.describe_target_health, TargetGroupArn="web")["Message"] == "'web' is not a valid target group ARN"
+    acm = client("acm")
+    found = error(acm.request_certificate, DomainName="git.example.com", Tags=[{"Key": "k"}, {"Key": "aws:k"}])
+    assert (found["Code"], "'tags.2.member.key'" in found["Message"]) == ("ValidationException", True)
+    assert acm.list_certificates()["CertificateSummaryList"] == []
     record = {"Name": "git.example.com", "Type": "ADDRESS", "TTL": 1, "ResourceRecords": [{"Value": "203.0.113.7"}]}
     change = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
     found = error(client("route53").change_resource_record_sets, HostedZoneId="Z0123456789ABC", ChangeBatch=change)

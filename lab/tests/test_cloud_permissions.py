@@ -1,11 +1,15 @@
 """Policies as AWS evaluates them: the rules one by one, what a call requires, and the responses of the API."""
 
+from typing import Any
+
 import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
+from moto.acm.models import acm_backends
 
 from lab.cloud import calls, permissions
+from lab.cloud.patches.certificates import put
 from lab.cloud.permissions import reference, requests
 from lab.cloud.permissions.policies import Asked, allowed
 from lab.tests.cloud import over_http
@@ -309,6 +313,28 @@ def test_load_balancing_names_by_arn_and_a_listener_is_made_of_a_load_balancer()
     assert plain == {("DeleteTargetGroup", "targetgroup/web/1"): {}}
 
 
+def test_a_requested_certificate_is_judged_by_its_tags_and_an_existing_one_by_its_own():
+    tags = [("Tags.1.Key", "t"), ("Tags.1.Value", "x")]
+    given = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"]}
+    certificate = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1"
+    with mock_aws():
+        requested = asked("acm:RequestCertificate", ("DomainName", "git.example.com"), *tags)
+        imported = asked("acm:ImportCertificate", *tags)
+        listed = asked("acm:ListCertificates")
+        put(acm_backends[ACCOUNT][REGION], certificate, ["git.example.com"])
+        acm_backends[ACCOUNT][REGION].add_tags_to_certificate(certificate, [{"Key": "t", "Value": "y"}])
+        deleted = asked("acm:DeleteCertificate", ("CertificateArn", certificate))
+        replaced = asked("acm:ImportCertificate", ("CertificateArn", certificate))
+    # AWS's reference has no resource for it, so the policy's resource must be *.
+    [each] = [key for key in requested if key[0] == "RequestCertificate"]
+    assert (each[1], requested[each]) == ("*", given)
+    assert requested["AddTagsToCertificate", "certificate/*"] == given
+    assert imported["ImportCertificate", "certificate/*"] == given
+    assert listed == {("ListCertificates", "*"): {}}
+    assert deleted == {("DeleteCertificate", "certificate/1"): {"aws:ResourceTag/t": ["y"]}}
+    assert replaced == {("ImportCertificate", "certificate/1"): {"aws:ResourceTag/t": ["y"], "aws:TagKeys": []}}
+
+
 def test_records_are_judged_by_name_and_type_in_lower_case_without_the_dot_at_the_end():
     record = "ChangeBatch.Changes.Change"
     [each] = requests.asked(
@@ -362,6 +388,20 @@ def test_of_the_reference_is_kept_what_is_looked_at():
     assert found["ec2:CreateTags"]["types"] == {"instance": []}
 
 
+def test_where_the_page_has_the_keys_with_the_resource_types_they_are_kept_with_each_action():
+    action = {"access_level": "Write", "resource_types": {"certificate": {"required": True, "condition_keys": []}}}
+    resources = {"certificate": {"condition_keys": ["aws:ResourceTag/${TagKey}"]}}
+    others: dict[str, Any] = {
+        name: {"access_level": "Tagging", "resource_types": {}} for name in ("CreateTags", "DeleteTags")
+    }
+    definition = {
+        "acm": {"privileges": {"DeleteCertificate": action}, "resources": resources},
+        "ec2": {"privileges": others},
+    }
+    found = reference.extract(definition, ["acm:DeleteCertificate", "ec2:CreateTags", "ec2:DeleteTags"])
+    assert found["acm:DeleteCertificate"]["types"] == {"certificate": ["aws:ResourceTag"]}
+
+
 # --- over HTTP -------------------------------------------------------------------------------------------
 
 
@@ -383,6 +423,7 @@ def client(api, service, key="lab"):
         ("ec2", "create_vpc", {"CidrBlock": "10.42.0.0/16"}, "UnauthorizedOperation"),
         ("elbv2", "describe_load_balancers", {}, "AccessDenied"),
         ("route53", "list_hosted_zones", {}, "AccessDenied"),
+        ("acm", "list_certificates", {}, "AccessDeniedException"),
     ],
 )
 def test_a_refusal_is_in_the_services_own_words(api, service, operation, arguments, code):
@@ -390,7 +431,8 @@ def test_a_refusal_is_in_the_services_own_words(api, service, operation, argumen
     with pytest.raises(ClientError) as refused:
         getattr(client(api, service), operation)(**arguments)
     answer = refused.value.response
-    assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == (code, 403)
+    status = 400 if service == "acm" else 403
+    assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == (code, status)
     assert "is not authorized to perform" in answer["Error"]["Message"]
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from lab.cloud import calls
 from lab.cloud.calls import Call
-from lab.cloud.constraints import ec2, elastic_load_balancing, route53
+from lab.cloud.constraints import acm, ec2, elastic_load_balancing, route53
 from lab.cloud.constraints.kinds import Constraint, Refusal
-from lab.cloud.faults import Application, StartResponse, refuse, refuse_ec2
+from lab.cloud.faults import Application, StartResponse, refuse, refuse_ec2, refuse_json
 
 TABLE: Mapping[str, Mapping[str, Constraint]] = {
     f"{service}:{action}": constraints
     for service, table in (
+        ("acm", acm.TABLE),
         ("ec2", ec2.TABLE),
         ("elasticloadbalancing", elastic_load_balancing.TABLE),
         ("route53", route53.TABLE),
@@ -46,6 +47,8 @@ def constrained(aws: Application) -> Application:
             return aws(environ, start_response)
         if call.service == "ec2":
             return refuse_ec2(start_response, "400 Bad Request", found.code, found.message)
+        if call.service == "acm":
+            return refuse_json(start_response, "400 Bad Request", found.code, found.message)
         return refuse(start_response, "400 Bad Request", "Sender", found.code, found.message)
 
     return serve

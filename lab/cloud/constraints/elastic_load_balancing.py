@@ -51,9 +51,23 @@ def _id(prefix: str, what: str) -> Constraint:
 
 
 TARGET = _id("i", "instance ID")
+POLICIES = tuple(
+    f"ELBSecurityPolicy-{name}"
+    for name in (
+        *("TLS13-1-3-2021-06", "TLS13-1-2-Res-2021-06", "TLS13-1-2-2021-06", "TLS13-1-2-Ext1-2021-06"),
+        *("TLS13-1-2-Ext2-2021-06", "TLS13-1-1-2021-06", "TLS13-1-0-2021-06"),
+        *("TLS13-1-3-FIPS-2023-04", "TLS13-1-2-Res-FIPS-2023-04", "TLS13-1-2-FIPS-2023-04"),
+        *("TLS13-1-2-Ext0-FIPS-2023-04", "TLS13-1-2-Ext1-FIPS-2023-04", "TLS13-1-2-Ext2-FIPS-2023-04"),
+        *("TLS13-1-1-FIPS-2023-04", "TLS13-1-0-FIPS-2023-04"),
+        *("TLS13-1-3-PQ-2025-09", "TLS13-1-2-Res-PQ-2025-09", "TLS13-1-2-PQ-2025-09", "TLS13-1-2-Ext1-PQ-2025-09"),
+        *("TLS13-1-2-Ext2-PQ-2025-09", "TLS13-1-0-PQ-2025-09"),
+        *("FS-1-2-Res-2020-10", "FS-1-2-Res-2019-08", "FS-1-2-2019-08", "FS-1-1-2019-08", "FS-2018-06"),
+        *("TLS-1-2-Ext-2018-06", "TLS-1-2-2017-01", "TLS-1-1-2017-01", "2016-08"),
+    )
+)
 TLS_POLICY = beyond_model(
-    "ELBSecurityPolicy- and the rest of its name",
-    matches(r"ELBSecurityPolicy-[A-Za-z0-9-]+"),
+    "When you create a TLS listener, you must select a security policy.",
+    POLICIES.__contains__,
     source="User Guide for Network Load Balancers, Security policies",
     code="SSLPolicyNotFound",
     message="SSL policy '{value}' not found",
@@ -263,6 +277,13 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
         "TargetGroupArn": TARGET_GROUP,
         "Targets.member.N.Id": TARGET,
         "Targets.member.N.Port": MODEL,
+    },
+    "ModifyListener": {
+        "Certificates.member.N.CertificateArn": CERTIFICATE,
+        "ListenerArn": LISTENER,
+        "Port": MODEL,
+        "Protocol": MODEL,
+        "SslPolicy": TLS_POLICY,
     },
     "ModifyLoadBalancerAttributes": {
         "LoadBalancerArn": LOAD_BALANCER,

@@ -1,5 +1,6 @@
 """The kinds of constraints that AWS documents, and AWS's errors for values that violate them."""
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable
@@ -62,6 +63,9 @@ def _complaint(kind: str, limits: dict[str, object], value: str) -> str | None:
         if not re.fullmatch(r"-?\d+", value):
             return "Member must be an integer"
         measured, what = int(value), "value"
+    elif kind == "blob":
+        # It is sent in base64; the limits are of the bytes.
+        measured, what = len(base64.b64decode(value)), "length"
     else:
         measured, what = len(value), "length"
     return _out_of_range(limits, measured, what) or _out_of_form(limits, value)
@@ -80,7 +84,8 @@ def _out_of_form(limits: dict[str, object], value: str) -> str | None:
     words, pattern = limits.get("enum"), limits.get("pattern")
     if isinstance(words, list) and value not in words:
         return f"Member must satisfy enum value set: [{', '.join(words)}]"
-    if isinstance(pattern, str) and not re.search(_for_python(pattern), value):
+    # The whole value has to match: patterns of ACM are not anchored, and that of its tags occurs in any value.
+    if isinstance(pattern, str) and not re.fullmatch(_for_python(pattern), value):
         return f"Member must satisfy regular expression pattern: {pattern}"
     return None
 
@@ -158,19 +163,21 @@ def identifier(prefix: str, code: str, message: str = 'Invalid id: "{value}" (ex
     )
 
 
-# --- Elastic Load Balancing, Route 53 -----------------------------------------------------------------------
+# --- ACM, Elastic Load Balancing, Route 53 ------------------------------------------------------------------
 
 
 def failed(call: Call, parameter: Parameter, complaint: str) -> Refusal:
     """Return the error of services that validate with their models (aws-cloudformation/cfn-lint pull request 807)."""
-    code = "InvalidInput" if call.service == "route53" else "ValidationError"
+    code = {"acm": "ValidationException", "route53": "InvalidInput"}.get(call.service, "ValidationError")
     place = f"at '{_in_camel_case(parameter.place)}' failed to satisfy constraint: {complaint}"
-    return Refusal(code, f"1 validation error detected: Value '{parameter.value}' {place}")
+    secret = model.shape(call.service, call.action, parameter.name).metadata.get("sensitive")
+    value = "Value" if secret else f"Value '{parameter.value}'"
+    return Refusal(code, f"1 validation error detected: {value} {place}")
 
 
 def _in_camel_case(place: str) -> str:
-    """Return the name that these services use: for `Tags.member.1.Key`, `tags.1.member.key`."""
-    place = re.sub(r"\bmember\.(\d+)", r"\1.member", place)
+    """Return the name that these services use: for `Tags.member.1.Key` and `Tags.1.Key`, `tags.1.member.key`."""
+    place = re.sub(r"\.(?:member\.)?(\d+)", r".\1.member", place)
     return ".".join(part if part.isupper() else part[:1].lower() + part[1:] for part in place.split("."))
 
 
@@ -182,7 +189,7 @@ def beyond_model(
     code: str = "ValidationError",
     message: str | None = None,
 ) -> Constraint:
-    """Like `ec2`, for Elastic Load Balancing and Route 53, which validate with their models first."""
+    """Like `ec2`, for ACM, Elastic Load Balancing and Route 53, which validate with their models first."""
 
     def refusal(call: Call, parameter: Parameter) -> Refusal | None:
         if found := refused_by_model(call, parameter):

@@ -13,9 +13,10 @@ ZONE = beyond_model(
     code="NoSuchHostedZone",
     message="No hosted zone found with ID: {value}",
 )
+DOMAIN_NAME = matches(r"(?=.{1,255}\Z)(?i:(\*|[a-z0-9_\\-]{1,63})(\.[a-z0-9_\\-]{1,63})*\.?)")
 NAME = beyond_model(
     "a-z, 0-9 and - (hyphen), labels of up to 63 characters, 255 in all; an asterisk or \\ooo for other characters",
-    matches(r"(?=.{1,255}\Z)(?i:(\*|[a-z0-9_\\-]{1,63})(\.[a-z0-9_\\-]{1,63})*\.?)"),
+    DOMAIN_NAME,
     source="Amazon Route 53 Developer Guide, DNS domain name format",
     code="InvalidChangeBatch",
     message="FATAL problem: UnsupportedCharacter (Value contains unsupported characters) encountered with '{value}'",
@@ -28,9 +29,15 @@ def _value(call: Call, parameter: Parameter) -> Refusal | None:
             ipaddress.IPv4Address(parameter.value)
         except ValueError:
             problem = "ARRDATAIllegalIPv4Address (Value is not a valid IPv4 address)"  # gomodules/dns issue 7
-            message = f"Invalid Resource Record: FATAL problem: {problem} encountered with '{parameter.value}'"
-            return Refusal("InvalidChangeBatch", message)
+            return _invalid(parameter, problem)
+    if call.value(f"{RECORD}.Type") == "CNAME" and not DOMAIN_NAME(parameter.value):
+        return _invalid(parameter, "UnsupportedCharacter (Value contains unsupported characters)")
     return refused_by_model(call, parameter)
+
+
+def _invalid(parameter: Parameter, problem: str) -> Refusal:
+    message = f"Invalid Resource Record: FATAL problem: {problem} encountered with '{parameter.value}'"
+    return Refusal("InvalidChangeBatch", message)
 
 
 TABLE: Mapping[str, Mapping[str, Constraint]] = {
@@ -40,7 +47,8 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
         "ChangeBatch.Changes.Change.Action": MODEL,
         f"{RECORD}.Name": NAME,
         f"{RECORD}.ResourceRecords.ResourceRecord.Value": Constraint(
-            "The value for an A record is an IPv4 address in dotted decimal notation.",
+            "The value for an A record is an IPv4 address in dotted decimal notation. A CNAME Value element is the "
+            "same format as a domain name.",
             "Amazon Route 53 Developer Guide, Supported DNS record types",
             _value,
         ),

@@ -8,10 +8,12 @@ from functools import cache
 from lab.cloud.patches import (
     addresses,
     balancers,
+    certificates,
     deletion,
     hosted_zones,
     images,
     instances,
+    listeners,
     power,
     security_groups,
     tags,
@@ -19,7 +21,20 @@ from lab.cloud.patches import (
 )
 from lab.cloud.patches.correction import corrections
 
-SUBJECTS = (tags, images, instances, addresses, power, volumes, deletion, security_groups, balancers, hosted_zones)
+SUBJECTS = (
+    tags,
+    images,
+    instances,
+    addresses,
+    power,
+    volumes,
+    deletion,
+    security_groups,
+    balancers,
+    listeners,
+    hosted_zones,
+    certificates,
+)
 """In this order: a second correction of the same function of moto wraps the first."""
 
 

@@ -15,6 +15,8 @@ growth_delay = timedelta(seconds=20)
 first checks, and then checks only the volume's state."""
 completion_delay = timedelta(seconds=60)
 """Time until a modification is `completed`. On AWS it is `optimizing` for minutes to hours."""
+validation_delay = timedelta(seconds=10)
+"""Time until a certificate is issued after its record was found in DNS. On AWS it is a minute or more."""
 
 PENDING, RUNNING, STOPPING, STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
 SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")

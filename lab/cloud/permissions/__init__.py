@@ -15,7 +15,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 
 from lab.cloud import API, calls
 from lab.cloud.calls import Call
-from lab.cloud.faults import Application, StartResponse, body, refuse, refuse_ec2
+from lab.cloud.faults import Application, StartResponse, body, refuse, refuse_ec2, refuse_json
 from lab.cloud.permissions import requests
 from lab.cloud.permissions.policies import Asked, allowed
 
@@ -66,6 +66,8 @@ def _refuse(call: Call, refused: Asked, start_response: StartResponse) -> Iterab
     if call.service == requests.EC2:
         message = f"You are not authorized to perform this operation. {complaint}"
         return refuse_ec2(start_response, "403 Forbidden", "UnauthorizedOperation", message)
+    if call.service == requests.ACM:
+        return refuse_json(start_response, "400 Bad Request", "AccessDeniedException", complaint)
     return refuse(start_response, "403 Forbidden", "Sender", "AccessDenied", complaint)
 
 

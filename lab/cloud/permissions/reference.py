@@ -24,6 +24,9 @@ OWNER = "ec2:Owner"
 KEYS = (REQUEST_TAG, RESOURCE_TAG, TAG_KEYS, OWNER, "ec2:CreateAction", "elasticloadbalancing:CreateAction")
 """The condition keys that are evaluated, in addition to those of Route 53; the reference has more."""
 
+KEYS_BY_TYPE = ("acm",)
+"""Services whose page has the keys of existing resources with the resource types only, and not with each action."""
+
 TAGGING = ("ec2:CreateTags", "ec2:DeleteTags")
 """Actions with a hundred resource types, of which only those of the other actions are kept."""
 
@@ -83,9 +86,10 @@ def _extracted(definition: Mapping[str, Any], name: str) -> dict[str, Any]:
     resources = {
         type_.rstrip("/"): of for type_, of in known["resource_types"].items() if not re.search("/(app|gwy)", type_)
     }
+    described = definition[service]["resources"] if service in KEYS_BY_TYPE else resources
     return {
         "level": known["access_level"],
-        "types": {type_: _kept(of) for type_, of in sorted(resources.items()) if type_},
+        "types": {type_: _kept(described[type_]) for type_ in sorted(resources) if type_},
         "required": sorted(type_ for type_, of in resources.items() if of["required"]),
         "keys": _kept(resources.get("", {"condition_keys": []})),
     }
@@ -107,7 +111,7 @@ def main() -> None:
         for document in documents
         for statement in document.get("Statement", ())
         for action in statement["Action"]
-        if action.startswith(("ec2:", "elasticloadbalancing:", "route53:"))
+        if action.startswith(("acm:", "ec2:", "elasticloadbalancing:", "route53:"))
     }
     found = extract(json.loads(arguments.definition.read_text()), named)
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(action)}" for name, action in found.items())

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moto.acm.models import acm_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
@@ -19,7 +20,7 @@ from lab.cloud.permissions import reference
 from lab.cloud.permissions.policies import Asked
 from lab.cloud.permissions.reference import Action
 
-EC2, LOAD_BALANCING, ROUTE_53 = "ec2", "elasticloadbalancing", "route53"
+ACM, EC2, LOAD_BALANCING, ROUTE_53 = "acm", "ec2", "elasticloadbalancing", "route53"
 
 PREFIXES = {
     "ami": "image",
@@ -54,7 +55,11 @@ LOAD_BALANCING_MAKES = {
 }
 """What a call of load balancing creates. AWS's reference has request tags for all of that service's actions."""
 
-TAGGED_WITH = {EC2: "ec2:CreateTags", LOAD_BALANCING: "elasticloadbalancing:AddTags"}
+TAGGED_WITH = {
+    ACM: "acm:AddTagsToCertificate",
+    EC2: "ec2:CreateTags",
+    LOAD_BALANCING: "elasticloadbalancing:AddTags",
+}
 """The action that a call which creates something with tags also requires, by service."""
 
 
@@ -71,14 +76,16 @@ class Resource:
 def asked(call: Call) -> list[Asked]:
     """Return everything that must be allowed for this call."""
     action = reference.actions().get(call.permission)
-    if action is None or not action.types:
+    if action is None:
         return [Asked(call.permission, "*", _of_the_call(call))]
     if _names_what_has_ended(call):
         return []
     made = _made(call, action)
-    found = [_on(call, call.permission, action, each) for each in _judged(call, action, made)]
+    judged = _judged(call, action, made) if action.types else [Resource("", "*", {})]
+    found = [_on(call, call.permission, action, each) for each in judged]
     if made and (tagging := TAGGED_WITH.get(call.service)):
-        makes = {f"{call.service}:CreateAction": [call.action]}
+        # ACM has no such condition key.
+        makes = {} if call.service == ACM else {f"{call.service}:CreateAction": [call.action]}
         tagged = [each for each in made if _request_tags(call, each.type)]
         found += [_on(call, tagging, reference.actions()[tagging], each, makes) for each in tagged]
     return found
@@ -125,7 +132,7 @@ def _request_tags(call: Call, type_: str) -> dict[str, str]:
     for parameter in call.parameters:
         specification = re.fullmatch(r"(TagSpecification\.\d+)\.Tag\.\d+\.Key", parameter.place)
         for_type = specification and call.value(f"{specification[1]}.ResourceType") == type_
-        if for_type or parameter.name in ("Tag.N.Key", "Tags.member.N.Key"):
+        if for_type or parameter.name in ("Tag.N.Key", "Tags.N.Key", "Tags.member.N.Key"):
             tags[parameter.value] = call.beside(parameter, "Value") or ""
         elif parameter.name == "TagKeys.member.N":
             tags[parameter.value] = ""
@@ -133,7 +140,7 @@ def _request_tags(call: Call, type_: str) -> dict[str, str]:
 
 
 def _arn(call: Call, resource: Resource) -> str:
-    if resource.id.startswith("arn:"):
+    if resource.id.startswith("arn:") or not resource.type:
         return resource.id
     if call.service == ROUTE_53:
         return f"arn:aws:route53:::{resource.type}/{resource.id}"
@@ -158,6 +165,8 @@ def _made(call: Call, action: Action) -> list[Resource]:
     if call.service == LOAD_BALANCING and call.action in LOAD_BALANCING_MAKES:
         type_ = LOAD_BALANCING_MAKES[call.action]
         return [Resource(type_, "/".join(filter(None, (call.value("Name"), "*"))), {})]
+    if call.service == ACM and call.action in ("ImportCertificate", "RequestCertificate"):
+        return [] if call.value("CertificateArn") else [Resource("certificate", "*", {})]
     if call.service != EC2:
         return []
     named = {each.type for each in _named(call)}
@@ -167,6 +176,10 @@ def _made(call: Call, action: Action) -> list[Resource]:
 
 def _named(call: Call) -> Iterator[Resource]:
     match call.service:
+        case "acm":
+            if arn := call.value("CertificateArn"):
+                found = acm_backends[DEFAULT_ACCOUNT_ID][call.region]._certificates.get(arn)
+                yield Resource("certificate", arn, dict(found.tags) if found else {})
         case "ec2":
             yield from _of_ec2(call)
         case "elasticloadbalancing":

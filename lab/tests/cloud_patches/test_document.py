@@ -76,6 +76,7 @@ def once():
     """The names defined by the document's first lines, with moto in this process."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr(state, "growth_delay", timedelta(seconds=20))
+        context.setattr(state, "validation_delay", timedelta())
         yield from _once()
 
 
