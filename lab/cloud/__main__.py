@@ -47,6 +47,8 @@ def main() -> None:
     patches.apply()
     if arguments.existing:
         existing.put(json.loads(arguments.existing.read_text()))
+    elif arguments.image:
+        existing.put(existing.LAB)
     reconciler = Reconciler(partial(Path.read_text, arguments.image), api_only=arguments.api_only)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())

@@ -3,17 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
+from moto.acm.models import acm_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.route53.models import route53_backends
 from moto.utilities.utils import get_partition
 
+from lab.cloud.patches import certificates
+
+LAB: Mapping[str, Any] = {
+    "regions": ["us-east-1"],
+    "images": [],
+    "volumes": [],
+    "addresses": [],
+    "hosted_zones": [{"id": "Z04512873LABEXAMPLECOM", "name": "lab.example.com"}],
+    "certificates": [],
+}
+"""What is there when the lab starts: the public zone that contains the domain in Pulumi.lab.yaml."""
+
 
 def put(existing: Mapping[str, Any]) -> None:
-    """Put images, volumes, addresses and hosted zones with the given ids into moto's memory, in each of `regions`.
+    """Put images, volumes, addresses, hosted zones and certificates into moto's memory, in each of `regions`.
 
     `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`; `hosted_zones` have `id` and
-    `name`. Volumes and addresses get `tags`.
+    `name`; `certificates` have `arn` and `names`, and are issued. Volumes and addresses get `tags`.
     """
     for region in existing["regions"]:
         backend = ec2_backends[DEFAULT_ACCOUNT_ID][region]
@@ -30,6 +43,9 @@ def put(existing: Mapping[str, Any]) -> None:
             backend.create_tags([allocation_id], existing["tags"])
         for given in existing["hosted_zones"]:
             _put_hosted_zone(get_partition(region), given["id"], given["name"])
+        for given in existing["certificates"]:
+            if given["arn"].split(":")[3] == region:
+                certificates.put(acm_backends[DEFAULT_ACCOUNT_ID][region], given["arn"], given["names"])
 
 
 def _put_image(backend: Any, image_id: str) -> None:

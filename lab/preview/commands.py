@@ -92,4 +92,5 @@ def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:
 def _named(configuration: StackFile) -> list[str]:
     there = existing(configuration)
     volumes, zones = ([each["id"] for each in there[kind]] for kind in ("volumes", "hosted_zones"))
-    return [*there["images"], *volumes, *there["addresses"], *zones]
+    certificates = [each["arn"] for each in there["certificates"]]
+    return [*there["images"], *volumes, *there["addresses"], *zones, *certificates]

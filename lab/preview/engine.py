@@ -19,6 +19,7 @@ from lab import stack, versions
 from lab.engine import build
 from lab.preview import agent
 from lab.preview.made_up import ANSWERS_VARIABLE
+from lab.preview.placeholder_certificate import trusting
 from lab.preview.stack_file import PLACEHOLDER_PUBLIC_KEY, PUBLIC_KEY, StackFile
 from lab.workspace import STATE, Daemon, LabError, tail
 
@@ -89,6 +90,7 @@ class Throwaway:
         self._project = project
         self._answers: Mapping[str, str] | None = None
         self._public_key = PLACEHOLDER_PUBLIC_KEY
+        self._trust: Mapping[str, str] = {}
         self._agent: Path | None = None
         shutil.rmtree(self._folder, ignore_errors=True)
         (self._folder / "state").mkdir(parents=True)
@@ -103,6 +105,7 @@ class Throwaway:
     def configure(self, given: StackFile) -> None:
         """Set the stack's configuration, with placeholders as secrets."""
         self._public_key = given.texts().get(f"{self._project}:{PUBLIC_KEY}", PLACEHOLDER_PUBLIC_KEY)
+        self._trust = trusting(FOLDER) if given.has_placeholder_certificate else {}
         plain = {key: value for key, value in given.values.items() if key not in given.secrets}
         self._file.write_text(yaml.safe_dump({"encryptionsalt": self._salt, "config": plain}, sort_keys=True))
         texts = given.texts()
@@ -170,6 +173,7 @@ class Throwaway:
             "AWS_ENDPOINT_URL": self._api,
             "PULUMI_BACKEND_URL": f"file://{self._folder / 'state'}",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+            **self._trust,
         }
         del variables["PULUMI_CONFIG_PASSPHRASE_FILE"]
         variables["SSH_AUTH_SOCK"] = str(self._agent or "")

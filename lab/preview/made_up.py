@@ -40,6 +40,8 @@ ADDRESSES = ipaddress.IPv4Network("198.18.0.0/15")
 
 IMPORTING = threading.Lock()
 
+CERTIFICATE = "aws:acm/certificate:Certificate"
+
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
 
@@ -116,11 +118,24 @@ def complete(properties: struct_pb2.Struct, urn: str, answers: Mapping[str, str]
             properties[key] = f"{name}-made-up"
         else:
             _put_empty(properties, key, types)
-    # Resources of the load balancing API are identified by their ARN.
-    identity = arn if kind.startswith("aws:lb/") and "Attachment" not in kind else f"{name}-made-up"
+    if kind == CERTIFICATE and "validationMethod" in properties and properties["validationMethod"] == "DNS":
+        properties["domainValidationOptions"] = [_validation_option(str(properties["domainName"]))]
+    # Certificates and the resources of the load balancing API are identified by their ARN.
+    by_arn = kind == CERTIFICATE or (kind.startswith("aws:lb/") and "Attachment" not in kind)
+    identity = arn if by_arn else f"{name}-made-up"
     if "id" in properties:
         properties["id"] = identity
     return identity
+
+
+def _validation_option(domain: str) -> dict[str, str]:
+    """Return what ACM asks for a domain of a requested certificate: a CNAME in its DNS zone."""
+    return {
+        "domainName": domain,
+        "resourceRecordName": f"_made-up.{domain}.",
+        "resourceRecordType": "CNAME",
+        "resourceRecordValue": "_made-up.acm-validations.aws.",
+    }
 
 
 def _put_empty(properties: struct_pb2.Struct, key: str, types: Mapping[str, Any]) -> None:

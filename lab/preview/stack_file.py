@@ -6,17 +6,13 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from lab.preview.placeholder_certificate import placeholder
 from lab.workspace import LabError
-from validation import values as checks
 from validation.private_keys import OPENSSH_MAGIC
 from validation.private_keys import string as ssh_string
 
@@ -31,7 +27,7 @@ PLACEHOLDER_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 43 * "A" + " 
 
 PRIVATE_KEY = "sshPrivateKey"
 PUBLIC_KEY = "sshPublicKey"
-CERTIFICATE_KEY = "certificateKeyPem"
+CERTIFICATE, CERTIFICATE_KEY, AUTHORITY = "certificatePem", "certificateKeyPem", "certificateAuthority"
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,11 @@ class StackFile:
     values: Mapping[str, Any]
     secrets: Mapping[str, str]
     defaults: Mapping[str, Any]
+
+    @property
+    def has_placeholder_certificate(self) -> bool:
+        """Whether the domain's own certificate is a placeholder, because its key cannot be read."""
+        return any(key.endswith(f":{CERTIFICATE_KEY}") for key in self.secrets)
 
     def texts(self) -> dict[str, str]:
         """Return the values and defaults as the strings that the engine passes to a program."""
@@ -82,26 +83,31 @@ def for_the_lab(given: Mapping[str, Any], project: Mapping[str, Any], lab: Mappi
         if schema.get("secret") and "default" not in schema and full_key not in values:
             secrets[full_key] = "not in the stack file"
     for full_key in secrets:
-        values.update(_placeholders(full_key, values))
+        if full_key.endswith(f":{PRIVATE_KEY}"):
+            values[full_key] = placeholder_key(str(values.get(full_key.replace(PRIVATE_KEY, PUBLIC_KEY), "")))
+        elif full_key not in values:
+            values[full_key] = PLACEHOLDER
+    if f"{project['name']}:{CERTIFICATE_KEY}" in secrets:
+        values |= _own_certificate(values, project["name"])
     defaults = {full_key: schema["default"] for full_key, schema in schemas.items() if "default" in schema}
     return StackFile({**values, **own}, secrets, defaults)
 
 
-def _placeholders(full_key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what replaces a secret, and the settings that have to match it."""
-    project, _, key = full_key.rpartition(":")
-    if key == PRIVATE_KEY:
-        return {full_key: placeholder_key(str(values.get(f"{project}:{PUBLIC_KEY}", "")))}
-    if key == CERTIFICATE_KEY:
-        certificate = placeholder_certificate(str(values.get(f"{project}:domain", "")))
-        return {f"{project}:{each}": value for each, value in certificate.items()}
-    return {full_key: values.get(full_key, PLACEHOLDER)}
+def _own_certificate(values: Mapping[str, Any], project: str) -> dict[str, str]:
+    """Return a placeholder for the domain's own certificate, its key, and its authority if there is one."""
+    domain, given = (str(values.get(f"{project}:{key}") or "") for key in ("domain", CERTIFICATE))
+    made = placeholder(domain, given)
+    replaced = {CERTIFICATE: made.certificate, CERTIFICATE_KEY: made.key}
+    if values.get(f"{project}:{AUTHORITY}"):
+        replaced[AUTHORITY] = made.authority
+    return {f"{project}:{key}": text for key, text in replaced.items()}
 
 
 def existing(*configurations: StackFile) -> dict[str, Any]:
     """Return the AWS resources that these configurations refer to. They are assumed to exist."""
     images, addresses, volumes, regions = set(), set(), {}, set()
     domains: dict[str, list[str]] = {}  # by hosted zone
+    certificates: dict[str, set[str]] = {}  # names by ARN
     for given in configurations:
         values = {key.partition(":")[2]: value for key, value in {**given.defaults, **given.values}.items()}
         regions.add(values.get("region"))
@@ -109,6 +115,8 @@ def existing(*configurations: StackFile) -> dict[str, Any]:
         addresses.add(values.get("balancerAddressId"))
         if zone_id := values.get("hostedZoneId"):
             domains.setdefault(zone_id, []).append(str(values.get("domain") or ""))
+        if arn := values.get("certificateArn"):
+            certificates.setdefault(arn, set()).add(str(values.get("domain") or ""))
         for role in ("server", "registry"):
             if volume_id := values.get(f"{role}DataVolumeId"):
                 size, zone = values.get(f"{role}DataVolumeSize"), values.get("availabilityZone")
@@ -119,6 +127,7 @@ def existing(*configurations: StackFile) -> dict[str, Any]:
         "addresses": sorted(filter(None, addresses)),
         "volumes": [volumes[volume_id] for volume_id in sorted(volumes)],
         "hosted_zones": [{"id": zone_id, "name": _parent(domains[zone_id])} for zone_id in sorted(domains)],
+        "certificates": [{"arn": arn, "names": sorted(names)} for arn, names in sorted(certificates.items())],
     }
 
 
@@ -161,29 +170,6 @@ def placeholder_key(public_key: str) -> str:
     body = "\n".join(textwrap.wrap(base64.b64encode(blob).decode(), 70))
     kind_of_file = "OPENSSH PRIVATE KEY"
     return f"-----BEGIN {kind_of_file}-----\n{body}\n-----END {kind_of_file}-----\n"
-
-
-def placeholder_certificate(domain: str) -> dict[str, str]:
-    """Return settings with a self-signed certificate for the domain, the same every time. The program would reject the
-    certificate in the stack file without its key.
-    """
-    try:
-        alternatives = x509.SubjectAlternativeName([x509.DNSName(checks.domain(domain))])
-    except ValueError:
-        return placeholder_certificate("placeholder.example")  # the program reports the error in the domain
-    key = ec.derive_private_key(1, ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "placeholder")])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), serial_number=1)
-        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
-        .add_extension(alternatives, critical=False)
-        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    private = key.private_bytes(serialization.Encoding.PEM, *form).decode()
-    return {"certificatePem": pem, CERTIFICATE_KEY: private, "certificateAuthority": pem}
 
 
 def _texts(blob: bytes) -> list[bytes]:

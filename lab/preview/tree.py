@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from lab import stack
 from lab.preview import describe, stack_file
 from lab.preview.engine import FOLDER
+from lab.preview.placeholder_certificate import trusting
 from lab.preview.stack_file import StackFile
 from lab.workspace import ROOT, LabError
 
@@ -61,6 +63,7 @@ class Version:
         done = subprocess.run(
             [sys.executable, describe.__file__],
             cwd=self.folder,
+            env={**os.environ, **(trusting(FOLDER) if configuration.has_placeholder_certificate else {})},
             input=json.dumps(given),
             capture_output=True,
             text=True,

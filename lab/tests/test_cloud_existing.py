@@ -2,11 +2,14 @@
 
 import boto3
 import pytest
+import yaml
 from moto import mock_aws
 
 from lab.cloud import existing
+from lab.workspace import ROOT
 
 REGION = "eu-central-1"
+CERTIFICATE = f"arn:aws:acm:{REGION}:111122223333:certificate/12345678-90ab-cdef-1234-567890abcdef"
 
 
 @pytest.fixture
@@ -19,6 +22,7 @@ def ec2():
                 "addresses": ["eipalloc-0123456789abcdef0"],
                 "volumes": [{"id": "vol-0123456789abcdef0", "size": 200, "zone": f"{REGION}a"}],
                 "hosted_zones": [{"id": "Z0123456789ABC", "name": "git.example.com"}],
+                "certificates": [{"arn": CERTIFICATE, "names": ["git.example.com"]}],
                 "tags": {"gitlab-stack": "gitlab/dev"},
             }
         )
@@ -59,3 +63,20 @@ def test_a_hosted_zone_is_there_public_and_holds_the_domain():
     zone = route53.get_hosted_zone(Id="Z0123456789ABC")["HostedZone"]
     assert (zone["Name"], zone["Config"]["PrivateZone"]) == ("git.example.com.", False)
     assert route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId="Z0123456789ABC")
+
+
+@pytest.mark.usefixtures("ec2")
+def test_a_certificate_is_there_issued_and_for_the_domain():
+    acm = boto3.client("acm", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+    found = acm.describe_certificate(CertificateArn=CERTIFICATE)["Certificate"]
+    assert (found["Status"], found["SubjectAlternativeNames"]) == ("ISSUED", ["git.example.com"])
+
+
+def test_the_lab_starts_with_the_public_zone_of_the_domain_in_its_stack_file():
+    config = yaml.safe_load((ROOT / "Pulumi.lab.yaml").read_text())["config"]
+    with mock_aws():
+        existing.put(existing.LAB)
+        route53 = boto3.client("route53", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+        zone = route53.get_hosted_zone(Id=config["gitlab:hostedZoneId"])["HostedZone"]
+    assert not zone["Config"]["PrivateZone"]
+    assert f"{config['gitlab:domain']}.".endswith(f".{zone['Name']}")

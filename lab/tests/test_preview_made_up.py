@@ -41,6 +41,28 @@ def test_what_the_load_balancing_api_makes_is_known_by_its_arn():
     assert identity == made["arn"] == made["id"]
 
 
+def test_a_requested_certificate_has_the_record_that_validates_its_domain():
+    kind = "aws:acm/certificate:Certificate"
+    planned = {"domainName": "git.example.com", "validationMethod": "DNS", "domainValidationOptions": UNKNOWN}
+    identity, made = completed(kind, "gitlab", {**planned, "arn": UNKNOWN, "id": UNKNOWN})
+    assert identity == made["arn"] == "arn:aws:acm:us-east-1:000000000000:gitlab"
+    assert made["domainValidationOptions"] == [
+        {
+            "domainName": "git.example.com",
+            "resourceRecordName": "_made-up.git.example.com.",
+            "resourceRecordType": "CNAME",
+            "resourceRecordValue": "_made-up.acm-validations.aws.",
+        }
+    ]
+
+
+def test_an_imported_certificate_has_no_record():
+    kind = "aws:acm/certificate:Certificate"
+    for known in ({}, {"validationMethod": UNKNOWN}):
+        _, made = completed(kind, "gitlab-own", {**known, "domainValidationOptions": UNKNOWN})
+        assert made["domainValidationOptions"] == []
+
+
 def test_the_same_name_gets_the_same_and_another_name_something_else():
     first, again, other = (
         completed("aws:ec2/eip:Eip", name, {"publicIp": UNKNOWN})[1]["publicIp"] for name in ("a", "a", "b")

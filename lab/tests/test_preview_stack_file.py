@@ -1,8 +1,13 @@
 """A stack file for the lab's API: only endpoints, credentials and secrets differ from the original."""
 
+from pathlib import Path
+
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from lab.preview.placeholder_certificate import trusting
 from lab.preview.stack_file import (
     PLACEHOLDER,
     PLACEHOLDER_PUBLIC_KEY,
@@ -133,6 +138,7 @@ def test_what_the_settings_name_is_taken_to_be_there():
             gitlab__balancerAddressId="eipalloc-1",
             gitlab__domain="git.example.com",
             gitlab__hostedZoneId="Z1",
+            gitlab__certificateArn="arn:aws:acm:eu-central-1:1:certificate/1",
         )
     )
     assert found == {
@@ -141,7 +147,49 @@ def test_what_the_settings_name_is_taken_to_be_there():
         "addresses": ["eipalloc-1"],
         "volumes": [{"id": "vol-1", "size": 100, "zone": "eu-central-1a"}],
         "hosted_zones": [{"id": "Z1", "name": "git.example.com"}],
+        "certificates": [{"arn": "arn:aws:acm:eu-central-1:1:certificate/1", "names": ["git.example.com"]}],
     }
+
+
+OWN = {
+    "gitlab__domain": "git.example.com",
+    "gitlab__certificatePem": "-----BEGIN CERTIFICATE-----",
+    "gitlab__certificateKeyPem": {"secure": "v1:abc"},
+}
+
+
+def certificate(made_file):
+    return x509.load_pem_x509_certificate(made_file.values["gitlab:certificatePem"].encode())
+
+
+def test_a_certificate_whose_key_cannot_be_read_has_a_placeholder_for_the_same_domain_with_its_own_key():
+    made_file = made(**OWN)
+    key = serialization.load_pem_private_key(made_file.values["gitlab:certificateKeyPem"].encode(), None)
+    assert certificate(made_file).public_key() == key.public_key()
+    names = certificate(made_file).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["git.example.com"]
+    assert made_file.has_placeholder_certificate
+    assert "gitlab:certificateAuthority" not in made_file.values
+
+
+def test_an_own_authority_has_a_placeholder_that_issued_the_certificate(tmp_path):
+    made_file = made(**OWN, gitlab__certificateAuthority="-----BEGIN CERTIFICATE-----")
+    authority = made_file.values["gitlab:certificateAuthority"]
+    certificate(made_file).verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
+    assert Path(trusting(tmp_path)["SSL_CERT_FILE"]).read_text() == authority
+
+
+def test_placeholder_certificates_are_the_same_every_time_and_differ_where_the_certificate_does():
+    assert made(**OWN).values == made(**OWN).values
+    other = made(**{**OWN, "gitlab__certificatePem": 2 * "-----BEGIN CERTIFICATE-----"})
+    assert certificate(other) != certificate(made(**OWN))
+    assert len(x509.load_pem_x509_certificates(other.values["gitlab:certificatePem"].encode())) == 2
+
+
+def test_a_certificate_whose_key_can_be_read_stays():
+    made_file = made(**{**OWN, "gitlab__certificateKeyPem": "key"})
+    assert made_file.values["gitlab:certificatePem"] == OWN["gitlab__certificatePem"]
+    assert not made_file.has_placeholder_certificate
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 `python -m tests.e2e.permissions`.
 
 The stack only exists in the lab's API, without machines: remote steps return examples. So it can have every optional
-feature: certificate, domain, resources of another stack, every kind of change. For each operation, the API enforces the
+feature: domain, certificate, resources of another stack, every kind of change. For each operation, the API enforces the
 policies of docs/iam that are attached for it. Tests compare the recorded actions with these policies, and the
 parameters with the lab's table of constraints.
 """
@@ -11,8 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
-
+from lab import authority
 from lab.cloud import actions, permissions
 from lab.preview import engine, stack_file
 from lab.preview.tree import Version
@@ -33,24 +32,27 @@ CHANGES: Edits = {
 }
 """Changes that no setting can make, each of a property that the provider updates in place."""
 
+DOMAIN, ZONE = "git.example.com", "Z0123456789ABC"
 IMAGE, VOLUME, ADDRESS = "ami-0123456789abcdef0", "vol-0123456789abcdef0", "eipalloc-0123456789abcdef0"
 EXISTING = {
     "regions": [REGION],
     "images": [IMAGE],
     "volumes": [{"id": VOLUME, "size": 100, "zone": f"{REGION}a"}],
     "addresses": [ADDRESS],
-    "hosted_zones": [],
+    "hosted_zones": [{"id": ZONE, "name": "example.com"}],
+    "certificates": [],
     "tags": {"gitlab-stack": "gitlab/dev"},
 }
 """AWS resources that exist before the stack."""
 
 OPTIONAL_SETTINGS = {
     "deletionProtection": "false",
-    "domain": "git.example.com",  # and with a hosted zone, so the program requests a certificate
+    "domain": DOMAIN,
+    "hostedZoneId": ZONE,
     "registryDataVolumeId": VOLUME,
     "balancerAddressId": ADDRESS,
 }
-"""Settings that make the provider call more, besides the hosted zone. The server's volume is new."""
+"""Settings that make the provider call more. The certificate is requested; the server's volume is new."""
 
 CHANGED_SETTINGS = {
     "amiId": IMAGE,
@@ -76,21 +78,22 @@ def record() -> Record:
     found = Record()
     with engine.api(EXISTING) as api, changed_program(CHANGES) as changed:
         here, there = (Version("this clone", folder, "dev") for folder in (ROOT, changed))
-        settings = {**OPTIONAL_SETTINGS, **_domain(api)}
-        before = _configuration(here, api, settings)
-        after = _configuration(here, api, settings | CHANGED_SETTINGS)
+        before = _configuration(here, api, OPTIONAL_SETTINGS)
+        after = _configuration(here, api, OPTIONAL_SETTINGS | CHANGED_SETTINGS)
+        own, renewed = (
+            _configuration(here, api, OPTIONAL_SETTINGS | CHANGED_SETTINGS | _own_certificate()) for _ in range(2)
+        )
         throwaway = engine.Throwaway("dev", "gitlab", api, creates=True)
 
         def operate(
             name: str, version: Version, given: stack_file.StackFile, *operation: str, allowed: tuple[str, ...] = UP
         ) -> None:
             throwaway.configure(given)
-            policies = filled(allowed, ZONE=settings["hostedZoneId"])
-            permissions.enforce(KEY, [*policies, PROVIDER_5], api=api)
+            permissions.enforce(KEY, [*filled(allowed, DOMAIN=DOMAIN, ZONE=ZONE), PROVIDER_5], api=api)
             actions.forget(api=api)
             throwaway.operate(operation, version.folder, version.answers())
             called = actions.called(api=api)
-            found.actions[name] = sorted(called)
+            found.actions[name] = sorted({*found.actions.get(name, []), *called})
             for action, sent in called.items():
                 found.parameters[action] = sorted({*found.parameters.get(action, []), *sent})
             say(f"{name}: {len(called)} actions")
@@ -101,7 +104,8 @@ def record() -> Record:
         found.actions["types"] = sorted(each for each in types if not each.startswith("pulumi:"))
         operate("refresh", here, before, "refresh", *at_once)
         operate("preview", there, after, "preview", "--refresh", allowed=PREVIEW)
-        operate("change", there, after, "up", *at_once)
+        for changed_settings in (after, own, renewed):
+            operate("change", there, changed_settings, "up", *at_once)
         operate("destroy", here, before, "destroy", *at_once)
     return found
 
@@ -113,15 +117,14 @@ def _configuration(version: Version, api: str, settings: dict[str, Any]) -> stac
     return stack_file.for_the_lab(given, version.project(), lab, api)
 
 
-def _domain(api: str) -> dict[str, str]:
-    """A hosted zone. AWS's zone IDs begin with Z, moto's with any letter."""
-    keys = {"aws_access_key_id": KEY, "aws_secret_access_key": "lab"}
-    route53, zone, attempt = boto3.client("route53", REGION, endpoint_url=api, **keys), "", 0
-    while not zone.startswith("Z"):
-        attempt += 1
-        made = route53.create_hosted_zone(Name="example.com.", CallerReference=str(attempt))
-        zone = made["HostedZone"]["Id"].rpartition("/")[2]
-    return {"hostedZoneId": zone}
+def _own_certificate() -> dict[str, str]:
+    """Settings of an own certificate for the domain, a new one each time."""
+    issued = authority.OUTSIDER.issue([DOMAIN], days=90)
+    return {
+        "certificatePem": issued.certificate,
+        "certificateKeyPem": issued.key,
+        "certificateAuthority": issued.chain,
+    }
 
 
 if __name__ == "__main__":
