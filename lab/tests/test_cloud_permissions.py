@@ -327,7 +327,7 @@ def test_a_requested_certificate_is_judged_by_its_tags_and_an_existing_one_by_it
         replaced = asked("acm:ImportCertificate", ("CertificateArn", certificate))
     # AWS's reference has no resource for it, so the policy's resource must be *.
     [each] = [key for key in requested if key[0] == "RequestCertificate"]
-    assert (each[1], requested[each]) == ("*", given)
+    assert (each[1], requested[each]) == ("*", {**given, "acm:DomainNames": ["git.example.com"]})
     assert requested["AddTagsToCertificate", "certificate/*"] == given
     assert imported["ImportCertificate", "certificate/*"] == given
     assert listed == {("ListCertificates", "*"): {}}

@@ -21,7 +21,16 @@ POLICIES = ROOT / "docs/iam"
 
 REQUEST_TAG, RESOURCE_TAG, TAG_KEYS = "aws:RequestTag", "aws:ResourceTag", "aws:TagKeys"
 OWNER = "ec2:Owner"
-KEYS = (REQUEST_TAG, RESOURCE_TAG, TAG_KEYS, OWNER, "ec2:CreateAction", "elasticloadbalancing:CreateAction")
+DOMAIN_NAMES = "acm:DomainNames"
+KEYS = (
+    DOMAIN_NAMES,
+    REQUEST_TAG,
+    RESOURCE_TAG,
+    TAG_KEYS,
+    OWNER,
+    "ec2:CreateAction",
+    "elasticloadbalancing:CreateAction",
+)
 """The condition keys that are evaluated, in addition to those of Route 53; the reference has more."""
 
 KEYS_BY_TYPE = ("acm",)

@@ -110,6 +110,9 @@ def _keys(call: Call, resource: Resource) -> dict[str, Sequence[str]]:
     keys[reference.TAG_KEYS] = list(given)
     if resource.owner:
         keys[reference.OWNER] = [resource.owner]
+    if call.service == ACM:
+        sent = ("DomainName", "SubjectAlternativeNames.N")
+        keys[reference.DOMAIN_NAMES] = [value for name in sent for value in _values(call, name)]
     if call.service == ROUTE_53:
         changed = "ChangeBatch.Changes.Change"
         records = f"{changed}.ResourceRecordSet"
