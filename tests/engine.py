@@ -200,10 +200,10 @@ def _certificate(args: mocks.MockResourceArgs, existing: Mapping[str, Any]) -> d
         domain = "git.example.com"
         return {"status": "ISSUED", "domainName": domain, "subjectAlternativeNames": [domain], **existing}
     made: dict[str, Any] = {"arn": f"arn:aws:acm:{args.name}"}
-    if domain := args.inputs.get("domainName"):
+    if requested := args.inputs.get("domainName"):
         option = {
-            "domainName": domain,
-            "resourceRecordName": f"_0123456789abcdef.{domain}.",
+            "domainName": requested,
+            "resourceRecordName": f"_0123456789abcdef.{requested}.",
             "resourceRecordType": "CNAME",
             "resourceRecordValue": "_fedcba9876543210.acm-validations.aws.",
         }

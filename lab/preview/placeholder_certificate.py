@@ -13,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from validation import values
+
 ISSUER = "placeholder authority"
 
 
@@ -27,6 +29,10 @@ class Placeholder:
 
 def placeholder(domain: str, given: str) -> Placeholder:
     """Return the certificate that replaces `given`, for the same domain. Another one replaces another `given`."""
+    try:
+        values.domain(domain)
+    except ValueError:
+        return placeholder("placeholder.example.com", given)  # the program reports the error in the domain
     issuer_key, key = _key(ISSUER), _key(f"{domain} {given}")
     authority = (
         _builder(ISSUER, ISSUER, issuer_key)

@@ -14,7 +14,6 @@ from lab.preview.stack_file import (
     ciphertexts,
     existing,
     for_the_lab,
-    placeholder_certificate,
     placeholder_key,
     read,
 )
@@ -86,21 +85,6 @@ def test_a_public_key_that_is_none_is_left_for_the_program_to_refuse():
     assert "PRIVATE KEY" in placeholder_key("nothing of the kind")
 
 
-@pytest.mark.parametrize("domain", ["git.example.com", "x" * 60 + ".example.com", "https://Git", "", "é.example"])
-def test_a_certificate_whose_key_is_encrypted_is_replaced_by_one_that_passes_the_programs_own_checks(domain):
-    made_file = made(
-        gitlab__domain=domain, gitlab__certificatePem="PEM", gitlab__certificateKeyPem={"secure": "v1:abc"}
-    )
-    assert made_file.secrets["gitlab:certificateKeyPem"] == "encrypted"
-    pem, key, trusted = (
-        made_file.values[f"gitlab:{each}"] for each in ("certificatePem", "certificateKeyPem", "certificateAuthority")
-    )
-    name = domain if domain.endswith(".com") else "placeholder.example"
-    certificates.check(certificates.certificate(pem), certificates.private_key(key), trusted, name)
-    assert certificates.warnings(pem) == []
-    assert placeholder_certificate(domain)["certificatePem"] == pem
-
-
 def test_texts_are_as_the_engine_hands_them_over_with_the_projects_defaults():
     texts = made(gitlab__flag=True, gitlab__cidrs=["a", "b"], gitlab__size=3, plain="x").texts()
     assert texts["gitlab:flag"] == "true"
@@ -170,6 +154,19 @@ def test_a_certificate_whose_key_cannot_be_read_has_a_placeholder_for_the_same_d
     assert names.get_values_for_type(x509.DNSName) == ["git.example.com"]
     assert made_file.has_placeholder_certificate
     assert "gitlab:certificateAuthority" not in made_file.values
+
+
+@pytest.mark.parametrize("domain", ["git.example.com", "x" * 60 + ".example.com", "https://Git", "", "é.example"])
+def test_a_placeholder_certificate_passes_the_programs_own_checks(domain):
+    given = {"gitlab__domain": domain, "gitlab__certificateAuthority": "-----BEGIN CERTIFICATE-----"}
+    made_file = made(**{**OWN, **given})
+    assert made_file.secrets["gitlab:certificateKeyPem"] == "encrypted"
+    pem, key, trusted = (
+        made_file.values[f"gitlab:{each}"] for each in ("certificatePem", "certificateKeyPem", "certificateAuthority")
+    )
+    name = domain if domain.endswith(".com") else "placeholder.example.com"
+    certificates.check(certificates.certificate(pem), certificates.private_key(key), trusted, name)
+    assert certificates.warnings(pem) == []
 
 
 def test_an_own_authority_has_a_placeholder_that_issued_the_certificate(tmp_path):
