@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
 
 from lab import authority
 from lab.authority import LAB, OUTSIDER
@@ -115,7 +116,8 @@ def test_what_is_shown_stays_the_same_until_the_test_says_otherwise(api, arn):
 
 
 def test_a_renewal_replaces_acms_own_certificate_under_its_arn(api, arn, monkeypatch):
-    certificates.find(arn).type = "AMAZON_ISSUED"
+    held = certificates.find(arn)
+    held.type, held.account_id, held.issued_at = "AMAZON_ISSUED", DEFAULT_ACCOUNT_ID, held.created_at
     shown_certificates.reissue(trusted=False, api=api)
     before = client("acm").describe_certificate(CertificateArn=arn)["Certificate"]
     shown_certificates.reissue(renewed=True, api=api)

@@ -6,6 +6,7 @@ This host's resolver does not know the stack's domain, and its trust store does 
 
 import contextlib
 import hashlib
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -43,13 +44,16 @@ def curl_options(outputs: Outputs) -> list[str]:
     return ["--noproxy", "*", "--cacert", str(trusted()), *resolved]
 
 
-def git_options(outputs: Outputs, certificate: Path | None = None) -> list[str]:
-    """Options with which git on this host reaches GitLab by name and trusts one authority, by default the lab's."""
-    return [
-        *("-c", f"http.sslCAInfo={certificate or trusted()}"),
-        *("-c", f"http.curloptResolve={name(outputs)}:443:{address(outputs)}"),
-        *("-c", "http.proxy="),
-    ]
+def git_options(outputs: Outputs) -> list[str]:
+    """Options with which git on this host reaches GitLab by name."""
+    return ["-c", f"http.curloptResolve={name(outputs)}:443:{address(outputs)}", "-c", "http.proxy="]
+
+
+def git_environment(certificate: Path | None = None) -> dict[str, str]:
+    """The environment in which git trusts one authority, by default the lab's. A variable, because one of this host's
+    would take precedence over `http.sslCAInfo`.
+    """
+    return {**os.environ, "GIT_SSL_CAINFO": str(certificate or trusted())}
 
 
 class _AtAddress(HTTPAdapter):

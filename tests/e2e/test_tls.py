@@ -89,8 +89,8 @@ def renew(outputs: dict[str, Any]) -> None:
 def clone(outputs: dict[str, Any], folder: Path, certificate: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Clone the acceptance's project on this host, by name, over HTTPS."""
     address = f"https://{people.NAME}:{people.PASSWORD}@{https.name(outputs)}/{kept.PROJECT}.git"
-    command = ["git", *https.git_options(outputs, certificate), "clone", "--quiet", address, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["git", *https.git_options(outputs), "clone", "--quiet", address, str(folder)]
+    return subprocess.run(command, env=https.git_environment(certificate), capture_output=True, text=True, check=False)
 
 
 def docker_login() -> str:
