@@ -18,8 +18,6 @@ RECORDED = json.loads((IAM / "recorded.json").read_text())
 OPERATIONS = ("up", "refresh", "preview", "change", "destroy")
 
 NOT_RECORDED = {
-    "acm:ImportCertificate": "a certificate of the user's own; the recorded stack requests one",
-    "elasticloadbalancing:ModifyListener": "another port, certificate or TLS policy; moto cannot change TLS listeners",
     "elasticloadbalancing:ModifyListenerAttributes": "another idle timeout of a listener, set by provider 6",
 }
 """Calls of the provider in changes that were not recorded, and why the policy for `up` allows them."""

@@ -35,6 +35,14 @@ DRAIN_TIMEOUT = 30  # seconds until connections to a removed target are closed
 RELOAD_TIMEOUT = 10.0  # seconds
 VERSIONS = {"TLSv1": "TLSv1.0", "TLSv1.1": "TLSv1.1", "TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3"}
 """AWS's name of a TLS version → haproxy's."""
+ALPN = {
+    "HTTP1Only": "http/1.1",
+    "HTTP2Only": "h2",
+    "HTTP2Optional": "http/1.1,h2",
+    "HTTP2Preferred": "h2,http/1.1",
+    "None": "",
+}
+"""ALPN policy → protocols in the order of preference (User Guide for Network Load Balancers, ALPN policies)."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,8 @@ class Listener:
     policy: Policy | None = None
     pem: str = field(default="", repr=False)
     """The certificate, its chain and its private key."""
+    alpn_policy: str = "None"
+    """A key of `ALPN`."""
 
     def closed_because(self) -> str | None:
         """Return why the lab does not open the port; None if it does."""
@@ -216,6 +226,8 @@ def _tls(balancer: Balancer, listener: Listener, run: Path) -> str:
         # OpenSSL's default level of security excludes TLS 1.0 and 1.1.
         level = "@SECLEVEL=0" if versions[0] < "TLSv1.2" else "@SECLEVEL=2"
         options.append(f"ciphers {':'.join([*ciphers, level])}")
+    if protocols := ALPN[listener.alpn_policy]:
+        options.append(f"alpn {protocols}")
     return " " + " ".join(options)
 
 

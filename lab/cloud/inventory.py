@@ -261,7 +261,8 @@ def _listener(listener: Any, group: TargetGroup | None) -> Listener:
         return Listener(int(listener.port), listener.protocol, group)
     known = SSL_POLICIES.get(listener.ssl_policy)
     policy = Policy(tuple(known["ssl_protocols"]), tuple(known["ciphers"])) if known else None
-    return Listener(int(listener.port), listener.protocol, group, policy, SHOWN.material(listener.certificate))
+    alpn = next(iter(listener.alpn_policy or []), "None")
+    return Listener(int(listener.port), listener.protocol, group, policy, SHOWN.material(listener.certificate), alpn)
 
 
 def _group_arns(elb: Any, listener: Any) -> list[str]:

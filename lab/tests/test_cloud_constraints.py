@@ -194,8 +194,6 @@ VALUES = [
     ("acm:ImportCertificate", "Certificate", encoded("c" * 32768), encoded("c" * 32769)),
     ("acm:ImportCertificate", "PrivateKey", encoded("k" * 8192), encoded("k" * 8193)),
     ("acm:DescribeCertificate", "CertificateArn", f"arn:aws:acm:{REGION}:123456789012:certificate/1", "certificate/1"),
-    ("acm:ListCertificates", "CertificateStatuses.1", "ISSUED", "VALID"),
-    ("acm:ListCertificates", "Includes.keyTypes.1", "EC_prime256v1", "ECDSA"),
     ("route53:ChangeResourceRecordSets", "Id", "Z0123456789ABC", "example.com"),
     ("route53:ChangeResourceRecordSets", f"{RECORD}.TTL", "2147483647", "2147483648"),
     ("route53:ChangeResourceRecordSets", f"{RECORD}.TTL", "0", "-1"),

@@ -75,12 +75,12 @@ class Front:
         )
         self.balancer = Balancer("front", "a", INTERFACE)
 
-    def shows(self, pem, *, policy=DEFAULT, **group):
+    def shows(self, pem, *, policy=DEFAULT, alpn_policy="None", **group):
         """Give the listener a certificate and a policy, and its target group other settings."""
         described = SSL_POLICIES[policy]
         known = Policy(tuple(described["ssl_protocols"]), tuple(described["ciphers"]))
         self.group = dataclasses.replace(self.group, **group)
-        listener = Listener(self.port, "TLS", self.group, known, pem)
+        listener = Listener(self.port, "TLS", self.group, known, pem, alpn_policy)
         self.balancer = dataclasses.replace(self.balancer, listeners=(listener,))
         self.balancers.reconcile(self.balancer)
         wait_for(lambda: "healthy" in {health.state for health in self.balancers.reconcile(self.balancer).values()})
@@ -139,6 +139,12 @@ def test_tls_ends_at_the_load_balancer_and_the_target_sees_the_client(front, tar
         assert connection.selected_alpn_protocol() is None  # as on AWS without an ALPN policy
     assert target.seen["/page"] == {(PROXY, f"{host}:{port}")}
     assert target.seen[target.check_path] == {(LOCAL, None)}
+
+
+def test_a_listener_with_an_alpn_policy_agrees_to_http_2_even_if_its_target_does_not(front):
+    front.shows(LAB.issue([NAME]).pem, alpn_policy="HTTP2Preferred")
+    with front.connected(alpn=["http/1.1", "h2"]) as connection:
+        assert connection.selected_alpn_protocol() == "h2"
 
 
 def test_a_target_hears_of_a_client_with_the_clients_first_decrypted_bytes(front, target):

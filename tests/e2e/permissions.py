@@ -11,7 +11,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab import authority
 from lab.cloud import actions, permissions
 from lab.preview import engine, stack_file
 from lab.preview.tree import Version
@@ -81,7 +80,8 @@ def record() -> Record:
         before = _configuration(here, api, OPTIONAL_SETTINGS)
         after = _configuration(here, api, OPTIONAL_SETTINGS | CHANGED_SETTINGS)
         own, renewed = (
-            _configuration(here, api, OPTIONAL_SETTINGS | CHANGED_SETTINGS | _own_certificate()) for _ in range(2)
+            _configuration(here, api, OPTIONAL_SETTINGS | CHANGED_SETTINGS | _own_certificate(number))
+            for number in range(2)
         )
         throwaway = engine.Throwaway("dev", "gitlab", api, creates=True)
 
@@ -104,8 +104,10 @@ def record() -> Record:
         found.actions["types"] = sorted(each for each in types if not each.startswith("pulumi:"))
         operate("refresh", here, before, "refresh", *at_once)
         operate("preview", there, after, "preview", "--refresh", allowed=PREVIEW)
-        for changed_settings in (after, own, renewed):
-            operate("change", there, changed_settings, "up", *at_once)
+        operate("change", there, after, "up", *at_once)
+        # A new certificate gets its first tag (docs/pull-requests.md).
+        operate("change", there, own, "up", *at_once, allowed=FIRST_UP)
+        operate("change", there, renewed, "up", *at_once)
         operate("destroy", here, before, "destroy", *at_once)
     return found
 
@@ -117,13 +119,14 @@ def _configuration(version: Version, api: str, settings: dict[str, Any]) -> stac
     return stack_file.for_the_lab(given, version.project(), lab, api)
 
 
-def _own_certificate() -> dict[str, str]:
-    """Settings of an own certificate for the domain, a new one each time."""
-    issued = authority.OUTSIDER.issue([DOMAIN], days=90)
+def _own_certificate(number: int) -> dict[str, Any]:
+    """Settings of an own certificate, another one for each number. Its key is encrypted, so the lab replaces all three
+    by those of a placeholder.
+    """
     return {
-        "certificatePem": issued.certificate,
-        "certificateKeyPem": issued.key,
-        "certificateAuthority": issued.chain,
+        "certificatePem": f"certificate {number}",
+        "certificateKeyPem": {"secure": "v1:key"},
+        "certificateAuthority": "authority",
     }
 
 

@@ -36,7 +36,6 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "AddTagsToCertificate": {**ARN, **TAGS},
     "DeleteCertificate": ARN,
     "DescribeCertificate": ARN,
-    "GetCertificate": ARN,
     "ImportCertificate": {
         **ARN,
         "Certificate": MODEL,
@@ -44,7 +43,6 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
         "PrivateKey": MODEL,
         **TAGS,
     },
-    "ListCertificates": {"CertificateStatuses.N": MODEL, "Includes.keyTypes.N": MODEL},
     "ListTagsForCertificate": ARN,
     "RemoveTagsFromCertificate": {**ARN, **TAGS},
     "RequestCertificate": {
