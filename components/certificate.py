@@ -75,7 +75,8 @@ class Certificate(pulumi.ComponentResource):
                     # An account has the same record for every certificate of a name (AWS Certificate Manager, "DNS
                     # validation"), so another stack or a former certificate may have made it.
                     allow_overwrite=True,
-                    opts=own,
+                    # For the same reason as the A record (dns_records.py): without it ACM cannot renew the certificate.
+                    opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
                 )
             )
         validation = aws.acm.CertificateValidation(

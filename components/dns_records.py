@@ -34,8 +34,14 @@ class DomainRecord(pulumi.ComponentResource):
                 type="A",
                 ttl=300,
                 records=[balancer_address],
-                # It was part of the load balancer, whose name it does not need to wait for.
-                opts=pulumi.ResourceOptions(parent=self, aliases=[pulumi.Alias(parent=former_parent)]),
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    # It was part of the load balancer, whose name it does not need to wait for.
+                    aliases=[pulumi.Alias(parent=former_parent)],
+                    # The record of a former domain. If it were deleted last, an `up` that fails before that would leave
+                    # it to the next one, which may be for the former domain again, and would delete its new record.
+                    delete_before_replace=True,
+                ),
             )
         self.register_outputs({})
 

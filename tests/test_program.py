@@ -285,6 +285,13 @@ def test_without_a_certificate_in_the_settings_one_is_requested_and_its_record_m
     assert requested_graph.outputs["dnsRecords"] == []
 
 
+def test_records_of_a_former_domain_are_deleted_before_the_new_ones_are_created(requested_graph):
+    records = requested_graph.of_type(RECORD)
+    assert {record.name for record in records} == {"gitlab", "gitlab-validation"}
+    for record in records:
+        assert record.request.deleteBeforeReplace, "an `up` back to that domain would delete its new record last"
+
+
 def test_only_the_listeners_with_tls_and_what_uses_them_wait_for_the_certificate(requested_graph):
     validation = requested_graph.one(VALIDATION, "gitlab")
     waiting = {each.name for each in requested_graph.resources if requested_graph.comes_after(each, validation)}

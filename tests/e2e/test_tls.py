@@ -238,13 +238,13 @@ def test_a_program_that_forgets_tls_somewhere_fails_the_check_of_that_part(own_s
 
 @pytest.mark.long
 def test_an_nginx_that_terminates_tls_itself_does_not_start_or_refuses_plain_http(outputs, own_settings):
-    refused_once_it_is_real(NGINX_WITH_TLS, "nginx failed")
+    refused(NGINX_WITH_TLS, "configure_gitlab failed")
     folder, name = "/etc/gitlab/ssl", https.name(outputs)
     make = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN={name} -days 2"
     must("server", f"mkdir -p {folder} && {make} -keyout {folder}/{name}.key -out {folder}/{name}.crt")
     try:
         must("server", "gitlab-ctl restart nginx")
-        refused_once_it_is_real(NGINX_WITH_TLS, "nginx failed", "plain HTTP request was sent to HTTPS port")
+        refused(NGINX_WITH_TLS, "configure_gitlab failed", "error: 400")
         found = examine("--quick")
         assert (found.broken, found.report["broken"]["cause"]) == ("nginx", "rejected"), found.report
     finally:
