@@ -148,6 +148,12 @@ class LoadBalancer(pulumi.ComponentResource):
                 ssl_policy=TLS_POLICY if listener.tls else None,
                 default_actions=[aws.lb.ListenerDefaultActionArgs(type="forward", target_group_arn=target_group.arn)],
                 tags=tagged(settings, full_name),
-                opts=own,
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    # A listener that changes from TLS to TCP would be sent its former security policy, which AWS
+                    # refuses (terraform-provider-aws, listener.go: ssl_policy is computed).
+                    replace_on_changes=["protocol"],
+                    delete_before_replace=True,  # both listen on the same port
+                ),
             )
         self.register_outputs({"arn": load_balancer.arn})

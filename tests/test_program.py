@@ -254,6 +254,12 @@ def test_with_a_certificate_tls_ends_at_the_balancer_and_nothing_is_served_in_cl
     assert insecure == ""
 
 
+def test_a_listener_that_changes_between_tls_and_tcp_is_a_new_one_on_the_same_port(graph):
+    for listener in graph.of_type(LISTENER):
+        assert list(listener.request.replaceOnChanges) == ["protocol"], "AWS refuses the former security policy"
+        assert listener.request.deleteBeforeReplace
+
+
 def test_a_domain_in_a_hosted_zone_gets_the_balancers_address_before_the_balancer_exists(graph, tls_graph):
     [record] = tls_graph.of_type(RECORD)
     assert record.inputs["records"] == [public_ip(tls_graph, "balancer")]
