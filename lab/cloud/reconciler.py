@@ -55,7 +55,8 @@ class Reconciler:
     def __init__(self, image: Callable[[], str], *, api_only: bool) -> None:
         self._api_only = api_only
         if api_only:
-            state.growth_delay = state.completion_delay = state.validation_delay = timedelta()
+            state.growth_delay = state.completion_delay = timedelta()
+            state.validation_delay = state.snapshot_delay = timedelta()
         self._inventory = Inventory()
         self._note = Notes()
         self._tasks = Tasks(self._note)

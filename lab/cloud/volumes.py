@@ -1,5 +1,8 @@
 """EBS volumes: a sparse file in `.lab/volumes` and a loop device for each; both outlive the machine.
 
+A snapshot is a copy of the volume's file, which has the snapshot's id as its name. A volume that is created from a
+snapshot has its file from the start, any other one since its first attachment.
+
 A machine sees its volumes as an instance of the Nitro system does: as /dev/nvme1n1 and so on, in no reliable order,
 and by the link /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol… with the volume's id. The device name of the
 attachment (/dev/sdf) does not exist. The root volume is /dev/nvme0n1, with the partitions of Red Hat's image.
@@ -125,6 +128,22 @@ class LoopDevices:
                 del self._devices[volume_id], self._sizes[volume_id]
 
 
+def copy_data(source_id: str, target_id: str) -> None:
+    """Copy the current data of a volume or snapshot to a new one. A volume that was never attached has none.
+
+    The copy is atomic only if the file system of `.lab` supports reflinks. Otherwise it may mix several moments, unless
+    nothing is written to the volume: a snapshot of EBS is always of one moment.
+    """
+    source = VOLUMES / source_id
+    if source.exists():
+        call("cp", "--reflink=auto", "--sparse=always", str(source), str(VOLUMES / target_id))
+
+
+def delete_data(identifier: str) -> None:
+    """Delete the file of a volume or snapshot, if it has one. A loop device keeps its data until it is detached."""
+    (VOLUMES / identifier).unlink(missing_ok=True)
+
+
 def partition(device: Path, number: int) -> Path:
     """Return the device of a partition of a loop device."""
     return device.with_name(f"{device.name}p{number}")
@@ -226,5 +245,6 @@ def remove() -> None:
     for device in json.loads(listing or "{}").get("loopdevices", []):
         if Path(device["back-file"].removesuffix(" (deleted)")).is_relative_to(VOLUMES):
             call("losetup", "--detach", device["name"])
-    for file in VOLUMES.glob("vol-*"):
-        file.unlink()
+    for kind in ("vol", "snap"):
+        for file in VOLUMES.glob(f"{kind}-*"):
+            file.unlink()

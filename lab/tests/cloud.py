@@ -49,6 +49,8 @@ def settle():
                 state.settle_power(instance)
         for volume in list(ec2.volumes.values()):
             state.settle_volume(volume)
+        for snapshot in list(ec2.snapshots.values()):
+            snapshot.stored = snapshot.start_time - state.snapshot_delay
         for balancer in elb.load_balancers.values():
             balancer.state = "active"
 

@@ -134,6 +134,25 @@ def test_loop_devices_live_as_long_as_the_volume(monkeypatch, tmp_path):
     assert not ONE.file.exists()
 
 
+def test_a_volume_from_a_snapshot_keeps_its_data_and_is_as_large_as_requested(monkeypatch, tmp_path):
+    monkeypatch.setattr(volumes, "call", lambda *_: "/dev/loop9\n")
+    monkeypatch.setattr(volumes, "VOLUMES", tmp_path)
+    ONE.file.write_bytes(b"data")
+    LoopDevices().device(ONE)
+    assert ONE.file.stat().st_size == 2 * GIB
+    with ONE.file.open("rb") as file:
+        assert file.read(4) == b"data"
+
+
+def test_nothing_remains_of_volumes_and_snapshots(monkeypatch, tmp_path):
+    monkeypatch.setattr(volumes, "call", lambda *_, **__: "")
+    monkeypatch.setattr(volumes, "VOLUMES", tmp_path)
+    for name in ("vol-1", "snap-1", "other"):
+        (tmp_path / name).touch()
+    volumes.remove()
+    assert [file.name for file in tmp_path.iterdir()] == ["other"]
+
+
 def test_a_root_disk_has_its_partitions_from_the_first_moment_and_is_as_large_as_the_image(root, monkeypatch, tmp_path):
     commands = []
 

@@ -16,24 +16,15 @@ from lab.cloud.patches import (
     listeners,
     power,
     security_groups,
+    snapshots,
     tags,
     volumes,
 )
 from lab.cloud.patches.correction import corrections
 
 SUBJECTS = (
-    tags,
-    images,
-    instances,
-    addresses,
-    power,
-    volumes,
-    deletion,
-    security_groups,
-    balancers,
-    listeners,
-    hosted_zones,
-    certificates,
+    *(tags, images, instances, addresses, power, volumes, snapshots, deletion),
+    *(security_groups, balancers, listeners, hosted_zones, certificates),
 )
 """In this order: a second correction of the same function of moto wraps the first."""
 

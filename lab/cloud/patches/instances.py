@@ -144,6 +144,24 @@ def instance_profiles_become_usable_late() -> None:
 
 
 @correction
+def replaced_profile_is_the_instances() -> None:
+    """ReplaceIamInstanceProfileAssociation changes the instance's profile, for which the Terraform provider waits.
+    (moto: only the association.)"""
+    original = EC2Backend.replace_iam_instance_profile_association
+
+    def replace_iam_instance_profile_association(self: Any, *args: Any, **kwargs: Any) -> Any:
+        association = original(self, *args, **kwargs)
+        instance = self.get_instance(association.instance.id)
+        instance.iam_instance_profile = {
+            "Arn": association.iam_instance_profile.arn,
+            "Id": association.association_id,
+        }
+        return association
+
+    EC2Backend.replace_iam_instance_profile_association = replace_iam_instance_profile_association
+
+
+@correction
 def metadata_options_that_are_not_named_stay() -> None:
     """ModifyInstanceMetadataOptions changes only the options that are sent; moto removes the others, and the provider
     fails. Related upstream: getmoto/moto#9890 (merged)."""

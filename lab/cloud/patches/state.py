@@ -1,7 +1,7 @@
 """What the reconcile loop reports to moto: an instance is running, a volume is attached, a target is healthy."""
 
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, cast
 
 from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
@@ -17,6 +17,8 @@ completion_delay = timedelta(seconds=60)
 """Time until a modification is `completed`. On AWS it is `optimizing` for minutes to hours."""
 validation_delay = timedelta(seconds=10)
 """Time until a certificate is issued after its record was found in DNS. On AWS it is a minute or more."""
+snapshot_delay = timedelta(seconds=8)
+"""Time until a snapshot is `completed`. On AWS it is `pending` for minutes."""
 
 PENDING, RUNNING, STOPPING, STOPPED = (0, "pending"), (16, "running"), (64, "stopping"), (80, "stopped")
 SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")
@@ -76,6 +78,20 @@ def size_in_effect(volume: Any) -> int:
     """Return the size in GiB that the volume's machine sees."""
     late = [each for each in volume.modifications if each.target_size and not in_effect(each)]
     return int(late[0].original_size if late else volume.size)
+
+
+def snapshot_status(snapshot: Any) -> str:
+    """Return `pending` or `completed`."""
+    return "completed" if completion_of(snapshot) else "pending"
+
+
+def completion_of(snapshot: Any) -> datetime | None:
+    """Return when the snapshot was completed; None if it is pending. Those of images always exist."""
+    if snapshot.from_ami:
+        return cast(datetime, snapshot.start_time)
+    stored: datetime | None = getattr(snapshot, "stored", None)  # set once the data has been copied
+    completed = stored + snapshot_delay if stored else None
+    return completed if completed and completed <= utcnow() else None
 
 
 def settle_volume(volume: Any) -> None:

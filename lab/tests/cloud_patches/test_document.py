@@ -11,7 +11,7 @@ import moto
 import pytest
 
 from lab.cloud import constraints, idempotency, patches, permissions
-from lab.cloud.patches import state
+from lab.cloud.patches import instances, state
 from lab.cloud.patches.correction import corrections
 from lab.tests.cloud import over_http, settle
 from lab.tests.moto_document import EACH, ONCE, ROWS, SECTIONS, TEXT, as_published, value
@@ -77,6 +77,8 @@ def once():
     with pytest.MonkeyPatch.context() as context:
         context.setattr(state, "growth_delay", timedelta(seconds=20))
         context.setattr(state, "validation_delay", timedelta())
+        context.setattr(state, "snapshot_delay", timedelta(seconds=20))
+        context.setattr(instances, "PROFILE_DELAY", 0)
         yield from _once()
 
 
