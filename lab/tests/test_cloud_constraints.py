@@ -33,7 +33,8 @@ RECORD = "ChangeBatch.Changes.Change.ResourceRecordSet"
 
 def test_every_parameter_that_was_recorded_has_an_entry_and_no_other_has():
     """For a new parameter, look up what AWS documents for it, and add that to lab/cloud/constraints."""
-    recorded = {(action, name) for action, names in RECORDED.items() for name in names}
+    sent = (*RECORDED.items(), *constraints.SENT_BY_MACHINES.items())
+    recorded = {(action, name) for action, names in sent for name in names}
     assert recorded - set(ENTRIES) == set(), "sent to AWS without an entry in lab/cloud/constraints"
     assert set(ENTRIES) - recorded == set(), "never sent to AWS"
 
@@ -146,6 +147,29 @@ VALUES = [
     ("ec2:DescribeImages", "Filter.1.Name", "virtualization-type", "kind"),
     ("ec2:DescribeVolumes", "Filter.1.Name", "tag:Name", "name"),
     ("ec2:DescribeVpcAttribute", "Attribute", "enableDnsSupport", "dns"),
+    ("ec2:CreateSnapshot", "VolumeId", f"vol-{ID}", "vol-data"),
+    ("ec2:CreateSnapshot", "TagSpecification.1.ResourceType", "snapshot", "Snapshot"),
+    ("ec2:DescribeSnapshots", "Filter.1.Name", "tag:gitlab-stack", "tags"),
+    ("ec2:DescribeSnapshots", "Owner.1", "self", "me"),
+    ("ec2:LockSnapshot", "SnapshotId", f"snap-{ID}", f"vol-{ID}"),
+    ("ec2:LockSnapshot", "LockMode", "governance", "Governance"),
+    ("ec2:LockSnapshot", "LockDuration", "1", "0"),
+    ("ec2:LockSnapshot", "LockDuration", "36500", "36501"),
+    ("ec2:DeleteSnapshot", "SnapshotId", f"snap-{ID}", "newest"),
+    ("ec2:RunInstances", "IamInstanceProfile.Name", "gitlab-dev-server", "gitlab/dev/server"),
+    ("ec2:ReplaceIamInstanceProfileAssociation", "AssociationId", f"iip-assoc-{ID}", f"eipassoc-{ID}"),
+    ("iam:CreateRole", "RoleName", "r" * 64, "r" * 65),
+    ("iam:CreateRole", "RoleName", "gitlab-dev-server", "gitlab/dev"),
+    ("iam:CreateRole", "AssumeRolePolicyDocument", '{"Statement": []}', "{}"),
+    ("iam:CreateRole", "Description", "d" * 1000, "d" * 1001),
+    ("iam:CreateRole", "MaxSessionDuration", "3600", "3599"),
+    ("iam:CreateRole", "Path", "/gitlab/", "gitlab"),
+    ("iam:CreateRole", "PermissionsBoundary", "arn:aws:iam::123456789012:policy/limits", "arn:aws:iam::limits:policy"),
+    ("iam:PutRolePolicy", "PolicyDocument", '{"Statement": []}', '{"Statement": [}'),
+    ("iam:PutRolePolicy", "PolicyName", "p" * 128, "p" * 129),
+    ("iam:TagRole", "Tags.member.1.Key", "gitlab-stack", "AWS:stack"),
+    ("iam:TagRole", "Tags.member.1.Value", "gitlab/dev", "a|b"),
+    ("iam:CreateInstanceProfile", "InstanceProfileName", "p" * 128, "p" * 129),
     ("elasticloadbalancing:CreateLoadBalancer", "Name", "n" * 32, "n" * 33),
     ("elasticloadbalancing:CreateLoadBalancer", "Name", "gitlab-1", "with_underscore"),
     ("elasticloadbalancing:CreateLoadBalancer", "Name", "f-r", "front-"),

@@ -1,16 +1,17 @@
 """AWS's documented constraint for every value that is sent: one table, and an API that rejects values violating it.
 
 The table has an entry for each parameter of each call that the program's resources were recorded to send
-(`recorded_parameters.json`, written by `python -m tests.e2e.permissions`), and no others; some entries state that AWS
-documents no constraint. moto validates few values, and never sees what is rejected here.
+(`recorded_parameters.json`, written by `python -m tests.e2e.permissions`) and that its machines send
+(`SENT_BY_MACHINES`), and no others; some entries state that AWS documents no constraint. moto validates few values, and
+never sees what is rejected here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lab.cloud import calls
 from lab.cloud.calls import Call
-from lab.cloud.constraints import acm, ec2, elastic_load_balancing, route53
+from lab.cloud.constraints import acm, ec2, elastic_load_balancing, iam, route53
 from lab.cloud.constraints.kinds import Constraint, Refusal
 from lab.cloud.faults import Application, StartResponse, refuse, refuse_ec2, refuse_json
 
@@ -20,11 +21,23 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
         ("acm", acm.TABLE),
         ("ec2", ec2.TABLE),
         ("elasticloadbalancing", elastic_load_balancing.TABLE),
+        ("iam", iam.TABLE),
         ("route53", route53.TABLE),
     )
     for action, constraints in table.items()
 }
 """By action, named as in policies, and parameter, named as in calls.py."""
+
+SENT_BY_MACHINES: Mapping[str, Sequence[str]] = {
+    "ec2:CreateSnapshot": [
+        *("Description", "VolumeId", "TagSpecification.N.ResourceType"),
+        *("TagSpecification.N.Tag.N.Key", "TagSpecification.N.Tag.N.Value"),
+    ],
+    "ec2:DeleteSnapshot": ["SnapshotId"],
+    "ec2:DescribeSnapshots": ["Filter.N.Name", "Filter.N.Value.N", "NextToken", "Owner.N"],
+    "ec2:LockSnapshot": ["LockDuration", "LockMode", "SnapshotId"],
+}
+"""What the program for backups sends, with the credentials of its machine's role."""
 
 
 def refusal(call: Call) -> Refusal | None:

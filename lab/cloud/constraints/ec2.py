@@ -41,6 +41,8 @@ INTERFACE_ATTACHMENT = identifier("eni-attach", "InvalidNetworkInterfaceAttachme
 ROUTE_TABLE = identifier("rtb", "InvalidRouteTableId.Malformed")
 ROUTE_TABLE_ASSOCIATION = _id_of("rtbassoc", "AssociationID", "association")
 RULE = identifier("sgr", "InvalidSecurityGroupRuleId.Malformed")
+SNAPSHOT = identifier("snap", "InvalidSnapshotID.Malformed")
+PROFILE_ASSOCIATION = _id_of("iip-assoc", "AssociationID", "association")
 SUBNET = _id_of("subnet", "SubnetID", "subnet")
 VOLUME = identifier("vol", "InvalidVolumeID.Malformed")
 VPC = _id_of("vpc", "VpcID", "vpc")
@@ -277,9 +279,23 @@ OWNER = ec2(
     source="ec2:DescribeImages Owner",
 )
 
+OWNER_OF_SNAPSHOTS = ec2(
+    "You can specify a combination of Amazon Web Services account IDs, self, and amazon.",
+    matches(r"\d{12}|self|amazon"),
+    source="ec2:DescribeSnapshots Owner",
+)
+PROFILE_NAME = ec2(
+    "1 to 128 characters: upper and lowercase alphanumeric characters, and _+=,.@-",
+    matches(r"[\w+=,.@-]{1,128}"),
+    source="IAM User Guide, IAM and AWS STS quotas, IAM name requirements",
+    message="Value ({value}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
+)
+PROFILE = {"IamInstanceProfile.Name": PROFILE_NAME}
+
 TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "AllocateAddress": {"Domain": MODEL, **TAGGED},
     "AssociateAddress": {"AllocationId": ADDRESS, "NetworkInterfaceId": INTERFACE},
+    "AssociateIamInstanceProfile": {**PROFILE, "InstanceId": INSTANCE},
     "AssociateRouteTable": {"RouteTableId": ROUTE_TABLE, "SubnetId": SUBNET},
     "AttachInternetGateway": {"InternetGatewayId": GATEWAY, "VpcId": VPC},
     "AttachVolume": {"Device": DEVICE, "InstanceId": INSTANCE, "VolumeId": VOLUME},
@@ -296,6 +312,7 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "CreateRoute": {"DestinationCidrBlock": DESTINATION, "GatewayId": GATEWAY, "RouteTableId": ROUTE_TABLE},
     "CreateRouteTable": {"ClientToken": CLIENT_TOKEN, "VpcId": VPC, **TAGGED},
     "CreateSecurityGroup": {"GroupDescription": GROUP_DESCRIPTION, "GroupName": GROUP_NAME, "VpcId": VPC, **TAGGED},
+    "CreateSnapshot": {"Description": NONE, "VolumeId": VOLUME, **TAGGED},
     "CreateSubnet": {"AvailabilityZone": ZONE, "CidrBlock": SUBNET_BLOCK, "VpcId": VPC, **TAGGED},
     "CreateTags": TAGS,
     "CreateVolume": {
@@ -318,12 +335,14 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "DeleteRoute": {"DestinationCidrBlock": DESTINATION, "RouteTableId": ROUTE_TABLE},
     "DeleteRouteTable": {"RouteTableId": ROUTE_TABLE},
     "DeleteSecurityGroup": {"GroupId": GROUP},
+    "DeleteSnapshot": {"SnapshotId": SNAPSHOT},
     "DeleteSubnet": {"SubnetId": SUBNET},
     "DeleteTags": TAGS,
     "DeleteVolume": {"VolumeId": VOLUME},
     "DeleteVpc": {"VpcId": VPC},
     "DescribeAddresses": {"AllocationId.N": ADDRESS, **FILTERS},
     "DescribeAddressesAttribute": {"AllocationId.N": ADDRESS, "Attribute": MODEL},
+    "DescribeIamInstanceProfileAssociations": FILTERS,
     "DescribeImages": {"ImageId.N": IMAGE, "IncludeDeprecated": MODEL, "Owner.N": OWNER, **FILTERS},
     "DescribeInstanceAttribute": {"Attribute": MODEL, "InstanceId": INSTANCE},
     "DescribeInstanceCreditSpecifications": {"InstanceId.N": INSTANCE},
@@ -337,6 +356,7 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "DescribeRouteTables": {"RouteTableId.N": ROUTE_TABLE, **FILTERS},
     "DescribeSecurityGroupRules": {"SecurityGroupRuleId.N": RULE, **FILTERS},
     "DescribeSecurityGroups": {"GroupId.N": GROUP, **FILTERS},
+    "DescribeSnapshots": {"NextToken": NONE, "Owner.N": OWNER_OF_SNAPSHOTS, **FILTERS},
     "DescribeSubnets": {"SubnetId.N": SUBNET},
     "DescribeTags": FILTERS,
     "DescribeVolumes": {"VolumeId.N": VOLUME, **FILTERS},
@@ -350,6 +370,7 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "DisassociateRouteTable": {"AssociationId": ROUTE_TABLE_ASSOCIATION},
     "GetInstanceUefiData": {"InstanceId": INSTANCE},
     "ImportKeyPair": {"KeyName": KEY_NAME, "PublicKeyMaterial": PUBLIC_KEY, **TAGGED},
+    "LockSnapshot": {"LockDuration": MODEL, "LockMode": MODEL, "SnapshotId": SNAPSHOT},
     "ModifyInstanceAttribute": {
         "DisableApiTermination.Value": MODEL,
         "InstanceId": INSTANCE,
@@ -376,6 +397,7 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
     "ModifyVolume": {"Size": SIZE, "Throughput": THROUGHPUT, "VolumeId": VOLUME},
     "ModifyVpcAttribute": {"EnableDnsHostnames.Value": MODEL, "VpcId": VPC},
     "ReleaseAddress": {"AllocationId": ADDRESS},
+    "ReplaceIamInstanceProfileAssociation": {"AssociationId": PROFILE_ASSOCIATION, **PROFILE},
     "RevokeSecurityGroupEgress": {**REVOKED, **PERMISSION, "IpPermissions.N.Ipv6Ranges.N.CidrIpv6": RANGE_V6},
     "RevokeSecurityGroupIngress": REVOKED,
     "RunInstances": {
@@ -389,6 +411,7 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
         "DisableApiTermination": MODEL,
         "EbsOptimized": MODEL,
         "HibernationOptions.Configured": MODEL,
+        **PROFILE,
         "ImageId": IMAGE,
         "InstanceType": INSTANCE_TYPE,
         "KeyName": KEY_NAME,

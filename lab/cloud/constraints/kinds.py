@@ -85,7 +85,7 @@ def _out_of_form(limits: dict[str, object], value: str) -> str | None:
     if isinstance(words, list) and value not in words:
         return f"Member must satisfy enum value set: [{', '.join(words)}]"
     # The whole value has to match: patterns of ACM are not anchored, and that of its tags occurs in any value.
-    if isinstance(pattern, str) and not re.fullmatch(_for_python(pattern), value):
+    if isinstance(pattern, str) and not re.fullmatch(_for_python(pattern), value, re.DOTALL):
         return f"Member must satisfy regular expression pattern: {pattern}"
     return None
 
@@ -163,7 +163,7 @@ def identifier(prefix: str, code: str, message: str = 'Invalid id: "{value}" (ex
     )
 
 
-# --- ACM, Elastic Load Balancing, Route 53 ------------------------------------------------------------------
+# --- ACM, Elastic Load Balancing, IAM, Route 53 -------------------------------------------------------------
 
 
 def failed(call: Call, parameter: Parameter, complaint: str) -> Refusal:
@@ -189,7 +189,7 @@ def beyond_model(
     code: str = "ValidationError",
     message: str | None = None,
 ) -> Constraint:
-    """Like `ec2`, for ACM, Elastic Load Balancing and Route 53, which validate with their models first."""
+    """Like `ec2`, for the other services, which validate with their models first."""
 
     def refusal(call: Call, parameter: Parameter) -> Refusal | None:
         if found := refused_by_model(call, parameter):

@@ -7,7 +7,7 @@ from typing import Any
 
 import botocore.session  # type: ignore[import-untyped]
 
-SERVICES = {"acm": "acm", "ec2": "ec2", "elasticloadbalancing": "elbv2", "route53": "route53"}
+SERVICES = {name: name for name in ("acm", "ec2", "iam", "route53")} | {"elasticloadbalancing": "elbv2"}
 """The name of botocore's model, by the service that a request is signed for."""
 
 
@@ -33,7 +33,7 @@ def _service(name: str) -> Any:
 
 def _within(service: str, outer: Any, segment: str) -> Any:
     if outer.type_name == "list":
-        # Load balancing has `member` before the index, EC2 and JSON the index alone, and XML the element.
+        # Load balancing and IAM have `member` before the index, EC2 and JSON the index alone, and XML the element.
         return outer if segment == "member" else outer.member
     members = getattr(outer, "members", {})
     for name, member in members.items():
