@@ -39,7 +39,8 @@ FIRST_TAGS = {
 }
 """Resources that may get the stack's tag when they have none, and the suffix of that tag's value."""
 
-CHANGING = {name: action for name, action in actions().items() if not action.reads}
+NAMED = {action for policy in filled(FIRST_UP) for statement in policy["Statement"] for action in statement["Action"]}
+CHANGING = {name: action for name, action in actions().items() if name in NAMED and not action.reads}
 JUDGED = [(name, type_) for name, action in CHANGING.items() for type_ in action.types]
 
 
@@ -63,10 +64,7 @@ def makes(name: str, type_: str) -> bool:
 
 
 def test_the_reference_has_every_changing_action_of_the_policies():
-    named = {
-        action for policy in filled(FIRST_UP) for statement in policy["Statement"] for action in statement["Action"]
-    }
-    assert {name for name in named if not name.startswith("iam:")} <= set(actions())
+    assert {name for name in NAMED if not name.startswith("iam:")} <= set(actions())
     assert len(JUDGED) > 100
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from moto.elbv2.ssl_policies import SSL_POLICIES
 
-from lab.cloud import dns
+from lab.cloud import dns, roles
 from lab.cloud.balancers import Balancer, Listener, Policy, Target, TargetGroup
 from lab.cloud.machines import Machine
 from lab.cloud.metadata import Facts
@@ -231,6 +231,7 @@ def _facts(ec2: Any, instance: Any, nic: Any) -> Facts:
         token_required=options.http_tokens == "required",
         hop_limit=int(options.http_put_response_hop_limit or 1),
         enabled=options.http_endpoint != "disabled",
+        profile=roles.profile_of(instance),
     )
 
 

@@ -16,12 +16,23 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from lab.cloud import credentials
 from lab.cloud.network import METADATA_PORT, OPERATOR
 
 VERSIONS = ("1.0", "2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest")
 LONGEST_TOKEN_LIFE = 21600  # seconds
 
 Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An instance profile, with the name of its role, and whether EC2 may assume that role."""
+
+    arn: str
+    id: str
+    role: str | None
+    trusts_ec2: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class Facts:
     token_required: bool = False
     hop_limit: int = 1
     enabled: bool = True
+    profile: Profile | None = None
 
 
 def tree(facts: Facts) -> Tree:
@@ -94,6 +106,8 @@ def tree(facts: Facts) -> Tree:
         interface["public-hostname"] = meta_data["public-hostname"] = facts.public_hostname or ""
     if facts.key:
         meta_data["public-keys"] = {"0": {"openssh-key": facts.key}}
+    if facts.profile:
+        meta_data["iam"] = _iam(facts.instance_id, facts.profile)
     found: Tree = {
         "dynamic": {"instance-identity": {"document": json.dumps(identity(facts), indent=2)}},
         "meta-data": meta_data,
@@ -101,6 +115,19 @@ def tree(facts: Facts) -> Tree:
     if facts.user_data is not None:
         found["user-data"] = facts.user_data
     return found
+
+
+def _iam(instance_id: str, profile: Profile) -> Tree:
+    """Return the folder `iam`, whose credentials can be used for requests to the lab's API."""
+    issued = credentials.issuer.issue(instance_id, profile.role) if profile.role and profile.trusts_ec2 else None
+    info = {"Code": "Success", "InstanceProfileArn": profile.arn, "InstanceProfileId": profile.id}
+    if issued:
+        return {"info": json.dumps(info, indent=2), "security-credentials": {issued.role: issued.document()}}
+    # IAM User Guide, "Troubleshoot IAM and Amazon EC2": the codes of the info document.
+    info["Code"] = "AssumeRoleUnauthorizedAccess" if profile.role else "InstanceProfileNotFound"
+    info["Message"] = f"EC2 cannot assume the role {profile.role}." if profile.role else "The profile has no role."
+    text = json.dumps(info, indent=2)
+    return {"info": text, "security-credentials": {profile.role: text} if profile.role else {}}
 
 
 def identity(facts: Facts) -> dict[str, str | None]:

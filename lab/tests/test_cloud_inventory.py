@@ -1,11 +1,13 @@
 """From API calls to what the lab will create."""
 
+import json
+
 import pytest
 from moto import mock_aws
 
 from lab.cloud import inventory
 from lab.cloud.balancers import WRONG_ZONE, fixed_health
-from lab.cloud.patches import state
+from lab.cloud.patches import instances, state
 from lab.cloud.reconciler import Reconciler
 from lab.tests.cloud import REGION, Cloud, client, settle
 
@@ -217,3 +219,32 @@ def test_with_the_api_alone_what_is_asked_for_counts_as_done(cloud):
     assert status["machines"][0]["instance_id"] == instance
     assert status["balancers"][0]["name"] == balancer["LoadBalancerName"]
     assert status["flows"][0]["direction"] == "out"
+
+
+@pytest.mark.parametrize(
+    ("principal", "trusts_ec2"),
+    [
+        ({"Service": "ec2.amazonaws.com"}, True),
+        ({"Service": ["ecs.amazonaws.com", "ec2.amazonaws.com"]}, True),
+        ({"Service": "lambda.amazonaws.com"}, False),
+        ({"AWS": "123456789012"}, False),
+    ],
+)
+def test_a_machine_has_the_profile_and_the_role_that_ec2_may_assume(cloud, monkeypatch, principal, trusts_ec2):
+    monkeypatch.setattr(instances, "PROFILE_DELAY", 0)
+    trust = {"Statement": [{"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}]}
+    iam = client("iam")
+    iam.create_role(RoleName="server", AssumeRolePolicyDocument=json.dumps(trust))
+    arn = iam.create_instance_profile(InstanceProfileName="machines")["InstanceProfile"]["Arn"]
+    iam.add_role_to_instance_profile(InstanceProfileName="machines", RoleName="server")
+    machine = cloud.run()
+    [facts] = inventory.read().facts.values()
+    assert facts.profile is None
+    cloud.ec2.associate_iam_instance_profile(InstanceId=machine, IamInstanceProfile={"Name": "machines"})
+    [facts] = inventory.read().facts.values()
+    assert facts.profile
+    assert (facts.profile.arn, facts.profile.role, facts.profile.trusts_ec2) == (arn, "server", trusts_ec2)
+    iam.remove_role_from_instance_profile(InstanceProfileName="machines", RoleName="server")
+    [facts] = inventory.read().facts.values()
+    assert facts.profile
+    assert facts.profile.role is None

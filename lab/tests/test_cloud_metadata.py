@@ -1,11 +1,12 @@
+import dataclasses
 import http.client
 import json
 import socket
 
 import pytest
 
-from lab.cloud import metadata
-from lab.cloud.metadata import Facts, Server, Tokens, answer
+from lab.cloud import credentials, metadata
+from lab.cloud.metadata import Facts, Profile, Server, Tokens, answer
 
 FACTS = Facts(
     instance_id="i-1",
@@ -151,3 +152,44 @@ def test_the_token_goes_no_further_than_the_hop_limit(ask, monkeypatch):
     limits.clear()
     ask("GET", "/latest/meta-data/")
     assert min(limits) > 1
+
+
+# --- the role of a machine -------------------------------------------------------------------------------
+
+FOLDER = "/latest/meta-data/iam"
+PROFILE = Profile("arn:aws:iam::123456789012:instance-profile/server", "AIPA1", "server")
+
+
+def having(profile):
+    return dataclasses.replace(FACTS, profile=profile)
+
+
+def test_without_an_instance_profile_there_are_no_credentials():
+    assert answer(FACTS, f"{FOLDER}/security-credentials/") is None
+
+
+def test_the_credentials_of_the_role_are_those_that_the_api_accepts():
+    facts = having(PROFILE)
+    assert answer(facts, f"{FOLDER}/security-credentials/") == b"server"
+    found = json.loads(answer(facts, f"{FOLDER}/security-credentials/server") or b"")
+    assert (found["Code"], found["Type"]) == ("Success", "AWS-HMAC")
+    issued = credentials.issuer.find(found["AccessKeyId"])
+    assert issued
+    assert (issued.role, issued.instance) == ("server", "i-1")
+    assert (found["SecretAccessKey"], found["Token"]) == (issued.secret, issued.token)
+    assert found["Expiration"] > found["LastUpdated"]
+    info = json.loads(answer(facts, f"{FOLDER}/info") or b"")
+    assert (info["Code"], info["InstanceProfileArn"]) == ("Success", PROFILE.arn)
+
+
+@pytest.mark.parametrize(
+    ("profile", "code"),
+    [
+        (dataclasses.replace(PROFILE, role=None), "InstanceProfileNotFound"),
+        (dataclasses.replace(PROFILE, trusts_ec2=False), "AssumeRoleUnauthorizedAccess"),
+    ],
+)
+def test_a_role_that_ec2_cannot_assume_has_no_credentials(profile, code):
+    assert json.loads(answer(having(profile), f"{FOLDER}/info") or b"")["Code"] == code
+    found = answer(having(profile), f"{FOLDER}/security-credentials/server")
+    assert found is None or "AccessKeyId" not in json.loads(found)

@@ -1,5 +1,7 @@
 """Policies as AWS evaluates them: the rules one by one, what a call requires, and the responses of the API."""
 
+import json
+from datetime import timedelta
 from typing import Any
 
 import boto3
@@ -8,7 +10,8 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
 from moto.acm.models import acm_backends
 
-from lab.cloud import calls, permissions
+from lab.cloud import calls, credentials, permissions
+from lab.cloud.patches import state
 from lab.cloud.patches.certificates import put
 from lab.cloud.permissions import reference, requests
 from lab.cloud.permissions.policies import Asked, allowed
@@ -81,6 +84,10 @@ TAG = "aws:ResourceTag/t"
         ("StringNotEquals", "x", {}, True),
         ("StringLike", "x*", {TAG: ["xy"]}, True),
         ("StringLike", "x*", {TAG: ["yx"]}, False),
+        ("NumericLessThanEquals", "60", {TAG: ["60"]}, True),
+        ("NumericLessThanEquals", 60, {TAG: ["7"]}, True),
+        ("NumericLessThanEquals", "60", {TAG: ["61"]}, False),
+        ("NumericLessThanEquals", "60", {}, False),
         ("Null", "true", {}, True),
         ("Null", "true", {TAG: ["x"]}, False),
         ("Null", "false", {TAG: [""]}, True),
@@ -138,7 +145,9 @@ def asked(permission, *parameters):
     """Return the condition keys, by action and the part of the ARN after the account."""
     return {
         (each.action.partition(":")[2], each.resource.split(":", 5)[-1]): {
-            key: list(values) for key, values in each.keys.items() if key != "aws:RequestedRegion"
+            key: list(values)
+            for key, values in each.keys.items()
+            if key != "aws:RequestedRegion" and not key.startswith("ec2:ResourceTag/")
         }
         for each in requests.asked(call(permission, *parameters))
     }
@@ -158,7 +167,7 @@ def test_an_action_that_knows_no_resources_asks_for_none_and_names_its_region():
 
 
 def test_what_is_not_in_the_reference_is_asked_for_all_the_same():
-    assert asked("ec2:CreateSnapshot", ("VolumeId", "vol-0123456789abcdef0")) == {("CreateSnapshot", "*"): {}}
+    assert asked("ec2:CopyImage", ("SourceImageId", "ami-0123456789abcdef0")) == {("CopyImage", "*"): {}}
 
 
 def test_what_is_changed_has_the_tags_that_it_has(ec2):
@@ -246,6 +255,7 @@ def test_an_association_stands_for_what_it_joins(ec2):
         ("DetachNetworkInterface", "AttachmentId", "eni-attach-0123456789abcdef0"),
         ("DisassociateAddress", "AssociationId", "eipassoc-0123456789abcdef0"),
         ("DisassociateRouteTable", "AssociationId", "rtbassoc-0123456789abcdef0"),
+        ("ReplaceIamInstanceProfileAssociation", "AssociationId", "iip-assoc-0123456789abcdef0"),
     ],
 )
 def test_of_an_association_that_has_ended_there_is_nothing_to_judge(ec2, action, name, link):
@@ -351,6 +361,85 @@ def test_records_are_judged_by_name_and_type_in_lower_case_without_the_dot_at_th
     assert each.keys["route53:ChangeResourceRecordSetsRecordTypes"] == ["A"]
 
 
+def test_a_snapshot_is_made_of_a_volume_with_its_own_tags(ec2):
+    volume = ec2.create_volume(Size=1, AvailabilityZone=f"{REGION}a")["VolumeId"]
+    ec2.create_tags(Resources=[volume], Tags=[{"Key": "t", "Value": "v"}])
+    made = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"]}
+    found = asked("ec2:CreateSnapshot", ("VolumeId", volume), *tagged("snapshot"))
+    assert found == {
+        ("CreateSnapshot", f"volume/{volume}"): {"aws:ResourceTag/t": ["v"]},
+        ("CreateSnapshot", "snapshot/*"): made,
+        ("CreateTags", "snapshot/*"): {**made, "ec2:CreateAction": ["CreateSnapshot"]},
+    }
+
+
+def test_a_snapshot_that_is_locked_is_judged_by_its_tags_and_the_days(ec2):
+    volume = ec2.create_volume(Size=1, AvailabilityZone=f"{REGION}a")["VolumeId"]
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    ec2.create_tags(Resources=[snapshot], Tags=[{"Key": "t", "Value": "x"}])
+    sent = call("ec2:LockSnapshot", ("SnapshotId", snapshot), ("LockDuration", "14"))
+    [each] = requests.asked(sent)
+    assert each.resource == f"arn:aws:ec2:{REGION}::snapshot/{snapshot}"
+    known = {"aws:ResourceTag/t": ["x"], "ec2:ResourceTag/t": ["x"], "ec2:SnapshotLockDuration": ["14"]}
+    assert each.keys == {"aws:RequestedRegion": [REGION], **known}
+    assert asked("ec2:DeleteSnapshot", ("SnapshotId", snapshot)) == {
+        ("DeleteSnapshot", f"snapshot/{snapshot}"): {"aws:ResourceTag/t": ["x"]}
+    }
+
+
+# --- IAM -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def iam():
+    with mock_aws():
+        yield boto3.client("iam", "us-east-1", aws_access_key_id="lab", aws_secret_access_key="lab")
+
+
+def make_profile(iam, name, **role):
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST, **role)
+    iam.create_instance_profile(InstanceProfileName=name)
+    iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+
+TRUST = json.dumps(
+    {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
+)
+PASSED = {"iam:PassedToService": ["ec2.amazonaws.com"]}
+
+
+def test_roles_profiles_and_policies_are_named_with_their_paths(iam):
+    assert iam
+    tags = [("Tags.member.1.Key", "t"), ("Tags.member.1.Value", "x")]
+    boundary = ("PermissionsBoundary", f"arn:aws:iam::{ACCOUNT}:policy/limits")
+    found = asked("iam:CreateRole", ("RoleName", "one"), ("Path", "/gitlab/"), boundary, *tags)
+    given = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"]}
+    assert found == {("CreateRole", "role/gitlab/one"): {**given, "iam:PermissionsBoundary": [boundary[1]]}}
+    iam.create_role(RoleName="two", AssumeRolePolicyDocument=TRUST, Path="/a/", Tags=[{"Key": "t", "Value": "x"}])
+    assert asked("iam:PutRolePolicy", ("RoleName", "two"), ("PolicyName", "p")) == {
+        ("PutRolePolicy", "role/a/two"): {"aws:ResourceTag/t": ["x"], "aws:TagKeys": []}
+    }
+    policy = f"arn:aws:iam::{ACCOUNT}:policy/limits"
+    assert set(asked("iam:GetPolicy", ("PolicyArn", policy))) == {("GetPolicy", "policy/limits")}
+    assert asked("iam:ListRoles") == {("ListRoles", "*"): {}}
+
+
+def test_what_gives_a_role_to_a_machine_also_passes_the_role(iam, ec2):
+    make_profile(iam, "one", Path="/a/")
+    profile = ("IamInstanceProfile.Name", "one")
+    assert asked("iam:AddRoleToInstanceProfile", ("InstanceProfileName", "one"), ("RoleName", "one")) == {
+        ("AddRoleToInstanceProfile", "instance-profile/one"): {"aws:TagKeys": []},
+        ("PassRole", "role/a/one"): PASSED,
+    }
+    assert asked("ec2:RunInstances", profile)["PassRole", "role/a/one"] == PASSED
+    machine = ("InstanceId", "i-0123456789abcdef0")
+    assert set(asked("ec2:AssociateIamInstanceProfile", machine, profile)) == {
+        ("AssociateIamInstanceProfile", "instance/i-0123456789abcdef0"),
+        ("PassRole", "role/a/one"),
+    }
+    assert "PassRole" not in {action for action, _ in asked("ec2:RunInstances")}
+
+
 def test_of_the_reference_is_kept_what_is_looked_at():
     definition = {
         "ec2": {
@@ -381,7 +470,7 @@ def test_of_the_reference_is_kept_what_is_looked_at():
     found = reference.extract(definition, names)
     assert found["ec2:StopInstances"] == {
         "level": "Write",
-        "types": {"instance": ["aws:ResourceTag"]},
+        "types": {"instance": ["aws:ResourceTag", "ec2:ResourceTag"]},
         "required": ["instance"],
         "keys": [],
     }
@@ -447,3 +536,137 @@ def test_policies_are_those_of_one_caller_and_what_they_refuse_is_not_done(api):
     permissions.lift(api=api)
     held.create_vpc(CidrBlock="10.43.0.0/16")
     assert len(held.describe_vpcs()["Vpcs"]) == count + 2
+
+
+# --- roles of machines -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(api, monkeypatch):
+    """Makes clients with credentials of a machine's role, which has these policies."""
+    monkeypatch.setattr(state, "snapshot_delay", timedelta())
+
+    def make(*statements, boundary=None, **keys):
+        iam = client(api, "iam")
+        limits = {"PermissionsBoundary": boundary} if boundary else {}
+        iam.create_role(RoleName="server", AssumeRolePolicyDocument=TRUST, **limits)
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        iam.put_role_policy(RoleName="server", PolicyName="backup", PolicyDocument=document)
+        issued = credentials.issuer.issue("i-0123456789abcdef0", "server")
+        known = {
+            "aws_access_key_id": issued.access_key,
+            "aws_secret_access_key": issued.secret,
+            "aws_session_token": issued.token,
+        }
+        return boto3.client("ec2", REGION, endpoint_url=api, **{**known, **keys})
+
+    return make
+
+
+def error(function, **arguments):
+    with pytest.raises(ClientError) as refused:
+        function(**arguments)
+    return refused.value.response["Error"]
+
+
+OWN = {"StringEquals": {"ec2:ResourceTag/gitlab-stack": "gitlab/dev"}}
+SNAPSHOTS = f"arn:aws:ec2:{REGION}::snapshot/*"
+
+
+def backup_policy(volume):
+    mark = {"aws:RequestTag/gitlab-stack": "gitlab/dev"}
+    return (
+        statement(action="ec2:CreateSnapshot", resource=f"arn:aws:ec2:{REGION}:{ACCOUNT}:volume/{volume}"),
+        statement(action="ec2:CreateSnapshot", resource=SNAPSHOTS, StringEquals=mark),
+        statement(
+            action="ec2:CreateTags",
+            resource=SNAPSHOTS,
+            StringEquals={**mark, "ec2:CreateAction": "CreateSnapshot"},
+        ),
+        statement(
+            action="ec2:LockSnapshot",
+            resource=SNAPSHOTS,
+            NumericLessThanEquals={"ec2:SnapshotLockDuration": "60"},
+            **OWN,
+        ),
+        statement(action="ec2:DeleteSnapshot", resource=SNAPSHOTS, **OWN),
+        statement(action="ec2:DescribeSnapshots"),
+    )
+
+
+def marked(value):
+    return [{"ResourceType": "snapshot", "Tags": [{"Key": "gitlab-stack", "Value": value}]}]
+
+
+def test_a_machine_does_what_the_policy_of_its_role_allows_and_nothing_else(api, machine):
+    root = client(api, "ec2")
+    volume, other = (root.create_volume(Size=1, AvailabilityZone=f"{REGION}a")["VolumeId"] for _ in range(2))
+    ec2 = machine(*backup_policy(volume))
+    foreign = root.create_snapshot(VolumeId=volume, TagSpecifications=marked("gitlab/prod"))["SnapshotId"]
+    own = ec2.create_snapshot(VolumeId=volume, TagSpecifications=marked("gitlab/dev"))["SnapshotId"]
+    assert len(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 2
+    spare = ec2.create_snapshot(VolumeId=volume, TagSpecifications=marked("gitlab/dev"))["SnapshotId"]
+    ec2.delete_snapshot(SnapshotId=spare)
+    lock = {"SnapshotId": own, "LockMode": "governance"}
+    ec2.lock_snapshot(**lock, LockDuration=60)
+    assert error(ec2.delete_snapshot, SnapshotId=own)["Code"] == "OperationNotPermitted"
+
+    denied = [
+        (ec2.create_snapshot, {"VolumeId": other, "TagSpecifications": marked("gitlab/dev")}),
+        (ec2.create_snapshot, {"VolumeId": volume, "TagSpecifications": marked("gitlab/prod")}),
+        (ec2.create_snapshot, {"VolumeId": volume}),
+        (ec2.lock_snapshot, {**lock, "LockDuration": 61}),
+        (ec2.lock_snapshot, {**lock, "ExpirationDate": "2126-01-01T00:00:00Z"}),
+        (ec2.lock_snapshot, {**lock, "SnapshotId": foreign, "LockDuration": 1}),
+        (ec2.unlock_snapshot, {"SnapshotId": own}),
+        (ec2.delete_snapshot, {"SnapshotId": foreign}),
+        (ec2.create_tags, {"Resources": [foreign], "Tags": marked("gitlab/dev")[0]["Tags"]}),
+        (ec2.create_volume, {"SnapshotId": own, "AvailabilityZone": f"{REGION}a"}),
+        (ec2.describe_volumes, {}),
+    ]
+    for function, arguments in denied:
+        found = error(function, **arguments)
+        assert found["Code"] == "UnauthorizedOperation", (function, arguments)
+    sender = f"arn:aws:sts::{ACCOUNT}:assumed-role/server/i-0123456789abcdef0"
+    assert f"User: {sender} is not authorized to perform: ec2:DescribeVolumes" in found["Message"]
+    assert len(root.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"aws_secret_access_key": "other"}, {"aws_session_token": "other"}, {"aws_access_key_id": "ASIAOTHER"}]
+)
+def test_wrong_credentials_are_not_accepted(machine, wrong):
+    ec2 = machine(statement(action="ec2:*"), **wrong)
+    assert error(ec2.describe_vpcs)["Code"] == "AuthFailure"
+
+
+def test_a_permissions_boundary_allows_nothing_itself_and_limits_what_a_policy_allows(api, machine):
+    document = json.dumps(
+        {"Version": "2012-10-17", "Statement": [statement(action=["ec2:DescribeVpcs", "ec2:DescribeSubnets"])]}
+    )
+    limits = client(api, "iam").create_policy(PolicyName="limits", PolicyDocument=document)["Policy"]["Arn"]
+    ec2 = machine(statement(action=["ec2:DescribeVpcs", "ec2:DescribeVolumes"]), boundary=limits)
+    ec2.describe_vpcs()
+    for function in (ec2.describe_subnets, ec2.describe_volumes):
+        assert error(function)["Code"] == "UnauthorizedOperation"
+
+
+def test_a_policy_that_is_attached_counts_and_a_boundary_that_does_not_exist_allows_nothing(api, machine):
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement(action="ec2:DescribeVpcs")]})
+    iam = client(api, "iam")
+    policy = iam.create_policy(PolicyName="reads", PolicyDocument=document)["Policy"]["Arn"]
+    ec2 = machine(statement(action="ec2:DescribeSubnets"))
+    iam.attach_role_policy(RoleName="server", PolicyArn=policy)
+    ec2.describe_vpcs()
+    ec2.describe_subnets()
+    iam.put_role_permissions_boundary(RoleName="server", PermissionsBoundary=f"arn:aws:iam::{ACCOUNT}:policy/gone")
+    assert error(ec2.describe_vpcs)["Code"] == "UnauthorizedOperation"
+
+
+def test_a_role_that_was_deleted_may_do_nothing(api, machine):
+    ec2 = machine(statement(action="ec2:*"))
+    ec2.describe_vpcs()
+    iam = client(api, "iam")
+    iam.delete_role_policy(RoleName="server", PolicyName="backup")
+    iam.delete_role(RoleName="server")
+    assert error(ec2.describe_vpcs)["Code"] == "UnauthorizedOperation"

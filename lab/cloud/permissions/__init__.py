@@ -1,7 +1,8 @@
 """Enforces IAM policies: a call that they do not allow is denied with AWS's message, before moto sees it.
 
 moto's own IAM evaluates every call on the resource `*`, without conditions. Callers are identified by the access key of
-their requests; a caller without policies may do everything. `/_lab/policies` of the API: POST sets a caller's policies,
+their requests. One with credentials of a machine's role may do what the role's policies in IAM allow; of the others, a
+caller without policies may do everything. `/_lab/policies` of the API: POST sets a caller's policies,
 DELETE removes those of all callers. `enforce` and `lift` are the client of that route.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from moto.core import DEFAULT_ACCOUNT_ID
 
-from lab.cloud import API, calls
+from lab.cloud import API, calls, credentials, roles
 from lab.cloud.calls import Call
 from lab.cloud.faults import Application, StartResponse, body, refuse, refuse_ec2, refuse_json
 from lab.cloud.permissions import requests
@@ -35,14 +36,24 @@ class Permissions:
 
         def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             call = calls.read(environ)
-            if call is None or call.access_key not in self._policies:
+            if call is None:
                 return aws(environ, start_response)
-            policies = self._policies[call.access_key]
-            refused = next((each for each in requests.asked(call) if not allowed(policies, each)), None)
-            if refused is None:
+            if call.access_key.startswith(credentials.PREFIX):
+                issued = credentials.issuer.find(call.access_key)
+                if problem := credentials.issuer.problem(call.access_key, environ):
+                    return _refuse(call, start_response, *problem)
+                assert issued
+                sender = f"assumed-role/{issued.role}/{issued.instance}"
+                granted: Sequence[roles.Policies] = roles.policies(issued.role)
+            elif call.access_key in self._policies:
+                sender, granted = f"user/{call.access_key}", [self._policies[call.access_key]]
+            else:
                 return aws(environ, start_response)
-            log.info("%s denied: %s on %s, %s", call.access_key, refused.action, refused.resource, dict(refused.keys))
-            return _refuse(call, refused, start_response)
+            denied = (each for each in requests.asked(call) if not all(allowed(some, each) for some in granted))
+            if refused := next(denied, None):
+                log.info("%s denied: %s on %s, %s", sender, refused.action, refused.resource, dict(refused.keys))
+                return _refuse(call, start_response, *_denial(call, sender, refused))
+            return aws(environ, start_response)
 
         return serve
 
@@ -57,18 +68,24 @@ class Permissions:
         return []
 
 
-def _refuse(call: Call, refused: Asked, start_response: StartResponse) -> Iterable[bytes]:
+def _denial(call: Call, sender: str, refused: Asked) -> tuple[str, str]:
+    service = "sts" if sender.startswith("assumed-role/") else "iam"
     complaint = (
-        f"User: arn:aws:iam::{DEFAULT_ACCOUNT_ID}:user/{call.access_key} is not authorized to perform: "
+        f"User: arn:aws:{service}::{DEFAULT_ACCOUNT_ID}:{sender} is not authorized to perform: "
         f"{refused.action} on resource: {refused.resource} because no identity-based policy allows the "
         f"{refused.action} action"
     )
     if call.service == requests.EC2:
-        message = f"You are not authorized to perform this operation. {complaint}"
-        return refuse_ec2(start_response, "403 Forbidden", "UnauthorizedOperation", message)
+        return "UnauthorizedOperation", f"You are not authorized to perform this operation. {complaint}"
+    return ("AccessDeniedException" if call.service == requests.ACM else "AccessDenied"), complaint
+
+
+def _refuse(call: Call, start_response: StartResponse, code: str, message: str) -> Iterable[bytes]:
+    if call.service == requests.EC2:
+        return refuse_ec2(start_response, "403 Forbidden", code, message)
     if call.service == requests.ACM:
-        return refuse_json(start_response, "400 Bad Request", "AccessDeniedException", complaint)
-    return refuse(start_response, "403 Forbidden", "Sender", "AccessDenied", complaint)
+        return refuse_json(start_response, "400 Bad Request", code, message)
+    return refuse(start_response, "403 Forbidden", "Sender", code, message)
 
 
 # --- the client ------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Evaluates policies as IAM does: pure functions of policy documents and requested actions.
 
-Supports only what the policies of docs/iam use and raises an error for the rest, so that a policy with unsupported
-elements is not considered correct. Source: IAM User Guide, "Policy evaluation logic" and "IAM JSON policy elements".
+Supports only what the policies of docs/iam and of the machines' roles use, and raises an error for the rest, so that a
+policy with unsupported elements is not considered correct. Source: IAM User Guide, "Policy evaluation logic" and "IAM
+JSON policy elements".
 """
 
 import functools
@@ -54,8 +55,8 @@ def _concerns(statement: Mapping[str, Any], asked: Asked) -> bool:
     )
 
 
-def _several(one_or_more: str | Sequence[str]) -> Sequence[str]:
-    return [one_or_more] if isinstance(one_or_more, str) else one_or_more
+def _several(one_or_more: str | int | Sequence[str]) -> Sequence[str]:
+    return [str(one_or_more)] if isinstance(one_or_more, (str, int)) else one_or_more
 
 
 def _like(value: str, pattern: str) -> bool:
@@ -72,6 +73,7 @@ _TESTS: Mapping[str, Callable[[str, Sequence[str]], bool]] = {
     "StringEquals": lambda value, expected: value in expected,
     "StringNotEquals": lambda value, expected: value not in expected,
     "StringLike": lambda value, expected: any(_like(value, pattern) for pattern in expected),
+    "NumericLessThanEquals": lambda value, expected: any(float(value) <= float(limit) for limit in expected),
 }
 
 

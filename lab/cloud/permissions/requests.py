@@ -14,13 +14,15 @@ from moto.acm.models import acm_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
+from moto.iam.models import iam_backends
 
+from lab.cloud import roles
 from lab.cloud.calls import Call
 from lab.cloud.permissions import reference
 from lab.cloud.permissions.policies import Asked
 from lab.cloud.permissions.reference import Action
 
-ACM, EC2, LOAD_BALANCING, ROUTE_53 = "acm", "ec2", "elasticloadbalancing", "route53"
+ACM, EC2, IAM, LOAD_BALANCING, ROUTE_53 = "acm", "ec2", "iam", "elasticloadbalancing", "route53"
 
 PREFIXES = {
     "ami": "image",
@@ -42,7 +44,7 @@ PREFIXES = {
 OF_NO_ACCOUNT = ("image", "snapshot")
 """Types whose ARN contains no account."""
 
-LINKS = ("eipassoc", "eni-attach", "rtbassoc")
+LINKS = ("eipassoc", "eni-attach", "iip-assoc", "rtbassoc")
 """Prefixes of ids that stand for a link between two resources."""
 
 NOT_JUDGED = re.compile(r"IpPermissions\..*|.*\.ReferencedGroupId")
@@ -75,6 +77,8 @@ class Resource:
 
 def asked(call: Call) -> list[Asked]:
     """Return everything that must be allowed for this call."""
+    if call.service == IAM:
+        return [_of_iam(call), *_passed_roles(call)]
     action = reference.actions().get(call.permission)
     if action is None:
         return [Asked(call.permission, "*", _of_the_call(call))]
@@ -88,7 +92,7 @@ def asked(call: Call) -> list[Asked]:
         makes = {} if call.service == ACM else {f"{call.service}:CreateAction": [call.action]}
         tagged = [each for each in made if _request_tags(call, each.type)]
         found += [_on(call, tagging, reference.actions()[tagging], each, makes) for each in tagged]
-    return found
+    return [*found, *_passed_roles(call)]
 
 
 def _on(
@@ -106,13 +110,16 @@ def _of_the_call(call: Call) -> dict[str, Sequence[str]]:
 def _keys(call: Call, resource: Resource) -> dict[str, Sequence[str]]:
     given = _request_tags(call, resource.type)
     keys: dict[str, Sequence[str]] = {f"{reference.REQUEST_TAG}/{key}": [value] for key, value in given.items()}
-    keys |= {f"{reference.RESOURCE_TAG}/{key}": [value] for key, value in resource.tags.items()}
+    for name in (reference.RESOURCE_TAG, reference.EC2_RESOURCE_TAG):
+        keys |= {f"{name}/{key}": [value] for key, value in resource.tags.items()}
     keys[reference.TAG_KEYS] = list(given)
     if resource.owner:
         keys[reference.OWNER] = [resource.owner]
     if call.service == ACM:
         sent = ("DomainName", "SubjectAlternativeNames.N")
         keys[reference.DOMAIN_NAMES] = [value for name in sent for value in _values(call, name)]
+    if days := call.value("LockDuration"):
+        keys[reference.LOCK_DURATION] = [days]
     if call.service == ROUTE_53:
         changed = "ChangeBatch.Changes.Change"
         records = f"{changed}.ResourceRecordSet"
@@ -149,6 +156,68 @@ def _arn(call: Call, resource: Resource) -> str:
         return f"arn:aws:route53:::{resource.type}/{resource.id}"
     account = "" if resource.type in OF_NO_ACCOUNT else DEFAULT_ACCOUNT_ID
     return f"arn:aws:{call.service}:{call.region}:{account}:{resource.type}/{resource.id}"
+
+
+# --- IAM -------------------------------------------------------------------------------------------------
+
+
+def _of_iam(call: Call) -> Asked:
+    """Return what a call of IAM requires: the profile, role or policy that it names first in this order."""
+    found: Resource | None = None
+    if name := call.value("InstanceProfileName"):
+        profile = next((each for backend in _iam() for each in _named_in(backend.instance_profiles, name)), None)
+        found = _iam_resource(call, "instance-profile", name, profile)
+    elif name := call.value("RoleName"):
+        found = _iam_resource(call, "role", name, roles.find(name))
+    elif arn := call.value("PolicyArn"):
+        found = Resource("policy", arn, {})
+    if found is None:
+        return Asked(call.permission, "*", _of_the_call(call))
+    given = _request_tags(call, found.type)
+    keys: dict[str, Sequence[str]] = {f"{reference.REQUEST_TAG}/{key}": [value] for key, value in given.items()}
+    keys |= {f"{reference.RESOURCE_TAG}/{key}": [value] for key, value in found.tags.items()}
+    keys[reference.TAG_KEYS] = list(given)
+    if boundary := call.value("PermissionsBoundary") or (found.type == "role" and _boundary(found)):
+        keys["iam:PermissionsBoundary"] = [boundary]
+    return Asked(call.permission, found.id, {**_of_the_call(call), **keys})
+
+
+def _iam() -> Iterator[Any]:
+    yield from iam_backends[DEFAULT_ACCOUNT_ID].values()
+
+
+def _named_in(resources: Mapping[str, Any], name: str) -> list[Any]:
+    return [each for each in list(resources.values()) if each.name == name]
+
+
+def _iam_resource(call: Call, type_: str, name: str, existing: Any) -> Resource:
+    path = existing.path if existing else call.value("Path") or "/"
+    tags = existing.tags if existing else []
+    if not isinstance(tags, Mapping):
+        tags = {tag["Key"]: tag["Value"] for tag in tags}
+    return Resource(type_, f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:{type_}{path}{name}", tags)
+
+
+def _boundary(role: Resource) -> str:
+    existing = roles.find(role.id.rpartition("/")[2])
+    return str(existing.permissions_boundary_arn or "") if existing else ""
+
+
+def _passed_roles(call: Call) -> list[Asked]:
+    """Return the permissions to pass a role to EC2, which the caller also needs (Service Authorization Reference,
+    dependent actions of RunInstances, AssociateIamInstanceProfile and AddRoleToInstanceProfile).
+    """
+    if call.permission == "iam:AddRoleToInstanceProfile":
+        names = [call.value("RoleName") or "*"]
+    elif call.service == EC2:
+        given = {call.value("IamInstanceProfile.Name"), call.value("IamInstanceProfile.Arn")} - {None}
+        profiles = [each for backend in _iam() for each in list(backend.instance_profiles.values())]
+        names = [role.name for each in profiles if {each.name, each.arn} & given for role in each.roles]
+    else:
+        return []
+    passed = {**_of_the_call(call), "iam:PassedToService": [roles.EC2]}
+    found = [_iam_resource(call, "role", name, roles.find(name)) for name in names]
+    return [Asked("iam:PassRole", each.id, passed) for each in found]
 
 
 # --- resources -------------------------------------------------------------------------------------------
@@ -229,13 +298,13 @@ def _names_what_has_ended(call: Call) -> bool:
 
 def _meant(backend: Any, call: Call, identifier: str) -> list[str]:
     """Return the ids of the resources that an id of a call stands for."""
-    kind = identifier.rpartition("-")[0]
-    match kind:
+    meant = [identifier]
+    match identifier.rpartition("-")[0]:
         case "eipassoc":
             held = [each for each in backend.addresses if each.association_id == identifier]
-            return [each.allocation_id for each in held] + [each.eni.id for each in held if each.eni]
+            meant = [each.allocation_id for each in held] + [each.eni.id for each in held if each.eni]
         case "rtbassoc":
-            return [
+            meant = [
                 each
                 for table in backend.route_tables.values()
                 if identifier in table._associations
@@ -243,11 +312,14 @@ def _meant(backend: Any, call: Call, identifier: str) -> list[str]:
             ]
         case "eni-attach":
             attached = [each for each in backend.enis.values() if each.attachment_id == identifier]
-            return [each.id for each in attached] + [each.instance.id for each in attached if each.instance]
+            meant = [each.id for each in attached] + [each.instance.id for each in attached if each.instance]
+        case "iip-assoc":
+            held = backend.iam_instance_profile_associations.values()
+            meant = [each.instance.id for each in held if each.association_id == identifier]
         case "eni" if call.action == "RunInstances" and identifier in backend.enis:
             interface = backend.enis[identifier]
-            return [identifier, interface.subnet.id, *(group.id for group in interface._group_set)]
+            meant = [identifier, interface.subnet.id, *(group.id for group in interface._group_set)]
         case "vol" if call.action == "DetachVolume" and identifier in backend.volumes:
             attachment = backend.volumes[identifier].attachment
-            return [identifier, *([attachment.instance.id] if attachment else [])]
-    return [identifier]
+            meant = [identifier, *([attachment.instance.id] if attachment else [])]
+    return meant
