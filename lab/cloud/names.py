@@ -1,14 +1,14 @@
 """Name resolution for machines in the VPC: dnsmasq on the address of the VPC's resolver.
 
-It resolves the vendors' sites, the machines' and load balancers' own names and the A, CNAME and alias records of
-Route 53; no other name exists. This host's own resolver is not changed.
+It resolves the vendors' sites, EC2's API, the machines' and load balancers' own names and the A, CNAME and alias
+records of Route 53; no other name exists. This host's own resolver is not changed.
 """
 
 import os
 import signal
 from collections.abc import Iterable, Mapping
 
-from lab.cloud.network import VENDORS
+from lab.cloud.network import VENDORS, ec2_hosts
 from lab.workspace import RUN, Daemon
 
 VENDOR_NAMES = (
@@ -19,8 +19,8 @@ HOSTS = RUN / "names"
 
 
 def render_hosts(names: Mapping[str, Iterable[str]]) -> str:
-    """Return a hosts(5) file of the vendors' sites and `names`, which maps names to addresses."""
-    lines = [f"{VENDORS} {' '.join(VENDOR_NAMES)}"]
+    """Return a hosts(5) file of the vendors' sites, EC2's API and `names`, which maps names to addresses."""
+    lines = [f"{VENDORS} {' '.join(VENDOR_NAMES)}", *(f"{VENDORS} {name}" for name in ec2_hosts())]
     lines += [f"{address} {name}" for name in sorted(names) for address in sorted(names[name])]
     return "\n".join([*lines, ""])
 

@@ -6,6 +6,7 @@ import pytest
 
 from lab import authority
 from lab.authority import LAB, OUTSIDER
+from lab.cloud.network import ec2_hosts
 from lab.vendors import front
 
 NAME = "git.lab.example.com"
@@ -65,9 +66,10 @@ def test_keys_can_be_read_by_their_owner_alone():
     assert [key.stat().st_mode & 0o077 for key in keys] == [0, 0]
 
 
-def test_the_certificate_of_the_vendors_is_good_for_each_of_them_and_kept(judge):
-    server = authority.server_certificate(front.HOSTS)
+def test_the_certificate_of_the_vendors_and_ec2_is_good_for_each_of_them_and_kept(judge):
+    hosts = [*front.HOSTS, "ec2.us-east-1.amazonaws.com", *ec2_hosts()[:2]]
+    server = authority.server_certificate(hosts)
     before = server.read_text()
-    assert [judge(before, LAB, host) for host in front.HOSTS] == [""] * len(front.HOSTS)
-    assert authority.server_certificate(front.HOSTS).read_text() == before
-    assert authority.server_certificate([*front.HOSTS, "one.more"]).read_text() != before
+    assert [judge(before, LAB, host) for host in hosts] == [""] * len(hosts)
+    assert authority.server_certificate(hosts).read_text() == before
+    assert authority.server_certificate([*hosts, "one.more"]).read_text() != before

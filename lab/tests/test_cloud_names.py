@@ -2,15 +2,23 @@ import os
 
 from lab.cloud import names
 from lab.cloud.names import command, render_hosts
+from lab.cloud.network import ec2_hosts
 
 
-def test_vendors_and_names():
+def test_vendors_and_names(monkeypatch):
+    monkeypatch.setattr(names, "ec2_hosts", lambda: ("ec2.a.amazonaws.com", "ec2.b.amazonaws.com"))
     assert render_hosts({"b.internal": ("10.42.0.5",), "a.test": ("198.51.100.17", "198.51.100.16")}) == (
         "198.51.100.2 packages.gitlab.com download.docker.com registry.gitlab.com registry-1.docker.io auth.docker.io\n"
+        "198.51.100.2 ec2.a.amazonaws.com\n"
+        "198.51.100.2 ec2.b.amazonaws.com\n"
         "198.51.100.16 a.test\n"
         "198.51.100.17 a.test\n"
         "10.42.0.5 b.internal\n"
     )
+
+
+def test_machines_find_the_api_of_every_region():
+    assert {"ec2.us-east-1.amazonaws.com", "ec2.eu-central-1.amazonaws.com"} <= set(ec2_hosts())
 
 
 def test_every_other_name_does_not_exist():

@@ -108,6 +108,24 @@ def test_the_front_takes_its_address_before_the_host_has_it():
     assert "bind 192.0.2.7:443 transparent ssl crt /ca/server.pem" in text
 
 
+def test_the_api_of_ec2_gets_signed_requests_of_machines_only():
+    _, _, backend = front.configuration("192.0.2.7", "/ca/server.pem").partition("backend ec2\n")
+    rules = backend.partition("\n\n")[0]
+    assert "http-request return status 404 unless { path / }" in rules
+    assert "acl of_a_role req.hdr(authorization) -m sub Credential=ASIA\n" in rules
+    assert "unless of_a_role\n" in rules
+    assert "server api 127.0.0.1:5566" in rules
+    assert "del-header" not in rules
+
+
+@pytest.mark.needs("haproxy")
+def test_the_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(authority, "FOLDER", tmp_path / "ca")
+    file = tmp_path / "front.cfg"
+    file.write_text(front.configuration("192.0.2.7", str(authority.server_certificate(front.HOSTS))))
+    subprocess.run(["haproxy", "-c", "-q", "-f", str(file)], check=True)
+
+
 def test_the_libraries_of_a_program_are_read_from_ldd():
     listed = """
         linux-vdso.so.1 (0x00007f2e219b2000)
