@@ -21,6 +21,10 @@ SMALLEST_ROOT_VOLUME = 30
 LARGEST_VOLUME = 16384
 """GiB, for root volumes and data volumes."""
 
+LONGEST_LOCK = 60
+"""Days. Every backup is locked for as long as it is kept, and the machines' roles may not lock one for longer."""
+LOCK_LIMIT = f"backups are locked while they are kept, for at most {LONGEST_LOCK} days"
+
 MOST_JOBS = 250
 """Concurrent jobs. Each has its own network, and Docker can create 255 on the runner's machine; the remaining few allow
 for networks left behind by killed jobs.
@@ -129,6 +133,11 @@ class Settings:
     smtp: SmtpSettings | None
     gitlab_settings: Mapping[str, object] = field(repr=False)
     extra_gitlab_rb: str = field(repr=False)
+    backup: bool
+    backup_schedule: str
+    backup_keep_hourly: int
+    backup_keep_daily: int
+    backup_keep_weekly: int
     deletion_protection: bool
     tags: Mapping[str, str]
 
@@ -180,6 +189,11 @@ class Settings:
             )
         if self.certificate_pem:
             warnings += certificates.warnings(self.certificate_pem)
+        if not self.backup:
+            warnings.append(
+                "backup: false, so GitLab's data and the pushed images are not backed up. What is deleted, or lost "
+                "with a volume, cannot be restored. Set it to true unless another system takes and tests backups."
+            )
         if self.smtp is not None and self.smtp.port == BLOCKED_SMTP_PORT:
             warnings.append(
                 f"smtpPort: AWS blocks port {BLOCKED_SMTP_PORT} to public addresses, so sending mail will time out. "
@@ -253,6 +267,11 @@ class Settings:
             acceptance_image=keys.text("acceptanceImage", images.image),
             gitlab_settings=keys.structure("gitlabSettings", values.gitlab_setting),
             extra_gitlab_rb=keys.optional_hidden("gitlabRb", gitlab_rb.lines, values.secret_lines) or "",
+            backup=keys.boolean("backup"),
+            backup_schedule=keys.text("backupSchedule", calendar),
+            backup_keep_hourly=keys.number("backupKeepHourly", 1, 24 * LONGEST_LOCK, reason=LOCK_LIMIT),
+            backup_keep_daily=keys.number("backupKeepDaily", 0, LONGEST_LOCK, reason=LOCK_LIMIT),
+            backup_keep_weekly=keys.number("backupKeepWeekly", 0, LONGEST_LOCK // 7, reason=LOCK_LIMIT),
             deletion_protection=keys.boolean("deletionProtection"),
         )
         keys.refuse_unknown()

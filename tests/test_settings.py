@@ -93,6 +93,9 @@ REFUSALS = [
     ),
     ("balancerAddressId", {"balancerAddressId": "203.0.113.9"}, "not the allocation ID"),
     ("securityUpdates", {"securityUpdates": "on Sundays"}, "such as daily, Sun 03:00"),
+    ("backup", {"backup": "sometimes"}, "neither true nor false"),
+    ("backupSchedule", {"backupSchedule": "*:0/10"}, "more than once an hour"),
+    ("backupKeepWeekly", {"backupKeepWeekly": "52"}, "from 0 to 8: backups are locked while they are kept"),
     ("amiId", {"amiId": "RHEL-8.10"}, "not an AMI ID"),
     ("serverInstanceType", {"serverInstanceType": "large"}, "not an instance type"),
     ("runnerRootVolumeSize", {"runnerRootVolumeSize": "10"}, "from 30 to"),
@@ -399,6 +402,14 @@ def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypa
     [warning] = shown
     assert warning.startswith("smtpPort: AWS blocks port 25")
     assert "Use 587" in warning
+
+
+def test_a_stack_without_backups_is_warned_of_in_every_up(monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", shown.append)
+    run_program(dev_config(gitlabVersion=NEWEST, backup=False), only_checks=True)
+    [warning] = shown
+    assert warning.startswith("backup: false, so GitLab's data and the pushed images are not backed up.")
 
 
 def test_a_gitlab_without_security_fixes_is_warned_of_in_every_up_and_goes_on(monkeypatch):

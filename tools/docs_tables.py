@@ -125,6 +125,7 @@ SECTIONS = {
     "acceptancePipeline": "Acceptance",
     "smtpAddress": "Mail",
     "gitlabSettings": "Further GitLab configuration",
+    "backup": "Backups",
     "deletionProtection": "Protection and tags",
 }
 """Sections of docs/settings.md: the first key of each, in the order of Pulumi.yaml, and its heading."""
