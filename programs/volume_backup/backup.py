@@ -1,0 +1,163 @@
+"""Takes a backup, and deletes expired ones: the order of events."""
+
+import datetime
+from typing import Any, Dict, List, Optional, Tuple
+
+from . import machine, manifest
+from .ec2 import ApiError, Ec2, Snapshot, Tag
+from .errors import BackupError
+from .freezing import Frozen
+from .machine import Configuration
+from .retention import expired, kind_of_next
+
+PAIR = "%Y%m%dT%H%MZ"
+MARGIN = datetime.timedelta(minutes=1)
+"""By how much the clocks of AWS and of this machine may differ; a signature allows five."""
+LONGEST_REASON = 200  # characters; a tag's value has at most 256
+
+
+class Backups:
+    """The backups of one machine, all of whose snapshots have its stack and role in their tags."""
+
+    def __init__(self, known: Configuration, ec2: Ec2) -> None:
+        self.known = known
+        self.ec2 = ec2
+
+    def take(self, reason: str) -> Dict[str, Any]:
+        """Take a snapshot, lock it, and delete expired ones. Returns the new record of the last backup.
+
+        Raises BackupError. If the snapshot was complete by then, the record names it, otherwise it has been deleted or
+        is going to be by the next run.
+        """
+        frozen = Frozen(self.known.mountpoint)
+        frozen.prepare()
+        self.discard_unfinished()
+        now = utc_now()
+        snapshots = self.ec2.snapshots(self.known.stack)
+        pair, kind = self._pair_and_kind(now, snapshots)
+        tags = self._tags(pair, kind, reason)
+        manifest.write(
+            self.known.mountpoint, self.known.role, {"pair": pair, "tags": tags, "written_at": now.isoformat()}
+        )
+        machine.save({**machine.record(), "unfinished": now.isoformat()})
+        try:
+            snapshot_id = self._start_snapshot(frozen, tags)
+        except BackupError as error:
+            self._discard_after(error)
+            raise
+        days = self.known.keep.days(kind)
+        taken = {
+            "snapshot": snapshot_id,
+            "pair": pair,
+            "started": now.isoformat(),
+            "frozen_ms": frozen.milliseconds,
+            "locked_until": None,
+            "error": "interrupted before the snapshot was locked",
+        }
+        machine.save(taken)
+        ends = self.ec2.lock(snapshot_id, days) or utc_now() + datetime.timedelta(days=days)
+        taken["locked_until"] = ends.isoformat()
+        taken["error"] = "interrupted before expired snapshots were deleted"
+        machine.save(taken)
+        self.prune()
+        del taken["error"]
+        machine.save(taken)
+        return taken
+
+    def prune(self) -> List[Snapshot]:
+        """Delete this machine's expired snapshots, and return them. Locked ones stay until the next time."""
+        own = self._own(self.ec2.snapshots(self.known.stack))
+        return [snapshot for snapshot in expired(utc_now(), own, self.known.keep) if self._deleted(snapshot)]
+
+    def discard_unfinished(self) -> None:
+        """Delete what a run that was killed, or whose request AWS did not answer, may have left.
+
+        Its file system may have been thawed before the snapshot started. Every run deletes first what the one before
+        it left, so no complete snapshot is newer than the unfinished one.
+        """
+        known = machine.record()
+        since = known.get("unfinished")
+        if since is None:
+            return
+        for snapshot in self._own(self.ec2.snapshots(self.known.stack)):
+            if snapshot.started >= _parsed(since) - MARGIN and snapshot.id != known.get("snapshot"):
+                self._deleted(snapshot)
+        del known["unfinished"]
+        machine.save(known)
+
+    def _start_snapshot(self, frozen: Frozen, tags: Dict[str, str]) -> str:
+        description = f"{tags[Tag.NAME]} {tags[Tag.PAIR]}"
+        # The connection is made and the request is signed before the freeze, which is shorter then.
+        send = self.ec2.prepared_snapshot(self.known.volume_id, description, tags)
+        with frozen:
+            return send()
+
+    def _discard_after(self, error: BackupError) -> None:
+        """Delete the snapshot of a failed run at once; `unfinished` stays for one that appears later."""
+        since = machine.record().get("unfinished")
+        try:
+            self.discard_unfinished()
+        except BackupError as failure:
+            print(f"unfinished snapshots are deleted by the next run: {failure}")
+        if not isinstance(error, ApiError) or error.temporary:
+            machine.save({**machine.record(), "unfinished": since})
+
+    def _pair_and_kind(self, now: datetime.datetime, snapshots: List[Snapshot]) -> Tuple[str, str]:
+        if self.known.after is None:
+            return now.strftime(PAIR), kind_of_next(now, self._own(snapshots), self.known.keep)
+        for snapshot in snapshots:
+            # Both snapshots of a pair expire at the same time.
+            if snapshot.role == self.known.after and snapshot.state != "error":
+                return snapshot.pair, snapshot.keep
+        raise BackupError(
+            f"there is no snapshot of the {self.known.after} yet, which this one would belong to. On the "
+            f"{self.known.after}: sudo gitlab-backup-volume now"
+        )
+
+    def _tags(self, pair: str, kind: str, reason: str) -> Dict[str, str]:
+        found = manifest.versions(self.known.role, self.known.versions)
+        return {
+            Tag.STACK: self.known.stack,
+            Tag.ROLE: self.known.role,
+            Tag.PAIR: pair,
+            Tag.KEEP: kind,
+            Tag.REASON: reason[:LONGEST_REASON],
+            Tag.NAME: f"{self.known.role}-data-{self.known.stack.rpartition('/')[2]}",
+            **{f"{name}-version": version for name, version in found.items()},
+        }
+
+    def _own(self, snapshots: List[Snapshot]) -> List[Snapshot]:
+        return [snapshot for snapshot in snapshots if snapshot.role == self.known.role]
+
+    def _deleted(self, snapshot: Snapshot) -> bool:
+        try:
+            self.ec2.delete(snapshot.id)
+        except ApiError as error:
+            if not error.locked:
+                raise
+            return False
+        print(f"deleted {snapshot.id} of {snapshot.pair} ({snapshot.keep})")
+        return True
+
+
+def failed(error: str) -> None:
+    """Add the failure of this run to the record, which otherwise keeps describing the last complete backup."""
+    machine.save({**machine.record(), "error": error})
+
+
+def utc_now() -> datetime.datetime:
+    """The current time in whole seconds, in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+
+
+def age(started: datetime.datetime, now: Optional[datetime.datetime] = None) -> str:
+    """An age such as `3 h`, `2 days`."""
+    minutes = int(((now or utc_now()) - started).total_seconds() // 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 60 // 24} days"
+
+
+def _parsed(text: str) -> datetime.datetime:
+    # Python 3.6 has no fromisoformat().
+    return datetime.datetime.strptime(text.replace("+00:00", "+0000"), "%Y-%m-%dT%H:%M:%S%z")
