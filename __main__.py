@@ -3,6 +3,7 @@
 import pulumi
 
 from components.acceptance import Acceptance
+from components.backups import Backups
 from components.certificate import Certificate
 from components.container_registry import ContainerRegistry
 from components.dns_records import DomainRecord, records_to_make
@@ -86,6 +87,7 @@ runner = GitLabRunner(
     token=server.runner_token,
     after=[load_balancer, domain_record],
 )
+backups = Backups("backups", settings, machines=machines, after=[server.ready, registry.ready])
 acceptance = Acceptance(
     "acceptance",
     settings,
@@ -97,7 +99,7 @@ acceptance = Acceptance(
     external_url=external_url,
     public_host=public_host,
     runner_name=runner_name,
-    after=[domain_record, registry.ready, runner.ready],
+    after=[domain_record, registry.ready, runner.ready, backups.ready],
 )
 
 pulumi.export("externalUrl", external_url)

@@ -64,6 +64,7 @@ class Examination:
         self._endpoints = Endpoints(**inspection["stack"])
         self._image = inspection["acceptanceImage"]
         self._tags = inspection.get("acceptanceTags", ())  # missing in stacks of earlier versions
+        self._backup = inspection.get("backup", False)  # missing in stacks of earlier versions
         self._machines = machines
         self._more = {"within": machines.time_left() - CLEANUP, "security_updates": inspection.get("securityUpdates")}
         # Compressed, because an unresponsive machine reads nothing: the initial input must fit into a pipe's buffer.
@@ -93,10 +94,18 @@ class Examination:
             for place, result in results.items()
             if (reason := _unreachable(self._machines, place, result))
         }
-        return judge(self._found, self._errors, unreachable, without_pipeline=self._without_pipeline)
+        return judge(
+            checks.checks_of(backup=self._backup),
+            self._found,
+            self._errors,
+            unreachable,
+            without_pipeline=self._without_pipeline,
+        )
 
     def _check_from(self, place: Place) -> StepResult:
-        task = report.task(self._endpoints, checks.checks_from(place), patience=PATIENCE, more=self._more)
+        task = report.task(
+            self._endpoints, checks.checks_from(place, backup=self._backup), patience=PATIENCE, more=self._more
+        )
         return self._machines.run(place, "run_checks", [place], [self._program, task])
 
     def _prepare_pipeline(self) -> Process:
@@ -152,21 +161,23 @@ def _unreachable(machines: Machines, place: Place, result: StepResult) -> Unreac
 
 
 def judge(
+    selected: Sequence[Check],
     found: Mapping[str, Mapping[str, Any]],
     errors: Mapping[str, str],
     unreachable: Mapping[Place, Unreachable],
     *,
     without_pipeline: str,
 ) -> list[Finding]:
-    """A finding for every check. A silent machine fails the check that represents it, unless all machines are silent:
-    then access to them is missing. `without_pipeline` is the reason why no pipeline runs; empty if one does.
+    """A finding for every `selected` check. A silent machine fails the check that represents it, unless all machines
+    are silent: then access to them is missing. `without_pipeline` is the reason why no pipeline runs; empty if one
+    does.
     """
     silent = {checks.CHECK_OF_SILENT_MACHINE[place]: each.why for place, each in unreachable.items() if each.silent}
     if len(silent) == len(MACHINES):
         silent = {}
     findings: list[Finding] = []
     failed: str | None = None
-    for check in CHECKS:
+    for check in selected:
         line = found.get(check.id)
         if check.id in silent:
             finding = Finding(check, "broken", detail=f"{silent[check.id][0].upper()}{silent[check.id][1:]}.")

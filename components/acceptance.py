@@ -62,7 +62,7 @@ class Acceptance(pulumi.ComponentResource):
                 **known,
             )
         )
-        self._security_updates = settings.security_updates
+        self._settings = settings
         self._program = build_zipapp(PROGRAMS / "acceptance_checks")
         self._triggers: list[pulumi.Input[str]] = [
             *(host.fingerprint for host in self._hosts.values()),
@@ -90,7 +90,8 @@ class Acceptance(pulumi.ComponentResource):
         return hashlib.sha256(self._program + "\0".join(scripts).encode()).hexdigest()
 
     def _check_from(self, place: Place, *, follows: Step | None = None, after: Sequence[pulumi.Resource] = ()) -> Step:
-        task = self._task(checks.checks_from(place), {"security_updates": self._security_updates})
+        selected = checks.checks_from(place, backup=self._settings.backup)
+        task = self._task(selected, {"security_updates": self._settings.security_updates})
         return self._run_checks(place, place.value, [task], follows=follows, after=after)
 
     def _run_pipeline(self, settings: Settings, *, follows: Step) -> Step:
@@ -154,5 +155,6 @@ def _inspection(
             "acceptanceTags": acceptance_project.runner_tags(settings),
             "gitlabVersion": settings.gitlab_version,
             "securityUpdates": settings.security_updates,
+            "backup": settings.backup,
         }
     )

@@ -59,6 +59,20 @@ def _updates(place: Place, machine: str) -> Check:
     )
 
 
+def _backup(place: Place, machine: str) -> Check:
+    return Check(
+        id=f"{place}-backup-fresh",
+        title=f"backup of {machine} fresh",
+        place=place,
+        limit=0,
+        failure=f"The backups of {machine} do not succeed on schedule.",
+        remedy=f"On {machine}: journalctl -u gitlab-backup-volume; systemctl list-timers gitlab-backup-volume. "
+        "To take one now: sudo gitlab-backup-volume now. "
+        f"If the timer is missing: pulumi up --replace '**::{place}-schedule-backups'",
+        only_warns=True,
+    )
+
+
 CHECKS = (
     Check(
         id="name",
@@ -259,10 +273,15 @@ CHECKS = (
         remedy=RENEW,
         only_warns=True,
     ),
+    _backup(Place.SERVER, "the server"),
+    _backup(Place.REGISTRY, "the registry's machine"),
     _updates(Place.SERVER, "the server"),
     _updates(Place.REGISTRY, "the registry's machine"),
     _updates(Place.RUNNER, "the runner's machine"),
 )
+
+OF_BACKUPS = ("server-backup-fresh", "registry-backup-fresh")
+"""Checks that a stack without backups does not have."""
 
 NEEDS_A_JOB = ("taken", "clone", "job-token", "push", "pull", "volume")
 """Checks that need a pipeline."""
@@ -297,9 +316,14 @@ class Endpoints:
     project: str
 
 
-def checks_from(place: Place) -> tuple[Check, ...]:
+def checks_of(*, backup: bool) -> tuple[Check, ...]:
+    """All checks of a stack with or without backups, in order."""
+    return tuple(check for check in CHECKS if backup or check.id not in OF_BACKUPS)
+
+
+def checks_from(place: Place, *, backup: bool = True) -> tuple[Check, ...]:
     """The checks that a machine can run without a token, in order."""
-    return tuple(check for check in CHECKS if check.place is place and check.id not in NEEDS_A_TOKEN)
+    return tuple(check for check in checks_of(backup=backup) if check.place is place and check.id not in NEEDS_A_TOKEN)
 
 
 def checks_by_pipeline() -> tuple[Check, ...]:

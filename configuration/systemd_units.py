@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from configuration.flows import Place
 from configuration.paths import (
+    BACKUP_VOLUME,
     COLLECT_GARBAGE,
     FORGET_ROOT_PASSWORD,
     INITIAL_ROOT_PASSWORD,
@@ -25,6 +26,13 @@ UPDATE_DELAY = {Place.SERVER: 0, Place.REGISTRY: 30 * 60, Place.RUNNER: 60 * 60}
 """Seconds that each machine waits after the scheduled time before it installs updates, so that no two machines reboot
 together. Calendar expressions have no offset, and systemd 239 of RHEL 8 has no FixedRandomDelay.
 """
+BACKUP_DELAY = {Place.SERVER: 0, Place.REGISTRY: 3 * 60}
+"""Seconds that each machine waits after the scheduled time before its backup: an image that GitLab knows was pushed
+before, so the registry's snapshot has to be the later one. Each timer may be up to a minute late (AccuracySec).
+"""
+BACKUP_BUSY = 75
+"""Exit status of gitlab-backup-volume if a step or a garbage collection is running (programs/volume_backup/errors.py).
+"""
 
 
 def security_updates_service(place: Place) -> str:
@@ -43,6 +51,35 @@ def security_updates_timer(calendar: str) -> str:
     """Starts install-security-updates.service at `calendar` (systemd.time(7)), and after a boot if it missed a run."""
     return _unit(
         Unit={"Description": "Install security updates on schedule"},
+        Timer={"OnCalendar": calendar, "Persistent": "true"},
+        Install={"WantedBy": "timers.target"},
+    )
+
+
+def backup_service(place: Place, mountpoint: str) -> str:
+    """Runs gitlab-backup-volume once, after this machine's delay, and thaws the file system if it was killed."""
+    return _unit(
+        Unit={
+            "Description": f"Back up the data volume at {mountpoint}",
+            "After": "network-online.target",
+            "RequiresMountsFor": mountpoint,
+        },
+        Service={
+            "Type": "oneshot",
+            "ExecStartPre": f"/usr/bin/sleep {BACKUP_DELAY[place]}",
+            "ExecStart": f"{BACKUP_VOLUME} now --reason scheduled",
+            "ExecStopPost": f"-/usr/sbin/fsfreeze --unfreeze {mountpoint}",
+            # Not a failure: the check of backups reports if too many runs in a row are skipped.
+            "SuccessExitStatus": str(BACKUP_BUSY),
+            "TimeoutStartSec": str(BACKUP_DELAY[place] + 15 * 60),
+        },
+    )
+
+
+def backup_timer(calendar: str) -> str:
+    """Starts gitlab-backup-volume.service at `calendar` (systemd.time(7)), and after a boot if it missed a run."""
+    return _unit(
+        Unit={"Description": "Back up the data volume on schedule"},
         Timer={"OnCalendar": calendar, "Persistent": "true"},
         Install={"WantedBy": "timers.target"},
     )

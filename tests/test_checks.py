@@ -16,7 +16,7 @@ from configuration import checks, report
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, payload_line, script
 from configuration.zipapp import build_zipapp
-from programs.acceptance_checks import messages, outcomes, server_checks, update_checks
+from programs.acceptance_checks import backup_checks, messages, outcomes, server_checks, update_checks
 from programs.acceptance_checks.outcomes import FailedCheckError, Measured, NotApplicable, Result
 from programs.acceptance_checks.table import CHECKS
 from tests.check_runs import ENDPOINTS, Output, check_from, run_group
@@ -52,6 +52,15 @@ def ids(selected: Iterable[checks.Check]) -> list[str]:
     return [check.id for check in selected]
 
 
+def test_a_stack_without_backups_has_every_check_but_those_of_backups():
+    without = {place: ids(checks.checks_from(place, backup=False)) for place in (Place.SERVER, Place.REGISTRY)}
+    assert without == {
+        Place.SERVER: ["target", "nginx", "readiness", "server-updates"],
+        Place.REGISTRY: ["registry-updates"],
+    }
+    assert {check.id for check in checks.CHECKS} - set(ids(checks.checks_of(backup=False))) == set(checks.OF_BACKUPS)
+
+
 def test_the_program_has_a_function_for_every_check_of_the_list():
     assert {group: list(table) for group, table in CHECKS.items()} == {
         "server": ids(checks.checks_from(Place.SERVER)),
@@ -61,10 +70,11 @@ def test_the_program_has_a_function_for_every_check_of_the_list():
     }
 
 
-def test_no_function_is_behind_two_checks_but_that_of_updates_on_each_machine():
+def test_no_function_is_behind_two_checks_but_those_of_updates_and_backups_on_each_machine():
     functions = [function for table in CHECKS.values() for function in table.values()]
     assert functions.count(update_checks.updates_installed) == 3
-    assert len(set(functions)) == len(functions) - 2
+    assert functions.count(backup_checks.backup_fresh) == 2
+    assert len(set(functions)) == len(functions) - 3
 
 
 def causes_in_the_program() -> set[str]:
@@ -87,7 +97,7 @@ def test_every_remedy_belongs_to_a_cause_of_the_program():
 def test_a_program_without_a_check_of_the_list_never_passes(monkeypatch, wrong):
     table = dict.fromkeys(ids(checks.checks_from(Place.SERVER)), lambda _: None)
     monkeypatch.setitem(CHECKS, "server", table)
-    assert check_from(Place.SERVER).well == ["target", "nginx", "readiness", "server-updates"]
+    assert check_from(Place.SERVER).well == ["target", "nginx", "readiness", "server-backup-fresh", "server-updates"]
     monkeypatch.setitem(CHECKS, "server", {"target": table["target"], "readiness": table["readiness"]})
     if wrong == "misnamed":
         monkeypatch.setitem(CHECKS["server"], "ngnix", table["nginx"])
@@ -96,9 +106,8 @@ def test_a_program_without_a_check_of_the_list_never_passes(monkeypatch, wrong):
 
 
 def test_checks_are_made_in_the_order_of_the_task(monkeypatch):
-    monkeypatch.setitem(
-        CHECKS, "server", dict.fromkeys(("server-updates", "readiness", "nginx", "target"), lambda _: None)
-    )
+    backwards = reversed(ids(checks.checks_from(Place.SERVER)))
+    monkeypatch.setitem(CHECKS, "server", dict.fromkeys(backwards, lambda _: None))
     assert check_from(Place.SERVER).well == ids(checks.checks_from(Place.SERVER))
 
 
@@ -125,7 +134,7 @@ def shown_to_people(monkeypatch, *results: str) -> tuple[Output, list[str]]:
 
 
 def test_a_failing_up_shows_lines_for_people_and_no_json(monkeypatch):
-    failed, progress = shown_to_people(monkeypatch, "passes", "fails", "passes", "passes")
+    failed, progress = shown_to_people(monkeypatch, "passes", "fails", "passes", "passes", "passes")
     assert (failed.status, failed.lines) == (1, [])
     assert progress == ["✓ target healthy  0.73 s"]
     assert failed.stderr.splitlines() == [
@@ -175,19 +184,20 @@ def test_an_up_that_could_not_check_shows_no_json(monkeypatch):
 
 
 def test_an_up_whose_checks_pass_shows_them_and_returns_the_same_report(monkeypatch):
-    passed, progress = shown_to_people(monkeypatch, "passes", "passes", "passes", "passes")
-    assert len(progress) == 4
+    passed, progress = shown_to_people(monkeypatch, "passes", "passes", "passes", "passes", "passes")
+    assert len(progress) == 5
     assert [line["check"] for line in passed.lines[:-1]] == ids(checks.checks_from(Place.SERVER))
     assert "checked_at" in passed.lines[-1]
 
 
 def test_an_up_shows_a_check_that_only_warns_goes_on_and_does_not_call_it_passed(monkeypatch):
-    warned, progress = shown_to_people(monkeypatch, "passes", "passes", "passes", "fails")
+    warned, progress = shown_to_people(monkeypatch, "passes", "passes", "passes", "passes", "fails")
     assert (warned.status, warned.stderr) == (0, "")
     check = checks.BY_ID["server-updates"]
     assert progress[-1] == f"! {check.title}: {check.failure} it fails on purpose What to do: {check.remedy}"
     passed = report.results(["\n".join(map(json.dumps, warned.lines))])
-    assert [each["check"] for each in passed] == ["target healthy", "nginx", "readiness with database, Redis, Gitaly"]
+    titles = [check.title for check in checks.checks_from(Place.SERVER)]
+    assert [each["check"] for each in passed] == titles[:-1]
 
 
 def test_what_follows_a_check_that_only_warns_is_still_checked(monkeypatch):

@@ -85,6 +85,7 @@ class Stack:
             "machines": {place: {"address": ADDRESSES[place], "hostKey": f"ssh-ed25519 {place}"} for place in MACHINES},
             "acceptanceImage": "curl:1",
             "acceptanceTags": [],
+            "backup": True,
         }
 
     def put(self, name: str, text: str) -> None:
@@ -301,6 +302,19 @@ def test_how_old_updates_are_is_said_and_old_ones_are_a_failure_that_stops_no_ot
     assert found.states("broken") == ["server-updates"]
     assert found.states("unseen") == []
     assert json.loads(played.read("go"))["pipeline"]
+
+
+@pytest.mark.parametrize("before", [{"backup": False}, {}], ids=["off", "of an earlier version"])
+def test_a_stack_without_backups_is_not_asked_for_them(examine, played, before):
+    del played.inspection["backup"]
+    played.inspection.update(before)
+    for view in ("server", "registry"):
+        played.put(view, played.read(view).replace(line(f"{view}-backup-fresh"), ""))
+    found = examine("--json")
+    assert found.status == 0
+    assert [each["check"] for each in found.report["checks"]] == [
+        check.id for check in checks.CHECKS if check.id not in checks.OF_BACKUPS
+    ]
 
 
 def test_a_gitlab_without_security_fixes_is_told_and_is_no_failure(examine, played):

@@ -636,7 +636,10 @@ def test_the_stack_tells_in_secret_what_is_needed_to_look_at_it_later(graph):
         ("registry-install-docker", "registry-run-registry"),
         ("registry-run-registry", "registry-install-registry-tree"),
         ("registry-install-registry-tree", "registry-schedule-garbage-collection"),
-        ("registry-schedule-garbage-collection", "server-run-checks"),
+        ("registry-schedule-garbage-collection", "registry-schedule-backups"),
+        ("server-prepare-gitlab", "server-schedule-backups"),
+        ("server-schedule-backups", "registry-schedule-backups"),
+        ("registry-schedule-backups", "server-run-checks"),
         ("server-prepare-gitlab", "runner-configure-runner"),
         ("runner-install-runner", "runner-configure-runner"),
         ("runner-install-docker", "runner-refuse-containers"),
@@ -729,6 +732,7 @@ def test_the_inspection_has_the_shape_that_a_doctor_of_another_version_reads(gra
     assert set(inspection) == {
         *("stack", "user", "publicKey", "privateKey", "machines"),
         *("acceptanceImage", "acceptanceTags", "gitlabVersion", "securityUpdates"),
+        "backup",
     }
     assert set(inspection["stack"]) == {
         *("external_url", "host", "balancer_address", "registry_private_address", "web_port", "registry_port"),

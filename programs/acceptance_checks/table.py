@@ -2,7 +2,7 @@
 
 from typing import Dict
 
-from . import certificate_checks, pipeline_checks, runner_checks, server_checks, update_checks
+from . import backup_checks, certificate_checks, pipeline_checks, runner_checks, server_checks, update_checks
 from .outcomes import Check
 
 CHECKS: Dict[str, Dict[str, Check]] = {
@@ -10,6 +10,7 @@ CHECKS: Dict[str, Dict[str, Check]] = {
         "target": server_checks.target_healthy,
         "nginx": server_checks.nginx_answers,
         "readiness": server_checks.gitlab_ready,
+        "server-backup-fresh": backup_checks.backup_fresh,
         "server-updates": update_checks.updates_installed,
     },
     "runner": {
@@ -27,7 +28,10 @@ CHECKS: Dict[str, Dict[str, Check]] = {
         "certificate-renewal": certificate_checks.certificate_renewed,
         "runner-updates": update_checks.updates_installed,
     },
-    "registry": {"registry-updates": update_checks.updates_installed},
+    "registry": {
+        "registry-backup-fresh": backup_checks.backup_fresh,
+        "registry-updates": update_checks.updates_installed,
+    },
     "pipeline": {
         "accepted": pipeline_checks.token_accepted,
         "online": pipeline_checks.runner_active,
