@@ -138,6 +138,7 @@ class Settings:
     backup_keep_hourly: int
     backup_keep_daily: int
     backup_keep_weekly: int
+    permissions_boundary: str | None
     deletion_protection: bool
     tags: Mapping[str, str]
 
@@ -272,6 +273,7 @@ class Settings:
             backup_keep_hourly=keys.number("backupKeepHourly", 1, 24 * LONGEST_LOCK, reason=LOCK_LIMIT),
             backup_keep_daily=keys.number("backupKeepDaily", 0, LONGEST_LOCK, reason=LOCK_LIMIT),
             backup_keep_weekly=keys.number("backupKeepWeekly", 0, LONGEST_LOCK // 7, reason=LOCK_LIMIT),
+            permissions_boundary=keys.optional("permissionsBoundary", values.policy_arn),
             deletion_protection=keys.boolean("deletionProtection"),
         )
         keys.refuse_unknown()

@@ -96,6 +96,7 @@ REFUSALS = [
     ("backup", {"backup": "sometimes"}, "neither true nor false"),
     ("backupSchedule", {"backupSchedule": "*:0/10"}, "more than once an hour"),
     ("backupKeepWeekly", {"backupKeepWeekly": "52"}, "from 0 to 8: backups are locked while they are kept"),
+    ("permissionsBoundary", {"permissionsBoundary": "PowerUser"}, "not the ARN of an IAM policy"),
     ("amiId", {"amiId": "RHEL-8.10"}, "not an AMI ID"),
     ("serverInstanceType", {"serverInstanceType": "large"}, "not an instance type"),
     ("runnerRootVolumeSize", {"runnerRootVolumeSize": "10"}, "from 30 to"),
@@ -407,7 +408,7 @@ def test_mail_through_the_port_that_aws_blocks_is_warned_of_and_goes_on(monkeypa
 def test_a_stack_without_backups_is_warned_of_in_every_up(monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", shown.append)
-    run_program(dev_config(gitlabVersion=NEWEST, backup=False), only_checks=True)
+    run_program(dev_config(gitlabVersion=NEWEST, domain="git.example.com", backup=False), only_checks=True)
     [warning] = shown
     assert warning.startswith("backup: false, so GitLab's data and the pushed images are not backed up.")
 

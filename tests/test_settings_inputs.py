@@ -204,6 +204,17 @@ def test_what_is_no_region_is_refused(region):
         ("backupKeepHourly", ["1", "24", "1440"], ["0", "1441", "-1", "24h"]),
         ("backupKeepDaily", ["0", "14", "60"], ["61", "-1", "two"]),
         ("backupKeepWeekly", ["0", "8"], ["9", "-1", "0.5"]),
+        (
+            "permissionsBoundary",
+            ["arn:aws:iam::123456789012:policy/gitlab-boundary", "arn:aws-cn:iam::aws:policy/job/Reader"],
+            [
+                "gitlab-boundary",
+                "arn:aws:iam::123456789012:role/gitlab-boundary",
+                "arn:aws:iam::123:policy/gitlab-boundary",
+                "arn:aws:iam::123456789012:policy/",
+                "arn:aws:iam::123456789012:policy/team/gitlab boundary",
+            ],
+        ),
         ("runnerConcurrency", ["1", "250"], ["0", "251", "1.5", "four", "²"]),
         ("deletionProtection", ["true", "false", "True", "False\n"], ["yes", "1", "TRUE", "on", "t"]),
         ("smtpPort", ["25", "465", "587", "2465"], ["0", "65536", "smtp", "587/tcp"]),

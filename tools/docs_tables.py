@@ -146,6 +146,7 @@ FURTHER_READING = {
     "registryGarbageCollection": "operations.md#free-the-registrys-disk",
     "sshPublicKey": "operations.md#administrators-key",
     "sshPrivateKey": "operations.md#administrators-key",
+    "permissionsBoundary": "pull-requests.md#set-up-the-roles",
     "gitlabVersion": "operations.md#upgrade",
     "gitlabPackageKeys": "operations.md#a-vendors-signing-key",
     "runnerPackageKeys": "operations.md#a-vendors-signing-key",

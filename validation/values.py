@@ -73,6 +73,10 @@ certificate_arn = matching(
     r"arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]{36}",
     "is not the ARN of an ACM certificate (arn:aws:acm:REGION:ACCOUNT:certificate/ID)",
 )
+policy_arn = matching(
+    r"arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/([\x21-\x7e]{1,510}/)?[A-Za-z0-9+=,.@_-]{1,128}",
+    "is not the ARN of an IAM policy (arn:aws:iam::ACCOUNT:policy/NAME)",
+)
 instance_type = matching(r"[a-z][a-z0-9-]*[0-9][a-z0-9-]*\.[a-z0-9-]+", "is not an instance type such as m6i.xlarge")
 version = matching(r"(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}", "is not a version such as 17.10.4")
 runner_tag = matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "is not a runner tag (letters, digits, . _ : -)")
