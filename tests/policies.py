@@ -9,7 +9,7 @@ from typing import Any
 IAM = Path(__file__).resolve().parent.parent / "docs/iam"
 
 PREVIEW = ("preview",)
-UP = ("preview", "up-ec2", "up-load-balancer")
+UP = ("preview", "up-ec2", "up-load-balancer", "up-roles")
 FIRST_UP = (*UP, "first-up")
 """The policies that each task needs."""
 

@@ -31,7 +31,7 @@ UNTAGGED = {
     ("ec2:RunInstances", "volume"): "the provider tags root volumes with a second call",
     ("route53:ChangeResourceRecordSets", "hostedzone"): "AWS checks the record's name and type, not a zone's tags",
 }
-"""Writing actions that depend on no tag, and why. The only IAM action creates one role, which the policy names."""
+"""Writing actions that depend on no tag, and why. Actions of IAM depend on names, which the policies contain."""
 
 FIRST_TAGS = {
     ("ec2:CreateTags", "volume"): "root-volume",
@@ -119,6 +119,48 @@ def test_what_is_the_stacks_is_changed_and_made_with_its_mark():
         UNTAGGED
     )
     assert needed <= changes(STACK)
+
+
+BOUNDARY = f"arn:aws:iam::{NAMES['ACCOUNT']}:policy/gitlab-boundary"
+LIMITED = {"iam:PermissionsBoundary": BOUNDARY}
+OWN_ROLE = f"arn:aws:iam::{NAMES['ACCOUNT']}:role/{STACK}/gitlab-dev-server"
+OTHER_ROLES = [OWN_ROLE.replace(f"{STACK}/", path) for path in ("", f"{OTHER}/", f"{STACK}2/")]
+
+
+def does(action: str, resource: str, **keys: str) -> bool:
+    return allowed(filled(FIRST_UP), Asked(f"iam:{action}", resource, {key: [value] for key, value in keys.items()}))
+
+
+@pytest.mark.parametrize("action", ["CreateRole", "PutRolePolicy", "DeleteRolePolicy", "PutRolePermissionsBoundary"])
+def test_a_role_is_made_and_given_permissions_only_within_the_boundary(action):
+    """Otherwise an operator could give a machine's role any permission, and use it as root of that machine."""
+    assert does(action, OWN_ROLE, **LIMITED)
+    assert not does(action, OWN_ROLE)
+    assert not does(action, OWN_ROLE, **{"iam:PermissionsBoundary": BOUNDARY.replace("gitlab-", "no-")})
+    assert not [role for role in OTHER_ROLES if does(action, role, **LIMITED)]
+
+
+@pytest.mark.parametrize("action", ["AttachRolePolicy", "DeleteRolePermissionsBoundary", "UpdateAssumeRolePolicy"])
+def test_no_role_gets_other_policies_or_trust_or_loses_its_boundary(action):
+    assert not does(action, OWN_ROLE, **LIMITED)
+
+
+def test_the_stacks_roles_alone_are_given_to_ec2_alone():
+    by_ec2 = {"iam:PassedToService": "ec2.amazonaws.com"}
+    assert does("PassRole", OWN_ROLE, **by_ec2)
+    assert not does("PassRole", OWN_ROLE)
+    assert not does("PassRole", OWN_ROLE, **{"iam:PassedToService": "lambda.amazonaws.com"})
+    assert not [role for role in OTHER_ROLES if does("PassRole", role, **by_ec2)]
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["AddRoleToInstanceProfile", "CreateInstanceProfile", "DeleteInstanceProfile", "RemoveRoleFromInstanceProfile"],
+)
+def test_the_stacks_instance_profiles_alone_are_made_and_changed(action):
+    own, *others = (role.replace(":role/", ":instance-profile/") for role in (OWN_ROLE, *OTHER_ROLES))
+    assert does(action, own)
+    assert not [profile for profile in others if does(action, profile)]
 
 
 def test_an_image_of_somebody_else_is_not_launched():

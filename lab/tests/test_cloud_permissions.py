@@ -84,6 +84,9 @@ TAG = "aws:ResourceTag/t"
         ("StringNotEquals", "x", {}, True),
         ("StringLike", "x*", {TAG: ["xy"]}, True),
         ("StringLike", "x*", {TAG: ["yx"]}, False),
+        ("NumericEquals", "56", {TAG: ["56"]}, True),
+        ("NumericEquals", "56", {TAG: ["57"]}, False),
+        ("NumericEquals", "56", {}, False),
         ("NumericLessThanEquals", "60", {TAG: ["60"]}, True),
         ("NumericLessThanEquals", 60, {TAG: ["7"]}, True),
         ("NumericLessThanEquals", "60", {TAG: ["61"]}, False),
@@ -116,7 +119,7 @@ def test_keys_are_of_any_case_and_a_tag_that_is_there_in_two_cases_equals_nothin
 @pytest.mark.parametrize(
     "wrong",
     [
-        statement(NumericEquals={TAG: "1"}),
+        statement(NumericGreaterThan={TAG: "1"}),
         statement(**{"ForSomeValues:StringEquals": {TAG: "1"}}),
         {"Effect": "Allow", "NotAction": "ec2:StopInstances", "Action": "*", "Resource": "*"},
         statement("Permit"),

@@ -16,7 +16,7 @@ from lab.preview import engine, stack_file
 from lab.preview.tree import Version
 from lab.workspace import ROOT, say
 from tests.e2e.programs import Edits, changed_program
-from tests.policies import FIRST_UP, PREVIEW, PROVIDER_5, UP, filled
+from tests.policies import FIRST_UP, NAMES, PREVIEW, PROVIDER_5, UP, filled
 
 RECORDED = ROOT / "docs/iam/recorded.json"
 PARAMETERS = ROOT / "lab/cloud/recorded_parameters.json"
@@ -50,6 +50,7 @@ OPTIONAL_SETTINGS = {
     "hostedZoneId": ZONE,
     "registryDataVolumeId": VOLUME,
     "balancerAddressId": ADDRESS,
+    "permissionsBoundary": f"arn:aws:iam::{NAMES['ACCOUNT']}:policy/gitlab-boundary",
 }
 """Settings that make the provider call more. The certificate is requested; the server's volume is new."""
 
@@ -83,6 +84,8 @@ def record() -> Record:
             _configuration(here, api, OPTIONAL_SETTINGS | CHANGED_SETTINGS | _own_certificate(number))
             for number in range(2)
         )
+        # Without backups the roles are deleted; with them again the machines get others.
+        unsaved = _configuration(here, api, OPTIONAL_SETTINGS | CHANGED_SETTINGS | {"backup": "false"})
         throwaway = engine.Throwaway("dev", "gitlab", api, creates=True)
 
         def operate(
@@ -105,6 +108,7 @@ def record() -> Record:
         operate("refresh", here, before, "refresh", *at_once)
         operate("preview", there, after, "preview", "--refresh", allowed=PREVIEW)
         operate("change", there, after, "up", *at_once)
+        operate("change", there, unsaved, "up", *at_once)
         # A new certificate gets its first tag (docs/pull-requests.md).
         operate("change", there, own, "up", *at_once, allowed=FIRST_UP)
         operate("change", there, renewed, "up", *at_once)

@@ -73,6 +73,7 @@ _TESTS: Mapping[str, Callable[[str, Sequence[str]], bool]] = {
     "StringEquals": lambda value, expected: value in expected,
     "StringNotEquals": lambda value, expected: value not in expected,
     "StringLike": lambda value, expected: any(_like(value, pattern) for pattern in expected),
+    "NumericEquals": lambda value, expected: any(float(value) == float(limit) for limit in expected),
     "NumericLessThanEquals": lambda value, expected: any(float(value) <= float(limit) for limit in expected),
 }
 
