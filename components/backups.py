@@ -85,7 +85,7 @@ class Backups(pulumi.ComponentResource):
                 backup_service(machine.role, mountpoint),
                 backup_timer(calendar),
             ],
-            after=after,
+            after=[*after, *([machine.backups_allowed] if machine.backups_allowed else [])],
             limit=15 * 60,
             parent=self,
         )

@@ -1,11 +1,15 @@
 """Names and tags of AWS resources."""
 
+import hashlib
 from enum import StrEnum
 
 import pulumi
 
 from settings import Settings
 from validation.values import STACK_TAG
+
+LONGEST_ROLE_NAME = 64
+"""IAM and AWS STS quotas, "IAM name requirements": role names; those of instance profiles can be longer."""
 
 
 class TaggedLate(StrEnum):
@@ -28,6 +32,22 @@ def named(name: str) -> str:
 def stack_tag() -> str:
     """The value of the tag that all resources of this stack have, and no others in the account."""
     return f"{pulumi.get_project()}/{pulumi.get_stack()}"
+
+
+def account_wide(name: str) -> str:
+    """The name of an IAM resource, of which an account has only one with that name, in all regions and stacks."""
+    full = f"{pulumi.get_project()}-{pulumi.get_stack()}-{name}"
+    if len(full) <= LONGEST_ROLE_NAME:
+        return full
+    digest = hashlib.sha256(full.encode()).hexdigest()[:8]
+    return f"{full[: LONGEST_ROLE_NAME - 9]}-{digest}"
+
+
+def owned_path() -> str:
+    """The path of the stack's IAM resources. It is a part of their ARN, and so policies can name those of one stack:
+    IAM does not check the tags of a role when it is changed or passed.
+    """
+    return f"/{stack_tag()}/"
 
 
 def tagged(settings: Settings, name: str, late: TaggedLate | None = None) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.adoption import kept
+from components.backup_role import BackupRole
 from components.naming import TaggedLate, tagged
 from components.network import Addresses, Network
 from components.remote_host import RemoteHost, Step
@@ -16,6 +17,7 @@ from configuration.paths import volume_device
 from configuration.remote_step import program
 from configuration.systemd_units import (
     keep_data_mounted_service,
+    restrict_metadata_service,
     security_updates_service,
     security_updates_timer,
 )
@@ -28,6 +30,7 @@ class DataVolume:
     """A machine's data volume and its attachment. `size` is in GiB."""
 
     id: pulumi.Output[str]
+    arn: pulumi.Output[str]
     size: int
     attachment: aws.ec2.VolumeAttachment
 
@@ -38,7 +41,8 @@ class VirtualMachine(pulumi.ComponentResource):
     User data, image and key pair are set at launch: changing them does not affect an existing machine. Versions and
     configuration are applied by remote steps. Changing the instance type stops and starts the machine. It is replaced
     only on request (`pulumi up --replace`), and then the old one is deleted first, because its volume and interface can
-    be attached to only one machine. `open_ports` are opened in firewalld, if the image has it.
+    be attached to only one machine. With a data volume it has a role for backups of it, and only root can reach its
+    metadata service. `open_ports` are opened in firewalld, if the image has it.
     """
 
     def __init__(
@@ -57,9 +61,16 @@ class VirtualMachine(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gitlab:machine:VirtualMachine", role.value, None, opts)
         self.role = role
+        has_data = machine.data_volume_size is not None
+        backup_role = (
+            BackupRole(role, settings, opts=pulumi.ResourceOptions(parent=self))
+            if settings.backup and has_data
+            else None
+        )
         instance = self._launch(
             settings,
             machine,
+            profile=backup_role.profile.name if backup_role else None,
             image_id=image_id,
             key_name=key_name,
             interface_id=addresses.interface_ids[role],
@@ -67,6 +78,7 @@ class VirtualMachine(pulumi.ComponentResource):
         )
         self.instance_id = instance.id
         self.data_volume = self._attach_data_volume(settings, machine, instance)
+        self.backups_allowed = backup_role.allow(self.data_volume.arn) if backup_role and self.data_volume else None
         self.host = RemoteHost(
             role,
             address=addresses.public[role],
@@ -77,6 +89,7 @@ class VirtualMachine(pulumi.ComponentResource):
             parent=self,
         )
         self.root_grown = self._grow("/", machine.root_volume_size, f"{role}-root", name="grow_root", parent=self)
+        self.metadata_restricted = self._restrict_metadata() if has_data else None
         self.updates_scheduled = self._schedule_updates(settings.security_updates)
         self.register_outputs({"instanceId": instance.id})
 
@@ -86,7 +99,7 @@ class VirtualMachine(pulumi.ComponentResource):
 
         Raises ValueError if the machine has no data volume.
         """
-        if self.data_volume is None:
+        if self.data_volume is None or self.metadata_restricted is None:
             raise ValueError(f"the {self.role} machine has no data volume")
         device = self.data_volume.id.apply(volume_device)
         unit = device.apply(
@@ -96,7 +109,8 @@ class VirtualMachine(pulumi.ComponentResource):
             "mount_data",
             arguments=[self.data_volume.id, device, service, mountpoint, *targets],
             payload=[program("keep-data-mounted"), unit],
-            after=[self.data_volume.attachment, self.root_grown.command],
+            # Before the services of the volume run: they have no business with the role's credentials.
+            after=[self.data_volume.attachment, self.root_grown.command, self.metadata_restricted.command],
             parent=parent,
         )
         return self._grow(
@@ -106,6 +120,14 @@ class VirtualMachine(pulumi.ComponentResource):
             name="grow_data",
             after=[mounted.command],
             parent=parent,
+        )
+
+    def _restrict_metadata(self) -> Step:
+        return self.host.run(
+            "restrict_metadata",
+            payload=[program("restrict-metadata"), restrict_metadata_service()],
+            after=[self.root_grown.command],
+            parent=self,
         )
 
     def _schedule_updates(self, calendar: str) -> Step:
@@ -130,6 +152,7 @@ class VirtualMachine(pulumi.ComponentResource):
         image_id: pulumi.Input[str],
         key_name: pulumi.Input[str],
         interface_id: pulumi.Input[str],
+        profile: pulumi.Input[str] | None,
         after: Sequence[pulumi.Resource],
     ) -> aws.ec2.Instance:
         return aws.ec2.Instance(
@@ -137,6 +160,7 @@ class VirtualMachine(pulumi.ComponentResource):
             ami=image_id,
             instance_type=machine.instance_type,
             key_name=key_name,
+            iam_instance_profile=profile,
             # Deprecated since provider 6.10 in favour of primary_network_interface: switch with the next major plugin.
             network_interfaces=[
                 aws.ec2.InstanceNetworkInterfaceArgs(network_interface_id=interface_id, device_index=0)
@@ -191,7 +215,7 @@ class VirtualMachine(pulumi.ComponentResource):
             stop_instance_before_detaching=True,
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
-        return DataVolume(volume.id, machine.data_volume_size, attachment)
+        return DataVolume(volume.id, volume.arn, machine.data_volume_size, attachment)
 
     def _grow(
         self,

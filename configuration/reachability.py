@@ -31,6 +31,9 @@ NAMES = {
 
 METADATA = "its metadata service"
 METADATA_OF_A_MACHINE = "80: with a session token (IMDSv2)"
+METADATA_OF_ROOT = "80: root only, with a session token (IMDSv2)"
+WITH_ROLE = (Place.SERVER, Place.REGISTRY)
+"""The machines with data, whose metadata service has the credentials of the role for backups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,8 @@ def table(settings: TrafficSettings) -> str:
     lines = [_row(head), _row(["---"] * len(head))]
     for source, name in NAMES.items():
         cells = [_cell(settings, source, target) for target in targets]
-        lines.append(_row([f"**{name}**", *cells, METADATA_OF_A_MACHINE if source in MACHINES else ""]))
+        of_metadata = METADATA_OF_ROOT if source in WITH_ROLE else METADATA_OF_A_MACHINE if source in MACHINES else ""
+        lines.append(_row([f"**{name}**", *cells, of_metadata]))
     of_the_machine = [_cell(settings, Place.RUNNER, target) or NOTHING for target in targets]
     lines.append(_row([f"**{JOB}**", *of_the_machine, NOTHING]))
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from configuration.paths import (
     PRUNE_DOCKER,
     REFUSE_CONTAINERS,
     REGISTRY_DATA,
+    RESTRICT_METADATA,
 )
 
 PRUNE_CALENDAR = "03:17"
@@ -82,6 +83,19 @@ def backup_timer(calendar: str) -> str:
         Unit={"Description": "Back up the data volume on schedule"},
         Timer={"OnCalendar": calendar, "Persistent": "true"},
         Install={"WantedBy": "timers.target"},
+    )
+
+
+def restrict_metadata_service() -> str:
+    """Runs restrict-metadata at every boot, before the network is up."""
+    return _unit(
+        Unit={
+            "Description": "Let only root reach the metadata service",
+            "Wants": "network-pre.target",
+            "Before": "network-pre.target",
+        },
+        Service={"Type": "oneshot", "RemainAfterExit": "yes", "ExecStart": RESTRICT_METADATA},
+        Install={"WantedBy": "multi-user.target"},
     )
 
 

@@ -152,6 +152,16 @@ class Graph:
         return later is not earlier and earlier.urn in reached
 
 
+MADE: Mapping[str, Mapping[str, str]] = {
+    "aws:ebs/volume:Volume": {"arn": "arn:aws:ec2:eu-central-1:123456789012:volume/{}-id"},
+    "aws:ec2/keyPair:KeyPair": {"keyName": "{}"},
+    "aws:iam/instanceProfile:InstanceProfile": {"name": "{}-1234567"},
+    "aws:lb/loadBalancer:LoadBalancer": {"arn": "arn:aws:elasticloadbalancing:{}"},
+    "aws:lb/targetGroup:TargetGroup": {"arn": "arn:aws:elasticloadbalancing:{}"},
+}
+"""What AWS or Pulumi adds to a new resource, by type; `{}` is its name in the program."""
+
+
 class Cloud(mocks.Mocks):
     """Responds as AWS and the machines would, with values that show their origin."""
 
@@ -185,10 +195,8 @@ class Cloud(mocks.Mocks):
             outputs |= {"publicIp": _address("203.0.113", args.name), "allocationId": f"eipalloc-{args.name}"}
         elif args.typ == "aws:ec2/networkInterface:NetworkInterface":
             outputs |= {"privateIp": _address("10.42.0", args.name)}
-        elif args.typ in ("aws:lb/loadBalancer:LoadBalancer", "aws:lb/targetGroup:TargetGroup"):
-            outputs |= {"arn": f"arn:aws:elasticloadbalancing:{args.name}"}
-        elif args.typ == "aws:ec2/keyPair:KeyPair":
-            outputs |= {"keyName": args.name}
+        elif args.typ in MADE:
+            outputs |= {key: value.format(args.name) for key, value in MADE[args.typ].items()}
         elif args.typ == "aws:acm/certificate:Certificate":
             outputs |= _certificate(args, (self.existing or {}).get("certificate", {}))
         return f"{args.name}-id", outputs

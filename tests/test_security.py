@@ -6,6 +6,7 @@ programs, so each rule is implemented here; `spoils` verifies that it can fail.
 
 import base64
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ BALANCER = "aws:lb/loadBalancer:LoadBalancer"
 LISTENER = "aws:lb/listener:Listener"
 TARGET_GROUP = "aws:lb/targetGroup:TargetGroup"
 CERTIFICATE = "aws:acm/certificate:Certificate"
+ROLE = "aws:iam/role:Role"
+ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
+BY_EC2 = {"Service": "ec2.amazonaws.com"}
 WORLD = ("0.0.0.0/0", "::/0")
 
 UNTAGGABLE = (
@@ -36,6 +40,7 @@ UNTAGGABLE = (
     "aws:ec2/route:Route",
     "aws:ec2/routeTableAssociation:RouteTableAssociation",
     "aws:ec2/volumeAttachment:VolumeAttachment",
+    ROLE_POLICY,
     "aws:lb/targetGroupAttachment:TargetGroupAttachment",
     "aws:route53/record:Record",
 )
@@ -92,6 +97,11 @@ def closed(port: int) -> Holds:
 
 def of_the_balancer(inputs: Inputs) -> bool:
     return bool(inputs["securityGroupId"] == "gitlab-balancer-id" and inputs["fromPort"] in (80, 443, 22, 5000))
+
+
+def statements(inputs: Inputs, policy: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(inputs[policy])["Statement"]
+    return found
 
 
 def uses(group: Registered, graph: Graph) -> bool:
@@ -267,6 +277,26 @@ RULES = (
         {"healthCheck": None},
     ),
     Rule(
+        "CKV_AWS_60 CKV_AWS_61",
+        "only EC2 can assume a role",
+        (ROLE,),
+        lambda inputs, *_: [each["Principal"] for each in statements(inputs, "assumeRolePolicy")] == [BY_EC2],
+        {"assumeRolePolicy": json.dumps({"Statement": [{"Principal": {"AWS": "*"}}]})},
+    ),
+    Rule(
+        "CKV_AWS_62 CKV_AWS_63 CKV_AWS_355 IAM.1 IAM.21",
+        "the policy of a role names every action, and every resource unless it only reads",
+        (ROLE_POLICY,),
+        lambda inputs, *_: (
+            all(
+                each["Resource"] != "*" or each["Action"] == ["ec2:DescribeSnapshots"]
+                for each in statements(inputs, "policy")
+            )
+            and "*" not in "".join(action for each in statements(inputs, "policy") for action in each["Action"])
+        ),
+        {"policy": json.dumps({"Statement": [{"Action": ["ec2:*"], "Resource": "arn:aws:ec2:::volume/x"}]})},
+    ),
+    Rule(
         "CKV2_AWS_1 tags",
         "every taggable resource has a name and the tags of the settings",
         (),
@@ -314,7 +344,7 @@ ACCEPTED = (
     ),
     Accepted(
         "CKV2_AWS_41",
-        "no machine needs AWS permissions, so a compromised machine has none",
+        "the runner's machine needs no AWS permissions, so a compromised one has none; the others only take backups",
         (INSTANCE,),
         lambda inputs: "iamInstanceProfile" not in inputs,
     ),
@@ -392,6 +422,7 @@ def test_every_type_of_the_graph_is_known_to_this_table(any_graph):
     """For a new resource type, add its rules, or list it here."""
     without_rules = {
         "aws:ec2/internetGateway:InternetGateway",
+        "aws:iam/instanceProfile:InstanceProfile",
         "aws:ec2/keyPair:KeyPair",
         "aws:ec2/networkInterface:NetworkInterface",
         "aws:ec2/routeTable:RouteTable",

@@ -19,12 +19,14 @@ TAG_VALUE = re.compile(r"[\w .:/=+\-@]{0,256}")
 NAMES = {
     "aws:ec2/securityGroup:SecurityGroup": re.compile(r"(?!sg-)[a-zA-Z0-9. _\-:/()#,@\[\]+=;{}!$*]{1,255}"),
     "aws:ec2/keyPair:KeyPair": re.compile(r"[\x20-\x7e]{1,255}"),
+    "aws:iam/instanceProfile:InstanceProfile": re.compile(r"[\w+=,.@-]{1,128}", re.ASCII),
+    "aws:iam/role:Role": re.compile(r"[\w+=,.@-]{1,64}", re.ASCII),
     "aws:lb/loadBalancer:LoadBalancer": re.compile(r"(?!-|internal-)[a-zA-Z0-9-]{1,32}(?<!-)"),
     "aws:lb/targetGroup:TargetGroup": re.compile(r"(?!-)[a-zA-Z0-9-]{1,32}(?<!-)"),
     "aws:route53/record:Record": re.compile(r"[a-z0-9.-]{1,255}"),
 }
-"""Names of resource types that have one (API references, CreateSecurityGroup, CreateKeyPair, CreateLoadBalancer,
-CreateTargetGroup; Amazon Route 53 Developer Guide, DNS domain name format)."""
+"""Names of resource types that have one (API references, CreateSecurityGroup, CreateKeyPair, CreateInstanceProfile,
+CreateRole, CreateLoadBalancer, CreateTargetGroup; Amazon Route 53 Developer Guide, DNS domain name format)."""
 
 SUFFIX = "-0123abc"
 """The suffix that Pulumi adds to a resource's name if the program does not set its name in AWS."""

@@ -4,6 +4,7 @@ The matrix in SECURITY.md lists what it may reach (configuration/reachability.py
 """
 
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -99,6 +100,11 @@ def test_from_a_machine_is_reached_what_the_matrix_says_and_nothing_else(address
     said = must(machine, program(addresses) + ASK_METADATA)
     compare(said, machine, addresses, without={machine})
     assert said.endswith("metadata 200")
+
+
+@pytest.mark.parametrize("machine", reachability.WITH_ROLE)
+def test_on_a_machine_with_a_role_only_root_reaches_the_metadata_service(machine):
+    assert must(machine, f"runuser -u ec2-user -- sh -c {shlex.quote(ASK_METADATA)}") == "metadata 000"
 
 
 def test_from_the_balancer_is_reached_what_the_matrix_says_and_nothing_else(addresses):

@@ -504,3 +504,17 @@ def test_a_mistake_in_gitlab_rb_is_told_by_its_line_and_what_it_says_nowhere(out
     assert "unter3" not in said
     assert "gitlab.rb.new" not in said
     repair()
+
+
+def test_a39_without_a_routing_rule_any_user_gets_the_credentials_of_a_machines_role():
+    ask = "curl -s -o /dev/null -w '%{http_code}' -m 3 -X PUT http://169.254.169.254/latest/api/token"
+    ask += " -H X-aws-ec2-metadata-token-ttl-seconds:60"
+    anyone = f"runuser -u ec2-user -- {ask} || true"
+    assert must("server", anyone) == "000"
+    refused = {"programs/restrict-metadata": [("uidrange 1-4294967294", "uidrange 1-1")]}
+    with changed_program(IMPATIENT, refused) as program:
+        must("server", "ip rule delete to 169.254.169.254")
+        changed = up(NOTHING_ELSE_CHANGED, program=program)
+    assert changed.status != 0, changed.output
+    assert "another routing rule lets every user reach the metadata service" in changed.output
+    assert must("server", anyone) == "200"
