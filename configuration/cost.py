@@ -27,6 +27,11 @@ TRAFFIC_OF_JOBS = 200
 each direction; one capacity unit of the load balancer covers 730 GB per month.
 """
 
+SNAPSHOTS = 100
+"""GB of all backups, an assumption: 60 GB of data, of which 2.5 GB change every day. A snapshot is charged for the
+blocks that differ from the one before it.
+"""
+
 LARGE_MACHINE = 12
 """Number of vCPUs up to which Red Hat charges the higher fee per vCPU."""
 
@@ -86,6 +91,11 @@ def _lines(settings: Settings, region: Mapping[str, Any]) -> Iterator[CostLine]:
 
     size = sum(machine.root_volume_size + (machine.data_volume_size or 0) for machine in machines.values())
     yield CostLine(f"gp3 volumes, {size} GiB", _times(region.get("gp3GibMonth"), size))
+
+    if settings.backup:
+        yield CostLine(
+            f"snapshots of the data volumes, if {SNAPSHOTS} GB", _times(region.get("snapshotGbMonth"), SNAPSHOTS)
+        )
 
     hour, unit = region.get("loadBalancerHour"), region.get("loadBalancerUnitHour")
     both = None if hour is None or unit is None else _decimal(hour) + _decimal(unit)

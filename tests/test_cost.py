@@ -26,6 +26,7 @@ def test_the_default_sizes_cost_what_a_calculator_says():
         "runner, t3.large": "$60.74",
         "Red Hat Enterprise Linux, 8 vCPU": "$84.10",
         "gp3 volumes, 330 GiB": "$26.40",
+        "snapshots of the data volumes, if 100 GB": "$5.00",
         "network load balancer, one capacity unit": "$20.81",
         "4 public IPv4 addresses": "$14.60",
         "traffic to clients, if 200 GB": "$9.00",
@@ -36,6 +37,10 @@ def test_the_default_sizes_cost_what_a_calculator_says():
 def test_a_certificate_for_tls_costs_nothing():
     assert lines(domain="git.example.com")["certificate for TLS"] == 0
     assert "certificate for TLS" not in lines()
+
+
+def test_without_backups_no_snapshots_are_paid():
+    assert not [item for item in lines(backup="false") if "snapshots" in item]
 
 
 def test_the_table_of_the_page_on_cost_is_that_of_the_default_sizes_and_the_readme_has_its_sum():
