@@ -14,7 +14,6 @@ from programs.acceptance_checks.outcomes import FailedCheckError
 from programs.volume_backup.backup import PAIR
 
 HOUR = datetime.timedelta(hours=1)
-NOW = datetime.datetime.now(datetime.UTC)
 LOCKED = "2026-12-04T23:00:04+00:00"
 
 
@@ -27,7 +26,8 @@ class Machine:
     """The timer's last and next run, and the record; `flock` and `cat` are real."""
 
     def __init__(self, folder, monkeypatch) -> None:
-        self.state, self.last, self.next = "waiting", NOW - HOUR / 2, NOW + HOUR / 2
+        self.now = datetime.datetime.now(datetime.UTC)
+        self.state, self.last, self.next = "waiting", self.now - HOUR / 2, self.now + HOUR / 2
         self.record = folder / "last-backup.json"
         self.configuration = folder / "backup.json"
         self.configuration.touch()
@@ -50,7 +50,7 @@ class Machine:
         return 0, known[command[3].removeprefix("--property=")]
 
     def took(self, hours_ago: float, **more: str) -> None:
-        started = NOW - hours_ago * HOUR
+        started = self.now - hours_ago * HOUR
         known = {"snapshot": "snap-1", "pair": started.strftime(PAIR), "locked_until": LOCKED}
         self.record.write_text(json.dumps({**known, **more}))
 
@@ -89,7 +89,7 @@ def test_a_backup_is_fresh_for_twice_the_interval_of_its_timer(machine, hours, f
 
 def test_the_interval_is_that_of_the_settings_calendar(machine):
     machine.took(40)
-    machine.last, machine.next = NOW - 2 * HOUR, NOW + 22 * HOUR
+    machine.last, machine.next = machine.now - 2 * HOUR, machine.now + 22 * HOUR
     assert machine.seen().startswith("40 h old")
     machine.took(49)
     assert "one is due every 24 h" in machine.fails()
@@ -104,7 +104,7 @@ def test_a_timer_that_has_not_run_yet_has_no_interval(machine, hours):
 
 def test_a_run_in_progress_is_no_sign_of_an_old_backup(machine):
     machine.took(1)
-    machine.state, machine.last, machine.next = "running", NOW, NOW - datetime.timedelta(seconds=1)
+    machine.state, machine.last, machine.next = "running", machine.now, machine.now - datetime.timedelta(seconds=1)
     assert machine.seen()
     machine.next = None
     assert machine.seen()
