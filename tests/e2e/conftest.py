@@ -22,6 +22,7 @@ ORDER = (
     "test_registry",
     "test_tls",
     "test_updates",
+    "test_backups",
     "test_traps",
     "test_machines",
     "test_key_rotation",
