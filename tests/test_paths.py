@@ -64,6 +64,7 @@ VENDORS = {
     *("/var/opt/gitlab", "/var/opt/gitlab/backups", "/var/opt/gitlab/bootstrapped"),
     *("/var/opt/gitlab/gitlab-rails/shared/registry", "/var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub"),
     *("/var/opt/gitlab/gitlab-workhorse/sockets/socket", "/var/opt/gitlab/postgresql/data/PG_VERSION"),
+    "/var/opt/gitlab/postgresql/data",
 }
 
 
