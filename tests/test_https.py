@@ -78,7 +78,10 @@ def test_a_session_requests_and_verifies_the_name_at_the_load_balancers_address(
     assert answer.text == f"{NAME}\n"
 
 
-@pytest.mark.parametrize("wrong", [{"issuer": authority.OUTSIDER}, {"name": "other.example.com"}, {"days": -1}])
+UNKNOWN = authority.Authority("unknown", "An authority that nothing trusts")
+
+
+@pytest.mark.parametrize("wrong", [{"issuer": UNKNOWN}, {"name": "other.example.com"}, {"days": -1}])
 def test_a_session_refuses_a_certificate_that_a_client_would_refuse(serve, wrong):
     port = serve(**wrong)
     with pytest.raises(requests.exceptions.SSLError):

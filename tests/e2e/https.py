@@ -37,6 +37,13 @@ def trusted() -> Path:
     return authority.LAB.certificate()
 
 
+def authorities() -> Path:
+    """The certificates of both of the lab's authorities: of the public one, and of a company's own."""
+    file = authority.FOLDER / "authorities.crt"
+    file.write_text("".join(each.certificate().read_text() for each in (authority.LAB, authority.OUTSIDER)))
+    return file
+
+
 def curl_options(outputs: Outputs) -> list[str]:
     """Options with which curl on this host reaches GitLab and the registry by name."""
     ports = (443, str(outputs["registryHost"]).rpartition(":")[2])
@@ -74,10 +81,12 @@ class _AtAddress(HTTPAdapter):
 
 
 def session(outputs: Outputs) -> requests.Session:
-    """A session that reaches GitLab by name. python-gitlab also needs `ssl_verify`."""
+    """A session that reaches GitLab by name, and trusts a company's own authority, too. python-gitlab also needs
+    `ssl_verify`.
+    """
     made = requests.Session()
     made.trust_env = False
-    made.verify = str(trusted())
+    made.verify = str(authorities())
     made.mount(f"https://{name(outputs)}", _AtAddress(name(outputs), address(outputs)))
     return made
 

@@ -152,9 +152,9 @@ def preview(*, program: Path | None = None) -> Finished:
     return Operation("preview", program=program).finish()
 
 
-def repair() -> float:
-    """Run a plain `pulumi up` of this clone's program, which must succeed. Returns its seconds."""
-    done = up()
+def repair(*options: str) -> float:
+    """Run `pulumi up` of this clone's program, which must succeed. Returns its seconds."""
+    done = up(*options)
     assert done.status == 0, done.output
     return done.seconds
 

@@ -40,7 +40,7 @@ def made(outputs: dict[str, Any], name: str) -> Iterator[Any]:
     people.make()
     token = must("server", "gitlab-rails runner -", stdin=MAKE.format(**names))
     api = gitlab.Gitlab(
-        outputs["externalUrl"], private_token=token, ssl_verify=str(https.trusted()), session=https.session(outputs)
+        outputs["externalUrl"], private_token=token, ssl_verify=str(https.authorities()), session=https.session(outputs)
     )
     yield api.projects.get(f"{GROUP}/{name}")
     must("server", "gitlab-rails runner -", stdin=DELETE.format(**names))
