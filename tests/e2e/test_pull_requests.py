@@ -80,7 +80,7 @@ def test_a_flow():
     assert [row[:2] for row in rows(text)] == [["created", "gitlab-runner-to-internet-8443-0.0.0.0/0"]]
     assert "| **opens** | runner → internet | 8443 | artifacts of jobs |" in text
     assert {name for _, name, *_ in rows(text, steps=True)} >= ACCEPTANCE
-    assert "### Cost: unchanged, $422.70 a month" in text
+    assert "### Cost: unchanged, $428.10 a month" in text
 
 
 @pytest.mark.long
@@ -88,7 +88,7 @@ def test_an_instance_type():
     text = difference(TYPE)
     assert f"{QUIET} Stopped and started to change the instance type: **runner**." in text
     assert rows(text) == [["updated", "runner", "`instanceType`: `t3.large` → `t3.xlarge`"]]
-    assert "### Cost a month: $422.70 → $513.81" in text
+    assert "### Cost a month: $428.10 → $519.21" in text
 
 
 @pytest.mark.long
@@ -121,7 +121,7 @@ def test_the_size_of_a_data_volume():
     assert QUIET in text
     assert rows(text) == [["updated", "registry-data", "`size`: `100` → `250`"]]
     assert "registry-grow-data" in [name for _, name, *_ in rows(text, steps=True)]
-    assert "### Cost a month: $422.70 → $436.98" in text
+    assert "### Cost a month: $428.10 → $442.38" in text
 
 
 @pytest.mark.long
@@ -167,7 +167,7 @@ def test_a_preview_from_nothing_names_the_cost_and_needs_no_key():
     assert done.status == 0, done.output
     assert "using a placeholder for" not in done.output
     assert re.search(r"\b\d{2,3} to create", done.output)
-    assert "| **total** | **$422.70** |" in done.output
+    assert "| **total** | **$428.10** |" in done.output
 
 
 @pytest.mark.parametrize(
