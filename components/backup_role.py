@@ -6,9 +6,8 @@ import pulumi
 import pulumi_aws as aws
 
 from components.naming import account_wide, owned_path, stack_tag, tagged
-from configuration.backup_policy import backup_policy, trust_policy
+from configuration.backup_policy import backup_policy, keep_of, trust_policy
 from configuration.flows import Place
-from programs.volume_backup.retention import Keep
 from settings import Settings
 
 
@@ -48,9 +47,7 @@ class BackupRole(pulumi.ComponentResource):
 
     def allow(self, volume_arn: pulumi.Input[str]) -> aws.iam.RolePolicy:
         """Allow backups of this volume."""
-        settings = self._settings
-        keep = Keep(settings.backup_keep_hourly, settings.backup_keep_daily, settings.backup_keep_weekly)
-        stack = stack_tag()
+        keep, stack = keep_of(self._settings), stack_tag()
         return aws.iam.RolePolicy(
             self._role.value,
             name="backups",

@@ -8,6 +8,7 @@ import pulumi
 from components.naming import stack_tag
 from components.remote_host import Step
 from components.virtual_machine import VirtualMachine
+from configuration.backup_policy import keep_of
 from configuration.flows import Place
 from configuration.paths import GITLAB_DATA, REGISTRY_DATA
 from configuration.remote_step import PROGRAMS
@@ -65,11 +66,7 @@ class Backups(pulumi.ComponentResource):
             "role": machine.role,
             "region": settings.region,
             "mountpoint": mountpoint,
-            "keep": {
-                "hourly": settings.backup_keep_hourly,
-                "daily": settings.backup_keep_daily,
-                "weekly": settings.backup_keep_weekly,
-            },
+            "keep": keep_of(settings)._asdict(),
             "versions": versions,
             **({"after": joins} if joins else {}),
         }

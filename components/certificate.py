@@ -9,6 +9,7 @@ import pulumi_aws as aws
 from components import dns_records
 from components.dns_records import DnsRecord
 from components.naming import tagged
+from programs.acceptance_checks.certificate_checks import fits
 from settings import Settings, SettingsError
 from validation import certificates
 
@@ -137,7 +138,7 @@ def _checked(settings: Settings, arn: str, *, status: str, names: set[str]) -> s
             f"certificateArn: {arn!r} has the status {status}, and a load balancer accepts only issued certificates. "
             "Use an issued one, or remove the key: the program then requests one."
         )
-    if not any(_covers(name, settings.domain or "") for name in names):
+    if not any(fits(name, settings.domain or "") for name in names):
         problems.append(
             f"certificateArn: {arn!r} is for {', '.join(sorted(names))}, which does not include the domain "
             f"{settings.domain}. Use a certificate for it, or remove the key: the program then requests one."
@@ -145,8 +146,3 @@ def _checked(settings: Settings, arn: str, *, status: str, names: set[str]) -> s
     if problems:
         raise pulumi.RunError(str(SettingsError(problems)))
     return arn
-
-
-def _covers(name: str, domain: str) -> bool:
-    """Whether a certificate's name is the domain's: a wildcard is one whole label (RFC 6125, section 6.4.3)."""
-    return name.lower() == domain or (name.startswith("*.") and name[1:].lower() == domain[domain.find(".") :])

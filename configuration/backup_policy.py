@@ -11,8 +11,14 @@ from typing import Any
 from configuration.flows import Place
 from programs.volume_backup.ec2 import Tag
 from programs.volume_backup.retention import KINDS, Keep
+from settings import Settings
 
 Statement = dict[str, Any]
+
+
+def keep_of(settings: Settings) -> Keep:
+    """How many backups of each kind are kept, according to the settings."""
+    return Keep(settings.backup_keep_hourly, settings.backup_keep_daily, settings.backup_keep_weekly)
 
 
 def backup_policy(*, volume_arn: str, stack: str, role: Place, keep: Keep) -> dict[str, Any]:
