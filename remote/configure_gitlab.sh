@@ -1,6 +1,6 @@
 #!/bin/bash
-# configure_gitlab.sh VERSION: writes gitlab.rb, reconfigures GitLab, and waits until it is ready. VERSION is unused; it makes the step
-# run again after an upgrade. Standard input, base64, one per line: gitlab.rb, and the initial root password (generated here if empty).
+# configure_gitlab.sh VERSION: writes gitlab.rb, reconfigures GitLab, and waits until it is ready; if that fails, GitLab gets the former
+# gitlab.rb back, if that worked. VERSION is unused; it makes the step run again after an upgrade. Standard input, base64, one per line: gitlab.rb, and the initial root password (generated here if empty).
 set -euo pipefail
 read -r gitlab_rb
 read -r given || true
@@ -51,6 +51,38 @@ if ! errors=$(/opt/gitlab/embedded/bin/ruby --disable=gems -W0 -c /etc/gitlab/gi
     echo "The line is not shown, because it may contain a secret. To see the error, run on the source of the setting: ruby -c FILE"
     exit 1
 fi
+
+former=/etc/gitlab/gitlab.rb.former
+version() { cat /opt/gitlab/embedded/service/gitlab-rails/VERSION; }
+
+wait_until_ready() {
+    for _ in {1..60}; do
+        # Through the Workhorse socket, because port 80 only accepts PROXY connections.
+        curl -fsS --max-time 30 --unix-socket /var/opt/gitlab/gitlab-workhorse/sockets/socket 'http://localhost/-/readiness?all=1' &&
+            return 0
+        sleep 10
+    done
+    return 1
+}
+
+# Pulumi keeps the former inputs of a step that fails: if the setting is taken back, the step does not run again.
+restore_former() {
+    if [ "$1" = 0 ] || [ ! -e "$former" ]; then return; fi
+    mv "$former" /etc/gitlab/gitlab.rb
+    if gitlab-ctl reconfigure >/var/log/gitlab-stack/restore_gitlab_rb.log 2>&1 && wait_until_ready; then
+        echo "GitLab did not work with the new gitlab.rb, so it has the former one again. Correct the setting, then run pulumi up again."
+    else
+        echo "GitLab works neither with the new gitlab.rb nor with the former one, which it has again. On the server, see:"
+        echo "/var/log/gitlab-stack/restore_gitlab_rb.log; gitlab-ctl status"
+    fi
+}
+trap 'restore_former $?' EXIT
+
+# During an upgrade, the former file is unknown to the new version. After an interruption, only the file of the run before is known to work.
+if [ "$(version)" = "$(cat /etc/gitlab/configured-version 2>/dev/null)" ] && [ ! -e "$former" ] &&
+    ! cmp --silent /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb; then
+    cp --archive /etc/gitlab/gitlab.rb "$former"
+fi
 mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
 umask 022
 gitlab-ctl reconfigure
@@ -61,19 +93,12 @@ gitlab-ctl start
 mkdir -p /var/opt/gitlab/gitlab-rails/shared/registry
 chown git:git /var/opt/gitlab/gitlab-rails/shared/registry
 
-# Through the Workhorse socket, because port 80 only accepts PROXY connections.
-ready() {
-    curl -fsS --max-time 30 --unix-socket /var/opt/gitlab/gitlab-workhorse/sockets/socket 'http://localhost/-/readiness?all=1'
-}
-for attempt in {1..60}; do
-    ready && break
-    if [ "$attempt" = 60 ]; then
-        echo "GitLab is configured, but not ready after 10 minutes. Check on the server: gitlab-ctl status; gitlab-ctl tail puma"
-        exit 1
-    fi
-    sleep 10
-done
+if ! wait_until_ready; then
+    echo "GitLab is configured, but not ready after 10 minutes. Check on the server: gitlab-ctl status; gitlab-ctl tail puma"
+    exit 1
+fi
 curl -fsS --haproxy-protocol --max-time 60 --output /dev/null http://127.0.0.1:80/users/sign_in
 
-cat /opt/gitlab/embedded/service/gitlab-rails/VERSION >/etc/gitlab/configured-version
+rm -f "$former"
+version >/etc/gitlab/configured-version
 echo "GitLab $(cat /etc/gitlab/configured-version) is ready" >&3

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -575,6 +575,54 @@ def test_the_runner_is_made_once_and_found_again_and_what_the_owner_decides_late
     assert "paused: false" in text
     assert "active:" not in text
     assert text.index("if is_new == 'true'") < text.index("current.update(known.to_h)")
+
+
+@pytest.fixture
+def reconfigured(gitlab_machine, tmp_path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Configure GitLab with a gitlab.rb; a line `broken` makes every reconfigure fail, and `unready` the readiness."""
+    (tmp_path / "var/log/gitlab-stack").mkdir(parents=True)
+    rb = tmp_path / "etc/gitlab/gitlab.rb"
+    (tmp_path / "bin/gitlab-ctl").write_text(
+        f"#!/bin/bash\necho $1 {rb.name}: $(cat {rb}) >>{tmp_path}/calls\n! grep -q broken {rb}\n"
+    )
+    (tmp_path / "bin/curl").write_text(f"#!/bin/bash\n! grep -q unready {rb}\n")
+    (tmp_path / "bin/sleep").write_text("#!/bin/bash\n")
+    (tmp_path / "bin/sleep").chmod(0o755)
+    return lambda text: gitlab_machine("configure_gitlab.sh", payload=[text, ""])
+
+
+@pytest.mark.parametrize("wrong", ["# broken", "# unready"])
+def test_a_configuration_that_does_not_work_gives_way_to_the_former_one(reconfigured, tmp_path, wrong):
+    """Pulumi keeps the former inputs of a failed step, so the step does not run again for a setting taken back."""
+    assert reconfigured("# former").returncode == 0
+    failed = reconfigured(wrong)
+    assert failed.returncode == 1
+    assert "GitLab did not work with the new gitlab.rb, so it has the former one again." in failed.stdout
+    assert (tmp_path / "etc/gitlab/gitlab.rb").read_text() == "# former"
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "reconfigure gitlab.rb: # former"
+    assert not (tmp_path / "etc/gitlab/gitlab.rb.former").exists()
+    assert reconfigured("# corrected").returncode == 0
+    assert (tmp_path / "etc/gitlab/gitlab.rb").read_text() == "# corrected"
+    assert not (tmp_path / "etc/gitlab/gitlab.rb.former").exists()
+
+
+def test_after_an_interruption_the_file_of_the_run_before_it_counts_as_the_former_one(reconfigured, tmp_path):
+    assert reconfigured("# former").returncode == 0
+    (tmp_path / "etc/gitlab/gitlab.rb.former").write_text("# former")
+    (tmp_path / "etc/gitlab/gitlab.rb").write_text("# interrupted")
+    assert reconfigured("# broken").returncode == 1
+    assert (tmp_path / "etc/gitlab/gitlab.rb").read_text() == "# former"
+
+
+def test_a_new_gitlab_or_one_that_is_being_upgraded_keeps_the_file_that_failed(reconfigured, tmp_path):
+    assert reconfigured("# broken").returncode == 1
+    assert (tmp_path / "etc/gitlab/gitlab.rb").read_text() == "# broken"
+    assert reconfigured("# works").returncode == 0
+    (tmp_path / "opt/gitlab/embedded/service/gitlab-rails/VERSION").write_text("17.11.7\n")
+    failed = reconfigured("# broken in 17.11.7")
+    assert failed.returncode == 1
+    assert "former" not in failed.stdout
+    assert (tmp_path / "etc/gitlab/gitlab.rb").read_text() == "# broken in 17.11.7"
 
 
 def test_a_backup_finds_an_empty_folder_of_the_registry(gitlab_machine, tmp_path):
