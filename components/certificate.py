@@ -1,6 +1,7 @@
 """The certificate of the load balancer's TLS listeners: requested from ACM, looked up there, or imported."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pulumi
@@ -17,6 +18,7 @@ VALIDATION_MINUTES = 45
 """How long `up` waits for ACM to find the validation record. ACM itself gives up after 72 hours (AWS Certificate
 Manager, "DNS validation"), and a repeated `up` waits again.
 """
+PROGRESS_INTERVAL = 60.0  # seconds
 
 
 class Certificate(pulumi.ComponentResource):
@@ -48,6 +50,8 @@ class Certificate(pulumi.ComponentResource):
         self.dns_records = dns_records.records_to_make(settings, balancer_address, validation)
         if settings.domain and not settings.hosted_zone_id:
             dns_records.show(self.dns_records, self, waits=waits)
+            if settings.requests_certificate:
+                self._report_wait(validation)
         self.register_outputs({"arn": self.arn})
 
     def _requested(self, name: str, settings: Settings) -> tuple[pulumi.Output[str], pulumi.Output[list[DnsRecord]]]:
@@ -91,6 +95,14 @@ class Certificate(pulumi.ComponentResource):
         )
         return validation.certificate_arn, certificate.domain_validation_options.apply(_validation_records)
 
+    def _report_wait(self, validation: pulumi.Input[Sequence[DnsRecord]]) -> None:
+        issued = pulumi.Output.from_input(self.arn)
+
+        def report(records: Sequence[DnsRecord]) -> pulumi.Input[None]:
+            return report_wait(records, issued.future(), self)
+
+        pulumi.Output.from_input(validation).apply(report)
+
     def _existing(self, settings: Settings, arn: str) -> pulumi.Output[str]:
         """The ARN in the settings, after ACM's own description of the certificate has been checked.
 
@@ -117,6 +129,22 @@ class Certificate(pulumi.ComponentResource):
             # An import cannot change the key's type and size (AWS Certificate Manager, "Reimport a certificate").
             opts=pulumi.ResourceOptions(parent=self, replacement_trigger=first.key),
         ).arn
+
+
+async def report_wait(records: Sequence[DnsRecord], issued: Awaitable[object], about: pulumi.Resource) -> None:
+    """Log every minute that `up` still waits for `records`, until the certificate is `issued` or the wait failed."""
+    waiting = asyncio.ensure_future(issued)
+    for minutes in range(1, VALIDATION_MINUTES):
+        finished, _ = await asyncio.wait([waiting], timeout=PROGRESS_INTERVAL)
+        if finished:
+            # The engine reports a failure; asyncio would log one that is never retrieved as well.
+            waiting.exception()
+            return
+        names = ", ".join(f"{record['name']} {record['type']}" for record in records)
+        pulumi.log.info(
+            f"the certificate has been waiting {minutes} of at most {VALIDATION_MINUTES} minutes for {names}",
+            resource=about,
+        )
 
 
 def _validation_records(options: Sequence[Any]) -> list[DnsRecord]:

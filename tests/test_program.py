@@ -5,14 +5,15 @@ import base64
 import json
 import re
 import shlex
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pulumi
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from components import acceptance, remote_host
+from components import acceptance, certificate, remote_host
 from configuration import acceptance_project, checks, remote_step
 from configuration.checks import Endpoints
 from configuration.flows import Place
@@ -330,6 +331,32 @@ def test_records_of_a_domain_outside_of_route_53_are_shown_in_one_message_and_in
         record[1:] for record in records
     ]
     assert not graph.of_type(RECORD)
+
+
+def test_a_wait_for_the_records_is_reported_until_the_certificate_is_issued_or_the_wait_fails(shown, monkeypatch):
+    monkeypatch.setattr(certificate, "PROGRESS_INTERVAL", 0.01)
+    record = {"name": "_0123.git.example.com", "type": "CNAME", "value": "_fedc.acm-validations.aws"}
+
+    component = cast(pulumi.Resource, SimpleNamespace(_type="gitlab:certificate:Certificate"))
+
+    async def wait(result: str | Exception) -> None:
+        issued = asyncio.get_running_loop().create_future()
+        report = asyncio.ensure_future(certificate.report_wait([record], issued, component))
+        while len(shown) < 2:
+            await asyncio.sleep(0.005)
+        if isinstance(result, str):
+            issued.set_result(result)
+        else:
+            issued.set_exception(result)
+        await asyncio.wait_for(report, 1)
+
+    for result in ("arn", ValueError("timed out")):
+        shown.clear()
+        asyncio.run(wait(result))
+        assert [text for text, _ in shown][:2] == [
+            f"the certificate has been waiting {minutes} of at most 45 minutes for _0123.git.example.com CNAME"
+            for minutes in (1, 2)
+        ]
 
 
 def test_a_preview_of_a_new_stack_says_that_records_will_be_shown(shown):
