@@ -279,7 +279,7 @@ def test_a_listener_that_offers_http_2_sends_it_to_an_nginx_that_does_not_know_i
         up(program=program)
         eventually(lambda: status() != "200")
     # An update would send no policy, and the listener would keep the former one.
-    repair("--replace", "**::gitlab-web", "--replace", "**::gitlab-registry")
+    repair("--replace", "**Listener::gitlab-web", "--replace", "**Listener::gitlab-registry")
     eventually(lambda: status() == "200")
 
 
