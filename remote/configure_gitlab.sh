@@ -52,7 +52,7 @@ if ! errors=$(/opt/gitlab/embedded/bin/ruby --disable=gems -W0 -c /etc/gitlab/gi
     exit 1
 fi
 
-former=/etc/gitlab/gitlab.rb.former
+former=/etc/gitlab/gitlab.rb.worked
 version() { cat /opt/gitlab/embedded/service/gitlab-rails/VERSION; }
 
 wait_until_ready() {
@@ -66,9 +66,11 @@ wait_until_ready() {
 }
 
 # Pulumi keeps the former inputs of a step that fails: if the setting is taken back, the step does not run again.
-restore_former() {
-    if [ "$1" = 0 ] || [ ! -e "$former" ]; then return; fi
-    mv "$former" /etc/gitlab/gitlab.rb
+restore_former() { # STATUS
+    # During an upgrade, the former file is unknown to the new version.
+    if [ "$1" = 0 ] || [ "$(version)" != "$(cat /etc/gitlab/configured-version 2>/dev/null)" ]; then return; fi
+    if [ ! -e "$former" ] || cmp --silent "$former" /etc/gitlab/gitlab.rb; then return; fi
+    cp --archive "$former" /etc/gitlab/gitlab.rb
     if gitlab-ctl reconfigure >/var/log/gitlab-stack/restore_gitlab_rb.log 2>&1 && wait_until_ready; then
         echo "GitLab did not work with the new gitlab.rb, so it has the former one again. Correct the setting, then run pulumi up again."
     else
@@ -78,11 +80,6 @@ restore_former() {
 }
 trap 'restore_former $?' EXIT
 
-# During an upgrade, the former file is unknown to the new version. After an interruption, only the file of the run before is known to work.
-if [ "$(version)" = "$(cat /etc/gitlab/configured-version 2>/dev/null)" ] && [ ! -e "$former" ] &&
-    ! cmp --silent /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb; then
-    cp --archive /etc/gitlab/gitlab.rb "$former"
-fi
 mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
 umask 022
 gitlab-ctl reconfigure
@@ -99,6 +96,7 @@ if ! wait_until_ready; then
 fi
 curl -fsS --haproxy-protocol --max-time 60 --output /dev/null http://127.0.0.1:80/users/sign_in
 
-rm -f "$former"
+cp --archive /etc/gitlab/gitlab.rb "$former.new"
+mv "$former.new" "$former"
 version >/etc/gitlab/configured-version
 echo "GitLab $(cat /etc/gitlab/configured-version) is ready" >&3
