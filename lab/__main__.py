@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from lab import containers, host, image, parts, report, stack, vendors
 from lab.engine import build
@@ -84,8 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     added = command("ssh", ssh, "open a shell on a machine, or run a command on it")
     added.add_argument("role", metavar="ROLE", help="server, registry or runner")
     added.add_argument("run", nargs="*", metavar="-- COMMAND", help="the command to run instead of a shell")
+    added.add_argument("--stack", default=stack.STACK, metavar="STACK", help="default: the lab's own stack")
+    added = command("run", run, "run a command with the lab's pulumi, AWS credentials and SSH agent")
+    added.add_argument("run", nargs="+", metavar="-- COMMAND", help="the command, which runs in the clone's folder")
     added = command("logs", logs, "show the first boot of a machine, or a log of the lab itself")
     added.add_argument("role", metavar="ROLE", help="server, registry or runner; or a log: " + _log_names())
+    added.add_argument("--stack", default=stack.STACK, metavar="STACK", help="default: the lab's own stack")
     command("down", down, "remove machines, cloud and state; keep what was built")
     return parser
 
@@ -164,9 +169,25 @@ def outputs(arguments: argparse.Namespace) -> None:
         raise LabError(f"no output is named {arguments.name}; the outputs are {', '.join(sorted(found))}")
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Replace this process with the command, as `ssh` does. While it runs, it and other `run`s share the lab."""
+    if not CLOUD.running():
+        raise LabError("the lab is not up: run make up")
+    with _lock(fcntl.LOCK_SH) as lock:
+        stack.start_agent()
+        environment = stack.environment_of_commands()
+        os.set_inheritable(lock.fileno(), True)
+        os.chdir(ROOT)
+        program, *_ = arguments.run
+        try:
+            os.execvpe(program, arguments.run, environment)
+        except OSError as error:
+            raise LabError(f"{program}: {error.strerror}") from None
+
+
 def ssh(arguments: argparse.Namespace) -> None:
     """Replace this process with ssh, which then receives signals and sets the exit status."""
-    machine = report.machine(arguments.role)
+    machine = report.machine(arguments.role, arguments.stack)
     if machine["public_ip"] is None:
         raise LabError(f"{machine['name']} has no public address")
     # Successive machines have the same addresses, and all of them are on this host.
@@ -181,7 +202,7 @@ def logs(arguments: argparse.Namespace) -> None:
     if file.exists():
         say(file.read_text(errors="replace"))
         return
-    machine = report.machine(arguments.role)
+    machine = report.machine(arguments.role, arguments.stack)
     say(f"== first boot of {machine['name']}: /var/log/cloud-init-output.log")
     say(containers.exec_in(machine["container"], "cat", "/var/log/cloud-init-output.log"))
     say(f"== the cloud's log about {machine['name']}: {CLOUD.log_file}")
@@ -230,11 +251,11 @@ def _start_cloud() -> None:
 
 
 def _match_stack_and_cloud() -> None:
-    """Discard the stack's state or the cloud if the other one is gone: neither can be used without the other."""
+    """Discard the stacks' state or the cloud if the other one is gone: neither can be used without the other."""
     this_cloud = CLOUD.pid_file.read_text()
-    if stack.resources():
+    if any(map(stack.resources, stack.names())):
         if KNOWN_CLOUD.exists() and KNOWN_CLOUD.read_text() != this_cloud:
-            say("the cloud was restarted and this stack's resources are lost: starting with an empty stack")
+            say("the cloud was restarted and the stacks' resources are lost: starting with an empty stack")
             stack.forget()
     else:
         found = report.cloud_status()
@@ -262,15 +283,20 @@ def _stop_engine() -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Let only one command at a time change the lab of a clone. Raises LabError while another one runs."""
+def _lock(kind: int) -> Iterator[IO[str]]:
+    """Hold the lock of the clone's lab, shared or exclusive. Raises LabError while another command prevents that."""
     STATE.mkdir(exist_ok=True)
     with (STATE / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LabError("another command is using this lab: wait until it has finished") from None
-        yield
+        yield lock
+
+
+def _alone() -> contextlib.AbstractContextManager[IO[str]]:
+    """Let only one command at a time change the lab of a clone. Raises LabError while another one runs."""
+    return _lock(fcntl.LOCK_EX)
 
 
 def _owner_file() -> Path:

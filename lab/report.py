@@ -28,16 +28,16 @@ def cloud_status() -> dict[str, Any] | None:
         return None
 
 
-def machine(role: str) -> dict[str, Any]:
-    """Return the machine with this role. Raises LabError if it does not exist or the cloud is not running."""
+def machine(role: str, stack_name: str = stack.STACK) -> dict[str, Any]:
+    """Return the stack's machine with this role. Raises LabError if there is none or the cloud is not running."""
     status = cloud_status()
     if status is None:
         raise LabError("the lab is not up: run make up")
     names = [str(found["name"]) for found in status["machines"]]
     for found in status["machines"]:
-        if found["name"] == role or str(found["name"]).startswith(f"{role}-"):
+        if found["name"] == f"{role}-{stack_name}":
             return dict(found)
-    raise LabError(f"no machine is named {role}; the machines are: {', '.join(sorted(names)) or 'none'}")
+    raise LabError(f"no machine is named {role}-{stack_name}; the machines are: {', '.join(sorted(names)) or 'none'}")
 
 
 def overview(status: dict[str, Any], running: dict[str, bool]) -> str:

@@ -74,6 +74,19 @@ def environment() -> dict[str, str]:
     return inherited | own
 
 
+def environment_of_commands() -> dict[str, str]:
+    """Return the environment of a command that works with the lab as with AWS: its Pulumi, its credentials, its agent.
+
+    The region is not in it: stacks are in several.
+    """
+    config = _read(SETTINGS)["config"]
+    return environment() | {
+        "AWS_ACCESS_KEY_ID": config["aws:accessKey"],
+        "AWS_SECRET_ACCESS_KEY": config["aws:secretKey"],
+        "PATH": os.pathsep.join((str(build.ensure().parent), os.environ["PATH"])),
+    }
+
+
 def up() -> None:
     """Run `pulumi up`, with its own display but without progress dots and outputs. Raises EngineError."""
     _operate("up", "--yes", "--skip-preview", "--suppress-progress", "--suppress-outputs")
@@ -117,11 +130,18 @@ def state_in_clear() -> str:
     return _ask("stack", "export", "--stack", STACK, "--show-secrets")
 
 
-def resources() -> list[str]:
-    """Return the URNs of the resources in the state, without the stack itself and providers."""
-    if not _exists():
+def names() -> list[str]:
+    """Return the names of the stacks that have a state: this one, and those that `lab run` has created."""
+    # A removed stack leaves NAME.json.bak.
+    files = (BACKEND / ".pulumi" / "stacks" / _project()).glob("*")
+    return sorted({found[1] for file in files if (found := re.fullmatch(r"(.+)\.json(\.gz)?", file.name))})
+
+
+def resources(name: str = STACK) -> list[str]:
+    """Return the URNs of the resources in a stack's state, without the stack itself and providers."""
+    if name not in names():
         return []
-    deployment = json.loads(export())["deployment"]
+    deployment = json.loads(_ask("stack", "export", "--stack", name))["deployment"]
     urns = [resource["urn"] for resource in deployment.get("resources") or []]
     return [urn for urn in urns if not urn.split("::")[2].startswith("pulumi:")]
 
@@ -132,7 +152,7 @@ def export(*, show_secrets: bool = False) -> str:
 
 
 def forget() -> None:
-    """Remove the stack's state and configuration, but not its resources, the passphrase and the key pair."""
+    """Remove the state of all stacks and this stack's configuration, but no resource, passphrase or key pair."""
     shutil.rmtree(BACKEND, ignore_errors=True)
     shutil.rmtree(FOLDER, ignore_errors=True)
 
@@ -148,8 +168,10 @@ def prepare() -> None:
     _ensure_key_pair()
     BACKEND.mkdir(parents=True, exist_ok=True)
     if not (_exists() and "encryptionsalt" in _read(_stack_file())):
-        forget()
-        BACKEND.mkdir(parents=True)
+        # Made by halves; the states of other stacks stay.
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        for file in (BACKEND / ".pulumi" / "stacks" / _project()).glob(f"{STACK}.json*"):
+            file.unlink()
     vendors_keys = packages.settings()
     made_from = inputs_hash(PROJECT, SETTINGS, PRIVATE_KEY, packages.FINGERPRINTS)
     stamp = FOLDER / "made-from"
@@ -184,14 +206,15 @@ def start_agent() -> None:
 
 
 def clear_stale() -> None:
-    """Kill processes left by an engine that was killed, and release its lock. The caller must have exclusive access."""
+    """Kill processes left by an engine that was killed, and release its locks. The caller must be alone."""
     for pid in sorted(_engine_processes()):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    if _exists() and any((BACKEND / ".pulumi" / "locks").rglob("*.json")):
-        _ask("cancel", "--yes", "--stack", STACK)
+    locked = {lock.parent.name for lock in (BACKEND / ".pulumi" / "locks").rglob("*.json")}
+    for name in sorted(locked.intersection(names())):
+        _ask("cancel", "--yes", "--stack", name)
 
 
 def start(
@@ -260,7 +283,7 @@ def _stack_file() -> Path:
 
 
 def _exists() -> bool:
-    return any((BACKEND / ".pulumi" / "stacks" / _project()).glob(f"{STACK}.json*"))
+    return STACK in names()
 
 
 def _read(file: Path) -> dict[str, Any]:

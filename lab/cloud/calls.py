@@ -15,6 +15,9 @@ SCOPE = re.compile(r"Credential=(?P<key>[^/]+)/\d{8}/(?P<region>[^/]+)/(?P<servi
 services.
 """
 
+PREFIXES = {"tagging": "tag"}
+"""The service of an action in policies, if requests are signed for another name (Service Authorization Reference)."""
+
 PROTOCOL = ("Action", "Version")
 """Fields of a form that belong to the query protocol, not to the action."""
 
@@ -55,7 +58,7 @@ class Call:
     @property
     def permission(self) -> str:
         """The action as named in policies, for example `ec2:RunInstances`."""
-        return f"{self.service}:{self.action}"
+        return f"{PREFIXES.get(self.service, self.service)}:{self.action}"
 
     def value(self, place: str) -> str | None:
         """Return the value at that place; None if it was not sent."""
@@ -81,7 +84,7 @@ def _asked(environ: dict[str, Any]) -> tuple[str, Iterable[tuple[str, str]]]:
     if "Action" in fields:
         return fields["Action"], [(place, value) for place, value in fields.items() if place not in PROTOCOL]
     if target := environ.get("HTTP_X_AMZ_TARGET"):
-        # ACM's protocol, JSON 1.1: `CertificateManager.RequestCertificate`.
+        # JSON 1.1, for example of ACM: `CertificateManager.RequestCertificate`.
         return target.rpartition(".")[2], list(_of_json(json.loads(body(environ) or b"{}"), ""))
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     for known_method, pattern, name in ROUTE_53:

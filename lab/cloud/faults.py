@@ -4,7 +4,7 @@ The API has a route for faults, `/_lab/faults` (controls.py): POST arms one, GET
 each was served, DELETE disarms all. `inject`, `served` and `clear` are the client of that route.
 
 A fault applies to an action of the query protocol (EC2, load balancing, IAM, STS), which is named in the posted form.
-Route 53 and ACM use other protocols; faults do not affect their calls.
+Other services, such as Route 53 and ACM, use other protocols; faults do not affect their calls.
 """
 
 import io

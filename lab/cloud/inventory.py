@@ -1,7 +1,6 @@
 """The state requested through the API, read from moto's memory into plain values for the other modules."""
 
 import base64
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +47,7 @@ def read() -> Inventory:
     group_names: dict[str, str] = {}
     not_modelled: list[str] = []
     for ec2, elb in state.regions():
-        used = _interfaces_in_use(ec2, {other.address for other in interfaces}, not_modelled)
+        used = _interfaces_in_use(ec2)
         interfaces += used.values()
         for groups in list(ec2.groups.values()):
             for group in list(groups.values()):
@@ -74,8 +73,6 @@ def read() -> Inventory:
                 names[balancer.dns_name] = (first.public_ip or first.private_ip_address,)
         idle += _idle_targets(elb)
     names |= dns.addresses(names)
-    balancers.sort(key=lambda balancer: balancer.interface.id)
-    balancers = [dataclasses.replace(balancer, number=number) for number, balancer in enumerate(balancers)]
     return Inventory(
         Network(
             tuple(sorted(interfaces, key=lambda i: i.id)),
@@ -93,18 +90,9 @@ def read() -> Inventory:
     )
 
 
-def _interfaces_in_use(ec2: Any, taken: set[str], not_modelled: list[str]) -> dict[str, Interface]:
-    """Return a region's interfaces in use, by id. Those whose address is in `taken` go to `not_modelled` instead."""
-    used: dict[str, Interface] = {}
-    for eni in list(ec2.enis.values()):
-        if eni.status != "in-use":
-            continue
-        if eni.private_ip_address in taken:
-            not_modelled.append(f"{eni.id}: VPCs with overlapping ranges")
-            continue
-        taken.add(eni.private_ip_address)
-        used[eni.id] = _interface(ec2, eni)
-    return used
+def _interfaces_in_use(ec2: Any) -> dict[str, Interface]:
+    """Return a region's interfaces in use, by id."""
+    return {eni.id: _interface(ec2, eni) for eni in list(ec2.enis.values()) if eni.status == "in-use"}
 
 
 def _instances(ec2: Any) -> Iterator[Any]:
@@ -254,6 +242,7 @@ def _balancer(ec2: Any, elb: Any, balancer: Any, interface: Interface) -> Balanc
         balancer.subnets[0].availability_zone,
         interface,
         tuple(sorted(listeners, key=lambda li: li.port)),
+        state.number_of(balancer),
     )
 
 

@@ -22,9 +22,13 @@ NAMESPACE_PREFIX = "gitlab-lab-"
 INTERNET = ipaddress.IPv4Network("198.51.100.0/24")
 OPERATOR = "198.51.100.1"
 VENDORS = "198.51.100.2"
+ELSEWHERE = "198.51.100.3"
+"""Another host of the internet, on which tests offer services (tests/e2e/sink.py)."""
 METADATA = "169.254.169.254"
 METADATA_PORT = 8169  # of the metadata server, on OPERATOR
 CLIENT_ALIASES = ipaddress.IPv4Address("240.0.0.0")  # the first one reserved by RFC 1112, which no host has
+NUMBERS = 2048
+"""How many numbers of load balancers have aliases for their clients: 240.0.0.0/4 in networks of /15."""
 LINK_LOCAL_RESOLVER = "169.254.169.253"
 
 NAMESPACES = Path("/run/netns")
@@ -135,6 +139,6 @@ class Network:
         return sorted(str(p.aliases) for p in self.preserving if group in (p.interface.groups or ()))
 
     def own_addresses(self) -> list[str]:
-        """Return the addresses of the bridge: operator, vendors, each subnet's router and each VPC's resolver."""
+        """Return the addresses of the bridge: those of the internet, each subnet's router and each VPC's resolver."""
         addresses = {a for i in self.interfaces for a in (i.router, i.resolver)}
-        return [OPERATOR, VENDORS, *sorted(addresses)]
+        return [OPERATOR, VENDORS, ELSEWHERE, *sorted(addresses)]

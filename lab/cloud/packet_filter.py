@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from lab.cloud.network import (
     BRIDGE,
     DEVICE_PREFIX,
+    ELSEWHERE,
     INTERNET,
     LINK_LOCAL_RESOLVER,
     METADATA,
@@ -141,6 +142,7 @@ def _base_chains(network: Network) -> list[str]:
             f"ct original ip daddr {METADATA} tcp dport {METADATA_PORT} accept",
             "ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept",
             f"ip daddr {VENDORS} tcp dport 443 accept",
+            f"ip daddr {ELSEWHERE} meta l4proto tcp accept",
             "goto blocked",
         ),
         *_chain(

@@ -23,9 +23,9 @@ apply_corrections()
 
 
 @cache
-def client(service):
+def client(service, region=REGION):
     """Return a client that all tests share, because reading the service's description takes most of a test's time."""
-    return boto3.client(service, REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+    return boto3.client(service, region, aws_access_key_id="lab", aws_secret_access_key="lab")
 
 
 @contextlib.contextmanager
@@ -64,17 +64,18 @@ def refused(code, call, **arguments):
 class Cloud:
     """A VPC with a subnet and a gateway, and shortcuts that create resources in it."""
 
-    def __init__(self):
-        self.ec2 = client("ec2")
-        self.elb = client("elbv2")
-        self.vpc = self.ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
-        self.subnet = self.make_subnet("10.42.0.0/24", "a")
+    def __init__(self, region=REGION, range="10.42"):  # noqa: A002, the first two numbers of its addresses
+        self.region = region
+        self.ec2 = client("ec2", region)
+        self.elb = client("elbv2", region)
+        self.vpc = self.ec2.create_vpc(CidrBlock=f"{range}.0.0/16")["Vpc"]["VpcId"]
+        self.subnet = self.make_subnet(f"{range}.0.0/24", "a")
         self.gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
         self.ec2.attach_internet_gateway(InternetGatewayId=self.gateway, VpcId=self.vpc)
         self.image = self.ec2.describe_images(Owners=["309956199498"])["Images"][0]["ImageId"]
 
     def make_subnet(self, block, zone):
-        made = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock=block, AvailabilityZone=REGION + zone)
+        made = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock=block, AvailabilityZone=self.region + zone)
         return made["Subnet"]["SubnetId"]
 
     def group(self, name):
@@ -105,7 +106,7 @@ class Cloud:
         return self.instance(instance_id)["State"]["Name"]
 
     def volume(self, zone="a"):
-        return self.ec2.create_volume(Size=1, AvailabilityZone=REGION + zone, VolumeType="gp3")["VolumeId"]
+        return self.ec2.create_volume(Size=1, AvailabilityZone=self.region + zone, VolumeType="gp3")["VolumeId"]
 
     def balancer(self, name="front", **arguments):
         arguments = {"Subnets": [self.subnet], "Type": "network"} | arguments

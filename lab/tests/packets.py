@@ -1,8 +1,9 @@
 """The lab's network with real packets. test_cloud_packets.py runs it in separate network and mount namespaces.
 
 Reads interfaces, rules, load balancer, ports and probes from standard input and creates the network as the cloud does.
-Every interface except the load balancer's listens on the ports and sends each client the source address it sees. Prints
-one result per probe: that address, or null without a response in time. A probe without an interface is the operator's.
+Every interface except the load balancer's, and another host of the internet, listen on the ports and send each client
+the source address they see. Prints one result per probe: that address, or null without a response in time. A probe
+without an interface is the operator's.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import TypeVar
 from lab import workspace
 from lab.cloud import balancers, host_network
 from lab.cloud.balancers import HEALTHY, Balancer, Balancers, Listener, Target, TargetGroup
-from lab.cloud.network import NAMESPACES, Interface, Network, Rule
+from lab.cloud.network import ELSEWHERE, NAMESPACES, Interface, Network, Rule
 from lab.shell import call
 
 PORT = 80
@@ -53,6 +54,8 @@ def main() -> None:
         for port in wanted["ports"]:
             listening = _inside(interface, functools.partial(_listen, port))
             threading.Thread(target=_serve, args=(listening,), daemon=True).start()
+    for port in wanted["ports"]:
+        threading.Thread(target=_serve, args=(_listen(port, ELSEWHERE),), daemon=True).start()
     with _running(balancer), ThreadPoolExecutor(AT_ONCE) as pool:
         answers = pool.map(lambda probe: _probe(keys.get(probe[0]), *probe[1:]), wanted["probes"])
         json.dump(list(answers), sys.stdout)
@@ -102,8 +105,8 @@ def _inside(interface: Interface, work: Callable[[], T]) -> T:
     return done[0]
 
 
-def _listen(port: int) -> socket.socket:
-    return socket.create_server(("0.0.0.0", port))
+def _listen(port: int, address: str = "0.0.0.0") -> socket.socket:
+    return socket.create_server((address, port))
 
 
 def _serve(listening: socket.socket) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from lab import __main__ as cli
 from lab import host, report, stack
+from lab.engine import build
 from lab.preview import commands, engine
 from lab.workspace import ROOT, LabError, say
 
@@ -87,7 +88,8 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "cloud_status", lambda: None)
     for name in ("clear_stale", "forget", "preview", "up"):
         monkeypatch.setattr(stack, name, lambda: None)
-    monkeypatch.setattr(stack, "resources", list)
+    monkeypatch.setattr(stack, "names", lambda: ["lab"])
+    monkeypatch.setattr(stack, "resources", lambda name: [])
     return tmp_path
 
 
@@ -96,7 +98,7 @@ def run(*arguments):
 
 
 def test_every_command_explains_itself(capsys):
-    for command in ("up", "preview", "preview-diff", "state", "status", "outputs", "ssh", "logs", "down"):
+    for command in ("up", "preview", "preview-diff", "state", "status", "outputs", "ssh", "run", "logs", "down"):
         with pytest.raises(SystemExit) as left:
             run(command, "--help")
         assert left.value.code == 0
@@ -166,7 +168,7 @@ def test_a_stack_whose_cloud_is_gone_starts_anew(lab, monkeypatch, capsys):
     monkeypatch.setattr(stack, "forget", lambda: forgotten.append(True))
     cli.CLOUD.pid_file.write_text("1 1\n")
     cli._match_stack_and_cloud()
-    monkeypatch.setattr(stack, "resources", lambda: ["urn"])
+    monkeypatch.setattr(stack, "resources", lambda name: ["urn"])
     cli._match_stack_and_cloud()
     assert not forgotten
 
@@ -184,6 +186,15 @@ def test_a_cloud_whose_stack_is_gone_starts_anew(lab, monkeypatch, capsys):
     cli._match_stack_and_cloud()
     assert started == [True]
     assert "resources that are in no stack" in capsys.readouterr().out
+
+
+def test_a_cloud_with_resources_of_another_stack_goes_on(lab, monkeypatch):
+    monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
+    monkeypatch.setattr(cli, "_start_cloud", lambda: pytest.fail("restarted"))
+    monkeypatch.setattr(stack, "names", lambda: ["lab", "lab-drill"])
+    monkeypatch.setattr(stack, "resources", lambda name: ["urn"] if name == "lab-drill" else [])
+    cli.CLOUD.pid_file.write_text("1 1\n")
+    cli._match_stack_and_cloud()
 
 
 def test_something_else_at_the_clouds_address_is_not_taken_for_it(monkeypatch):
@@ -250,7 +261,77 @@ def test_ssh_goes_to_the_machines_public_address_with_the_labs_key(monkeypatch):
 def test_an_unknown_machine_is_answered_with_those_that_are_there(monkeypatch, capsys):
     monkeypatch.setattr(report, "cloud_status", lambda: STATUS)
     assert run("ssh", "database") == 1
-    assert capsys.readouterr().err == "lab: no machine is named database; the machines are: server-lab\n"
+    assert capsys.readouterr().err == "lab: no machine is named database-lab; the machines are: server-lab\n"
+
+
+def test_the_machines_of_two_stacks_are_told_apart(monkeypatch):
+    drilled = STATUS["machines"][0] | {"instance_id": "i-2", "name": "server-lab-drill"}  # type: ignore[index]
+    monkeypatch.setattr(report, "cloud_status", lambda: STATUS | {"machines": [drilled, *STATUS["machines"]]})
+    assert report.machine("server")["instance_id"] == "i-1"
+    assert report.machine("server", "lab-drill")["instance_id"] == "i-2"
+    with pytest.raises(LabError, match="server-lab, server-lab-drill"):
+        report.machine("server", "lab-b")
+
+
+# --- run -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def agent(monkeypatch):
+    """A running cloud, and an agent and a Pulumi that need no tools."""
+    monkeypatch.setattr(cli.CLOUD, "runs", True)
+    monkeypatch.setattr(stack, "start_agent", lambda: None)
+    monkeypatch.setattr(build, "ensure", lambda: Path("/built/pulumi"))
+
+
+def as_process(*command):
+    """The result of `lab run` in a process of its own, which the command replaces."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(run("run", "--", *command))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_command_has_the_labs_pulumi_and_its_account_and_its_status_is_passed_on(lab, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "the user's")
+    written = lab / "variables"
+    assert as_process("sh", "-c", f"env >{written}; pwd >>{written}; exit 7") == 7
+    lines = written.read_text().splitlines()
+    assert any(line.startswith("PATH=/built:") for line in lines)
+    assert {"AWS_ACCESS_KEY_ID=lab", "AWS_SECRET_ACCESS_KEY=lab", f"AWS_ENDPOINT_URL={stack.API}"} <= set(lines)
+    assert f"PULUMI_BACKEND_URL=file://{stack.BACKEND}" in lines
+    assert not [line for line in lines if line.startswith(("AWS_PROFILE", "AWS_REGION"))]
+    assert lines[-1] == str(lab / "clone")
+
+
+@pytest.mark.usefixtures("agent")
+def test_commands_run_beside_each_other_and_nothing_else_changes_the_lab_meanwhile(lab):
+    started, ended = lab / "started", lab / "ended"
+    for file in (started, ended):
+        os.mkfifo(file)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(run("run", "--", "sh", "-c", f"echo >{started}; read line <{ended}"))
+    started.read_text()
+    try:
+        assert as_process("true") == 0
+        assert run("down") == 1
+    finally:
+        ended.write_text("\n")
+    assert os.waitpid(pid, 0)[1] == 0
+    assert run("down") == 0
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_command_that_is_not_there_is_named(capfd):
+    assert as_process("no-such-command") == 1
+    assert capfd.readouterr().err == "lab: no-such-command: No such file or directory\n"
+
+
+def test_without_a_lab_no_command_runs(capsys):
+    assert run("run", "--", "true") == 1
+    assert capsys.readouterr().err == "lab: the lab is not up: run make up\n"
 
 
 def test_without_a_lab_there_is_nothing_to_show(lab, capsys):

@@ -162,11 +162,19 @@ def test_client_addresses_are_preserved_unless_told_otherwise(cloud):
     assert inventory.read().network.preserving == ()
 
 
-def test_balancers_have_numbers_of_their_own(cloud):
+def test_balancers_have_numbers_of_their_own_and_keep_them(cloud):
+    def numbers():
+        return {balancer.name: balancer.number for balancer in inventory.read().balancers}
+
     cloud.run()
-    for name in ("one", "two"):
-        cloud.balancer(name=name)
-    assert sorted(balancer.number for balancer in inventory.read().balancers) == [0, 1]
+    made = [cloud.balancer(name=name)["LoadBalancerArn"] for name in ("one", "two")]
+    before = numbers()
+    assert before["one"] != before["two"]
+    cloud.elb.delete_load_balancer(LoadBalancerArn=made[0])
+    cloud.balancer(name="three")
+    after = numbers()
+    assert after["two"] == before["two"]
+    assert len({*before.values(), *after.values()}) == 3
 
 
 def test_a_target_in_a_zone_that_the_balancer_has_not(cloud):
@@ -198,13 +206,22 @@ def test_names_of_machines_load_balancers_and_public_records(cloud):
     assert names["git.example.test"] == names[balancer["DNSName"]]
 
 
-def test_overlapping_ranges_are_said_not_to_be_modelled(cloud):
-    cloud.run()
-    Cloud().run()
+@pytest.mark.parametrize("region", [REGION, "us-west-2"])
+def test_two_stacks_are_there_at_once_in_one_region_and_in_two(cloud, region):
+    other = Cloud(region, "10.43")
+    for each in (cloud, other):
+        serve(each, each.run())
     found = inventory.read()
-    assert len(found.network.interfaces) == 1
-    assert "overlapping" in found.not_modelled[0]
-    assert [machine.interface is None for machine in found.machines] == [False, True]
+    assert {interface.address for interface in found.network.interfaces} >= {"10.42.0.4", "10.43.0.4"}
+    assert len({machine.container for machine in found.machines}) == 2
+    assert {balancer.interface.vpc for balancer in found.balancers} == {"10.42.0.0/16", "10.43.0.0/16"}
+    assert {preserving.targets for preserving in found.network.preserving} == {
+        ((80, (f"10.{n}.0.4",)),) for n in (42, 43)
+    }
+    assert found.facts["10.43.0.4"].region == region
+    assert len({balancer.number for balancer in found.balancers}) == 2
+    for name in ("10-42-0-4", "10-43-0-4"):
+        assert any(known.startswith(f"ip-{name}.") for known in found.names)
 
 
 def test_with_the_api_alone_what_is_asked_for_counts_as_done(cloud):

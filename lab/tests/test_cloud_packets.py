@@ -10,7 +10,7 @@ import pytest
 
 from configuration import reachability
 from configuration.flows import GROUPS, Direction, Peer, Place, flows, rules
-from lab.cloud.network import OPERATOR, Interface, Network, Preserving, Rule
+from lab.cloud.network import ELSEWHERE, OPERATOR, Interface, Network, Preserving, Rule
 from lab.cloud.packet_filter import render
 from lab.workspace import ROOT
 
@@ -18,12 +18,12 @@ NAMESPACES = ["unshare", "--net", "--mount"]
 pytestmark = pytest.mark.needs("ip", "nft", "unshare", root=True)
 
 
-def interface(number, group, subnet="10.42.0", public=None):
+def interface(number, group, subnet="10.42.0", public=None, vpc="10.42.0.0/16"):
     return Interface(
         f"eni-0000000000000000{number}",
         f"{subnet}.{number}",
         f"{subnet}.0/24",
-        "10.42.0.0/16",
+        vpc,
         f"02:00:00:00:00:{number:02}",
         (group,) if group else None,
         public,
@@ -36,6 +36,7 @@ SERVER = interface(4, "sg-server", public="198.51.100.17")
 RUNNER = interface(5, "sg-runner", public="198.51.100.18")
 AWAY = interface(6, "sg-runner", subnet="10.42.1", public="198.51.100.19")
 HIDDEN = interface(8, "sg-runner")
+OTHER_STACK = interface(9, "sg-other", subnet="10.43.0", public="198.51.100.20", vpc="10.43.0.0/16")
 assert FRONT.elastic
 assert SERVER.elastic
 assert RUNNER.elastic
@@ -48,7 +49,7 @@ def rule(group, direction, peer):
 def reach(*probes, rules, balancer=None):
     """Return the response to each probe (from an interface, or None for the operator, to an address)."""
     at_80 = [(source, address, 80) for source, address in probes]
-    return answers(at_80, (FRONT, SERVER, RUNNER, AWAY, HIDDEN), rules, balancer=balancer)
+    return answers(at_80, (FRONT, SERVER, RUNNER, AWAY, HIDDEN, OTHER_STACK), rules, balancer=balancer)
 
 
 def answers(probes, interfaces, rules, *, ports=(80,), balancer=None):
@@ -120,6 +121,20 @@ def test_an_answer_needs_no_rule_and_the_other_direction_does():
 def test_a_machine_without_a_public_address_has_no_way_out():
     rules = [RUNNER_OUT, rule("sg-front", "in", "0.0.0.0/0")]
     assert reach((HIDDEN, FRONT.elastic), (HIDDEN, FRONT.address), rules=rules) == [None, HIDDEN.address]
+
+
+def test_two_stacks_reach_each_other_by_public_addresses_alone():
+    """Each is a stranger on the internet to the other one: also a reference to a group is within one VPC."""
+    rules = [rule("sg-server", "in", "0.0.0.0/0"), rule("sg-other", "out", "0.0.0.0/0")]
+    probes = [(OTHER_STACK, SERVER.address), (OTHER_STACK, SERVER.elastic)]
+    assert reach(*probes, rules=rules) == [None, OTHER_STACK.elastic]
+    rules[0] = rule("sg-server", "in", "sg-other")
+    assert reach(*probes, rules=rules) == [None, None]
+
+
+def test_another_host_of_the_internet_sees_what_the_rules_of_the_sender_let_out():
+    probes = [(RUNNER, ELSEWHERE), (HIDDEN, ELSEWHERE), (SERVER, ELSEWHERE)]
+    assert reach(*probes, rules=[RUNNER_OUT]) == [RUNNER.elastic, None, None]
 
 
 # A load balancer, with its target group's attribute for client addresses

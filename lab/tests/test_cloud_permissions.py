@@ -535,9 +535,9 @@ def test_policies_are_those_of_one_caller_and_what_they_refuse_is_not_done(api):
     with pytest.raises(ClientError):
         held.create_vpc(CidrBlock="10.42.0.0/16")
     assert len(held.describe_vpcs()["Vpcs"]) == count
-    other.create_vpc(CidrBlock="10.42.0.0/16")
+    other.create_vpc(CidrBlock="10.43.0.0/16")
     permissions.lift(api=api)
-    held.create_vpc(CidrBlock="10.43.0.0/16")
+    held.create_vpc(CidrBlock="10.44.0.0/16")
     assert len(held.describe_vpcs()["Vpcs"]) == count + 2
 
 

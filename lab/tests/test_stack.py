@@ -58,7 +58,7 @@ def asked(monkeypatch):
         settings = yaml.safe_load(file.read_text()) if file.exists() else {}
         if command[:2] == ("stack", "init"):
             state = stack.BACKEND / ".pulumi" / "stacks" / "trial" / "lab.json"
-            state.parent.mkdir(parents=True)
+            state.parent.mkdir(parents=True, exist_ok=True)
             state.touch()
             settings["encryptionsalt"] = SALT
         if command[:2] == ("stack", "export"):
@@ -71,6 +71,14 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(stack, "_ask", ask)
     return commands
+
+
+def state_of(name):
+    """The file with a stack's state."""
+    file = stack.BACKEND / ".pulumi" / "stacks" / "trial" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    return file
 
 
 def stack_file():
@@ -152,6 +160,23 @@ def test_a_stack_that_was_half_made_is_made_again(asked):
 
 
 @needs_ssh_keygen
+@pytest.mark.usefixtures("asked")
+def test_other_stacks_have_a_state_of_their_own_and_keep_it_when_this_one_is_made_again():
+    other = state_of("lab-drill.json")
+    state_of("lab-b.json.bak")  # of a stack that was removed
+    assert stack.names() == ["lab-drill"]
+    stack.prepare()
+    assert stack.names() == ["lab", "lab-drill"]
+    assert stack.resources("lab-drill") == stack.resources("lab")
+    assert stack.resources("lab-b") == []
+    shutil.rmtree(stack.FOLDER)
+    stack.prepare()
+    assert other.exists()
+    stack.forget()
+    assert stack.names() == []
+
+
+@needs_ssh_keygen
 def test_the_state_lists_only_what_the_cloud_holds(asked):
     assert stack.resources() == []
     stack.prepare()
@@ -201,6 +226,17 @@ def test_a_lock_without_an_engine_is_released(asked):
     lock.touch()
     stack.clear_stale()
     assert asked == [("cancel", "--yes", "--stack", "lab")]
+
+
+def test_the_locks_of_other_stacks_are_released_too(asked):
+    state_of("lab-drill.json")
+    stack.FOLDER.mkdir()
+    for name in ("lab-drill", "removed"):
+        lock = stack.BACKEND / ".pulumi" / "locks" / "organization" / "trial" / name / "1.json"
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+    stack.clear_stale()
+    assert asked == [("cancel", "--yes", "--stack", "lab-drill")]
 
 
 @pytest.fixture

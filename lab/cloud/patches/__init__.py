@@ -15,15 +15,17 @@ from lab.cloud.patches import (
     instances,
     listeners,
     power,
+    quotas,
     security_groups,
     snapshots,
     tags,
     volumes,
+    vpcs,
 )
 from lab.cloud.patches.correction import corrections
 
 SUBJECTS = (
-    *(tags, images, instances, addresses, power, volumes, snapshots, deletion),
+    *(tags, images, instances, quotas, vpcs, addresses, power, volumes, snapshots, deletion),
     *(security_groups, balancers, listeners, hosted_zones, certificates),
 )
 """In this order: a second correction of the same function of moto wraps the first."""

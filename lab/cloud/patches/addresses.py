@@ -12,11 +12,10 @@ from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.subnets import Subnet
 
 from lab.cloud.network import INTERNET
-from lab.cloud.patches import state
+from lab.cloud.patches import quotas, state
 from lab.cloud.patches.correction import correction
 
 ELASTIC_POOL = [str(INTERNET[host]) for host in range(16, 251)]
-ELASTIC_QUOTA = 5  # addresses per region, AWS's default
 RESERVED_ADDRESSES = 4  # at the start of a subnet; the last one is reserved too
 
 _turn = itertools.cycle(ELASTIC_POOL)
@@ -36,12 +35,12 @@ def public_address() -> str:
 
 @correction
 def elastic_addresses_come_from_a_pool() -> None:
-    """AWS allocates public addresses from its pool (moto: from 127/8 or 54.214/16), and five elastic addresses per
-    account and region. An automatic address changes with stop and start."""
+    """AWS allocates public addresses from its pool (moto: from 127/8 or 54.214/16), and as many elastic addresses
+    as the quota of account and region allows, five at first. An automatic address changes with stop and start."""
     original = EC2Backend.allocate_address
 
     def allocate_address(self: Any, domain: str, address: str | None = None, tags: Any = None) -> Any:
-        if len(self.addresses) >= ELASTIC_QUOTA:
+        if len(self.addresses) >= quotas.elastic_addresses(self.account_id, self.region_name):
             raise EC2ClientError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
         return original(self, domain, address=address or public_address(), tags=tags)
 

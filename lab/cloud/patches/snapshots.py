@@ -17,6 +17,8 @@ from lab.cloud.patches import state
 from lab.cloud.patches.correction import correction
 
 SNAPSHOTS_IN_PROGRESS = 5  # per volume
+COPIES_IN_PROGRESS = 20  # per destination region (Amazon EBS quotas)
+COPIED_VOLUME = "vol-ffffffff"
 GOVERNANCE, EXPIRED = "governance", "expired"
 
 
@@ -28,7 +30,7 @@ def snapshots_take_time() -> None:
     original_create, original_volume = EC2Backend.create_snapshot, EC2Backend.create_volume
 
     def create_snapshot(self: Any, volume_id: str, *args: Any, **kwargs: Any) -> Any:
-        others = [each for each in list(self.snapshots.values()) if each.volume.id == volume_id]
+        others = [each for each in list(self.snapshots.values()) if each.volume_id == volume_id]
         if sum(each.status == "pending" for each in others) >= SNAPSHOTS_IN_PROGRESS:
             raise EC2ClientError(
                 "ConcurrentSnapshotLimitExceeded",
@@ -85,6 +87,46 @@ def snapshots_keep_their_size() -> None:
     Snapshot.get_filter_value = get_filter_value
     EC2Backend.copy_snapshot = copy_snapshot
     EC2Backend.create_volume = create_volume
+
+
+@correction
+def copies_of_snapshots() -> None:
+    """A copy is encrypted if its source is or CopySnapshot requests it, and its source volume is an arbitrary id; only
+    a completed snapshot can be copied (API reference of EC2, CopySnapshot; Amazon EBS User Guide, "Copy an Amazon EBS
+    snapshot"; the id is that in mondoohq/mql pull request 436, the error that of a volume from a pending snapshot).
+    Twenty copies can be in progress in a region (error in aws-samples/copy-encrypted-ami issue 3). (moto: the request
+    for encryption is ignored, the volume is that of the source, and there is no limit.)"""
+    original, original_filter = ElasticBlockStore.copy_snapshot, Snapshot.get_filter_value
+
+    def copy_snapshot(self: Any) -> Any:
+        region, source_id = self._get_param("SourceRegion"), self._get_param("SourceSnapshotId")
+        source = ec2_backends[self.current_account][region].get_snapshot(source_id)
+        if source.status == "pending":
+            raise EC2ClientError("IncorrectState", f"Snapshot '{source_id}' is not 'completed'.")
+        copies = [each for each in list(self.ec2_backend.snapshots.values()) if each.is_copy]
+        if sum(each.status == "pending" for each in copies) >= COPIES_IN_PROGRESS:
+            raise EC2ClientError(
+                "ResourceLimitExceeded",
+                f"Too many snapshot copies in progress. The limit is {COPIES_IN_PROGRESS} for this destination region.",
+            )
+        answer = original(self)
+        copied = self.ec2_backend.get_snapshot(answer.result["SnapshotId"])
+        copied.is_copy = True
+        copied.encrypted = copied.encrypted or str(self._get_param("Encrypted")).lower() == "true"
+        return answer
+
+    def volume_id(snapshot: Any) -> str:
+        return COPIED_VOLUME if snapshot.is_copy else str(snapshot.volume.id)
+
+    def get_filter_value(snapshot: Any, filter_name: str, method_name: str | None = None) -> Any:
+        if filter_name == "volume-id":
+            return snapshot.volume_id
+        return original_filter(snapshot, filter_name, method_name)
+
+    ElasticBlockStore.copy_snapshot = copy_snapshot
+    Snapshot.is_copy = False
+    Snapshot.volume_id = property(volume_id)
+    Snapshot.get_filter_value = get_filter_value
 
 
 @correction

@@ -1,5 +1,6 @@
 """What the reconcile loop reports to moto: an instance is running, a volume is attached, a target is healthy."""
 
+import itertools
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from moto.ec2.models.instances import InstanceState, StateReason
 from moto.elbv2.models import elbv2_backends
 
 from lab.cloud.balancers import TargetHealth
+from lab.cloud.network import NUMBERS
 
 growth_delay = timedelta(seconds=20)
 """Time until a machine sees that its volume has grown. Longer than the ten seconds after which the Terraform provider
@@ -25,6 +27,16 @@ SHUTTING_DOWN, TERMINATED = (32, "shutting-down"), (48, "terminated")
 _FROM_INSIDE = StateReason(
     "Client.InstanceInitiatedShutdown: Instance initiated shutdown", "Client.InstanceInitiatedShutdown"
 )
+
+
+_numbers = itertools.cycle(range(NUMBERS))
+
+
+def number_of(balancer: Any) -> int:
+    """Return the number of a load balancer among all, which it keeps while others come and go."""
+    if not hasattr(balancer, "number"):
+        balancer.number = next(_numbers)
+    return int(balancer.number)
 
 
 def regions() -> list[tuple[Any, Any]]:

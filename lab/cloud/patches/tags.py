@@ -1,9 +1,11 @@
-"""Tags: how many a resource can have."""
+"""Tags: how many a resource can have, and what is found by its tags."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from moto.core.resource_tagging import TaggedResource
 from moto.ec2.exceptions import TagLimitExceeded
+from moto.ec2.models import EC2Backend
 from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.elbv2.exceptions import TooManyTagsError
 from moto.elbv2.models import ELBv2Backend
@@ -60,3 +62,24 @@ def tags_of_a_resource_of_load_balancing_are_limited() -> None:
     for method in ("create_load_balancer", "create_target_group", "create_listener"):
         setattr(ELBv2Backend, method, checked(method))
     ELBv2Backend.add_tags = add_tags
+
+
+@correction
+def everything_of_ec2_is_found_by_its_tags() -> None:
+    """GetResources of the tagging API also returns elastic addresses, key pairs and rules of security groups (Resource
+    Groups Tagging API, "Services that support the Resource Groups Tagging API"). (moto: none of the three.)"""
+    original = EC2Backend.iter_tagged_resources
+
+    def iter_tagged_resources(self: Any) -> Iterator[TaggedResource]:
+        yield from original(self)
+        groups = [group for of_vpc in list(self.groups.values()) for group in list(of_vpc.values())]
+        for kind, resources in {
+            "elastic-ip": list(self.addresses),
+            "key-pair": list(self.key_pairs.values()),
+            "security-group-rule": [rule for each in groups for rule in (*each.ingress_rules, *each.egress_rules)],
+        }.items():
+            for each in resources:
+                arn = f"arn:{self.partition}:ec2:{self.region_name}:{self.account_id}:{kind}/{each.id}"
+                yield TaggedResource(arn, dict(self.tags.get(each.id, {})), f"ec2:{kind}")
+
+    EC2Backend.iter_tagged_resources = iter_tagged_resources

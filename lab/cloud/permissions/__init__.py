@@ -77,13 +77,13 @@ def _denial(call: Call, sender: str, refused: Asked) -> tuple[str, str]:
     )
     if call.service == requests.EC2:
         return "UnauthorizedOperation", f"You are not authorized to perform this operation. {complaint}"
-    return ("AccessDeniedException" if call.service == requests.ACM else "AccessDenied"), complaint
+    return ("AccessDeniedException" if call.service in requests.JSON else "AccessDenied"), complaint
 
 
 def _refuse(call: Call, start_response: StartResponse, code: str, message: str) -> Iterable[bytes]:
     if call.service == requests.EC2:
         return refuse_ec2(start_response, "403 Forbidden", code, message)
-    if call.service == requests.ACM:
+    if call.service in requests.JSON:
         return refuse_json(start_response, "400 Bad Request", code, message)
     return refuse(start_response, "403 Forbidden", "Sender", code, message)
 

@@ -23,6 +23,8 @@ from lab.cloud.permissions.policies import Asked
 from lab.cloud.permissions.reference import Action
 
 ACM, EC2, IAM, LOAD_BALANCING, ROUTE_53 = "acm", "ec2", "iam", "elasticloadbalancing", "route53"
+JSON = (ACM, "servicequotas", "tagging")
+"""Services with a JSON protocol."""
 
 PREFIXES = {
     "ami": "image",

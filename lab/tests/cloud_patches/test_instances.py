@@ -12,8 +12,8 @@ def test_a_machine_is_of_its_images_architecture_and_in_a_zone_that_has_its_type
     refused("InvalidParameterValue", cloud.run, InstanceType="m7g.large")
     assert cloud.run(InstanceType="m6i.large")
     away = boto3.client("ec2", "us-east-1", aws_access_key_id="lab", aws_secret_access_key="lab")
-    vpc = away.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
-    made = away.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24", AvailabilityZone="us-east-1e")
+    vpc = away.create_vpc(CidrBlock="10.43.0.0/16")["Vpc"]["VpcId"]
+    made = away.create_subnet(VpcId=vpc, CidrBlock="10.43.0.0/24", AvailabilityZone="us-east-1e")
     subnet = made["Subnet"]["SubnetId"]
     interface = away.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
     arguments = {"ImageId": cloud.image, "InstanceType": "m6i.large", "MinCount": 1, "MaxCount": 1}

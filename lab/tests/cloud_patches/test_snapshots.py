@@ -2,16 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
-import boto3
 import pytest
 from moto.core.utils import utcnow
 
 from lab.cloud import volumes
 from lab.cloud.patches import snapshots, state
 from lab.shell import call
-from lab.tests.cloud import REGION, refused
+from lab.tests.cloud import REGION, client, refused
 
 ZONE = REGION + "a"
+ELSEWHERE = "eu-west-1"
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,16 @@ def described(cloud, snapshot):
 
 def restore(cloud, snapshot, **more):
     return cloud.ec2.create_volume(SnapshotId=snapshot, AvailabilityZone=ZONE, **more)["VolumeId"]
+
+
+def tag(cloud, snapshot, key, value):
+    cloud.ec2.create_tags(Resources=[snapshot], Tags=[{"Key": key, "Value": value}])
+
+
+def older(snapshot):
+    """Let the snapshot be of an hour ago, and so completed."""
+    found = next(ec2.snapshots[snapshot] for ec2, _ in state.regions() if snapshot in ec2.snapshots)
+    found.stored -= timedelta(hours=1)
 
 
 # --- states ----------------------------------------------------------------------------------------------
@@ -121,10 +131,48 @@ def test_a_copy_in_another_region_has_the_data_and_the_size(cloud, folder):
     (folder / volume).write_bytes(b"data")
     snapshot = create(cloud, volume)
     cloud.ec2.modify_volume(VolumeId=volume, Size=4)
-    there = boto3.client("ec2", "eu-west-1", aws_access_key_id="lab", aws_secret_access_key="lab")
+    there = client("ec2", ELSEWHERE)
     copied = there.copy_snapshot(SourceSnapshotId=snapshot, SourceRegion=REGION)["SnapshotId"]
     assert (folder / copied).read_bytes() == b"data"
     assert there.describe_snapshots(SnapshotIds=[copied])["Snapshots"][0]["VolumeSize"] == 2
+    refused("InvalidSnapshot.NotFound", there.create_volume, SnapshotId=snapshot, AvailabilityZone=f"{ELSEWHERE}a")
+    restored = there.create_volume(SnapshotId=copied, AvailabilityZone=f"{ELSEWHERE}a")["VolumeId"]
+    cloud.ec2.delete_snapshot(SnapshotId=snapshot)
+    there.delete_snapshot(SnapshotId=copied)
+    assert (folder / restored).read_bytes() == b"data"
+
+
+def test_a_copy_is_encrypted_on_request_and_has_the_tags_of_the_request_alone(cloud):
+    there, volume = client("ec2", ELSEWHERE), cloud.volume()
+    snapshot = create(cloud, volume)
+    tag(cloud, snapshot, "gitlab-stack", "gitlab/lab")
+    marked = [{"ResourceType": "snapshot", "Tags": [{"Key": "gitlab-copy-of", "Value": snapshot}]}]
+    source = {"SourceSnapshotId": snapshot, "SourceRegion": REGION}
+    plain = there.copy_snapshot(**source)["SnapshotId"]
+    encrypted = there.copy_snapshot(**source, Encrypted=True, TagSpecifications=marked)["SnapshotId"]
+    again = there.copy_snapshot(SourceSnapshotId=encrypted, SourceRegion=ELSEWHERE)["SnapshotId"]
+    found = {each["SnapshotId"]: each for each in there.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+    assert [found[each]["Encrypted"] for each in (plain, encrypted, again)] == [False, True, True]
+    assert [found[each].get("Tags", []) for each in (plain, encrypted)] == [[], marked[0]["Tags"]]
+    assert {each["VolumeId"] for each in found.values()} == {"vol-ffffffff"}
+    of_volume = [{"Name": "volume-id", "Values": [volume]}]
+    assert there.describe_snapshots(Filters=of_volume)["Snapshots"] == []
+
+
+def test_a_snapshot_is_copied_once_it_is_completed_and_the_copy_is_pending(cloud, monkeypatch):
+    there = client("ec2", ELSEWHERE)
+    snapshot = create(cloud, cloud.volume())
+    source = {"SourceSnapshotId": snapshot, "SourceRegion": REGION}
+    pending(monkeypatch)
+    refused("IncorrectState", there.copy_snapshot, **source)
+    monkeypatch.setattr(snapshots, "COPIES_IN_PROGRESS", 1)
+    monkeypatch.setattr(state, "snapshot_delay", timedelta())
+    copied = there.copy_snapshot(**source)["SnapshotId"]
+    pending(monkeypatch)
+    refused("IncorrectState", there.create_volume, SnapshotId=copied, AvailabilityZone=f"{ELSEWHERE}a")
+    older(snapshot)
+    refused("ResourceLimitExceeded", there.copy_snapshot, **source)
+    refused("InvalidSnapshot.NotFound", there.copy_snapshot, SourceSnapshotId=snapshot, SourceRegion=ELSEWHERE)
 
 
 def test_a_volume_without_data_has_snapshots_without_data(cloud, folder):
@@ -244,6 +292,20 @@ def test_a_lock_has_one_mode_and_one_end(cloud, code, more):
     snapshot = create(cloud, cloud.volume())
     refused(code, lock, cloud=cloud, snapshot=snapshot, **more)
     assert cloud.ec2.describe_locked_snapshots()["Snapshots"] == []
+
+
+def test_a_locked_snapshot_can_be_tagged_and_is_found_by_tags(cloud):
+    snapshot, other = (create(cloud, cloud.volume()) for _ in range(2))
+    for each, owner in ((snapshot, "gitlab/lab"), (other, "gitlab/lab-drill")):
+        tag(cloud, each, "gitlab-stack", owner)
+    lock(cloud, snapshot)
+    tag(cloud, snapshot, "gitlab-drilled", "passed")
+    filters = [{"Name": "tag:gitlab-stack", "Values": ["gitlab/lab"]}, {"Name": "status", "Values": ["completed"]}]
+    (found,) = cloud.ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
+    assert found["SnapshotId"] == snapshot
+    assert {each["Key"]: each["Value"] for each in found["Tags"]}["gitlab-drilled"] == "passed"
+    cloud.ec2.delete_tags(Resources=[snapshot], Tags=[{"Key": "gitlab-stack"}])
+    assert cloud.ec2.describe_snapshots(Filters=filters)["Snapshots"] == []
 
 
 def test_what_does_not_exist_is_not_locked(cloud):

@@ -1,4 +1,4 @@
-from lab.tests.cloud import REGION, refused
+from lab.tests.cloud import REGION, client, refused
 
 
 def tags(number):
@@ -39,3 +39,24 @@ def test_tags_at_the_limits_are_taken(cloud):
     arn = cloud.balancer(Tags=most[:25])["LoadBalancerArn"]
     cloud.elb.add_tags(ResourceArns=[arn], Tags=most)
     refused("TooManyTags", cloud.elb.add_tags, ResourceArns=[arn], Tags=[{"Key": "more", "Value": ""}])
+
+
+def test_what_is_left_of_a_stack_is_found_by_its_tag(cloud):
+    def marked(kind, owner="gitlab/lab"):
+        return [{"ResourceType": kind, "Tags": [{"Key": "gitlab-stack", "Value": owner}]}]
+
+    volume = cloud.ec2.create_volume(Size=1, AvailabilityZone=REGION + "a", TagSpecifications=marked("volume"))
+    address = cloud.ec2.allocate_address(Domain="vpc", TagSpecifications=marked("elastic-ip"))
+    pair = cloud.ec2.create_key_pair(KeyName="admin", TagSpecifications=marked("key-pair"))
+    rule = cloud.ec2.authorize_security_group_ingress(
+        GroupId=cloud.group("web"), CidrIp="198.51.100.1/32", IpProtocol="tcp", FromPort=22, ToPort=22,
+        TagSpecifications=marked("security-group-rule"),
+    )["SecurityGroupRules"][0]  # fmt: skip
+    cloud.ec2.allocate_address(Domain="vpc", TagSpecifications=marked("elastic-ip", "gitlab/lab-drill"))
+    cloud.ec2.delete_volume(VolumeId=volume["VolumeId"])
+    tagging = client("resourcegroupstaggingapi")
+    filters = [{"Key": "gitlab-stack", "Values": ["gitlab/lab"]}]
+    found = {each["ResourceARN"] for each in tagging.get_resources(TagFilters=filters)["ResourceTagMappingList"]}
+    assert {arn.rpartition("/")[2] for arn in found} == {
+        *(address["AllocationId"], pair["KeyPairId"], rule["SecurityGroupRuleId"])
+    }
