@@ -376,6 +376,20 @@ def test_a_snapshot_is_made_of_a_volume_with_its_own_tags(ec2):
     }
 
 
+def test_a_copy_of_a_snapshot_needs_its_source_in_its_region_and_the_copy_with_its_own_tags(ec2):
+    volume = ec2.create_volume(Size=1, AvailabilityZone=f"{REGION}a")["VolumeId"]
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    sent = call("ec2:CopySnapshot", ("SourceSnapshotId", snapshot), ("SourceRegion", "eu-west-1"), *tagged("snapshot"))
+    made = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"], "aws:RequestedRegion": [REGION]}
+    own = f"arn:aws:ec2:{REGION}::snapshot/*"
+    assert {(each.action, each.resource): dict(each.keys) for each in requests.asked(sent)}.items() >= {
+        ("ec2:CopySnapshot", own): made,
+        ("ec2:CreateTags", own): {**made, "ec2:CreateAction": ["CopySnapshot"]},
+    }.items()
+    sources = [each.resource for each in requests.asked(sent) if each.resource != own]
+    assert sources == [f"arn:aws:ec2:eu-west-1::snapshot/{snapshot}"]
+
+
 def test_a_snapshot_that_is_locked_is_judged_by_its_tags_and_the_days(ec2):
     volume = ec2.create_volume(Size=1, AvailabilityZone=f"{REGION}a")["VolumeId"]
     snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]

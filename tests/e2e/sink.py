@@ -9,6 +9,7 @@ webhooks can be directed there: `lab.cloud.dns.plant("mail.example.test", "A", E
 """
 
 import contextlib
+import select
 import socketserver
 import threading
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Sink:
     ) -> None:
         for server in self._servers:
             server.shutdown()
+            while select.select([server], [], [], 0)[0]:  # connections that have not been accepted yet
+                server.handle_request()
             server.server_close()  # waits for connections that are open
 
     @property

@@ -34,10 +34,10 @@ KEYS_BY_TYPE = ("acm",)
 OTHERS = (
     *("ec2:AssociateIamInstanceProfile", "ec2:DisassociateIamInstanceProfile"),
     *("ec2:DescribeIamInstanceProfileAssociations", "ec2:ReplaceIamInstanceProfileAssociation"),
-    *("ec2:CreateSnapshot", "ec2:DeleteSnapshot", "ec2:DescribeLockedSnapshots", "ec2:DescribeSnapshots"),
-    *("ec2:LockSnapshot", "ec2:UnlockSnapshot"),
+    *("ec2:CopySnapshot", "ec2:CreateSnapshot", "ec2:DeleteSnapshot", "ec2:DescribeLockedSnapshots"),
+    *("ec2:DescribeSnapshots", "ec2:LockSnapshot", "ec2:UnlockSnapshot"),
 )
-"""Actions that no policy in docs/iam has to name: of the machines' roles, of locks, and of instance profiles."""
+"""Actions that no policy in docs/iam has to name: of the machines' roles, of locks, copies and instance profiles."""
 
 TAGGING = ("ec2:CreateTags", "ec2:DeleteTags")
 """Actions with a hundred resource types, of which only those of the other actions are kept."""

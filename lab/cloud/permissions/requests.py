@@ -59,6 +59,9 @@ LOAD_BALANCING_MAKES = {
 }
 """What a call of load balancing creates. AWS's reference has request tags for all of that service's actions."""
 
+MADE_FROM_THE_SAME = {"CopySnapshot": {"snapshot"}}
+"""Types that a call creates from a resource of the same type, which it names; both are evaluated (AWS's reference)."""
+
 TAGGED_WITH = {
     ACM: "acm:AddTagsToCertificate",
     EC2: "ec2:CreateTags",
@@ -243,7 +246,7 @@ def _made(call: Call, action: Action) -> list[Resource]:
         return [] if call.value("CertificateArn") else [Resource("certificate", "*", {})]
     if call.service != EC2:
         return []
-    named = {each.type for each in _named(call)}
+    named = {each.type for each in _named(call)} - MADE_FROM_THE_SAME.get(call.action, set())
     types = [type_ for type_ in action.types if action.makes(type_) and (type_ not in named or type_ == "key-pair")]
     return [Resource(type_, call.value("KeyName") or "*" if type_ == "key-pair" else "*", {}) for type_ in types]
 
@@ -275,6 +278,10 @@ def _of_load_balancing(call: Call) -> Iterator[Resource]:
 def _of_ec2(call: Call) -> Iterator[Resource]:
     backend = ec2_backends[DEFAULT_ACCOUNT_ID][call.region]
     ids: list[str] = []
+    if (source := call.value("SourceSnapshotId")) and (region := call.value("SourceRegion")):
+        tags = ec2_backends[DEFAULT_ACCOUNT_ID][region].tags.get(source, {})
+        yield Resource("snapshot", f"arn:aws:ec2:{region}::snapshot/{source}", dict(tags))
+        return
     for parameter in call.parameters:
         if not NOT_JUDGED.fullmatch(parameter.name) and re.fullmatch(r"[a-z-]+-[0-9a-f]+", parameter.value):
             ids += _meant(backend, call, parameter.value)
