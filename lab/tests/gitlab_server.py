@@ -135,14 +135,14 @@ class Server:
     ) -> Answer:
         """Send a request to nginx as the load balancer does; `client` None means the load balancer's health check.
 
-        `body` is sent as JSON, `form` as a browser sends a form.
+        `body` is sent as JSON unless it is bytes, `form` as a browser sends a form.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
         connection.connect()
         connection.sock.sendall(proxy_header(client))
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        content = None
-        if body is not None:
+        content: bytes | str | None = body if isinstance(body, bytes) else None
+        if body is not None and content is None:
             named["Content-Type"], content = "application/json", json.dumps(body)
         elif form is not None:
             named["Content-Type"], content = "application/x-www-form-urlencoded", urlencode(form)
@@ -283,7 +283,7 @@ def supervision(services: Path) -> Iterator[None]:
     def scan() -> None:
         while not ended.wait(0.05):
             for service in services.iterdir() if services.exists() else ():
-                if service not in supervisors:
+                if service not in supervisors or supervisors[service].poll() is not None:
                     supervisors[service] = subprocess.Popen(["runsv", service])
 
     thread = threading.Thread(target=scan)

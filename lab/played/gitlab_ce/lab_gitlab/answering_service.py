@@ -1,4 +1,4 @@
-"""Stand-in for Redis and Gitaly, as far as GitLab's health checks need them: answers on their socket."""
+"""Stand-in for Gitaly, as far as GitLab's health checks need it: answers on its socket."""
 
 import socketserver
 import sys

@@ -13,6 +13,7 @@ from typing import Any
 
 from lab_gitlab import (
     application,
+    ci_records,
     crypto,
     instance_settings,
     members,
@@ -81,8 +82,28 @@ def hello(_app: Application) -> dict[str, Any]:
     return {"version": version(), "columns": columns}
 
 
-def select(app: Application, model: str, where: dict[str, Any], scopes: list[str]) -> list[Record]:
-    return schema.MODELS[model].select(app, where, scopes=scopes)
+def select(
+    app: Application, model: str, where: dict[str, Any], unlike: dict[str, Any], scopes: list[str]
+) -> list[Record]:
+    return schema.MODELS[model].select(app, where, unlike=unlike, scopes=scopes)
+
+
+def update_all(app: Application, changes: dict[str, Any], model: str, **query: Any) -> int:
+    found = select(app, model, **query)
+    schema.MODELS[model].update_all(app, found, changes)
+    return len(found)
+
+
+def delete_all(app: Application, model: str, **query: Any) -> int:
+    """Delete without callbacks."""
+    found = select(app, model, **query)
+    for record in found:
+        app.database.execute(f"DELETE FROM {schema.MODELS[model].table} WHERE id = ?", record["id"])
+    return len(found)
+
+
+def log(app: Application, job_id: int) -> str:
+    return ci_records.log(app, _record(app, "Ci::Build", job_id)).decode(errors="replace")
 
 
 def save(app: Application, model: str, record_id: int | None, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +198,20 @@ def _saved(work: Callable[[], Record]) -> dict[str, Any]:
 CALLS: Mapping[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
-        *(hello, select, save, destroy, token, find_by_full_path, valid_password, bypass_session, create_runner),
+        *(
+            hello,
+            select,
+            update_all,
+            delete_all,
+            log,
+            save,
+            destroy,
+            token,
+            find_by_full_path,
+            valid_password,
+            bypass_session,
+            create_runner,
+        ),
         *(create_group, create_project, create_project_token, revoke_project_token, bots, add_member),
     )
 }

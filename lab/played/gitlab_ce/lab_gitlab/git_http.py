@@ -6,7 +6,7 @@ messages); gitprotocol-http(5).
 
 import subprocess
 
-from lab_gitlab import authentication, paths, pipeline_creation, projects, repositories
+from lab_gitlab import authentication, paths, projects, pushes, repositories
 from lab_gitlab.application import Application
 from lab_gitlab.authentication import AccessDeniedError, Actor
 from lab_gitlab.http_server import Request, Response, Routes
@@ -58,7 +58,7 @@ def exchange(app: Application, request: Request, path: str, service: str) -> Res
     sent = _git(request, service, project, request.body)
     if service == "git-receive-pack" and actor.user:
         after = repositories.references(project, "refs/heads/", "refs/tags/")
-        pipeline_creation.after_push(app, project, actor.user, before, after)
+        pushes.received(app, project, actor.user, before, after)
     return Response(200, sent, f"application/x-{service}-result")
 
 

@@ -37,6 +37,7 @@ class ApplicationSetting(Model):
         "restricted_visibility_levels": Column("list", []),
         "shared_runners_enabled": Column("boolean", True),
         "signup_enabled": Column("boolean", True),
+        "silent_mode_enabled": Column("boolean", False),
         "throttle_protected_paths_enabled": Column("boolean", False),
         "throttle_protected_paths_period_in_seconds": Column("integer", 60),
         "throttle_protected_paths_requests_per_period": Column("integer", 10),

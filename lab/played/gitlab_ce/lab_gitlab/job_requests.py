@@ -26,6 +26,8 @@ def take(app: Application, runner: Record) -> dict[str, Any] | None:
         tags = set(waiting["tag_list"])
         if not tags <= set(runner["tag_list"]) or (not tags and not runner["run_untagged"]):
             continue
+        if runner["project_id"] not in (None, waiting["project_id"]):
+            continue
         project = projects.PROJECT.select(app, {"id": waiting["project_id"]})[0]
         pipeline = PIPELINE.select(app, {"id": waiting["pipeline_id"]})[0]
         # In the lab's GitLab only the default branch is protected.
@@ -33,6 +35,7 @@ def take(app: Application, runner: Record) -> dict[str, Any] | None:
             continue
         job = _claimed(app, waiting)
         if job is not None:
+            pipeline_processing.process(app, pipeline["id"])
             return _payload(app, project, pipeline, job, runner)
     return None
 

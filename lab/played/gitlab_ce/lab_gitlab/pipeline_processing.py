@@ -5,9 +5,9 @@ Source: gitlab-org/gitlab app/services/ci/pipeline_processing/atomic_processing_
 
 from collections.abc import Sequence
 
-from lab_gitlab import ci_records
+from lab_gitlab import ci_records, outgoing, projects, users
 from lab_gitlab.application import Application
-from lab_gitlab.ci_records import BUILD, COMPLETED
+from lab_gitlab.ci_records import BUILD, COMPLETED, PIPELINE
 from lab_gitlab.records import Record, now
 
 
@@ -30,6 +30,34 @@ def process(app: Application, pipeline_id: int) -> None:
             job.update(BUILD.update(app, job, status="pending", queued_at=now()))
         elif job["status"] == "created" and before <= set(COMPLETED):
             job.update(BUILD.update(app, job, status="skipped"))
+    _update_pipeline(app, pipeline_id, {job["status"] for job in jobs})
+
+
+def _update_pipeline(app: Application, pipeline_id: int, jobs: set[str]) -> None:
+    """Set the pipeline's status from those of its jobs. The user who started a pipeline gets a mail if it fails."""
+    pipeline = PIPELINE.select(app, {"id": pipeline_id})[0]
+    status = _combined(jobs)
+    if status == pipeline["status"]:
+        return
+    PIPELINE.update(app, pipeline, status=status, finished_at=now() if status in COMPLETED else None)
+    if status == "failed":
+        project = projects.PROJECT.select(app, {"id": pipeline["project_id"]})[0]
+        user = users.USER.select(app, {"id": pipeline["user_id"]})[0]
+        subject = f"{project['name']} | Failed pipeline for {pipeline['ref']} | {pipeline['sha'][:8]}"
+        address = f"{projects.web_url(app, project)}/-/pipelines/{pipeline_id}"
+        if user["email"]:
+            outgoing.queue_mail(app, user["email"], subject, f"Pipeline #{pipeline_id} has failed!\n\n{address}\n")
+
+
+def _combined(jobs: set[str]) -> str:
+    """Return a pipeline's status (lib/gitlab/ci/status/composite.rb)."""
+    if not jobs <= set(COMPLETED):
+        started = jobs & {"running", "canceling", *COMPLETED}
+        return "running" if started else "pending" if "pending" in jobs else "created"
+    for status in ("failed", "canceled", "success"):
+        if status in jobs:
+            return status
+    return "skipped"
 
 
 def finish(app: Application, job: Record, ended: str, *, reason: str | None = None) -> None:
@@ -37,6 +65,7 @@ def finish(app: Application, job: Record, ended: str, *, reason: str | None = No
     if job["status"] == "canceling":
         ended, reason = "canceled", None
     BUILD.update(app, job, status=ended, finished_at=now(), failure_reason=reason)
+    ci_records.archive_log(app, job)
     process(app, job["pipeline_id"])
 
 

@@ -4,9 +4,10 @@ Source: gitlab-org/gitlab app/models/project.rb, app/services/projects/, app/pol
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import ci_records, members, registry_client, repositories
+from lab_gitlab import activity, ci_records, members, outgoing, registry_client, repositories, uploads
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record
 
@@ -68,7 +69,7 @@ class Group(Namespace):
 
 
 class Project(Model):
-    """A project; its git repository is created on first access."""
+    """A project and its git repository."""
 
     name = "Project"
     table = "projects"
@@ -103,13 +104,23 @@ class Project(Model):
             errors.append(NOT_PRIVATE)
         return errors
 
+    def save(self, app: Application, record_id: int | None, attributes: Mapping[str, Any]) -> Record:
+        record = super().save(app, record_id, attributes)
+        if record_id is None:
+            repositories.ensure(record)
+            activity.record(app, record["id"], record["creator_id"], activity.CREATED)
+        return record
+
     def before_destroy(self, app: Application, record: Record) -> None:
         """Delete images first: without a reachable registry the project is kept, as in Projects::DestroyService."""
         for repository in CONTAINER_REPOSITORY.select(app, {"project_id": record["id"]}):
             registry_client.delete_tags(app, repository_path(record, repository))
             CONTAINER_REPOSITORY.destroy(app, repository)
-        for pipeline in ci_records.PIPELINE.select(app, {"project_id": record["id"]}):
-            ci_records.PIPELINE.destroy(app, pipeline)
+        for model in (ci_records.PIPELINE, outgoing.PROJECT_HOOK, outgoing.REMOTE_MIRROR, activity.EVENT):
+            for belonging in model.select(app, {"project_id": record["id"]}):
+                model.destroy(app, belonging)
+        for upload in uploads.UPLOAD.select(app, {"model_id": record["id"]}):
+            uploads.UPLOAD.destroy(app, upload)
         members.remove_all(app, "Project", record)
         repositories.remove(record)
 

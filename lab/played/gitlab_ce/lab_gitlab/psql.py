@@ -5,12 +5,15 @@ project uses: tuples only (-t), with or without alignment (-A).
 """
 
 import getopt
+import re
 import sys
+from typing import Any
 
 from lab_gitlab import paths
 from lab_gitlab.database import Database, DatabaseError, Row
 
 CONNECTION_FAILED, SCRIPT_FAILED = 2, 1
+TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.(\d+))?Z")
 
 
 def main(arguments: list[str]) -> int:
@@ -36,11 +39,19 @@ def main(arguments: list[str]) -> int:
         print(f"psql: error: {message}", file=sys.stderr)
         return CONNECTION_FAILED
     for row in rows:
-        values = ["" if value is None else str(value) for value in row.values()]
+        values = [_shown(value) for value in row.values()]
         print("|".join(values) if "-A" in options else " " + " | ".join(values))
     if "-A" not in options:
         print()
     return 0
+
+
+def _shown(value: Any) -> str:
+    """Return a value as PostgreSQL formats it; stored times have the type `timestamp with time zone`."""
+    if found := TIME.fullmatch(str(value)):
+        day, time, fraction = found.groups(default="")
+        return f"{day} {time}.{fraction}".rstrip("0").rstrip(".") + "+00" if fraction.strip("0") else f"{day} {time}+00"
+    return "" if value is None else str(value)
 
 
 def _ask(statement: str) -> list[Row]:

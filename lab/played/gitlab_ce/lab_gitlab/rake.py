@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from io import BytesIO
 
-from lab_gitlab import application, paths, schema, users
+from lab_gitlab import application, integrity, paths, schema, users
 from lab_gitlab.application import Application
 from lab_gitlab.records import RecordInvalidError, full_messages, now
 from lab_gitlab.version import version
@@ -88,9 +88,12 @@ def main(arguments: list[str]) -> int:
     os.environ.update(settings)
     for task in (argument for argument in arguments if "=" not in argument):
         match = re.fullmatch(r"([\w:]+)(?:\[(.*)\])?", task)
+        if match and match[1] in integrity.TASKS:
+            integrity.TASKS[match[1]](application.load())
+            continue
         if match is None or match[1] not in TASKS:
             print(f"rake aborted!\nDon't know how to build task '{task}'", file=sys.stderr)
-            print(f"The lab supports: {', '.join(TASKS)}", file=sys.stderr)
+            print(f"The lab supports: {', '.join([*TASKS, *integrity.TASKS])}", file=sys.stderr)
             return 1
         code = TASKS[match[1]](application.load(), match[2])
         if code:

@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 from lab_gitlab.application import Application
 
+FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""Of stored times."""
+
 Record = dict[str, Any]
 Errors = list[tuple[str, str]]
 """Pairs of attribute and message; the attribute "base" means the whole record."""
@@ -68,19 +71,22 @@ class Model:
         app: Application,
         where: Mapping[str, Any] | None = None,
         *,
+        unlike: Mapping[str, Any] | None = None,
         scopes: Sequence[str] = (),
         order: Sequence[tuple[str, str]] = (("id", "asc"),),
         limit: int | None = None,
     ) -> list[Record]:
-        """Return the records whose columns equal `where`; a list matches any of its values.
+        """Return the records whose columns equal `where` and differ from `unlike`; a list matches any of its values.
 
         Raises UnknownAttributeError for an unknown column.
         """
         conditions, parameters = [f"({self.scopes[scope]})" for scope in scopes], []
-        for column, value in {**self.base, **(where or {})}.items():
+        wanted = [(False, column, value) for column, value in {**self.base, **(where or {})}.items()]
+        for negated, column, value in [*wanted, *((True, column, value) for column, value in (unlike or {}).items())]:
             values = value if isinstance(value, list) else [value]
             self._require(column)
-            conditions.append(" OR ".join([f"{column} IS ?"] * len(values)) or "0")
+            condition = " OR ".join([f"{column} IS ?"] * len(values)) or "0"
+            conditions.append(_negation(column, condition, values) if negated else condition)
             parameters += [self._stored(column, value) for value in values]
         sql = f"SELECT * FROM {self.table} WHERE {' AND '.join(f'({part})' for part in conditions) or '1'}"
         sql += " ORDER BY " + ", ".join(
@@ -132,6 +138,14 @@ class Model:
             app.database.update(self.table, record_id, changed)
         return record
 
+    def update_all(self, app: Application, records: Sequence[Record], changes: Mapping[str, Any]) -> None:
+        """Change columns without validation, as `update_all` does. Raises UnknownAttributeError."""
+        for column in changes:
+            self._require(column)
+        stored = {name: self._stored(name, self._assigned(name, value)) for name, value in changes.items()}
+        for record in records:
+            app.database.update(self.table, record["id"], stored)
+
     def destroy(self, app: Application, record: Record) -> None:
         self.before_destroy(app, record)
         app.database.execute(f"DELETE FROM {self.table} WHERE id = ?", record["id"])
@@ -153,6 +167,8 @@ class Model:
             return [part.strip() for part in value.split(",") if part.strip()]
         if column and column.kind == "date" and value is not None:
             return str(value)[:10]
+        if column and column.kind == "time" and value is not None and str(value).endswith(" UTC"):  # Ruby's format
+            return datetime.datetime.fromisoformat(value.replace(" UTC", "Z")).strftime(FORMAT)
         return value
 
     def _stored(self, name: str, value: Any) -> Any:
@@ -176,6 +192,11 @@ class Model:
         return record
 
 
+def _negation(column: str, condition: str, values: Sequence[Any]) -> str:
+    """Return a condition's opposite, as `where.not` writes it: in SQL, NULL does not differ from a value."""
+    return f"NOT ({condition})" + ("" if None in values else f" AND {column} IS NOT NULL")
+
+
 def full_messages(errors: Errors) -> list[str]:
     """Return messages as Rails formats them: the attribute's name, then the message."""
     return [
@@ -186,7 +207,7 @@ def full_messages(errors: Errors) -> list[str]:
 
 def now() -> str:
     """Return the current time in the stored format."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.datetime.now(datetime.UTC).strftime(FORMAT)
 
 
 def shown(moment: str | None) -> str | None:

@@ -3,20 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import crypto
+from lab_gitlab import crypto, projects
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record
 
-TOKEN_PREFIX = "glrt-t1_"  # of instance runners that a user has created
+TOKEN_PREFIXES = {"instance_type": "glrt-t1_", "project_type": "glrt-t3_"}
+"""Of runners that a user has created."""
 
 
 class Runner(Model):
-    """A runner and its restrictions; `active` is the opposite of "paused" in the web interface."""
+    """A runner and its restrictions; `active` is the opposite of "paused" in the web interface.
+
+    `project_id` is the only project from which a project runner takes jobs.
+    """
 
     name = "Ci::Runner"
     table = "ci_runners"
     columns = {
-        "runner_type": Column(),
+        "runner_type": Column("text", "instance_type"),
+        "project_id": Column("integer"),
         "description": Column(),
         "active": Column("boolean", True),
         "run_untagged": Column("boolean", True),
@@ -25,7 +30,10 @@ class Runner(Model):
         "token_encrypted": Column(),
         "created_at": Column("time"),
     }
-    scopes = {"instance_type": "runner_type = 'instance_type'", "paused": "active = 0"}
+    scopes = {
+        **{kind: f"runner_type = '{kind}'" for kind in TOKEN_PREFIXES},
+        "paused": "active = 0",
+    }
 
     def validate(self, _app: Application, record: Record) -> Errors:
         if not record["run_untagged"] and not record["tag_list"]:
@@ -34,20 +42,30 @@ class Runner(Model):
 
     def before_save(self, app: Application, record: Record) -> None:
         if not record["token_encrypted"]:
-            record["token_encrypted"] = app.cipher.encrypt(TOKEN_PREFIX + crypto.friendly_token())
+            record["token_encrypted"] = app.cipher.encrypt(
+                TOKEN_PREFIXES[record["runner_type"]] + crypto.friendly_token()
+            )
 
 
 RUNNER = Runner()
 
 
 def create_runner(app: Application, user: Record, params: Mapping[str, Any]) -> Record:
-    """Create an instance runner, like Ci::Runners::CreateRunnerService; `paused` is converted to `active`.
+    """Create a runner, like Ci::Runners::CreateRunnerService; `paused` is converted to `active`.
 
-    Raises RecordInvalidError, UnknownAttributeError, PermissionError.
+    `scope` is the id of a project runner's project. Raises RecordInvalidError, UnknownAttributeError, PermissionError.
     """
-    if not user["admin"]:
-        raise PermissionError("Insufficient permissions")
     attributes = dict(params)
+    scope = attributes.pop("scope", None)
+    if attributes["runner_type"] == "project_type":
+        project = projects.PROJECT.find(app, id=scope)
+        if project is None:
+            raise PermissionError("Missing/invalid scope")
+        allowed, attributes["project_id"] = projects.may_administer(app, project, user), project["id"]
+    else:
+        allowed = user["admin"]
+    if not allowed:
+        raise PermissionError("Insufficient permissions")
     if "paused" in attributes:
         attributes["active"] = not attributes.pop("paused")
     return RUNNER.create(app, **attributes)

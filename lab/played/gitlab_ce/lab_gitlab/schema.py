@@ -6,7 +6,19 @@ creates the tables seeds them: if seeding fails, a second run succeeds but there
 
 from collections.abc import Mapping
 
-from lab_gitlab import background_migrations, ci_records, instance_settings, members, projects, runners, users
+from lab_gitlab import (
+    activity,
+    background_migrations,
+    ci_records,
+    instance_settings,
+    members,
+    outgoing,
+    pipeline_schedules,
+    projects,
+    runners,
+    uploads,
+    users,
+)
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Model, RecordInvalidError, full_messages
 from lab_gitlab.version import version
@@ -29,7 +41,17 @@ MODELS: Mapping[str, Model] = {
         members.MEMBER,
         ci_records.PIPELINE,
         ci_records.BUILD,
+        ci_records.COMMIT_STATUS,
+        ci_records.JOB_ARTIFACT,
+        ci_records.PENDING_BUILD,
+        ci_records.RUNNING_BUILD,
+        pipeline_schedules.PIPELINE_SCHEDULE,
         runners.RUNNER,
+        outgoing.PROJECT_HOOK,
+        outgoing.REMOTE_MIRROR,
+        uploads.UPLOAD,
+        activity.EVENT,
+        *activity.ALWAYS_EMPTY,
     )
 }
 

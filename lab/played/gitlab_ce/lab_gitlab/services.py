@@ -48,13 +48,13 @@ BEFORE_MIGRATION = (
         enabled=False,
     ),
     Service("logrotate", "logrotate", account=None, checks_mounts=False),
-    Service("redis", "redis", _module("answering_service", str(paths.REDIS_SOCKET)), account="redis"),
+    Service("redis", "redis", _module("redis_server"), account="redis"),
     Service("gitaly", "gitaly", _module("answering_service", str(paths.GITALY_SOCKET))),
     Service("postgresql", "postgresql", _module("database_server"), account="postgresql"),
 )
 AFTER_MIGRATION = (
     Service("puma", "puma", _module("puma")),
-    Service("sidekiq", "sidekiq"),
+    Service("sidekiq", "sidekiq", _module("sidekiq")),
     Service("gitlab-workhorse", "gitlab_workhorse", _module("workhorse")),
     Service(
         "nginx",

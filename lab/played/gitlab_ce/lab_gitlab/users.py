@@ -111,7 +111,7 @@ def password_expired(user: Record) -> bool:
     expires_at = user["password_expires_at"]
     if expires_at is None or user["user_type"] != "human":
         return False
-    return datetime.datetime.fromisoformat(expires_at.replace(" UTC", "Z")) <= datetime.datetime.now(datetime.UTC)
+    return datetime.datetime.fromisoformat(expires_at) <= datetime.datetime.now(datetime.UTC)
 
 
 def access_token(app: Application, token: str) -> tuple[Record, Record] | None:

@@ -73,7 +73,7 @@ def show_job(app: Application, _request: Request, caller: Caller, project: str, 
 @ROUTES.add("GET", f"{JOBS}/:job/trace")
 @for_user()
 def show_log(app: Application, _request: Request, caller: Caller, project: str, job: str) -> Response:
-    return Response(200, ci_records.log(_job(app, _readable(app, caller, project), job)), "text/plain")
+    return Response(200, ci_records.log(app, _job(app, _readable(app, caller, project), job)), "text/plain")
 
 
 @ROUTES.add("POST", f"{JOBS}/:job/cancel")
@@ -109,7 +109,7 @@ def _job(app: Application, project: Record, job: str) -> Record:
 
 
 def present(pipeline: Record) -> dict[str, Any]:
-    return {name: pipeline[name] for name in ("id", "project_id", "ref", "sha", "source")}
+    return {name: pipeline[name] for name in ("id", "project_id", "ref", "sha", "source", "status")}
 
 
 def present_job(job: Record) -> dict[str, Any]:

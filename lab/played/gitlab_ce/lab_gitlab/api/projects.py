@@ -6,7 +6,7 @@ Source: gitlab-org/gitlab lib/api/projects.rb, commits.rb, files.rb, repositorie
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import pipeline_creation, projects, repositories
+from lab_gitlab import projects, pushes, repositories, uploads
 from lab_gitlab.api.common import bad_request, boolean, for_user, invalid, needed, not_found, page, project_of, require
 from lab_gitlab.application import Application
 from lab_gitlab.authentication import Caller
@@ -40,7 +40,7 @@ def create_commit(app: Application, request: Request, caller: Caller, project: s
     except RepositoryError as error:
         raise bad_request(str(error)) from None
     after = repositories.references(found, "refs/heads/", "refs/tags/")
-    pipeline_creation.after_push(app, found, caller.user, before, after)
+    pushes.received(app, found, caller.user, before, after)
     return json_response(201, repositories.present(repositories.commit(found, sha), projects.web_url(app, found)))
 
 
@@ -89,3 +89,26 @@ def raw_file(app: Application, request: Request, caller: Caller, project: str, f
     if content is None:
         raise not_found("File")
     return Response(200, content)
+
+
+@ROUTES.add("POST", f"{PROJECT}/uploads")
+@for_user()
+def upload(app: Application, request: Request, caller: Caller, project: str) -> Response:
+    """Store a file for use in an issue or comment."""
+    found = project_of(app, caller, project)
+    require(projects.may_write(app, found, caller.user))
+    files = [part for part in request.parts if part.name == "file" and part.filename]
+    if not files:
+        raise invalid("file is missing")
+    return json_response(201, uploads.keep(app, found, files[0].filename or "", files[0].content))
+
+
+@ROUTES.add("GET", f"{PROJECT}/uploads/:secret/:name")
+@for_user()
+def raw_upload(app: Application, _request: Request, caller: Caller, project: str, secret: str, name: str) -> Response:
+    found = project_of(app, caller, project)
+    for kept in uploads.UPLOAD.select(app, {"model_id": found["id"], "secret": secret}):
+        file = uploads.file(kept)
+        if file.name == name and file.exists():
+            return Response(200, file.read_bytes(), "application/octet-stream")
+    raise not_found("Upload")

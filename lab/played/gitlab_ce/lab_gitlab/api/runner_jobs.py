@@ -92,13 +92,13 @@ def update_job(app: Application, request: Request, job: Record) -> Response:
 
 @ROUTES.add("PATCH", "/api/v4/jobs/:job/trace")
 @for_job
-def append_log(_app: Application, request: Request, job: Record) -> Response:
+def append_log(app: Application, request: Request, job: Record) -> Response:
     """Append to the log; 416 if the part does not start at the log's end, after which the runner resends from there."""
     given = re.fullmatch(r"(\d+)-(\d+)", request.headers.get("content-range", ""))
     if given is None:
         return message(400, "400 Bad request - Missing header Content-Range")
     accepted = ci_records.append_to_log(job, int(given[1]), request.body)
-    headers = {STATUS: job["status"], "Range": f"0-{len(ci_records.log(job))}", UPDATE_INTERVAL: UNWATCHED}
+    headers = {STATUS: job["status"], "Range": f"0-{len(ci_records.log(app, job))}", UPDATE_INTERVAL: UNWATCHED}
     return Response(202 if accepted else 416, headers=headers)
 
 
@@ -114,7 +114,7 @@ def upload_report(app: Application, request: Request, job: Record) -> Response:
     if not all(found):
         return message(400, "Invalid Format")
     BUILD.update(app, job, output_variables={match[1]: match[2].strip() for match in found if match})
-    ci_records.keep_report(job, content)
+    ci_records.keep_artifact(app, job, ci_records.DOTENV, ".env.gz", content)
     return json_response(201, {"message": "201 Created"})
 
 

@@ -91,10 +91,33 @@ class Project < ApplicationRecord
   def bots = Console.call('bots', project_id: id).map { |row| User.load(row) }
 end
 
+class CommitStatus < ApplicationRecord
+  columns
+end
+
+class Environment < ApplicationRecord
+  columns
+end
+
 module Ci
+  class Pipeline < ApplicationRecord
+    columns
+
+    def builds = Build.where(pipeline_id: id)
+  end
+
+  class Build < ApplicationRecord
+    Trace = Struct.new(:raw)
+    columns
+
+    def trace = Trace.new(Console.call('log', job_id: id))
+  end
+
+  [:PendingBuild, :RunningBuild, :PipelineSchedule].each { |name| const_set(name, Class.new(ApplicationRecord)).columns }
+
   class Runner < ApplicationRecord
     columns
-    scope :instance_type, :paused
+    scope :instance_type, :project_type, :paused
 
     def token = Console.call('token', model: self.class.name, record_id: id)
   end
@@ -112,7 +135,8 @@ module Ci
       end
 
       def execute
-        answer = Console.call('create_runner', user_id: @user.id, params: @params)
+        params = @params[:scope] ? @params.merge(scope: @params[:scope].id) : @params
+        answer = Console.call('create_runner', user_id: @user.id, params: params)
         return ServiceResponse.error(answer['message']) if answer['message']
 
         ServiceResponse.success(runner: Runner.load(answer['record']))
@@ -177,6 +201,10 @@ module Gitlab
 
   module VisibilityLevel
     PRIVATE = 0
+  end
+
+  module SilentMode
+    def self.enabled? = CurrentSettings.silent_mode_enabled
   end
 
   # The settings of the admin area; each setting is also a method of this module.

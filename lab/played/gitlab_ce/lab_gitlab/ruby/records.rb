@@ -22,29 +22,45 @@ module ActiveRecord
   class Relation
     include Enumerable
 
-    def initialize(model, where: {}, scopes: [])
+    # The result of `where` without conditions.
+    Chain = Struct.new(:relation) do
+      def not(conditions) = relation.refined(unlike: conditions.transform_keys(&:to_s))
+    end
+
+    def initialize(model, where: {}, unlike: {}, scopes: [])
       @model = model
       @where = where
+      @unlike = unlike
       @scopes = scopes
     end
 
-    def where(conditions) = self.class.new(@model, where: @where.merge(conditions.transform_keys(&:to_s)), scopes: @scopes)
-    def scope(name) = self.class.new(@model, where: @where, scopes: @scopes + [name.to_s])
+    def refined(where: {}, unlike: {}, scopes: [])
+      self.class.new(@model, where: @where.merge(where), unlike: @unlike.merge(unlike), scopes: @scopes + scopes)
+    end
+
+    def where(conditions = nil) = conditions ? refined(where: conditions.transform_keys(&:to_s)) : Chain.new(self)
+    def scope(name) = refined(scopes: [name.to_s])
     def all = self
 
     # Only the order by id is supported.
     def order(column) = column == :id ? self : raise(NotImplementedError, "the lab does not support order by #{column}")
 
-    def each(&) = Console.call('select', model: @model.name, where: @where, scopes: @scopes).map { |row| @model.load(row) }.each(&)
+    def each(&) = call('select').map { |row| @model.load(row) }.each(&)
+    def update_all(changes) = call('update_all', changes: changes)
+    def delete_all = call('delete_all')
     def find_by(conditions) = where(conditions).first
     def pluck(column) = map(&column)
     def create!(attributes) = @model.new(@where.merge(attributes)).tap(&:save!)
     def destroy_all = each(&:destroy)
+
+    private
+
+    def call(name, **more) = Console.call(name, model: @model.name, where: @where, unlike: @unlike, scopes: @scopes, **more)
   end
 
   class Base
     class << self
-      %i[where order all find_by first each count pluck create! destroy_all].each do |name|
+      %i[where order all find_by first each count pluck create! update_all delete_all destroy_all].each do |name|
         define_method(name) { |*args, **options, &block| relation.public_send(name, *args, **options, &block) }
       end
 
