@@ -1,13 +1,16 @@
 """The queue of Sidekiq's jobs in Redis. A job is executed by the function of its name in sidekiq.WORKERS."""
 
 import base64
+import fcntl
 import json
 import socket
-from typing import Any
+from typing import IO, Any
 
 from lab_gitlab import paths
 
 QUEUE = "queue:default"
+LOCK = paths.RAILS_VAR / "working/sidekiq.lock"
+"""Locked while Sidekiq runs. The user git may not ask runit."""
 
 Job = dict[str, Any]
 
@@ -25,6 +28,21 @@ def first() -> Job | None:
 
 def remove_first() -> None:
     _ask("LPOP", QUEUE)
+
+
+def lock() -> IO[str]:
+    """Return the lock of the only Sidekiq, which is held until the file is closed. Raises BlockingIOError."""
+    file = LOCK.open("a")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def sidekiq_runs() -> bool:
+    try:
+        lock().close()
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _ask(*words: str) -> str | None:

@@ -143,8 +143,8 @@ def log_file(job: Record) -> Path:
 
 def artifact_file(artifact: Record) -> Path:
     """Return the path in the hashed layout of the real GitLab."""
-    digest, day = hashlib.sha256(str(artifact["project_id"]).encode()).hexdigest(), artifact["created_at"][:10]
-    folder = paths.ARTIFACTS / digest[:2] / digest[2:4] / digest / day.replace("-", "_")
+    digest = hashlib.sha256(str(artifact["project_id"]).encode()).hexdigest()
+    folder = paths.ARTIFACTS / digest[:2] / digest[2:4] / digest / str(artifact["created_at"])[:10].replace("-", "_")
     return folder / str(artifact["job_id"]) / str(artifact["id"]) / str(artifact["file"])
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab_gitlab import ci_records, health, paths, projects, repositories, runit, schema, uploads, users
+from lab_gitlab import background_jobs, ci_records, health, paths, projects, repositories, schema, uploads, users
 from lab_gitlab.application import Application
 from lab_gitlab.background_migrations import BATCHED_MIGRATION, DONE, STATES
 from lab_gitlab.crypto import DecryptionError
@@ -129,7 +129,7 @@ def check_installation(app: Application) -> None:
     services = {name: result[0]["status"] == "ok" for name, result in health.services(app).items()}
     gitaly = "OK" if services["gitaly_check"] else "FAIL: 14:connections to all backends failing"
     redis = "OK" if services["cache_check"] else "FAILED"
-    sidekiq = runit.is_running("sidekiq")
+    sidekiq = background_jobs.sidekiq_runs()
     migrated = all(STATES.get(migration["status"]) in DONE for migration in BATCHED_MIGRATION.select(app))
     print("Checking GitLab subtasks ...\n")
     _section(

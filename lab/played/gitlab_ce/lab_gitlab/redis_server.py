@@ -5,6 +5,7 @@ in a format of the lab. The real one saves only minutes after a change, this one
 """
 
 import json
+import os
 import socketserver
 from pathlib import Path
 from threading import Lock
@@ -43,7 +44,10 @@ class Store:
 
     def _save(self) -> None:
         unfinished = self._dump.with_name("temp.rdb")
-        unfinished.write_text(json.dumps(self._lists))
+        with unfinished.open("w") as file:
+            json.dump(self._lists, file)
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(self._dump)
 
 

@@ -29,7 +29,7 @@ def work(app: Application) -> None:
 
 
 def main() -> None:
-    app = application.load()
+    app, _lock = application.load(), background_jobs.lock()
     while True:
         try:
             work(app)
