@@ -30,7 +30,7 @@ except SettingsError as error:
 for warning in settings.warnings:
     pulumi.log.warn(warning)
 
-runner_name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
+runner_name = settings.runner_name or f"{pulumi.get_project()}-{pulumi.get_stack()}"
 
 network = Network("gitlab", settings)
 groups = SecurityGroups("gitlab", settings, vpc_id=network.vpc_id)

@@ -52,13 +52,14 @@ class SettingsError(ValueError):
 class MachineSettings:
     """The size of one machine. Volume sizes are in GiB; `data_volume_size` is None if the machine has no data volume.
 
-    `data_volume_id` is a volume kept from a destroyed stack, to adopt.
+    `data_volume_id` is a volume kept from a destroyed stack, to adopt; `data_snapshot_id` a backup to restore.
     """
 
     instance_type: str
     root_volume_size: int
     data_volume_size: int | None = None
     data_volume_id: str | None = None
+    data_snapshot_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,7 @@ class Settings:
     runner_package_keys: tuple[str, ...]
     docker_package_keys: tuple[str, ...]
     initial_root_password: str | None = field(repr=False)
+    runner_name: str | None
     runner_concurrency: int
     runner_tags: tuple[str, ...]
     runner_job_memory: int
@@ -140,6 +142,7 @@ class Settings:
     backup_keep_weekly: int
     permissions_boundary: str | None
     deletion_protection: bool
+    drill: bool
     tags: Mapping[str, str]
 
     @property
@@ -156,6 +159,11 @@ class Settings:
         """Whether `client_cidrs` together cover at least half of all addresses: AWS also accepts 0.0.0.0/0 in parts."""
         united = ipaddress.collapse_addresses(map(ipaddress.IPv4Network, self.client_cidrs))
         return sum(network.num_addresses for network in united) >= WORLD.num_addresses // 2
+
+    @property
+    def restores(self) -> bool:
+        """Whether the data volumes are created from a backup."""
+        return self.server.data_snapshot_id is not None
 
     @property
     def serves_tls(self) -> bool:
@@ -256,6 +264,7 @@ class Settings:
             runner_package_keys=keys.sequence("runnerPackageKeys", values.fingerprint),
             docker_package_keys=keys.sequence("dockerPackageKeys", values.fingerprint),
             initial_root_password=keys.optional_secret("initialRootPassword", values.root_password),
+            runner_name=keys.optional("runnerName", values.runner_name),
             runner_concurrency=keys.number("runnerConcurrency", 1, MOST_JOBS, reason=ONE_NETWORK_PER_JOB),
             runner_tags=keys.sequence("runnerTags", values.runner_tag, empty_allowed=True),
             runner_job_memory=keys.number("runnerJobMemory", 0, 24 * 1024 * 1024),
@@ -275,6 +284,7 @@ class Settings:
             backup_keep_weekly=keys.number("backupKeepWeekly", 0, LONGEST_LOCK // 7, reason=LOCK_LIMIT),
             permissions_boundary=keys.optional("permissionsBoundary", values.policy_arn),
             deletion_protection=keys.boolean("deletionProtection"),
+            drill=keys.boolean("drill"),
         )
         keys.refuse_unknown()
         # Values can only be compared with each other if all of them are valid.
@@ -303,6 +313,7 @@ def _problems_between_keys(settings: Settings) -> list[str]:
             f"registryDataVolumeId: {settings.registry.data_volume_id!r} is also serverDataVolumeId. "
             "Each machine needs its own volume: set the ID of the volume that holds the pushed images."
         )
+    problems += _snapshot_problems(settings.server, settings.registry)
     if settings.hosted_zone_id and not settings.domain:
         problems.append("hostedZoneId: set, but domain is missing. Set the domain to create the record for.")
     problems += [
@@ -314,6 +325,29 @@ def _problems_between_keys(settings: Settings) -> list[str]:
     problems += _privileged_problems(settings)
     if settings.ssh_private_key:
         problems += ssh_keys.pair_problems(settings.ssh_public_key, settings.ssh_private_key)
+    return problems
+
+
+def _snapshot_problems(server: MachineSettings, registry: MachineSettings) -> list[str]:
+    """Problems of the backup to restore: its two snapshots belong together."""
+    machines = {"server": server, "registry": registry}
+    problems = [
+        f"{role}DataVolumeId: set, and so is {role}DataSnapshotId. Remove one: a volume is either adopted or created "
+        "from a backup."
+        for role, machine in machines.items()
+        if machine.data_volume_id and machine.data_snapshot_id
+    ]
+    missing = [role for role, machine in machines.items() if not machine.data_snapshot_id]
+    if len(missing) == 1:
+        problems.append(
+            f"{missing[0]}DataSnapshotId: missing, but the other machine's snapshot is set. Set both snapshots of the "
+            "same backup, or neither."
+        )
+    elif server.data_snapshot_id and server.data_snapshot_id == registry.data_snapshot_id:
+        problems.append(
+            f"registryDataSnapshotId: {registry.data_snapshot_id!r} is also serverDataSnapshotId. A backup has a "
+            "snapshot of each volume: set the registry's."
+        )
     return problems
 
 
@@ -441,6 +475,7 @@ def _machine(keys: Reader, role: str, check_type: Check[str], *, has_data: bool)
         root_volume_size=keys.number(f"{role}RootVolumeSize", SMALLEST_ROOT_VOLUME, LARGEST_VOLUME),
         data_volume_size=keys.number(f"{role}DataVolumeSize", 10, LARGEST_VOLUME) if has_data else None,
         data_volume_id=keys.optional(f"{role}DataVolumeId", values.volume_id) if has_data else None,
+        data_snapshot_id=keys.optional(f"{role}DataSnapshotId", values.snapshot_id) if has_data else None,
     )
 
 

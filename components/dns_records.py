@@ -34,6 +34,8 @@ class DomainRecord(pulumi.ComponentResource):
                 type="A",
                 ttl=300,
                 records=[balancer_address],
+                # A restored stack replaces the former one, whose record may still exist.
+                allow_overwrite=settings.restores or None,
                 opts=pulumi.ResourceOptions(
                     parent=self,
                     # It was part of the load balancer, whose name it does not need to wait for.

@@ -1,11 +1,12 @@
 """Checks the settings against existing AWS resources and the SSH agent before any resource is created."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import pulumi
 import pulumi_aws as aws
 
+from components.existing_backup import backup_problems
+from components.lookups import lookup, not_found
 from components.naming import named, stack_tag
 from configuration import red_hat
 from configuration.flows import Place, extra_egress_problems, rule_limit_problems
@@ -28,16 +29,14 @@ OFFERINGS = "aws ec2 describe-instance-type-offerings --location-type availabili
 NOT_TERMINATED = ("pending", "running", "shutting-down", "stopping", "stopped")
 """States of an instance that may have a volume attached. AWS lists terminated instances for another hour."""
 
-T = TypeVar("T")
-
 
 def check_existing(settings: Settings) -> MachineSize:
     """Check the settings against AWS, and return the size of the runner's machine.
 
     AWS must allow the number of security group rules and offer the instance types and the image. The volumes, the
-    address and the hosted zone in the settings must exist, match the other settings and not be in use elsewhere. A
-    stack that serves TLS must not change to plain HTTP by mistake. If the settings contain no private key, the SSH
-    agent must hold it, except for a preview.
+    address and the hosted zone in the settings must exist, match the other settings and not be in use elsewhere, and
+    so must the backup to restore. A stack that serves TLS must not change to plain HTTP by mistake. If the settings
+    contain no private key, the SSH agent must hold it, except for a preview.
 
     Raises SettingsError, which lists all problems with their keys.
     """
@@ -56,6 +55,7 @@ def check_existing(settings: Settings) -> MachineSize:
     problems += _image_problem(settings.ami_id) if settings.ami_id else _image_owner_problem(settings.region)
     for role, machine in machines.items():
         problems += _volume_problem(role, machine, settings.availability_zone)
+    problems += backup_problems(settings)
     if settings.balancer_address_id:
         problems += _address_problem(settings.balancer_address_id)
     if settings.domain and settings.hosted_zone_id:
@@ -136,13 +136,13 @@ def _instance_type_problem(key: str, name: str, found: aws.ec2.GetInstanceTypeRe
 
 
 def _image_problem(image_id: str) -> list[str]:
-    image = _lookup(
+    image = lookup(
         lambda: aws.ec2.get_ami(
             filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=[image_id])], include_deprecated=True
         )
     )
     if image is None:
-        return _not_found("amiId", image_id, "Leave it empty to use Red Hat's latest RHEL 8.10.")
+        return not_found("amiId", image_id, "Leave it empty to use Red Hat's latest RHEL 8.10.")
     if image.architecture != ARCHITECTURE:
         return [f"amiId: {image_id!r} is for {image.architecture}, but the machines are x86_64. Use an x86_64 image."]
     return []
@@ -162,11 +162,11 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
     if machine.data_volume_id is None or machine.data_volume_size is None:
         return []
     key, volume_id, size = f"{role}DataVolumeId", machine.data_volume_id, machine.data_volume_size
-    volume = _lookup(
+    volume = lookup(
         lambda: aws.ebs.get_volume(filters=[aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[volume_id])])
     )
     if volume is None:
-        return _not_found(key, volume_id, "Leave it empty to create a new volume.")
+        return not_found(key, volume_id, "Leave it empty to create a new volume.")
     problems = []
     if volume.availability_zone != zone:
         problems.append(
@@ -219,9 +219,9 @@ def _instances(*filters: tuple[str, str]) -> Sequence[str]:
 
 def _address_problem(allocation_id: str) -> list[str]:
     key = "balancerAddressId"
-    address = _lookup(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
+    address = lookup(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
     if address is None:
-        return _not_found(key, allocation_id, "Leave it empty to create a new address.")
+        return not_found(key, allocation_id, "Leave it empty to create a new address.")
     problems = _mark_problem(key, allocation_id, address.tags)
     if not address.association_id:
         return problems
@@ -248,9 +248,9 @@ def _address_problem(allocation_id: str) -> list[str]:
 
 def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:
     key = "hostedZoneId"
-    zone = _lookup(lambda: aws.route53.get_zone(zone_id=zone_id))
+    zone = lookup(lambda: aws.route53.get_zone(zone_id=zone_id))
     if zone is None:
-        return _not_found(key, zone_id, "Leave it empty and create the domain's record yourself.", where="account")
+        return not_found(key, zone_id, "Leave it empty and create the domain's record yourself.", where="account")
     problems = []
     name = zone.name.rstrip(".")
     if not f".{domain}".endswith(f".{name}"):
@@ -285,18 +285,3 @@ def _served_tls_problem() -> list[str]:
             "the domain and its certificate, and remove plainHttp; or set acceptPlainHttpAfterTls to true."
         )
     ]
-
-
-def _lookup(function: Callable[[], T]) -> T | None:
-    """The result of a lookup that must find exactly one resource; None if it fails."""
-    try:
-        return function()
-    except Exception:  # noqa: BLE001  the SDK has no specific class for a failed invoke
-        return None
-
-
-def _not_found(key: str, value: str, remedy: str, *, where: str = "region") -> list[str]:
-    problem = f"{key}: AWS did not find {value!r} in this {where}. {remedy}"
-    # A failed invoke ends the program with its own error, regardless of what is raised later; both errors are shown.
-    pulumi.log.error(problem)
-    return [problem]

@@ -47,6 +47,14 @@ class GitLabServer(pulumi.ComponentResource):
         super().__init__("gitlab:server:GitLabServer", name, None, opts)
         host = machine.host
         mounted = machine.mount_data(GITLAB_DATA, *GITLAB_FOLDERS, service="gitlab-runsvdir", parent=self)
+        if settings.server.data_snapshot_id:
+            # Before the token key: a drill gets its own.
+            mounted = host.run(
+                "clean_restored_data",
+                arguments=[settings.server.data_snapshot_id, "drill" if settings.drill else "restore"],
+                after=[mounted.command],
+                parent=self,
+            )
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
         trusted = trust_authority(
             host,

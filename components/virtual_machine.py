@@ -204,8 +204,12 @@ class VirtualMachine(pulumi.ComponentResource):
             type="gp3",
             size=machine.data_volume_size,
             encrypted=True,
+            # AWS copies the blocks when they are first read, so a restored machine is slow at first. A rate for this
+            # (volume_initialization_rate) costs extra.
+            snapshot_id=machine.data_snapshot_id,
             tags=tagged(settings, name),
-            opts=kept(settings, self, adopted_id=machine.data_volume_id),
+            # Another snapshot would replace the volume, and with it everything since the restore.
+            opts=kept(settings, self, adopted_id=machine.data_volume_id, only_at_creation=["snapshotId"]),
         )
         attachment = aws.ec2.VolumeAttachment(
             name,

@@ -39,6 +39,8 @@ GITLAB_DATA = "/srv/gitlab"
 """Mountpoint of GitLab's data volume."""
 GITLAB_FOLDERS = ("/var/opt/gitlab", "/etc/gitlab", "/var/log/gitlab")
 """GitLab's own directories that are stored on the data volume."""
+RESTORED_FROM = f"{GITLAB_DATA}/restored-from"
+"""Contains the ID of the snapshot that the volume was created from, once the step clean_restored_data is done."""
 INITIAL_ROOT_PASSWORD = "/etc/gitlab/seeded-root-password"
 """The first password of GitLab's root user, readable only by the machine's root; written before GitLab is seeded with
 it, deleted by FORGET_ROOT_PASSWORD once that user's password has changed.

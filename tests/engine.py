@@ -71,6 +71,26 @@ LOOKUPS: Mapping[str, Mapping[str, Any]] = {
 }
 """AWS's response to each lookup, whichever resource is requested."""
 
+BACKUP: Mapping[str, Mapping[str, Any]] = {
+    f"snap-0123456789abcdef{number}": {
+        "id": f"snap-0123456789abcdef{number}",
+        "state": "completed",
+        "encrypted": True,
+        "volumeSize": 100,
+        "startTime": f"2026-11-27T23:0{3 * number - 3}:00Z",
+        "tags": {
+            "gitlab-stack": f"{PROJECT['name']}/prod",
+            "gitlab-role": role,
+            "gitlab-backup": "20261127T2300Z",
+            f"{product}-version": version,
+        },
+    }
+    for number, (role, product, version) in enumerate(
+        [("server", "gitlab", PROJECT["config"]["gitlabVersion"]["default"]), ("registry", "registry", "2.8.3")], 1
+    )
+}
+"""A backup of another stack, by the IDs of its snapshots."""
+
 NAMED_BY_SETTINGS = (
     "aws:ebs/getVolume:getVolume",
     "aws:ec2/getAmi:getAmi",
@@ -81,9 +101,14 @@ NAMED_BY_SETTINGS = (
 
 def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """AWS's lists. `existing` has the `offered` instance types (None: all), the Name of the machine that `holds` the
-    volumes, the Name of the `network` that contains the address, and `servedTls` if the stack's load balancer does.
+    volumes, the Name of the `network` that contains the address, `servedTls` if the stack's load balancer does, and the
+    snapshots from which the stack's own volumes were created (`createdFrom`), by Name.
     """
     names = filters.get("tag:Name")
+    if token == "aws:ebs/getEbsVolumes:getEbsVolumes":
+        volumes = {name: made_of for name, made_of in existing.get("createdFrom", {}).items() if name in (names or ())}
+        wanted = filters.get("snapshot-id")
+        return {"ids": [f"vol-of-{name}" for name, made_of in volumes.items() if wanted is None or made_of in wanted]}
     if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
         offered = existing.get("offered")
         return {"instanceTypes": [each for each in filters["instance-type"] if offered is None or each in offered]}
@@ -176,6 +201,12 @@ class Cloud(mocks.Mocks):
         filters = {each["name"]: each["values"] for each in args.args.get("filters", ())}
         if (listed := lists(args.token, filters, existing)) is not None:
             return {**args.args, **listed}, []
+        if args.token == "aws:ebs/getSnapshot:getSnapshot":
+            [snapshot_id] = filters["snapshot-id"]
+            snapshots = {**BACKUP, **existing.get("snapshots", {})}
+            if self.existing is None or snapshots.get(snapshot_id) is None:
+                raise LookupError("Your query returned no results")
+            return {**args.args, **snapshots[snapshot_id]}, []
         if args.token in LOOKUPS:
             if self.existing is None and args.token in NAMED_BY_SETTINGS:
                 raise LookupError("Your query returned no results")

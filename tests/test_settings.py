@@ -17,6 +17,7 @@ from validation.supported_versions import MAINTAINED
 
 OTHER_PUBLIC_KEY, OTHER_PRIVATE_KEY = openssh_pair(b"o")
 ENCRYPTED_PRIVATE_KEY = openssh_pair(cipher=b"aes256-ctr")[1]
+SNAPSHOT = "snap-0123456789abcdef0"
 CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
 
 NEWEST = f"{MAINTAINED[-1]}.0"
@@ -91,6 +92,32 @@ REFUSALS = [
         {"serverDataVolumeId": "vol-0123456789abcdef0", "registryDataVolumeId": "vol-0123456789abcdef0"},
         "'vol-0123456789abcdef0' is also serverDataVolumeId. Each machine needs its own volume",
     ),
+    (
+        "serverDataSnapshotId",
+        {"serverDataSnapshotId": "latest", "registryDataSnapshotId": SNAPSHOT},
+        "not a snapshot ID",
+    ),
+    ("registryDataSnapshotId", {"serverDataSnapshotId": SNAPSHOT}, "missing, but the other machine's snapshot is set"),
+    ("serverDataSnapshotId", {"registryDataSnapshotId": SNAPSHOT}, "missing, but the other machine's snapshot is set"),
+    (
+        "registryDataSnapshotId",
+        {"serverDataSnapshotId": SNAPSHOT, "registryDataSnapshotId": SNAPSHOT},
+        f"{SNAPSHOT!r} is also serverDataSnapshotId. A backup has a snapshot of each volume",
+    ),
+    *(
+        (
+            f"{role}DataVolumeId",
+            {
+                "serverDataSnapshotId": SNAPSHOT,
+                "registryDataSnapshotId": SNAPSHOT.replace("0", "1"),
+                f"{role}DataVolumeId": "vol-0123456789abcdef0",
+            },
+            f"set, and so is {role}DataSnapshotId. Remove one",
+        )
+        for role in ("server", "registry")
+    ),
+    ("runnerName", {"runnerName": "the runner"}, "not a runner name"),
+    ("drill", {"drill": "weekly"}, "neither true nor false"),
     ("balancerAddressId", {"balancerAddressId": "203.0.113.9"}, "not the allocation ID"),
     ("securityUpdates", {"securityUpdates": "on Sundays"}, "such as daily, Sun 03:00"),
     ("backup", {"backup": "sometimes"}, "neither true nor false"),

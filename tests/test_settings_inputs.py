@@ -215,6 +215,7 @@ def test_what_is_no_region_is_refused(region):
                 "arn:aws:iam::123456789012:policy/team/gitlab boundary",
             ],
         ),
+        ("runnerName", ["gitlab-prod", "r" * 201, "a.b_c-1"], ["gitlab prod", "a/b", "läufer", "r" * 202]),
         ("runnerConcurrency", ["1", "250"], ["0", "251", "1.5", "four", "²"]),
         ("deletionProtection", ["true", "false", "True", "False\n"], ["yes", "1", "TRUE", "on", "t"]),
         ("smtpPort", ["25", "465", "587", "2465"], ["0", "65536", "smtp", "587/tcp"]),
@@ -231,6 +232,31 @@ def test_a_value_is_taken_or_refused_by_its_key(key, taken, refused):
         load(**{key: value})
     for value in refused:
         assert [line.split(":")[0] for line in refusals(**{key: value})] == [key], value
+
+
+@pytest.mark.parametrize("snapshot", ["snap-0123456789abcdef0", "snap-89abcdef", " snap-0123456789abcdef0\n"])
+def test_a_snapshot_is_taken_by_its_id(snapshot):
+    settings = load(serverDataSnapshotId=snapshot, registryDataSnapshotId="snap-0123456789abcdef2")
+    assert settings.restores
+    assert settings.server.data_snapshot_id == snapshot.strip()
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        "snap-0123",
+        "snap-0123456789ABCDEF0",
+        "snap-0123456789abcdef01",
+        "vol-0123456789abcdef0",
+        "ami-0123456789abcdef0",
+    ],
+)
+@pytest.mark.parametrize("role", ["server", "registry"])
+def test_anything_else_is_no_snapshot(role, snapshot):
+    other = {"server": "registry", "registry": "server"}[role]
+    keys = {f"{role}DataSnapshotId": snapshot, f"{other}DataSnapshotId": "snap-0123456789abcdef2"}
+    [line] = refusals(**keys)
+    assert line.startswith(f"{role}DataSnapshotId: {snapshot!r} is not a snapshot ID")
 
 
 @pytest.mark.parametrize(

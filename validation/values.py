@@ -64,6 +64,7 @@ region = matching(_REGION, "is not an AWS region such as eu-central-1")
 availability_zone = matching(rf"{_REGION}[a-z]", "is not an availability zone such as eu-central-1a")
 ami_id = matching(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "is not an AMI ID (ami- and 17 hex digits)")
 volume_id = matching(r"vol-([0-9a-f]{8}|[0-9a-f]{17})", "is not a volume ID (vol- and 17 hex digits)")
+snapshot_id = matching(r"snap-([0-9a-f]{8}|[0-9a-f]{17})", "is not a snapshot ID (snap- and 17 hex digits)")
 address_id = matching(
     r"eipalloc-([0-9a-f]{8}|[0-9a-f]{17})",
     "is not the allocation ID of an Elastic IP address (eipalloc- and 17 hex digits)",
@@ -80,6 +81,10 @@ policy_arn = matching(
 instance_type = matching(r"[a-z][a-z0-9-]*[0-9][a-z0-9-]*\.[a-z0-9-]+", "is not an instance type such as m6i.xlarge")
 version = matching(r"(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}", "is not a version such as 17.10.4")
 runner_tag = matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "is not a runner tag (letters, digits, . _ : -)")
+runner_name = matching(
+    r"[A-Za-z0-9_.-]{1,201}",
+    "is not a runner name (letters, digits, . _ -), such as gitlab-prod",
+)
 smtp_authentication = matching("|".join(SMTP_AUTHENTICATIONS), f"is not one of {', '.join(SMTP_AUTHENTICATIONS)}")
 host_name = matching(
     rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+(?<!\.[0-9])(?<!\.[0-9][0-9])(?<!\.[0-9]{{3}})",
