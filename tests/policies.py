@@ -11,6 +11,7 @@ IAM = Path(__file__).resolve().parent.parent / "docs/iam"
 PREVIEW = ("preview",)
 UP = ("preview", "up-ec2", "up-load-balancer", "up-roles")
 FIRST_UP = (*UP, "first-up")
+RESTORE = (*FIRST_UP, "restore")
 """The policies that each task needs."""
 
 PROVIDER_5 = {
@@ -21,6 +22,7 @@ PROVIDER_5 = {
 NAMES = {
     "ACCOUNT": "123456789012",  # moto's
     "DOMAIN": "git.example.com",
+    "FORMER-STACK": "gitlab/former",
     "IMAGE-OWNER": "309956199498",
     "REGION": "eu-central-1",
     "STACK": "gitlab/dev",

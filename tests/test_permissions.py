@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.policies import FIRST_UP
+from tests.policies import FIRST_UP, RESTORE
 
 ROOT = Path(__file__).resolve().parent.parent
 IAM = ROOT / "docs/iam"
@@ -63,6 +63,8 @@ NOT_NEEDED = {
 """Recorded calls that no policy allows, and why."""
 
 LOOKED_UP = {
+    "aws:ebs/getEbsVolumes:getEbsVolumes": ("ec2:DescribeVolumes",),
+    "aws:ebs/getSnapshot:getSnapshot": ("ec2:DescribeSnapshots",),
     "aws:ebs/getVolume:getVolume": ("ec2:DescribeVolumes",),
     "aws:ec2/getAmi:getAmi": ("ec2:DescribeImages",),
     "aws:ec2/getElasticIp:getElasticIp": ("ec2:DescribeAddresses", "ec2:DescribeAddressesAttribute"),
@@ -118,6 +120,14 @@ def test_the_policy_for_previews_allows_what_a_preview_and_a_refresh_call_and_th
     assert not [action for action in allowed("preview") if not re.search(r":(Describe|Get|List)", action)]
 
 
+def test_a_restore_finds_snapshots_and_may_use_those_of_one_former_stack():
+    assert recorded("restore") - allowed(*FIRST_UP) - set(NOT_NEEDED) == {"ec2:DescribeSnapshots"}
+    [find, use] = policy("restore")
+    assert find["Action"] == ["ec2:DescribeSnapshots"]
+    assert (use["Action"], use["Resource"]) == (["ec2:CreateVolume"], "arn:aws:ec2:REGION::snapshot/*")
+    assert use["Condition"] == {"StringEquals": {"aws:ResourceTag/gitlab-stack": "FORMER-STACK"}}
+
+
 def test_the_program_is_made_of_what_was_recorded(graph, tls_graph, requested_graph, own_graph):
     """A new resource type makes other calls: record them with `python -m tests.e2e.permissions`."""
     graphs = (graph, tls_graph, requested_graph, own_graph)
@@ -125,10 +135,10 @@ def test_the_program_is_made_of_what_was_recorded(graph, tls_graph, requested_gr
     assert {type_ for type_ in types if type_.startswith("aws:")} <= set(RECORDED["types"])
     lookups = {token for each in graphs for token, _ in each.invokes}
     assert lookups <= set(LOOKED_UP)
-    assert {action for actions in LOOKED_UP.values() for action in actions} <= recorded("preview")
+    assert {action for actions in LOOKED_UP.values() for action in actions} <= recorded("preview", "restore")
 
 
-@pytest.mark.parametrize("name", [*FIRST_UP, "boundary", "state-preview", "state-up", "ebs-key"])
+@pytest.mark.parametrize("name", [*RESTORE, "boundary", "state-preview", "state-up", "ebs-key"])
 def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
     for statement in policy(name):
         assert statement["Effect"] == "Allow"
@@ -139,7 +149,7 @@ def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
 
 
 def test_what_is_made_is_made_in_the_stacks_region_only():
-    for statement in [each for name in FIRST_UP for each in policy(name)]:
+    for statement in [each for name in RESTORE for each in policy(name)]:
         if any(action.startswith(("acm:", "ec2:", "elasticloadbalancing:")) for action in statement["Action"]):
             resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
             asked = statement.get("Condition", {}).get("StringEquals", {}).get("aws:RequestedRegion")

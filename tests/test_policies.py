@@ -17,7 +17,7 @@ from lab.cloud import permissions
 from lab.cloud.permissions.policies import Asked, allowed
 from lab.cloud.permissions.reference import actions
 from lab.tests.cloud import over_http
-from tests.policies import FIRST_UP, NAMES, PREVIEW, UP, filled
+from tests.policies import FIRST_UP, NAMES, PREVIEW, RESTORE, UP, filled
 
 REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
 
@@ -165,6 +165,13 @@ def test_the_stacks_instance_profiles_alone_are_made_and_changed(action):
 
 def test_an_image_of_somebody_else_is_not_launched():
     assert not allowed(filled(UP), asked("ec2:RunInstances", "image", {"ec2:Owner": NAMES["ACCOUNT"]}))
+
+
+def test_a_backup_is_restored_with_its_own_policy_and_only_of_the_former_stack():
+    owners = (NAMES["FORMER-STACK"], OTHER, STACK, None)
+    snapshots = [asked("ec2:CreateVolume", "snapshot", tags("ResourceTag", owner)) for owner in owners]
+    assert [allowed(filled(RESTORE), each) for each in snapshots] == [True, False, False, False]
+    assert not [each for each in snapshots if allowed(filled(FIRST_UP), each)]
 
 
 MARK_LATE = [(name, type_, mark) for (name, type_), mark in FIRST_TAGS.items()]

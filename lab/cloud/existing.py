@@ -25,8 +25,9 @@ LAB: Mapping[str, Any] = {
 def put(existing: Mapping[str, Any]) -> None:
     """Put images, volumes, addresses, hosted zones and certificates into moto's memory, in each of `regions`.
 
-    `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`; `hosted_zones` have `id` and
-    `name`; `certificates` have `arn` and `names`, and are issued. Volumes and addresses get `tags`.
+    `images` and `addresses` are ids; `volumes` have `id`, `size` in GiB and `zone`, and those of a restored stack the
+    id of their `snapshot` and more `tags`; `hosted_zones` have `id` and `name`; `certificates` have `arn` and `names`,
+    and are issued. Volumes and addresses get `tags`.
     """
     for region in existing["regions"]:
         backend = ec2_backends[DEFAULT_ACCOUNT_ID][region]
@@ -35,8 +36,8 @@ def put(existing: Mapping[str, Any]) -> None:
                 _put_image(backend, image_id)
         for given in existing["volumes"]:
             if given["zone"].startswith(region):
-                _put_volume(backend, given["id"], given["size"], given["zone"])
-                backend.create_tags([given["id"]], existing["tags"])
+                _put_volume(backend, given["id"], given["size"], given["zone"]).snapshot_id = given.get("snapshot")
+                backend.create_tags([given["id"]], {**existing["tags"], **given.get("tags", {})})
         for allocation_id in existing["addresses"]:
             address = backend.allocate_address("vpc")
             address.id = address.allocation_id = allocation_id
@@ -56,11 +57,12 @@ def _put_image(backend: Any, image_id: str) -> None:
     backend.amis[image_id] = image
 
 
-def _put_volume(backend: Any, volume_id: str, size: int, zone: str) -> None:
+def _put_volume(backend: Any, volume_id: str, size: int, zone: str) -> Any:
     volume = backend.create_volume(size=size, zone_name=zone, encrypted=True, volume_type="gp3")
     del backend.volumes[volume.id]
     volume.id = volume_id
     backend.volumes[volume_id] = volume
+    return volume
 
 
 def _put_hosted_zone(partition: str, zone_id: str, name: str) -> None:

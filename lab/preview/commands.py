@@ -24,7 +24,7 @@ def preview(stack: str, state: Path | None) -> None:
         throwaway.configure(configuration)
         for key, why in configuration.secrets.items():
             say(f"using a placeholder for {key}, which is {why}")
-        for named in _named(configuration):
+        for named in _named(configuration, stack):
             say(f"assuming that {named} exists in AWS and matches the settings")
         throwaway.show_preview(ROOT)
     say(facts["costTable"])
@@ -65,7 +65,8 @@ def _existing(*versions: Version) -> dict[str, Any]:
     """Return the existing AWS resources in the settings of these versions, tagged as this stack's."""
     version = versions[-1]
     owner = {"gitlab-stack": f"{version.project()['name']}/{version.stack}"}
-    return {**existing(*(each.configuration("") for each in versions)), "tags": owner}
+    configurations = (each.configuration("") for each in versions)
+    return {**existing(*configurations, stack=version.stack), "tags": owner}
 
 
 def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:
@@ -89,8 +90,9 @@ def _brought_up(version: Version, api: str) -> tuple[engine.Throwaway, Plan]:
     return throwaway, plan
 
 
-def _named(configuration: StackFile) -> list[str]:
-    there = existing(configuration)
-    volumes, zones = ([each["id"] for each in there[kind]] for kind in ("volumes", "hosted_zones"))
+def _named(configuration: StackFile, stack: str) -> list[str]:
+    there = existing(configuration, stack=stack)
+    volumes = [each.get("snapshot", each["id"]) for each in there["volumes"]]
+    zones = [each["id"] for each in there["hosted_zones"]]
     certificates = [each["arn"] for each in there["certificates"]]
     return [*there["images"], *volumes, *there["addresses"], *zones, *certificates]

@@ -103,8 +103,8 @@ def _own_certificate(values: Mapping[str, Any], project: str) -> dict[str, str]:
     return {f"{project}:{key}": text for key, text in replaced.items()}
 
 
-def existing(*configurations: StackFile) -> dict[str, Any]:
-    """Return the AWS resources that these configurations refer to. They are assumed to exist."""
+def existing(*configurations: StackFile, stack: str) -> dict[str, Any]:
+    """Return the AWS resources that these configurations of a stack refer to. They are assumed to exist."""
     images, addresses, volumes, regions = set(), set(), {}, set()
     domains: dict[str, list[str]] = {}  # by hosted zone
     certificates: dict[str, set[str]] = {}  # names by ARN
@@ -118,9 +118,14 @@ def existing(*configurations: StackFile) -> dict[str, Any]:
         if arn := values.get("certificateArn"):
             certificates.setdefault(arn, set()).add(str(values.get("domain") or ""))
         for role in ("server", "registry"):
+            size = int(values.get(f"{role}DataVolumeSize") or 0)
+            volume = {"size": size, "zone": values.get("availabilityZone")}
             if volume_id := values.get(f"{role}DataVolumeId"):
-                size, zone = values.get(f"{role}DataVolumeSize"), values.get("availabilityZone")
-                volumes[volume_id] = {"id": volume_id, "size": int(size or 0), "zone": zone}
+                volumes[volume_id] = {"id": volume_id, **volume}
+            if snapshot_id := values.get(f"{role}DataSnapshotId"):
+                # The program accepts a snapshot whose volume exists, regardless of its tags, which are not known here.
+                volume_id, tags = snapshot_id.replace("snap", "vol"), {"Name": f"{role}-data-{stack}"}
+                volumes[volume_id] = {"id": volume_id, **volume, "snapshot": snapshot_id, "tags": tags}
     return {
         "regions": sorted(filter(None, regions)),
         "images": sorted(filter(None, images)),

@@ -151,6 +151,7 @@ VALUES = [
     ("ec2:CreateSnapshot", "TagSpecification.1.ResourceType", "snapshot", "Snapshot"),
     ("ec2:DescribeSnapshots", "Filter.1.Name", "tag:gitlab-stack", "tags"),
     ("ec2:DescribeSnapshots", "Owner.1", "self", "me"),
+    ("ec2:CreateVolume", "SnapshotId", f"snap-{ID}", f"vol-{ID}"),
     ("ec2:LockSnapshot", "SnapshotId", f"snap-{ID}", f"vol-{ID}"),
     ("ec2:LockSnapshot", "LockMode", "governance", "Governance"),
     ("ec2:LockSnapshot", "LockDuration", "1", "0"),

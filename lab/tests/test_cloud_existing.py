@@ -20,7 +20,16 @@ def ec2():
                 "regions": [REGION],
                 "images": ["ami-0a1b2c3d4e5f60718"],
                 "addresses": ["eipalloc-0123456789abcdef0"],
-                "volumes": [{"id": "vol-0123456789abcdef0", "size": 200, "zone": f"{REGION}a"}],
+                "volumes": [
+                    {"id": "vol-0123456789abcdef0", "size": 200, "zone": f"{REGION}a"},
+                    {
+                        "id": "vol-0123456789abcdef1",
+                        "size": 100,
+                        "zone": f"{REGION}a",
+                        "snapshot": "snap-0123456789abcdef1",
+                        "tags": {"Name": "server-data-dev"},
+                    },
+                ],
                 "hosted_zones": [{"id": "Z0123456789ABC", "name": "git.example.com"}],
                 "certificates": [{"arn": CERTIFICATE, "names": ["git.example.com"]}],
                 "tags": {"gitlab-stack": "gitlab/dev"},
@@ -43,6 +52,13 @@ def test_a_volume_is_there_encrypted_and_in_its_zone(ec2):
     [volume] = ec2.describe_volumes(VolumeIds=["vol-0123456789abcdef0"])["Volumes"]
     assert (volume["Size"], volume["AvailabilityZone"]) == (200, f"{REGION}a")
     assert volume["Encrypted"]
+
+
+def test_a_restored_volume_is_there_with_its_name_and_its_snapshot(ec2):
+    wanted = {"snapshot-id": "snap-0123456789abcdef1", "tag:Name": "server-data-dev", "tag:gitlab-stack": "gitlab/dev"}
+    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+    [volume] = ec2.describe_volumes(Filters=filters)["Volumes"]
+    assert volume["VolumeId"] == "vol-0123456789abcdef1"
 
 
 def test_an_address_is_there(ec2):

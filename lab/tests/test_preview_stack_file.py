@@ -109,7 +109,7 @@ def test_ciphertexts_can_be_compared_without_being_read():
 )
 def test_a_hosted_zone_holds_the_domain_before_a_change_and_after_it(domains, zone):
     stack_files = [made(gitlab__domain=domain, gitlab__hostedZoneId="Z1") for domain in domains]
-    assert existing(*stack_files)["hosted_zones"] == [{"id": "Z1", "name": zone}]
+    assert existing(*stack_files, stack="dev")["hosted_zones"] == [{"id": "Z1", "name": zone}]
 
 
 def test_what_the_settings_name_is_taken_to_be_there():
@@ -119,17 +119,28 @@ def test_what_the_settings_name_is_taken_to_be_there():
             gitlab__amiId="ami-1",
             gitlab__availabilityZone="eu-central-1a",
             gitlab__serverDataVolumeId="vol-1",
+            gitlab__registryDataSnapshotId="snap-2",
             gitlab__balancerAddressId="eipalloc-1",
             gitlab__domain="git.example.com",
             gitlab__hostedZoneId="Z1",
             gitlab__certificateArn="arn:aws:acm:eu-central-1:1:certificate/1",
-        )
+        ),
+        stack="dev",
     )
     assert found == {
         "regions": ["eu-central-1"],
         "images": ["ami-1"],
         "addresses": ["eipalloc-1"],
-        "volumes": [{"id": "vol-1", "size": 100, "zone": "eu-central-1a"}],
+        "volumes": [
+            {"id": "vol-1", "size": 100, "zone": "eu-central-1a"},
+            {
+                "id": "vol-2",
+                "size": 0,
+                "zone": "eu-central-1a",
+                "snapshot": "snap-2",
+                "tags": {"Name": "registry-data-dev"},
+            },
+        ],
         "hosted_zones": [{"id": "Z1", "name": "git.example.com"}],
         "certificates": [{"arn": "arn:aws:acm:eu-central-1:1:certificate/1", "names": ["git.example.com"]}],
     }

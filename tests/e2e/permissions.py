@@ -11,12 +11,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import boto3
+
 from lab.cloud import actions, permissions
 from lab.preview import engine, stack_file
 from lab.preview.tree import Version
 from lab.workspace import ROOT, say
 from tests.e2e.programs import Edits, changed_program
-from tests.policies import FIRST_UP, NAMES, PREVIEW, PROVIDER_5, UP, filled
+from tests.policies import FIRST_UP, NAMES, PREVIEW, PROVIDER_5, RESTORE, UP, filled
 
 RECORDED = ROOT / "docs/iam/recorded.json"
 PARAMETERS = ROOT / "lab/cloud/recorded_parameters.json"
@@ -113,7 +115,34 @@ def record() -> Record:
         operate("change", there, own, "up", *at_once, allowed=FIRST_UP)
         operate("change", there, renewed, "up", *at_once)
         operate("destroy", here, before, "destroy", *at_once)
+        backup = _former_backup(api, before.texts()["gitlab:gitlabVersion"])
+        restoring = _configuration(here, api, {"deletionProtection": "false", **backup})
+        volumes = ("--target", "**:VirtualMachine::*", "--target", "**:Volume::*-data")
+        operate("restore", here, restoring, "up", *at_once, *volumes, allowed=RESTORE)
+        throwaway.operate(("destroy", *at_once), here.folder, here.answers())
     return found
+
+
+def _former_backup(api: str, version: str) -> dict[str, str]:
+    """Create a backup of a former stack, as a caller without policies, and return the settings that restore it."""
+    ec2 = boto3.client("ec2", REGION, endpoint_url=api, aws_access_key_id="backup", aws_secret_access_key="lab")
+    settings = {}
+    for role in ("server", "registry"):
+        volume = ec2.create_volume(Size=100, AvailabilityZone=f"{REGION}a", Encrypted=True)
+        tags = {
+            "gitlab-stack": NAMES["FORMER-STACK"],
+            "gitlab-role": role,
+            "gitlab-backup": "1",
+            "gitlab-version": version,
+        }
+        snapshot = ec2.create_snapshot(
+            VolumeId=volume["VolumeId"],
+            TagSpecifications=[
+                {"ResourceType": "snapshot", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+            ],
+        )
+        settings[f"{role}DataSnapshotId"] = snapshot["SnapshotId"]
+    return settings
 
 
 def _configuration(version: Version, api: str, settings: dict[str, Any]) -> stack_file.StackFile:

@@ -320,6 +320,7 @@ TABLE: Mapping[str, Mapping[str, Constraint]] = {
         "ClientToken": CLIENT_TOKEN,
         "Encrypted": MODEL,
         "Size": SIZE,
+        "SnapshotId": SNAPSHOT,
         "VolumeType": MODEL,
         **TAGGED,
     },

@@ -78,6 +78,7 @@ def test_a_pending_snapshot_can_be_deleted(cloud, monkeypatch):
     snapshot = create(cloud, cloud.volume())
     cloud.ec2.delete_snapshot(SnapshotId=snapshot)
     refused("InvalidSnapshot.NotFound", cloud.ec2.describe_snapshots, SnapshotIds=[snapshot])
+    refused("InvalidSnapshot.NotFound", cloud.ec2.create_volume, SnapshotId=snapshot, AvailabilityZone=ZONE)
 
 
 def test_images_have_snapshots_that_are_completed(cloud, monkeypatch):
