@@ -1,0 +1,23 @@
+# Silences a restored copy of GitLab while its Sidekiq is off; runs in GitLab's console. Idempotent. Prints JSON: how many records changed.
+require 'json'
+
+Gitlab::CurrentSettings.update!(silent_mode_enabled: true)
+
+# Before the pipelines: a schedule that is due would create another one.
+schedules = Ci::PipelineSchedule.where(active: true).update_all(active: false)
+
+# Not by Ci::CancelPipelineService: it queues work for Sidekiq, and a running job would wait for its runner (`canceling`). A manual job
+# starts only when somebody starts it. Runners take their jobs from Ci::PendingBuild (Ci::Queue::PendingBuildsStrategy).
+at_rest = %w[success failed canceled skipped manual]
+canceled = { status: 'canceled', finished_at: Time.current }
+jobs = CommitStatus.where.not(status: at_rest).update_all(canceled)
+pipelines = Ci::Pipeline.where.not(status: at_rest).update_all(canceled)
+[Ci::PendingBuild, Ci::RunningBuild].each(&:delete_all)
+
+runners = Ci::Runner.where(active: true).update_all(active: false)
+environments = Environment.where.not(auto_stop_at: nil).update_all(auto_stop_at: nil)
+
+puts JSON.generate(
+  silentMode: ApplicationSetting.current_without_cache.silent_mode_enabled,
+  schedules: schedules, jobs: jobs, pipelines: pipelines, runners: runners, environments: environments
+)
