@@ -67,6 +67,7 @@ server = GitLabServer(
     public_host=public_host,
     registry_private_ip=addresses.private[Place.REGISTRY],
     runner_public_ip=addresses.public[Place.RUNNER],
+    balancer_address=balancer_address,
     runner_name=runner_name,
 )
 registry = ContainerRegistry(
@@ -84,6 +85,7 @@ runner = GitLabRunner(
     limits=job_limits(settings, runner_size),
     external_url=external_url,
     registry_host=registry_host,
+    balancer_address=balancer_address,
     token=server.runner_token,
     after=[load_balancer, domain_record],
 )

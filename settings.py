@@ -40,6 +40,11 @@ LONGEST_REQUESTED_NAME = 64
 IMPLICIT_TLS_PORTS = (465, 2465)
 """RFC 8314, section 7.3; Amazon SES also offers the latter ("Connecting to an Amazon SES SMTP endpoint")."""
 
+DRILL_WARNING = (
+    "drill: true, so this stack is a silenced copy of a backup: its GitLab runs only the jobs of the acceptance, and "
+    "reaches only this stack. Do not use it, and destroy it after the checks."
+)
+
 
 class SettingsError(ValueError):
     """The stack's settings are invalid. Each of `problems` names a key, its value and the remedy."""
@@ -190,7 +195,8 @@ class Settings:
         """Settings that are valid but inadvisable, or that fail in most accounts and cannot be checked in advance. Each
         warning contains the key, the value and the remedy.
         """
-        warnings = supported_versions.warnings(self.gitlab_version)
+        warnings = [DRILL_WARNING] if self.drill else []
+        warnings += supported_versions.warnings(self.gitlab_version)
         if not self.serves_tls:
             warnings.append(
                 f"{'plainHttp: true' if self.domain else 'domain: missing'}, so passwords, tokens and images are sent "
@@ -198,7 +204,7 @@ class Settings:
             )
         if self.certificate_pem:
             warnings += certificates.warnings(self.certificate_pem)
-        if not self.backup:
+        if not self.backup and not self.drill:
             warnings.append(
                 "backup: false, so GitLab's data and the pushed images are not backed up. What is deleted, or lost "
                 "with a volume, cannot be restored. Set it to true unless another system takes and tests backups."
@@ -323,6 +329,7 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         if network.prefixlen < values.LARGEST_ADMIN_NETWORK
     ]
     problems += _privileged_problems(settings)
+    problems += _drill_problems(settings) if settings.drill else []
     if settings.ssh_private_key:
         problems += ssh_keys.pair_problems(settings.ssh_public_key, settings.ssh_private_key)
     return problems
@@ -422,6 +429,43 @@ def _certificate_problems(settings: Settings) -> list[str]:
         except ValueError as error:
             problems.append(str(error))
     return problems
+
+
+def _drill_problems(settings: Settings) -> list[str]:
+    """Problems of a drill, which must be a copy that only administrators reach and that leaves the original alone."""
+    snapshot = "missing, but drill is true. Set the ID of the snapshot to restore."
+    own_name = (
+        "missing, but drill is true. The domain is the original's, so set a certificate for it by an authority that is "
+        "made for the drill."
+    )
+    checks = (
+        ("serverDataSnapshotId", not settings.server.data_snapshot_id, snapshot),
+        ("registryDataSnapshotId", not settings.registry.data_snapshot_id, snapshot),
+        ("certificatePem", not settings.certificate_pem, own_name),
+        ("certificateAuthority", not settings.certificate_authority, own_name),
+        (
+            "hostedZoneId",
+            settings.hosted_zone_id,
+            "set, but drill is true: the domain would lead to the copy. Remove it.",
+        ),
+        (
+            "smtpAddress",
+            settings.smtp,
+            "set, but drill is true, and a copy must not send mail. Remove all keys of smtp.",
+        ),
+        (
+            "clientCidrs",
+            set(settings.client_cidrs) != set(settings.admin_cidrs),
+            "not adminCidrs, but drill is true, and only administrators may reach a copy. Set it to the same list.",
+        ),
+        ("backup", settings.backup, "true, but drill is true, and a copy needs no backups. Set it to false."),
+        (
+            "deletionProtection",
+            settings.deletion_protection,
+            "true, but drill is true, and a copy is destroyed with its volumes. Set it to false.",
+        ),
+    )
+    return [f"{key}: {problem}" for key, found, problem in checks if found]
 
 
 def _privileged_problems(settings: Settings) -> list[str]:

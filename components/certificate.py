@@ -48,7 +48,7 @@ class Certificate(pulumi.ComponentResource):
         else:
             self.arn = self._imported(name, settings)
         self.dns_records = dns_records.records_to_make(settings, balancer_address, validation)
-        if settings.domain and not settings.hosted_zone_id:
+        if dns_records.made_by_user(settings):
             dns_records.show(self.dns_records, self, waits=waits)
             if settings.requests_certificate:
                 self._report_wait(validation)

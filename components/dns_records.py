@@ -48,13 +48,18 @@ class DomainRecord(pulumi.ComponentResource):
         self.register_outputs({})
 
 
+def made_by_user(settings: Settings) -> bool:
+    """Whether the user makes the domain's records. In a drill nobody does: the domain is the original's."""
+    return bool(settings.domain) and not settings.hosted_zone_id and not settings.drill
+
+
 def records_to_make(
     settings: Settings, balancer_address: pulumi.Input[str], validation: pulumi.Input[Sequence[DnsRecord]] = ()
 ) -> pulumi.Output[list[DnsRecord]]:
-    """The records that the user makes: none with a hosted zone or without a domain; otherwise the A record, and those
-    with which ACM validates a requested certificate.
+    """The records that the user makes, if any: the A record, and those with which ACM validates a requested
+    certificate.
     """
-    if not settings.domain or settings.hosted_zone_id:
+    if not made_by_user(settings):
         return pulumi.Output.from_input([])
     address = pulumi.Output.from_input(balancer_address).apply(
         lambda known: [{"name": settings.domain or "", "type": "A", "value": known}]

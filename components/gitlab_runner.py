@@ -45,6 +45,7 @@ class GitLabRunner(pulumi.ComponentResource):
         limits: JobLimits,
         external_url: pulumi.Input[str],
         registry_host: pulumi.Input[str],
+        balancer_address: pulumi.Input[str],
         token: pulumi.Output[str],
         after: list[pulumi.Resource],
         opts: pulumi.ResourceOptions | None = None,
@@ -53,7 +54,7 @@ class GitLabRunner(pulumi.ComponentResource):
         host = machine.host
         insecure = pulumi.Output.from_input(registry_host).apply(lambda known: None if settings.serves_tls else known)
         daemon = insecure.apply(lambda known: render_docker_daemon(insecure_registry=known, network_per_job=True))
-        trusted = trust_authority(host, settings, limit=JOBS_LIMIT, after=[machine.root_grown.command], parent=self)
+        trusted = trust_authority(host, settings, limit=JOBS_LIMIT, after=machine.first_steps, parent=self)
         docker_repository = add_repository(
             host,
             DOCKER,
@@ -103,7 +104,8 @@ class GitLabRunner(pulumi.ComponentResource):
             limit=JOBS_LIMIT,
             parent=self,
         )
-        config = pulumi.Output.all(external_url=external_url, token=token).apply(
+        extra_hosts = [pulumi.Output.concat(settings.domain or "", ":", balancer_address)] if settings.drill else []
+        config = pulumi.Output.all(external_url=external_url, token=token, extra_hosts=extra_hosts).apply(
             lambda known: render_runner_config(settings, name=runner_name, limits=limits, **known)
         )
         configured = host.run(

@@ -2,23 +2,33 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import pulumi
 
 from components.package_repository import add_repository
-from components.remote_host import MIGRATION_LIMIT
+from components.remote_host import MIGRATION_LIMIT, RemoteHost, Step
 from components.trusted_authority import trust_authority
 from components.virtual_machine import VirtualMachine
 from configuration import acceptance_project
-from configuration.gitlab_rb import render_gitlab_rb
+from configuration.flows import GITLAB_SSHD_PORT
+from configuration.gitlab_rb import GITLAB_USERS, render_gitlab_rb
 from configuration.gitlab_settings import in_a_new_gitlab
 from configuration.package_repositories import GITLAB
 from configuration.paths import GITLAB_DATA, GITLAB_FOLDERS, GITLAB_TRUSTED_CERTIFICATES
 from configuration.remote_step import program, script
-from configuration.systemd_units import FORGET_CALENDAR, forget_root_password_service, forget_root_password_timer
+from configuration.systemd_units import (
+    FORGET_CALENDAR,
+    forget_root_password_service,
+    forget_root_password_timer,
+    restrict_egress_service,
+)
 from configuration.trusted_authority import fingerprints
 from configuration.upgrade_stops import minimum_postgresql, stops_before
 from settings import Settings
+
+Addresses = pulumi.Output[dict[str, str]]
+"""The addresses in gitlab.rb, by the parameters of render_gitlab_rb."""
 
 
 class GitLabServer(pulumi.ComponentResource):
@@ -26,6 +36,8 @@ class GitLabServer(pulumi.ComponentResource):
 
     The key that signs the registry's tokens is created first, so that the registry can be set up during GitLab's
     installation. The key stays on this machine's data volume; only its certificate is sent elsewhere.
+
+    In a drill, the copy is silenced before anything in it can act, and gets a runner for the acceptance alone.
 
     `ready` is the last step. `runner_token` is a secret; `token_certificate` is in PEM format and `git_ssh_host_key` in
     authorized_keys format.
@@ -41,6 +53,7 @@ class GitLabServer(pulumi.ComponentResource):
         public_host: pulumi.Input[str],
         registry_private_ip: pulumi.Input[str],
         runner_public_ip: pulumi.Input[str],
+        balancer_address: pulumi.Input[str],
         runner_name: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -55,6 +68,8 @@ class GitLabServer(pulumi.ComponentResource):
                 after=[mounted.command],
                 parent=self,
             )
+        if settings.drill:
+            mounted = self._restrict_egress(host, settings, balancer_address, after=[mounted.command])
         token_key = host.run("make_token_key", after=[mounted.command], parent=self, limit=600)
         trusted = trust_authority(
             host,
@@ -83,29 +98,17 @@ class GitLabServer(pulumi.ComponentResource):
             limit=MIGRATION_LIMIT,
             parent=self,
         )
-        gitlab_rb = pulumi.Output.all(
+        addresses = pulumi.Output.all(
             external_url=external_url,
             public_host=public_host,
             registry_private_ip=registry_private_ip,
             runner_public_ip=runner_public_ip,
-        ).apply(lambda known: render_gitlab_rb(settings, **known))
-        configured = host.run(
-            "configure_gitlab",
-            # The version, so that the step runs again after an upgrade.
-            arguments=[settings.gitlab_version],
-            payload=[
-                pulumi.Output.secret(gitlab_rb),
-                pulumi.Output.secret(settings.initial_root_password or ""),
-            ],
-            after=[installed.command],
-            # GitLab signs with the copy of the key, and trusts the links to the authority, that reconfigure writes
-            # (omnibus-gitlab recipes/gitlab-rails.rb, add_trusted_certs.rb).
-            triggers=[
-                token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest()),
-                *fingerprints(settings.certificate_authority),
-            ],
-            limit=MIGRATION_LIMIT,
-            parent=self,
+        )
+        silenced = (
+            self._silence(host, settings, addresses, token_key, after=[installed.command]) if settings.drill else None
+        )
+        configured = self._configure(
+            host, settings, addresses, token_key, after=[silenced.command if silenced else installed.command]
         )
         prepared = host.run(
             "prepare_gitlab",
@@ -114,12 +117,16 @@ class GitLabServer(pulumi.ComponentResource):
                 json.dumps(settings.runner_tags),
                 acceptance_project.PROJECT_PATH,
                 "protected" if settings.runner_privileged else "any",
+                # An instance runner would run jobs of the original, with its secrets.
+                "project_type" if settings.drill else "instance_type",
             ],
             payload=[
                 script("prepare_gitlab.rb"),
                 pulumi.Output.secret(json.dumps(in_a_new_gitlab(settings.gitlab_settings), sort_keys=True)),
             ],
             after=[configured.command],
+            # Silencing pauses every runner.
+            triggers=[silenced.result] if silenced else [],
             secret_result=True,
             shows_progress=True,
             limit=900,
@@ -139,3 +146,84 @@ class GitLabServer(pulumi.ComponentResource):
         self.runner_token: pulumi.Output[str] = answer["runnerToken"]
         self.git_ssh_host_key: pulumi.Output[str] = pulumi.Output.unsecret(answer["gitSshHostKey"])
         self.register_outputs({})
+
+    def _restrict_egress(
+        self,
+        host: RemoteHost,
+        settings: Settings,
+        balancer_address: pulumi.Input[str],
+        *,
+        after: Sequence[pulumi.Resource],
+    ) -> Step:
+        """Silent Mode does not stop everything (GitLab Docs, "GitLab Silent Mode"), and is not on yet."""
+        arguments = [GITLAB_USERS, str(settings.subnet), balancer_address, str(GITLAB_SSHD_PORT)]
+        return host.run(
+            "restrict_egress",
+            arguments=arguments,
+            payload=[
+                program("restrict-egress"),
+                pulumi.Output.all(*arguments).apply(restrict_egress_service),
+            ],
+            after=after,
+            limit=300,
+            parent=self,
+        )
+
+    def _silence(
+        self,
+        host: RemoteHost,
+        settings: Settings,
+        addresses: Addresses,
+        token_key: Step,
+        *,
+        after: Sequence[pulumi.Resource],
+    ) -> Step:
+        """Start GitLab without Sidekiq, and silence it before anything in it can act."""
+        quiet = self._configure(
+            host,
+            settings,
+            addresses,
+            token_key,
+            name="configure_gitlab_quietly",
+            background_jobs=False,
+            after=after,
+        )
+        return host.run(
+            "silence_gitlab",
+            payload=[script("silence_gitlab.rb")],
+            after=[quiet.command],
+            limit=900,
+            parent=self,
+        )
+
+    def _configure(
+        self,
+        host: RemoteHost,
+        settings: Settings,
+        addresses: Addresses,
+        token_key: Step,
+        *,
+        name: str | None = None,
+        background_jobs: bool = True,
+        after: Sequence[pulumi.Resource],
+    ) -> Step:
+        gitlab_rb = addresses.apply(lambda known: render_gitlab_rb(settings, background_jobs=background_jobs, **known))
+        return host.run(
+            "configure_gitlab",
+            name=name,
+            # The version, so that the step runs again after an upgrade.
+            arguments=[settings.gitlab_version],
+            payload=[
+                pulumi.Output.secret(gitlab_rb),
+                pulumi.Output.secret(settings.initial_root_password or ""),
+            ],
+            after=after,
+            # GitLab signs with the copy of the key, and trusts the links to the authority, that reconfigure writes
+            # (omnibus-gitlab recipes/gitlab-rails.rb, add_trusted_certs.rb).
+            triggers=[
+                token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest()),
+                *fingerprints(settings.certificate_authority),
+            ],
+            limit=MIGRATION_LIMIT,
+            parent=self,
+        )

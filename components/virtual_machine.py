@@ -42,7 +42,7 @@ class VirtualMachine(pulumi.ComponentResource):
     configuration are applied by remote steps. Changing the instance type stops and starts the machine. It is replaced
     only on request (`pulumi up --replace`), and then the old one is deleted first, because its volume and interface can
     be attached to only one machine. With a data volume it has a role for backups of it, and only root can reach its
-    metadata service. `open_ports` are opened in firewalld, if the image has it.
+    metadata service. `open_ports` are opened in firewalld, if the image has it. `first_steps` precede all others.
     """
 
     def __init__(
@@ -88,7 +88,10 @@ class VirtualMachine(pulumi.ComponentResource):
             open_ports=open_ports,
             parent=self,
         )
-        self.root_grown = self._grow("/", machine.root_volume_size, f"{role}-root", name="grow_root", parent=self)
+        root_grown = self._grow("/", machine.root_volume_size, f"{role}-root", name="grow_root", parent=self)
+        self.first_steps = [root_grown.command]
+        if settings.drill:
+            self.first_steps.append(self._name_load_balancer(settings, addresses).command)
         self.metadata_restricted = self._restrict_metadata() if has_data else None
         self.updates_scheduled = self._schedule_updates(settings.security_updates)
         self.register_outputs({"instanceId": instance.id})
@@ -110,7 +113,7 @@ class VirtualMachine(pulumi.ComponentResource):
             arguments=[self.data_volume.id, device, service, mountpoint, *targets],
             payload=[program("keep-data-mounted"), unit],
             # Before the services of the volume run: they have no business with the role's credentials.
-            after=[self.data_volume.attachment, self.root_grown.command, self.metadata_restricted.command],
+            after=[self.data_volume.attachment, self.metadata_restricted.command],
             parent=parent,
         )
         return self._grow(
@@ -122,11 +125,21 @@ class VirtualMachine(pulumi.ComponentResource):
             parent=parent,
         )
 
+    def _name_load_balancer(self, settings: Settings, addresses: Addresses) -> Step:
+        """DNS leads to the original, so only the machines know the domain of a drill."""
+        return self.host.run(
+            "name_load_balancer",
+            arguments=[addresses.public[Place.LOAD_BALANCER], settings.domain or ""],
+            after=self.first_steps,
+            limit=300,
+            parent=self,
+        )
+
     def _restrict_metadata(self) -> Step:
         return self.host.run(
             "restrict_metadata",
             payload=[program("restrict-metadata"), restrict_metadata_service()],
-            after=[self.root_grown.command],
+            after=self.first_steps,
             parent=self,
         )
 
@@ -140,7 +153,7 @@ class VirtualMachine(pulumi.ComponentResource):
                 security_updates_service(self.role),
                 security_updates_timer(calendar),
             ],
-            after=[self.root_grown.command],
+            after=self.first_steps,
             parent=self,
         )
 

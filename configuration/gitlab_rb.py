@@ -68,6 +68,9 @@ SYSTEM_ACCOUNTS = (
     SystemAccount("prometheus", 444),
 )
 
+GITLAB_USERS = f"{SYSTEM_ACCOUNTS[0].number}-{SYSTEM_ACCOUNTS[-1].number}"
+"""The IDs of all users that GitLab's services run as, but root."""
+
 
 def ruby_string(text: str) -> str:
     """A single-quoted Ruby string: nothing in it is interpolated."""
@@ -75,9 +78,18 @@ def ruby_string(text: str) -> str:
 
 
 def render_gitlab_rb(
-    settings: Settings, *, external_url: str, public_host: str, registry_private_ip: str, runner_public_ip: str
+    settings: Settings,
+    *,
+    external_url: str,
+    public_host: str,
+    registry_private_ip: str,
+    runner_public_ip: str,
+    background_jobs: bool = True,
 ) -> str:
-    """The whole file. Secret: it contains the SMTP password, if one is set, but never the root password or a key."""
+    """The whole file. Secret: it contains the SMTP password, if one is set, but never the root password or a key.
+
+    Without `background_jobs`, GitLab runs without Sidekiq, which alone acts without a request.
+    """
     excepted = f"['127.0.0.1', {ruby_string(runner_public_ip)}]"
     lines = [
         "# Written by the Pulumi program of this stack; a later `pulumi up` overwrites changes made here.",
@@ -105,6 +117,9 @@ def render_gitlab_rb(
         lines += [EXTRA_LINES, settings.extra_gitlab_rb.rstrip("\n"), END_OF_EXTRA_LINES]
     lines.append(_merged(excepted, public_host))
     lines += _relied_on(settings, external_url, public_host, registry_private_ip)
+    if not background_jobs:
+        # Not by the section's name, which the user's lines may have hidden.
+        lines += ["# Until this restored copy is silenced.", "Gitlab['sidekiq']['enable'] = false", ""]
     return "\n".join(lines)
 
 

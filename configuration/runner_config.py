@@ -16,8 +16,17 @@ SHARED_CACHE = "/cache"
 """Where the runner stores the `cache:` of pipelines, in one volume per project and slot."""
 
 
-def render_runner_config(settings: Settings, *, name: str, limits: JobLimits, external_url: str, token: str) -> str:
-    """The config.toml of one runner with the docker executor. `token` is a secret.
+def render_runner_config(
+    settings: Settings,
+    *,
+    name: str,
+    limits: JobLimits,
+    external_url: str,
+    token: str,
+    extra_hosts: Sequence[str] = (),
+) -> str:
+    """The config.toml of one runner with the docker executor. `token` is a secret; `extra_hosts` are NAME:ADDRESS for
+    the containers of jobs, which do not read the machine's own file.
 
     Jobs are isolated from each other. The volume of a job's checkout is deleted with the job, unless the job uses the
     strategy `fetch` and caches are enabled (executors/docker/docker.go of gitlab-runner, `createBuildVolume`). Its
@@ -52,6 +61,7 @@ def render_runner_config(settings: Settings, *, name: str, limits: JobLimits, ex
             # Per container; services have separate keys.
             *[f"    {service}memory = {quoted(f'{limits.memory}m')}" for service in ("", "service_")],
             *[f"    {service}cpus = {quoted(str(limits.cpus))}" for service in ("", "service_")],
+            *([f"    extra_hosts = {quoted(extra_hosts)}"] if extra_hosts else []),
             f"    disable_cache = {quoted(not settings.runner_shared_cache)}",
             f"    volumes = {quoted(volumes)}",
             # Otherwise Docker would start an image that another project's job pulled, for any job that knows its name.

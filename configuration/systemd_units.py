@@ -14,6 +14,7 @@ from configuration.paths import (
     PRUNE_DOCKER,
     REFUSE_CONTAINERS,
     REGISTRY_DATA,
+    RESTRICT_EGRESS,
     RESTRICT_METADATA,
 )
 
@@ -96,6 +97,19 @@ def restrict_metadata_service() -> str:
         },
         Service={"Type": "oneshot", "RemainAfterExit": "yes", "ExecStart": RESTRICT_METADATA},
         Install={"WantedBy": "multi-user.target"},
+    )
+
+
+def restrict_egress_service(arguments: Sequence[str]) -> str:
+    """Runs restrict-egress at every boot, before the network is up; GitLab does not start without it."""
+    return _unit(
+        Unit={
+            "Description": "Let GitLab's users reach only this stack",
+            "Wants": "network-pre.target",
+            "Before": "network-pre.target gitlab-runsvdir.service",
+        },
+        Service={"Type": "oneshot", "RemainAfterExit": "yes", "ExecStart": " ".join([RESTRICT_EGRESS, *arguments])},
+        Install={"RequiredBy": "gitlab-runsvdir.service"},
     )
 
 

@@ -24,7 +24,8 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
       { name: name, scopes: ['api'], access_level: Gitlab::Access::OWNER, expires_at: Date.tomorrow.iso8601 }
     ).execute
     abort("GitLab could not create an access token: #{created.message}") if created.error?
-    runner = Ci::Runner.instance_type.find_by(description: runner_name)
+    # A drill's runner is of the project; a paused one of the same name may be the original's.
+    runner = Ci::Runner.where(description: runner_name).max_by { |found| found.active ? 1 : 0 }
     current = Gitlab::CurrentSettings.current_application_settings
     names = JSON.parse(settings).select { |name| current.respond_to?(name) }
     puts JSON.generate(

@@ -1,10 +1,11 @@
 # Creates the stack's runner and the acceptance's project; runs in GitLab's console. Arguments: RUNNER_NAME, RUNNER_TAGS (JSON list),
-# PROJECT (group/project), JOBS (`any`, or `protected`: only jobs of protected branches and tags that use one of the runner's tags), and
-# `true` if GitLab is new. Then it also applies the application settings of standard input (JSON) and requires root to choose another
-# password. Idempotent. Prints JSON, including the names of settings that this GitLab version does not have.
+# PROJECT (group/project), JOBS (`any`, or `protected`: only jobs of protected branches and tags that use one of the runner's tags),
+# RUNNER_TYPE (`instance_type`, or `project_type`: only jobs of the acceptance's project), and `true` if GitLab is new. Then it also applies
+# the application settings of standard input (JSON) and requires root to choose another password. Idempotent. Prints JSON, including the
+# names of settings that this GitLab version does not have.
 require 'json'
 
-runner_name, runner_tags, project_path, jobs, is_new = ARGV
+runner_name, runner_tags, project_path, jobs, runner_type, is_new = ARGV
 group_path, project_name = project_path.split('/', 2)
 admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
 
@@ -19,21 +20,6 @@ if is_new == 'true'
 end
 
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
-  runner = Ci::Runner.instance_type.find_by(description: runner_name)
-  unless runner
-    created = Ci::Runners::CreateRunnerService.new(
-      user: admin,
-      params: { runner_type: 'instance_type', description: runner_name, run_untagged: true, paused: false }
-    ).execute
-    abort("GitLab could not create the runner: #{created.message}") if created.error?
-    runner = created.payload.fetch(:runner)
-  end
-  # Otherwise the access level, like pausing, is left to the administrators.
-  access = {}
-  access = { access_level: 'not_protected' } unless runner.run_untagged?
-  access = { access_level: 'ref_protected' } if jobs == 'protected'
-  runner.update!(run_untagged: jobs != 'protected', tag_list: JSON.parse(runner_tags), **access)
-
   group = Group.find_by_full_path(group_path)
   unless group
     created = Groups::CreateService.new(
@@ -45,13 +31,32 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     group = created.payload.fetch(:group)
   end
 
-  unless Project.find_by_full_path(project_path)
+  project = Project.find_by_full_path(project_path)
+  unless project
     project = Projects::CreateService.new(
       admin,
       { name: project_name, path: project_name, namespace_id: group.id, visibility_level: Gitlab::VisibilityLevel::PRIVATE }
     ).execute
     abort("GitLab could not create the project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
   end
+
+  runner = Ci::Runner.public_send(runner_type).find_by(description: runner_name)
+  unless runner
+    of_project = runner_type == 'project_type' ? { scope: project } : {}
+    created = Ci::Runners::CreateRunnerService.new(
+      user: admin,
+      params: { runner_type: runner_type, description: runner_name, run_untagged: true, paused: false, **of_project }
+    ).execute
+    abort("GitLab could not create the runner: #{created.message}") if created.error?
+    runner = created.payload.fetch(:runner)
+  end
+  # Otherwise the access level, like pausing, is left to the administrators.
+  access = {}
+  access = { access_level: 'not_protected' } unless runner.run_untagged?
+  access = { access_level: 'ref_protected' } if jobs == 'protected'
+  # Except in a silenced copy, where all runners are paused.
+  access[:active] = true if runner_type == 'project_type'
+  runner.update!(run_untagged: jobs != 'protected', tag_list: JSON.parse(runner_tags), **access)
 
   puts JSON.generate(runnerToken: runner.token, unknownSettings: unknown.map(&:first))
 end

@@ -1,6 +1,7 @@
 #!/bin/bash
-# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT JOBS: runs prepare_gitlab.rb in GitLab's console. Standard input, base64, one per line:
-# that program, and the settings of a new GitLab (JSON). Prints JSON: the runner's token (a secret) and the host key of git over SSH.
+# prepare_gitlab.sh RUNNER_NAME RUNNER_TAGS PROJECT JOBS RUNNER_TYPE: runs prepare_gitlab.rb in GitLab's console. Standard input, base64,
+# one per line: that program, and the settings of a new GitLab (JSON). Prints JSON: the runner's token (a secret) and the host key of git
+# over SSH.
 set -euo pipefail
 unprepared=/etc/gitlab/unprepared
 read -r program

@@ -2,7 +2,8 @@
 # silence_gitlab.sh: runs silence_gitlab.rb in GitLab's console, while Sidekiq is off. Standard input, base64: that program. Prints its JSON.
 set -euo pipefail
 read -r program
-if gitlab-ctl status sidekiq 2>/dev/null | grep -q '^run:'; then
+sidekiq=$(gitlab-ctl status sidekiq 2>&1 || true)
+if [[ $sidekiq = run:* ]]; then
     echo "Sidekiq is running, so the restored GitLab may already have acted. Destroy this stack and start another drill."
     exit 1
 fi
