@@ -25,6 +25,9 @@ class SystemAccount:
     number: int
 
 
+NO_SIDEKIQ = "Gitlab['sidekiq']['enable'] = false"
+"""Without the section's own name, which the user's lines may have hidden by a variable."""
+
 EXTRA_LINES = "# From the setting gitlabRb."
 END_OF_EXTRA_LINES = "# End of gitlabRb."
 """Lines around the user's own. remote/configure_gitlab.sh uses them to report the line of the setting with an error."""
@@ -118,8 +121,7 @@ def render_gitlab_rb(
     lines.append(_merged(excepted, public_host))
     lines += _relied_on(settings, external_url, public_host, registry_private_ip)
     if not background_jobs:
-        # Not by the section's name, which the user's lines may have hidden.
-        lines += ["# Until this restored copy is silenced.", "Gitlab['sidekiq']['enable'] = false", ""]
+        lines += ["# Until this restored copy is silenced.", NO_SIDEKIQ, ""]
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ def gitlab_rb(**changes) -> str:
     return rendered(load(**changes))
 
 
-def rendered(settings: Settings) -> str:
+def rendered(settings: Settings, *, background_jobs: bool = True) -> str:
     """gitlab.rb of a stack with these settings."""
     host = settings.domain or "203.0.113.20"
     return render_gitlab_rb(
@@ -46,6 +46,7 @@ def rendered(settings: Settings) -> str:
         public_host=host,
         registry_private_ip="10.42.0.5",
         runner_public_ip="203.0.113.23",
+        background_jobs=background_jobs,
     )
 
 

@@ -72,7 +72,7 @@ def test_holds_no_program(path):
 def test_the_programs_that_stay_on_the_machines_are_found():
     assert [path.name for path in PROGRAMS] == [
         *("collect-garbage", "forget-root-password", "install-security-updates", "keep-data-mounted"),
-        *("prune-docker", "refuse-containers", "restrict-metadata", "run-step"),
+        *("prune-docker", "refuse-containers", "restrict-egress", "restrict-metadata", "run-step"),
     ]
 
 

@@ -501,7 +501,7 @@ def prepare(
 ) -> subprocess.CompletedProcess[str]:
     """Run the console script of the step prepare_gitlab."""
     program, settings = (ROOT / "remote/prepare_gitlab.rb").read_text(), json.dumps(in_a_new_gitlab(given or {}))
-    arguments = ("runner", program, "lab", tags, "lab/acceptance", jobs, is_new)
+    arguments = ("runner", program, "lab", tags, "lab/acceptance", jobs, "instance_type", is_new)
     return server.run("gitlab-rails", *arguments, stdin=settings)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from configuration.gitlab_rb import SYSTEM_ACCOUNTS
+from configuration.gitlab_rb import NO_SIDEKIQ, SYSTEM_ACCOUNTS
 from configuration.paths import GITLAB_FOLDERS
 from tests.contract.conftest import SAID
 from tests.contract.nginx import STATISTICS
@@ -98,6 +98,12 @@ def test_however_the_owners_lines_set_it_what_the_program_relies_on_comes_out_th
         assert rails(changed)[section] == rails(plain)[section]
     assert changed.accounts == plain.accounts
     assert changed.environments == plain.environments
+
+
+def test_a_drills_first_configuration_lacks_sidekiq_and_nothing_else(judged):
+    loud, quiet = judged(), judged(NO_SIDEKIQ)
+    assert quiet.problems == []
+    assert set(loud.recipes) ^ set(quiet.recipes) == {"gitlab::sidekiq", "gitlab::sidekiq_disable"}
 
 
 def test_backups_leave_the_registry_out(form):
