@@ -18,9 +18,17 @@ IN ?=
 REAL = --stack $(STACK) --non-interactive --color never --suppress-progress
 AGENT = $(if $(filter lab,$(STACK)),SSH_AUTH_SOCK=$(CURDIR)/.lab/run/ssh-agent.socket)
 OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack output --stack $(STACK)) --json --show-secrets
+# Commands about backups. Those of the lab's stack run in the lab's environment.
+FROM ?=
+REGION ?=
+YES ?=
+IN_LAB = $(filter lab,$(STACK) $(FROM))
+RECOVERY = $(if $(IN_LAB),$(PYTHON) -m lab run --) $(PYTHON) -m recovery
+SELECTED = --stack $(STACK) $(if $(IN_LAB),--settings .lab/stack/Pulumi.lab.yaml) $(if $(REGION),--region $(REGION))
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: help up status preview preview-diff aws-preview aws-drift comment doctor root-password test test-product test-lab test-tools lint e2e e2e-faults \
+.PHONY: help up status preview preview-diff aws-preview aws-drift comment doctor root-password backups destroy forget-backups \
+    test test-product test-lab test-tools lint e2e e2e-faults \
     contract omnibus faults-table checks-table reachability-table settings-table down clean pins plugins pulumi-cli requirements
 
 help:  ## list these targets
@@ -61,6 +69,15 @@ doctor: $(INSTALLED)  ## report the first failing check of STACK; STACK=lab for 
 
 root-password: $(INSTALLED)  ## show the first password of GitLab's root user in STACK, until it is changed
 	@$(OUTPUTS) | $(AGENT) $(PYTHON) root_password.py
+
+backups: $(INSTALLED)  ## list the backups of STACK
+	@$(RECOVERY) backups $(SELECTED)
+
+destroy: $(INSTALLED)  ## destroy STACK, and list what is left of it in AWS; YES=1 does not ask
+	@$(RECOVERY) destroy $(SELECTED) $(if $(YES),--yes)
+
+forget-backups: $(INSTALLED)  ## delete the snapshots of the destroyed STACK whose locks have ended; YES=1 does not ask
+	@$(RECOVERY) forget-backups $(SELECTED) $(if $(YES),--yes)
 
 test: test-tools  ## unit tests and static checks: no Docker, no cloud, no engine
 	@$(MAKE) --no-print-directory --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint test-product test-lab

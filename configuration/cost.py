@@ -51,6 +51,12 @@ def cost(settings: Settings) -> tuple[CostLine, ...]:
     return tuple(_lines(settings, PRICES["regions"].get(settings.region, {})))
 
 
+def snapshots(region: str) -> CostLine:
+    """The backups of a stack, whether it still exists or not."""
+    price = PRICES["regions"].get(region, {}).get("snapshotGbMonth")
+    return CostLine(f"snapshots of the data volumes, if {SNAPSHOTS} GB", _times(price, SNAPSHOTS))
+
+
 def total(lines: Sequence[CostLine]) -> Decimal:
     """The sum of the items that have a price, in US dollars."""
     return sum((line.monthly for line in lines if line.monthly is not None), Decimal())
@@ -93,9 +99,7 @@ def _lines(settings: Settings, region: Mapping[str, Any]) -> Iterator[CostLine]:
     yield CostLine(f"gp3 volumes, {size} GiB", _times(region.get("gp3GibMonth"), size))
 
     if settings.backup:
-        yield CostLine(
-            f"snapshots of the data volumes, if {SNAPSHOTS} GB", _times(region.get("snapshotGbMonth"), SNAPSHOTS)
-        )
+        yield snapshots(settings.region)
 
     hour, unit = region.get("loadBalancerHour"), region.get("loadBalancerUnitHour")
     both = None if hour is None or unit is None else _decimal(hour) + _decimal(unit)

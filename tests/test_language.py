@@ -19,7 +19,7 @@ PAGES = (*PAGES_OF_ALL, "CHANGELOG.md", "acceptance/README.md", "lab/README.md",
 DOCS = (*PAGES, "Makefile", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.lab.yaml")
 PRODUCT = (
     *("*.py", "components/*", "configuration/*", "validation/*", "remote/*", "programs/*", "programs/*/*.py"),
-    *("acceptance/*", "cloud-init/*", "tools/*", ".ci/*", ".github/**/*.yaml"),
+    *("recovery/*", "acceptance/*", "cloud-init/*", "tools/*", ".ci/*", ".github/**/*.yaml"),
 )
 TESTS = ("conftest.py", "tests/*.py", "tests/e2e/*.py")
 LAB = ("lab/**/*", "tests/contract/*")

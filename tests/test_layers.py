@@ -16,6 +16,7 @@ PRODUCT = [
     *(ROOT / "validation").glob("*.py"),
     *(ROOT / "components").glob("*.py"),
     *(ROOT / "configuration").glob("*.py"),
+    *(ROOT / "recovery").glob("*.py"),
 ]
 LAB = [path for path in sorted((ROOT / "lab").rglob("*.py")) if not path.is_relative_to(ROOT / "lab" / "tests")]
 
@@ -72,6 +73,16 @@ def test_the_product_knows_nothing_of_the_lab_the_tests_or_the_tools(path):
     assert not imported(path) & {"lab", "tests", "tools", "moto"}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "recovery").glob("*.py")), ids=lambda path: path.name)
+def test_the_recovery_commands_need_no_program_and_are_no_part_of_it(path):
+    assert not imported(path) & {"pulumi", "pulumi_aws", "pulumi_command", "components"}
+
+
+def test_only_the_recovery_commands_call_aws_directly():
+    callers = {path.parent.name for path in PRODUCT if imported(path) & {"boto3", "botocore"}}
+    assert callers == {"recovery"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "components").glob("*.py")), ids=lambda path: path.name)
 def test_components_hold_no_shell_text(path):
     texts = [
@@ -96,7 +107,8 @@ def test_components_read_no_configuration_of_their_own():
 
 
 def test_components_do_not_sleep():
-    for path in set(PRODUCT) - {ROOT / name for name in ("doctor.py", "doctor_ssh.py", "root_password.py")}:
+    commands = {ROOT / name for name in ("doctor.py", "doctor_ssh.py", "root_password.py")}
+    for path in set(PRODUCT) - commands - set((ROOT / "recovery").glob("*.py")):
         assert not imported(path) & {"time", "asyncio"}, path.name
 
 

@@ -1,0 +1,90 @@
+"""The command `destroy`: `pulumi destroy`, with what is lost before it, and what is left in AWS after it."""
+
+import argparse
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from configuration import cost
+from programs.volume_backup.backup import age, utc_now
+from recovery import catalogue, confirmation, leftovers, stack
+from recovery.backups import STALE
+from recovery.catalogue import Snapshot
+from recovery.errors import RecoveryError
+
+VOLUME = "aws:ebs/volume:Volume"
+MACHINE = "aws:ec2/instance:Instance"
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser("destroy", help="destroy a stack, and list what is left of it in AWS")
+    stack.add_arguments(parser)
+    confirmation.add_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Destroy the stack. Returns the exit status."""
+    target = stack.read(chosen)
+    ec2 = target.client("ec2")
+    resources = target.resources()
+    kept = [each for each in resources if keeps(each)]
+    print("\n".join(plan(resources, catalogue.snapshots(ec2, target.tag), utc_now())))
+    confirmation.confirm(target.name, yes=chosen.yes)
+    if len(resources) > len(kept):
+        target.pulumi("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if kept else []))
+    print("Comparing with AWS what is left...", flush=True)
+    left = leftovers.remaining(target.client, target.tag, {each["id"] for each in kept})
+    print("\n".join(result(target, kept, catalogue.snapshots(ec2, target.tag))))
+    if left:
+        raise RecoveryError(
+            f"AWS still has {len(left)} other resources that are tagged as those of {target.tag}:\n  "
+            + "\n  ".join(map(str, left))
+            + "\nRun this again. Delete them manually if Pulumi does not know them."
+        )
+    return 0
+
+
+def keeps(resource: Mapping[str, Any]) -> bool:
+    """Whether destroying the stack keeps a resource of its state in AWS."""
+    return bool(resource.get("protect") or resource.get("retainOnDelete"))
+
+
+def plan(
+    resources: Sequence[Mapping[str, Any]], snapshots: Sequence[Snapshot], now: datetime.datetime
+) -> Iterator[str]:
+    """What destroying the stack deletes, what it keeps, and which backup there is."""
+    lost = [each for each in resources if not keeps(each)]
+    volumes = [each["id"] for each in lost if each["type"] == VOLUME]
+    machines = sum(each["type"] == MACHINE for each in lost)
+    yield f"Destroying the stack deletes {len(lost)} resources, {machines} of them machines."
+    if volumes:
+        yield f"Deletion protection is off: the data volumes {' and '.join(volumes)} are deleted with all data."
+    if kept := [each["id"] for each in resources if keeps(each)]:
+        yield f"Deletion protection keeps {', '.join(kept)}."
+    usable = [pair for pair in catalogue.pairs(snapshots) if pair.usable]
+    if not usable:
+        yield "There is no complete backup."
+        return
+    yield f"The newest complete backup is {usable[0].id}, {age(usable[0].started, now)} old."
+    if now - usable[0].started > STALE:
+        yield "What was written since then is in no backup."
+
+
+def result(target: stack.Stack, kept: Sequence[Mapping[str, Any]], snapshots: Sequence[Snapshot]) -> Iterator[str]:
+    """What the stack leaves in AWS on purpose."""
+    if kept:
+        yield f"Kept by deletion protection: {', '.join(each['id'] for each in kept)}."
+        yield "docs/operations.md, Destroy, and keep the data, describes how to use or to delete them."
+    if not snapshots:
+        yield "No snapshots are left."
+        return
+    oldest, newest = snapshots[-1].started, snapshots[0].started
+    yield f"{len(snapshots)} snapshots are left, from {oldest:%Y-%m-%d} to {newest:%Y-%m-%d}."
+    ends = [each.locked_until for each in snapshots if each.locked_until]
+    if ends:
+        yield f"{len(ends)} of them are locked, the last one until {max(ends):%Y-%m-%d}."
+    monthly = cost.dollars(cost.snapshots(target.region).monthly)
+    yield f"Cost: {monthly} a month if they contain {cost.SNAPSHOTS} GB; AWS charges for each changed block once."
+    yield f"To delete those that are not locked: make forget-backups STACK={target.name}"

@@ -1,0 +1,100 @@
+"""The stack that a command is for: its name and settings, and how AWS and Pulumi are called for it."""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import yaml
+
+from recovery.errors import RecoveryError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def project() -> str:
+    """The project's name."""
+    return str(yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"])
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack. `name` may contain the organization, as Pulumi accepts it; `config` is the part of its settings' file
+    that is readable without a key.
+    """
+
+    name: str
+    region: str
+    settings: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tag(self) -> str:
+        """The value of the tag of all its resources and snapshots."""
+        return f"{project()}/{self.name.rpartition('/')[2]}"
+
+    def client(self, service: str) -> Any:  # noqa: ANN401, boto3 has no types
+        """A client of an AWS service in the stack's region, of the account that `pulumi up` uses."""
+        session = boto3.Session(profile_name=self.config.get("aws:profile"), region_name=self.region)
+        return session.client(service)
+
+    def pulumi(self, *command: str) -> None:
+        """Run a Pulumi command for this stack, with its own display. Raises RecoveryError if it fails."""
+        options = ["--config-file", str(self.settings)] if self.settings else []
+        process = _start([*command, "--stack", self.name, *options])
+        interrupted = False
+        while process.returncode is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                # The terminal sends it to Pulumi too, which finishes its current operations. Killed, it would not know
+                # what they made.
+                interrupted = True
+        if interrupted or process.returncode:
+            raise RecoveryError(f"pulumi {command[0]} {'was interrupted' if interrupted else 'failed: see above'}")
+
+    def resources(self) -> list[dict[str, Any]]:
+        """The resources in the stack's state that a provider made, without components."""
+        process = _start(["stack", "export", "--stack", self.name], stdout=subprocess.PIPE)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise RecoveryError(f"the state of the stack {self.name} cannot be read: see above")
+        found = json.loads(output)["deployment"].get("resources") or []
+        return [each for each in found if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments from which `read` returns the stack."""
+    parser.add_argument("--stack", required=True, metavar="NAME")
+    parser.add_argument(
+        "--settings", type=Path, metavar="FILE", help="the stack's settings (default: Pulumi.NAME.yaml)"
+    )
+    parser.add_argument("--region", help="AWS region (default: aws:region of the settings)")
+
+
+def read(chosen: argparse.Namespace) -> Stack:
+    """The stack that the arguments name. Raises RecoveryError if its region is unknown."""
+    name = chosen.stack
+    file = (chosen.settings or ROOT / f"Pulumi.{name.rpartition('/')[2]}.yaml").resolve()
+    exists = file.is_file()
+    if chosen.settings and not exists:
+        raise RecoveryError(f"--settings: there is no file {chosen.settings}")
+    config = ((yaml.safe_load(file.read_text()) or {}).get("config") or {}) if exists else {}
+    region = chosen.region or config.get("aws:region")
+    if not region:
+        why = "does not contain aws:region" if exists else "does not exist"
+        raise RecoveryError(f"{file.name} {why}, so the region is unknown: add --region (make: REGION=)")
+    return Stack(name, region, file if exists else None, config)
+
+
+def _start(command: list[str], stdout: int | None = None) -> subprocess.Popen[bytes]:
+    sys.stdout.flush()
+    try:
+        return subprocess.Popen(["pulumi", *command], cwd=ROOT, stdout=stdout)
+    except FileNotFoundError:
+        raise RecoveryError("pulumi is not installed (docs: https://www.pulumi.com/docs/install/)") from None
