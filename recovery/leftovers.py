@@ -81,9 +81,10 @@ def resources(clients: Clients, stack_tag: str) -> Iterator[Resource]:
     yield from _load_balancing(clients("elbv2"), stack_tag)
     yield from _certificates(clients("acm"), stack_tag)
     # IAM cannot list by tag; the path is the stack's own (components/naming.py).
+    path = f"/{stack_tag}/"
     for kind, call, key, name in OF_IAM:
-        found = _listed(clients("iam"), call, key, PathPrefix=f"/{stack_tag}/")
-        yield from (Resource(kind, each[name]) for each in found)
+        found = _listed(clients("iam"), call, key, PathPrefix=path)
+        yield from (Resource(kind, each[name]) for each in found if each["Path"] == path)
 
 
 def instances(ec2: Client, stack_tag: str) -> Iterator[Resource]:

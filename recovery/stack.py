@@ -83,7 +83,7 @@ def read(chosen: argparse.Namespace) -> Stack:
     file = (chosen.settings or ROOT / f"Pulumi.{name.rpartition('/')[2]}.yaml").resolve()
     exists = file.is_file()
     if chosen.settings and not exists:
-        raise RecoveryError(f"--settings: there is no file {chosen.settings}")
+        raise RecoveryError(f"--settings: {chosen.settings} does not exist")
     config = ((yaml.safe_load(file.read_text()) or {}).get("config") or {}) if exists else {}
     region = chosen.region or config.get("aws:region")
     if not region:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from recovery import leftovers
 from tests.policies import FIRST_UP, RESTORE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,7 +139,7 @@ def test_the_program_is_made_of_what_was_recorded(graph, tls_graph, requested_gr
     assert {action for actions in LOOKED_UP.values() for action in actions} <= recorded("preview", "restore")
 
 
-@pytest.mark.parametrize("name", [*RESTORE, "boundary", "state-preview", "state-up", "ebs-key"])
+@pytest.mark.parametrize("name", [*RESTORE, "boundary", "state-preview", "state-up", "ebs-key", "recovery"])
 def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
     for statement in policy(name):
         assert statement["Effect"] == "Allow"
@@ -158,6 +159,24 @@ def test_what_is_made_is_made_in_the_stacks_region_only():
 
 def test_reading_is_written_down_once_and_changing_is_in_no_policy_for_previews():
     assert not allowed("preview") & allowed("up-ec2", "up-load-balancer", "up-roles", "first-up")
+
+
+def test_the_recovery_commands_may_make_their_calls_and_delete_snapshots_of_the_stack_only():
+    called = {
+        "ec2": {each for _, each, *_ in leftovers.OF_EC2} | {"describe_instances", "describe_snapshots"},
+        "elasticloadbalancing": {each for _, each, *_ in leftovers.OF_LOAD_BALANCING} | {"describe_tags"},
+        "iam": {each for _, each, *_ in leftovers.OF_IAM},
+        "acm": {"list_certificates", "list_tags_for_certificate"},
+    }
+    called["ec2"] |= {"describe_locked_snapshots", "delete_snapshot"}
+    needed = {f"{name}:{call.title().replace('_', '')}" for name, calls in called.items() for call in calls}
+    assert needed <= allowed("preview", "recovery")
+    assert allowed("recovery") == needed - allowed("preview")
+    changing = [
+        each for each in policy("recovery") if not all(re.search(":(Describe|List)", a) for a in each["Action"])
+    ]
+    assert [each["Action"] for each in changing] == [["ec2:DeleteSnapshot"]]
+    assert changing[0]["Condition"] == {"StringEquals": {"aws:ResourceTag/gitlab-stack": "STACK"}}
 
 
 SUBJECTS = {

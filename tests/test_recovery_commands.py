@@ -126,7 +126,7 @@ def test_the_region_is_that_of_the_settings_or_of_the_command(tmp_path):
 
 
 def test_a_file_of_settings_may_be_missing_only_if_it_is_not_named(tmp_path):
-    with pytest.raises(RecoveryError, match="--settings: there is no file"):
+    with pytest.raises(RecoveryError, match=r"--settings: .*Pulumi.prod.yaml does not exist"):
         read(tmp_path, None, "--region", "eu-west-1")
     chosen = recovery.parser().parse_args(["backups", "--stack", "lost", "--region", "eu-west-1"])
     assert stack.read(chosen) == stack.Stack("lost", "eu-west-1")
