@@ -62,15 +62,18 @@ class StepResult:
 
 
 class Machines:
-    """The stack's machines over SSH, each verified by the host key of its first contact."""
+    """The stack's machines over SSH, each verified by the host key of its first contact.
 
-    def __init__(self, inspection: Mapping[str, Any], deadline: float) -> None:
+    A signal ends this process and its steps at once, unless `handle_signals` is false: then the caller has to `close`.
+    """
+
+    def __init__(self, inspection: Mapping[str, Any], deadline: float, *, handle_signals: bool = True) -> None:
         self._machines = inspection["machines"]
         self._user = inspection["user"]
         self._deadline = deadline
         self._processes: list[Process] = []
         self._files: list[str] = []
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM) if handle_signals else ():
             signal.signal(number, self._end)
         self._key = self._file(
             inspection["privateKey"] if "privateKey" in inspection else _held(inspection["publicKey"])
@@ -143,13 +146,17 @@ class Machines:
         os.write(descriptor, (text.rstrip("\n") + "\n").encode())
         return path
 
-    def _end(self, number: int, _frame: FrameType | None) -> None:
-        """Kill all child processes, then this process with the same signal."""
+    def close(self) -> None:
+        """Kill all child processes, and remove the files."""
         for process in self._processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         for path in self._files:
             Path(path).unlink(missing_ok=True)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        """Kill all child processes, then this process with the same signal."""
+        self.close()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

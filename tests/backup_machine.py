@@ -187,7 +187,8 @@ class Machine:
         self.put("systemctl", SYSTEMCTL)
         self.put("sync", "")
         self.put("gitlab-psql", PSQL)
-        (folder / "secrets").write_text("{}")
+        (folder / "secrets").write_text(json.dumps({"gitlab_rails": {"db_key_base": "0a"}, "registry": {}}))
+        (folder / "certificate").write_text("certificate")
         (folder / "VERSION").write_text("17.10.4\n")
         (folder / "lock").touch()
         self.configure()
@@ -197,6 +198,7 @@ class Machine:
             (machine, "RECORD"): str(folder / "state/last-backup.json"),
             (machine, "STEPS_LOCK"): str(folder / "lock"),
             (manifest, "SECRETS"): str(folder / "secrets"),
+            (manifest, "TOKEN_CERTIFICATE"): str(folder / "certificate"),
             (manifest, "GITLAB_VERSION"): str(folder / "VERSION"),
             (metadata, "SERVICE"): self.ec2.url,
             (ec2, "PAUSES"): (0, 0),

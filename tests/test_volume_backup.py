@@ -191,7 +191,8 @@ def test_the_manifest_is_on_the_volume_before_the_freeze(played):
     assert found["tags"]["gitlab-version"] == "17.10.4"
     assert (found["tables"], found["newest_event"]) == ({"users": 3, "projects": 2}, "2026-11-27 22:59:58")
     assert found["wal_position"] == "0/5000060"
-    assert found["secrets_sha256"] == hashlib.sha256(b"{}").hexdigest()
+    assert found["rails_secrets_sha256"] == hashlib.sha256(b'{"db_key_base": "0a"}').hexdigest()
+    assert found["token_certificate_sha256"] == hashlib.sha256(b"certificate").hexdigest()
     assert found["problems"] == []
     assert file.stat().st_mode & 0o777 == 0o600
     for table in manifest.TABLES:
@@ -204,7 +205,7 @@ def test_a_gitlab_that_is_stopped_is_backed_up_with_a_manifest_that_says_so(play
     (played.folder / "secrets").unlink()
     assert played.run("now")[0] == 0
     found = json.loads((played.folder / "volume/backup-manifest.json").read_text())
-    assert (found["tables"], found["wal_position"], found["secrets_sha256"]) == (None, None, None)
+    assert (found["tables"], found["wal_position"], found["rails_secrets_sha256"]) == (None, None, None)
     assert len(found["problems"]) == 4
     assert "connection refused" in found["problems"][0]
 

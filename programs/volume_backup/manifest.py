@@ -21,6 +21,7 @@ TABLES = (
 DATABASE = "gitlabhq_production"
 QUERY_LIMIT = 20  # seconds
 SECRETS = "/etc/gitlab/gitlab-secrets.json"
+TOKEN_CERTIFICATE = "/etc/gitlab/registry-token.crt"
 GITLAB_VERSION = "/opt/gitlab/embedded/service/gitlab-rails/VERSION"
 BLOBS = "images/docker/registry/v2/blobs/sha256"
 
@@ -62,7 +63,8 @@ def server(problems: List[str]) -> Dict[str, Any]:
         "newest_event": _query("SELECT created_at FROM events ORDER BY id DESC LIMIT 1", problems) or None,
         # Last, since it covers everything above.
         "wal_position": _query("SELECT pg_current_wal_lsn()", problems) or None,
-        "secrets_sha256": _fingerprint(SECRETS, problems),
+        "rails_secrets_sha256": _rails_secrets(problems),
+        "token_certificate_sha256": _fingerprint(TOKEN_CERTIFICATE, problems),
     }
 
 
@@ -92,6 +94,21 @@ def _query(statement: str, problems: List[str]) -> str:
     except BackupError as error:
         problems.append(f"{statement[:40]}: {error}")
         return ""
+
+
+def _rails_secrets(problems: List[str]) -> Optional[str]:
+    """A fingerprint of the keys that encrypt data.
+
+    Not of the whole file: it also contains the registry's token key (secrets_helper.rb of omnibus-gitlab), which a copy
+    replaces.
+    """
+    try:
+        with open(SECRETS) as file:
+            keys = json.load(file)["gitlab_rails"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problems.append(f"{SECRETS}: {error}")
+        return None
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(path: str, problems: List[str]) -> Optional[str]:

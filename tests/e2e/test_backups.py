@@ -198,7 +198,8 @@ def test_a_backup_has_the_manifest_of_its_volume_and_the_data_of_that_moment(out
     [backup] = [each for each in backups.all_of(role) if each.id == known["snapshot"]]
     assert (manifest["pair"], manifest["tags"]) == (backup.pair, backup.tags)
     if role == "server":
-        assert manifest["secrets_sha256"] == must(role, "sha256sum /etc/gitlab/gitlab-secrets.json").split()[0]
+        assert manifest["token_certificate_sha256"] == must(role, "sha256sum /etc/gitlab/registry-token.crt").split()[0]
+        assert len(manifest["rails_secrets_sha256"]) == 64
     else:
         assert manifest["blobs"] > 0
 

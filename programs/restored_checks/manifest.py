@@ -1,0 +1,58 @@
+"""The manifest on a restored volume (programs/volume_backup/manifest.py), and how the copy compares with it."""
+
+import hashlib
+import json
+from typing import Any, Dict, List, Mapping
+
+from .outcomes import FailedCheckError, listed
+
+DELETED_BY_ACCEPTANCE = {"users": 1, "namespaces": 1, "members": 1}
+"""Rows that the acceptance of the copy, which runs before these checks, may delete: the user of its former token."""
+
+
+def read(path: str) -> Dict[str, Any]:
+    """The manifest. Raises FailedCheckError."""
+    try:
+        with open(path) as file:
+            return dict(json.load(file))
+    except OSError as error:
+        raise FailedCheckError(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError) as error:
+        raise FailedCheckError(f"{path} is not a manifest: {error}") from None
+
+
+def known(manifest: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401, JSON of any shape
+    """A value of the manifest. Raises FailedCheckError if it could not be found out when the backup was made."""
+    value = manifest.get(name)
+    if value is None:
+        problems = [str(problem) for problem in manifest.get("problems") or ()]
+        raise FailedCheckError(f"the manifest does not contain {name}: {listed(problems) or 'made by another version'}")
+    return value
+
+
+def missing_rows(expected: Mapping[str, int], found: Mapping[str, int]) -> List[str]:
+    """The tables with fewer rows than in the manifest."""
+    return [
+        f"{table} has {found.get(table, 0)} of {rows} rows"
+        for table, rows in sorted(expected.items())
+        if found.get(table, 0) < rows - DELETED_BY_ACCEPTANCE.get(table, 0)
+    ]
+
+
+def wal_position(text: str) -> int:
+    """A position in PostgreSQL's write-ahead log as a number of bytes: `16/B374D848` (pg_lsn in its manual)."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def fingerprint(path: str) -> str:
+    """The SHA-256 of a file. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def rails_fingerprint(path: str) -> str:
+    """The SHA-256 of the keys that encrypt data, as in the manifest. Raises OSError, ValueError or KeyError."""
+    with open(path) as file:
+        keys = json.load(file)["gitlab_rails"]
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
