@@ -8,13 +8,16 @@ import os
 import pwd
 import re
 import subprocess
+import sys
 import time
 from typing import Any
 
 import pytest
 
 from configuration import paths
-from configuration.remote_step import PROGRAMS, REMOTE
+from configuration.flows import Place
+from configuration.remote_step import PROGRAMS, REMOTE, script, step_input
+from configuration.zipapp import build_zipapp
 from programs.restored_checks import commands, manifest, rake_output, registry_checks, server_checks
 from programs.restored_checks.__main__ import main
 from programs.restored_checks.outcomes import FailedCheckError
@@ -211,7 +214,7 @@ class Copy:
 
     def fails(self, check: str) -> str:
         """The message of the check that fails; all others pass."""
-        machine = "registry" if check in LIMITS["registry"] else "server"
+        machine = "registry" if check in LIMITS[Place.REGISTRY] else "server"
         broken = {line["check"]: line["detail"] for line in self.lines(machine) if line.get("state") == "broken"}
         assert list(broken) == [check]
         return str(broken[check])
@@ -396,8 +399,8 @@ def test_positions_in_the_write_ahead_log_are_compared_as_numbers():
 
 
 def test_the_manifest_is_read_where_and_as_it_is_written(tmp_path, monkeypatch):
-    assert f"{paths.GITLAB_DATA}/{made_manifest.NAME}" == server_checks.MANIFEST
-    assert f"{paths.REGISTRY_DATA}/{made_manifest.NAME}" == registry_checks.MANIFEST
+    assert f"{paths.GITLAB_DATA}/{made_manifest.NAME}" == server_checks.MANIFEST == paths.SERVER_MANIFEST
+    assert f"{paths.REGISTRY_DATA}/{made_manifest.NAME}" == registry_checks.MANIFEST == paths.REGISTRY_MANIFEST
     assert f"{paths.REGISTRY_DATA}/{made_manifest.BLOBS}" == registry_checks.BLOBS
     assert server_checks.TOKEN_CERTIFICATE == made_manifest.TOKEN_CERTIFICATE == paths.TOKEN_CERTIFICATE
     assert (server_checks.SECRETS, server_checks.DATABASE) == (made_manifest.SECRETS, made_manifest.DATABASE)
@@ -405,6 +408,16 @@ def test_the_manifest_is_read_where_and_as_it_is_written(tmp_path, monkeypatch):
     secrets.write_text('{"gitlab_rails": {"b": 1, "a": 2}}')
     monkeypatch.setattr(made_manifest, "SECRETS", str(secrets))
     assert made_manifest.server([])["rails_secrets_sha256"] == manifest.rails_fingerprint(str(secrets))
+
+
+def test_the_zipapp_runs_and_its_input_fits_into_the_buffer_of_a_pipe(tmp_path, copy):
+    program, task = build_zipapp(PROGRAMS / "restored_checks", compressed=True), json.dumps(copy.task())
+    assert len(step_input(script("run_checks.sh"), [program, task + script("inspect_copy.rb")])) < 65536
+    (tmp_path / "program").write_bytes(program)
+    encoded = base64.b64encode(task.encode())
+    command = [sys.executable, str(tmp_path / "program"), "registry"]
+    done = subprocess.run(command, input=encoded, capture_output=True, check=False)
+    assert [json.loads(line)["check"] for line in done.stdout.splitlines()] == list(LIMITS[Place.REGISTRY]), done.stderr
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

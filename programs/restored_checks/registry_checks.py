@@ -9,7 +9,8 @@ from .commands import run
 from .outcomes import FailedCheckError, listed, not_understood, number
 
 MANIFEST = "/srv/registry/backup-manifest.json"
-BLOBS = "/srv/registry/images/docker/registry/v2/blobs/sha256"
+IMAGES = "/srv/registry/images"
+BLOBS = f"{IMAGES}/docker/registry/v2/blobs/sha256"
 SOUND, DAMAGED = 0, 1  # exit statuses of registry-tree
 
 

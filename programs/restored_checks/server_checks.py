@@ -16,6 +16,7 @@ TOKEN_CERTIFICATE = "/etc/gitlab/registry-token.crt"
 REPOSITORIES = "/var/opt/gitlab/git-data/repositories"
 DATABASE = "gitlabhq_production"
 DATABASE_SOCKETS = "/var/opt/gitlab/postgresql"
+PG_DUMP = "/opt/gitlab/embedded/bin/pg_dump"
 DUMP_COMPLETE = "-- PostgreSQL database dump complete"
 GIT = "/opt/gitlab/embedded/bin/git"
 # As Gitaly, which knows of old repositories with these faults (internal/git/gitcmd/command_description.go).
@@ -133,8 +134,7 @@ def secrets(server: Server) -> str:
 
 def database(server: Server) -> str:
     """All rows can be read; a dump reads each of them."""
-    dump = ("pg_dump", "-h", DATABASE_SOCKETS, DATABASE)
-    command = ("runuser", "-u", "gitlab-psql", "--", f"/opt/gitlab/embedded/bin/{dump[0]}", *dump[1:])
+    command = ("runuser", "-u", "gitlab-psql", "--", PG_DUMP, "-h", DATABASE_SOCKETS, DATABASE)
     end = ("bash", "-o", "pipefail", "-c", '"$@" | tail -c 1000', "dump")
     if DUMP_COMPLETE not in output(*end, *command, limit=server.limit("database")):
         not_understood("the dump is not complete")
