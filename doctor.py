@@ -24,7 +24,7 @@ from configuration.checks import CHECKS, NEEDS_A_TOKEN, Check, Endpoints
 from configuration.flows import MACHINES, Place
 from configuration.remote_step import PROGRAMS, payload_line, script
 from configuration.zipapp import build_zipapp
-from doctor_ssh import NO_CONNECTION, CheckError, Machines, Process, StepResult, send
+from doctor_ssh import LOCKED, NO_CONNECTION, CheckError, Machines, Process, StepResult, send
 from programs.acceptance_checks.outcomes import printable
 from validation import supported_versions
 
@@ -34,7 +34,6 @@ TIME_LIMIT = 180  # seconds for all checks: GitLab's console takes up to 45, the
 QUICK_TIME_LIMIT = 20  # seconds for all checks without the pipeline
 PATIENCE = 13  # seconds for one check: the load balancer's health checks run every ten
 CLEANUP = 5  # seconds reserved for the machines to revoke a token and to report
-LOCKED = 75  # exit status of read_only_command while a step of an up is running
 
 POSITION = {check.id: position for position, check in enumerate(CHECKS)}
 

@@ -22,6 +22,7 @@ from validation import ssh_agent
 
 CONNECT_TIMEOUT = 8  # seconds
 NO_CONNECTION = 255  # exit status of ssh
+LOCKED = 75  # exit status of read_only_command while a step of an up is running
 NO_RESULT = 2  # exit status of a step that was killed here
 
 Process = subprocess.Popen[str]

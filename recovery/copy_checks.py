@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from typing import Any
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, script
 from configuration.zipapp import build_zipapp
-from doctor_ssh import CheckError, Machines, StepResult
+from doctor_ssh import LOCKED, CheckError, Machines, StepResult
 from programs.acceptance_checks.outcomes import printable
 from recovery.catalogue import Pair
 from recovery.errors import RecoveryError
@@ -133,12 +133,13 @@ def task_of(inspection: Mapping[str, Any], limits: Mapping[Place, Mapping[str, i
     return json.dumps({**known, "console": script("inspect_copy.rb")})
 
 
-def outcomes_of(place: Place, expected: Sequence[str] | Mapping[str, int], result: StepResult) -> list[Outcome]:
+def outcomes_of(place: Place, expected: Iterable[str], result: StepResult) -> list[Outcome]:
     """The outcome of each expected check; one without a result has failed."""
     found = result.found
+    why = "a step of pulumi up is running" if result.status == LOCKED else result.error
     outcomes = []
     for name in expected:
-        line = found.get(name, {"state": "broken", "seconds": 0.0, "detail": f"no result: {result.error}"})
+        line = found.get(name, {"state": "broken", "seconds": 0.0, "detail": f"no result: {why}"})
         outcomes.append(
             Outcome(name, place.value, line["state"] == "ok", line["seconds"], printable(str(line["detail"])))
         )

@@ -140,6 +140,11 @@ def test_a_machine_that_does_not_answer_fails_all_its_checks(copy):
     assert found["silence"] == "no result: no answer in time"
 
 
+def test_a_machine_on_which_a_step_runs_is_not_checked(copy):
+    copy.lines[Place.REGISTRY], copy.status = [], 75
+    assert failed(verdict())["images"] == "no result: a step of pulumi up is running"
+
+
 def test_an_unknown_state_does_not_pass(copy):
     copy.change(Place.SERVER, "lfs", copy.line("lfs", "off"))
     assert set(failed(verdict())) == {"lfs"}

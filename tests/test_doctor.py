@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import doctor
+import doctor_ssh
 from configuration import checks, gitlab_settings
 from configuration.flows import MACHINES, Place
 from tests.check_runs import ENDPOINTS, run_here
@@ -487,7 +488,7 @@ def test_a_machine_that_lets_nobody_in_is_no_check_that_is_broken(examine, playe
 def test_while_a_step_is_at_work_it_says_so_and_nothing_else(examine, played):
     for view in ("server", "pipeline"):
         played.put(view, "")
-        played.put(f"{view}.status", str(doctor.LOCKED))
+        played.put(f"{view}.status", str(doctor_ssh.LOCKED))
     found = examine("--json")
     assert found.status == 2
     for check in ("target", "accepted", "pull"):

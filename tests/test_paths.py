@@ -66,7 +66,11 @@ VENDORS = {
     *("/var/opt/gitlab", "/var/opt/gitlab/backups", "/var/opt/gitlab/bootstrapped"),
     *("/var/opt/gitlab/gitlab-rails/shared/registry", "/var/opt/gitlab/gitlab-sshd/ssh_host_ed25519_key.pub"),
     *("/var/opt/gitlab/gitlab-workhorse/sockets/socket", "/var/opt/gitlab/postgresql/data/PG_VERSION"),
-    *("/var/opt/gitlab/postgresql", "/var/opt/gitlab/postgresql/data", "/var/opt/gitlab/postgresql/data/postmaster.pid"),
+    *(
+        "/var/opt/gitlab/postgresql",
+        "/var/opt/gitlab/postgresql/data",
+        "/var/opt/gitlab/postgresql/data/postmaster.pid",
+    ),
     *("/var/opt/gitlab/postgresql/.s.PGSQL.*", "/var/opt/gitlab/git-data/repositories"),
     *("/var/opt/gitlab/redis/dump.rdb", "/var/opt/gitlab/redis/appendonly*"),
 }

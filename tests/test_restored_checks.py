@@ -152,6 +152,7 @@ class Copy:
         for name in ("aa", "bb"):
             (folder / "blobs" / name[:2] / name).mkdir(parents=True)
         (folder / "repositories").mkdir()
+        (folder / "if_inet6").touch()
         monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
         # The machine that runs the tests may have no user `git`.
         monkeypatch.setattr(pwd, "getpwnam", lambda name: pwd.getpwuid(0))
@@ -160,6 +161,7 @@ class Copy:
             (server_checks, "SECRETS", "secrets"),
             (server_checks, "TOKEN_CERTIFICATE", "certificate"),
             (server_checks, "REPOSITORIES", "repositories"),
+            (server_checks, "IPV6", "if_inet6"),
             (registry_checks, "MANIFEST", "registry-manifest"),
             (registry_checks, "BLOBS", "blobs"),
         ):
@@ -250,8 +252,17 @@ def test_a_copy_that_can_act_is_found(copy, changes, named):
 
 
 def test_a_copy_whose_egress_is_open_is_found(copy):
-    copy.tool("ip", '[ "$1" = -6 ] || { echo "192.0.2.1 via 10.0.0.1 dev eth0 uid 440"; exit; }; exit 2')
-    assert copy.fails("egress") == "GitLab's user can reach 192.0.2.1: 192.0.2.1 via 10.0.0.1 dev eth0 uid 440"
+    copy.tool("ip", 'echo "$4 via 10.0.0.1 dev eth0 uid $6"')
+    assert copy.fails("egress") == "GitLab's user can reach 192.0.2.1: 192.0.2.1 via 10.0.0.1 dev eth0 uid 0"
+
+
+def test_egress_by_ipv6_is_found_unless_the_kernel_has_none(copy):
+    refused = "{ echo 'RTNETLINK answers: Network is unreachable' >&2; exit 2; }"
+    copy.tool("ip", f'[ $1 = -6 ] || {refused}; echo "$4 dev eth0"')
+    assert copy.fails("egress") == "GitLab's user can reach 2001:db8::1: 2001:db8::1 dev eth0"
+    (copy.folder / "if_inet6").unlink()
+    copy.tool("ip", f"[ $1 = -6 ] && exit 1; {refused}")
+    assert all(line["state"] == "ok" for line in copy.lines() if "check" in line)
 
 
 def test_an_ip_that_fails_for_another_reason_does_not_count_as_refused(copy):
