@@ -76,12 +76,35 @@ def dollars(amount: Decimal | None) -> str:
     return NOT_PRICED if amount is None else f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
 
 
+def running(machines: Mapping[Place, MachineSettings], region: str) -> tuple[CostLine, ...]:
+    """The items of a stack that are charged for by the time it exists, with their costs for a month."""
+    prices = PRICES["regions"].get(region, {})
+    return (*_machine_lines(machines, prices), *_network_lines(prices))
+
+
 def _lines(settings: Settings, region: Mapping[str, Any]) -> Iterator[CostLine]:
     machines: Mapping[Place, MachineSettings] = {
         Place.SERVER: settings.server,
         Place.REGISTRY: settings.registry,
         Place.RUNNER: settings.runner,
     }
+    yield from _machine_lines(machines, region)
+    if settings.backup:
+        yield snapshots(settings.region)
+    balancer, public_addresses = _network_lines(region)
+    yield balancer
+    if settings.serves_tls:
+        # Requested and imported ones are free (AWS Certificate Manager, pricing).
+        yield CostLine("certificate for TLS", Decimal())
+    yield public_addresses
+
+    charged = TRAFFIC_TO_CLIENTS - FREE_TRAFFIC
+    yield CostLine(f"traffic to clients, if {TRAFFIC_TO_CLIENTS} GB", _times(region.get("trafficOutGb"), charged))
+    between = region.get("trafficBetweenPublicAddressesGb")
+    yield CostLine(f"traffic of jobs, if {TRAFFIC_OF_JOBS} GB", _times(between, 2 * TRAFFIC_OF_JOBS))
+
+
+def _machine_lines(machines: Mapping[Place, MachineSettings], region: Mapping[str, Any]) -> Iterator[CostLine]:
     hourly = region.get("instanceHour", {})
     for place, machine in machines.items():
         name = machine.instance_type
@@ -98,24 +121,16 @@ def _lines(settings: Settings, region: Mapping[str, Any]) -> Iterator[CostLine]:
     size = sum(machine.root_volume_size + (machine.data_volume_size or 0) for machine in machines.values())
     yield CostLine(f"gp3 volumes, {size} GiB", _times(region.get("gp3GibMonth"), size))
 
-    if settings.backup:
-        yield snapshots(settings.region)
 
+def _network_lines(region: Mapping[str, Any]) -> tuple[CostLine, CostLine]:
+    """The load balancer and the public addresses."""
     hour, unit = region.get("loadBalancerHour"), region.get("loadBalancerUnitHour")
     both = None if hour is None or unit is None else _decimal(hour) + _decimal(unit)
-    yield CostLine("network load balancer, one capacity unit", _times(both, HOURS))
-
-    if settings.serves_tls:
-        # Requested and imported ones are free (AWS Certificate Manager, pricing).
-        yield CostLine("certificate for TLS", Decimal())
-
     addresses = len(MACHINES) + 1
-    yield CostLine(f"{addresses} public IPv4 addresses", _times(PRICES["publicAddressHour"], HOURS * addresses))
-
-    charged = TRAFFIC_TO_CLIENTS - FREE_TRAFFIC
-    yield CostLine(f"traffic to clients, if {TRAFFIC_TO_CLIENTS} GB", _times(region.get("trafficOutGb"), charged))
-    between = region.get("trafficBetweenPublicAddressesGb")
-    yield CostLine(f"traffic of jobs, if {TRAFFIC_OF_JOBS} GB", _times(between, 2 * TRAFFIC_OF_JOBS))
+    return (
+        CostLine("network load balancer, one capacity unit", _times(both, HOURS)),
+        CostLine(f"{addresses} public IPv4 addresses", _times(PRICES["publicAddressHour"], HOURS * addresses)),
+    )
 
 
 def _red_hat_hour(vcpus: int) -> Decimal:
