@@ -21,13 +21,20 @@ OUTPUTS = $(if $(filter lab,$(STACK)),$(PYTHON) -m lab outputs,pulumi stack outp
 # Commands about backups. Those of the lab's stack run in the lab's environment.
 FROM ?=
 REGION ?=
+ZONE ?=
+BACKUP ?=
+SET ?=
+CALLER ?=
+KEEP ?=
+JSON ?=
 YES ?=
 IN_LAB = $(filter lab,$(STACK) $(FROM))
 RECOVERY = $(if $(IN_LAB),$(PYTHON) -m lab run --) $(PYTHON) -m recovery
 SELECTED = --stack $(STACK) $(if $(IN_LAB),--settings .lab/stack/Pulumi.lab.yaml) $(if $(REGION),--region $(REGION))
+COPIED = $(SELECTED) $(if $(ZONE),--zone $(ZONE)) $(if $(BACKUP),--backup $(BACKUP)) $(foreach each,$(SET),--set '$(each)')
 PIN := uv pip compile --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: help up status preview preview-diff aws-preview aws-drift comment doctor root-password backups destroy forget-backups \
+.PHONY: help up status preview preview-diff aws-preview aws-drift comment doctor root-password backups restore drill destroy forget-backups \
     test test-product test-lab test-tools lint e2e e2e-faults \
     contract omnibus faults-table checks-table reachability-table settings-table down clean pins plugins pulumi-cli requirements
 
@@ -53,7 +60,7 @@ aws-drift: $(INSTALLED) plugins  ## fail and report the differences if STACK on 
 	@.ci/report $(or $(OUT),/dev/null) "drift of $(STACK)" pulumi preview $(REAL) --diff --refresh --expect-no-changes
 
 # Prevents Pulumi from downloading plugins without a check.
-aws-preview aws-drift: export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
+aws-preview aws-drift restore drill: export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
 
 plugins: $(INSTALLED)  ## install the pinned versions of Pulumi's plugins, verified by checksum if one is known
 	@$(PYTHON) -m tools.install_pulumi
@@ -72,6 +79,12 @@ root-password: $(INSTALLED)  ## show the first password of GitLab's root user in
 
 backups: $(INSTALLED)  ## list the backups of STACK
 	@$(RECOVERY) backups $(SELECTED)
+
+restore: $(INSTALLED) $(if $(IN_LAB),,plugins)  ## create STACK from the newest backup of FROM, which it replaces; ZONE, REGION, BACKUP, SET=KEY=VALUE, YES=1
+	@$(RECOVERY) restore $(COPIED) --from $(FROM) $(if $(YES),--yes)
+
+drill: $(INSTALLED) $(if $(IN_LAB),,plugins)  ## restore the newest backup of STACK into a silenced copy, check it, and destroy it; REGION, BACKUP, CALLER, KEEP=1, JSON
+	@$(RECOVERY) drill $(COPIED) $(if $(CALLER),--caller $(CALLER)) $(if $(KEEP),--keep) $(if $(JSON),--json $(JSON))
 
 destroy: $(INSTALLED)  ## destroy STACK, and list what is left of it in AWS; YES=1 does not ask
 	@$(RECOVERY) destroy $(SELECTED) $(if $(YES),--yes)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
-from recovery import backups, destroy, forget
+from recovery import backups, destroy, drill, forget, restore
 from recovery.errors import RecoveryError
 
-COMMANDS = (backups, destroy, forget)
+COMMANDS = (backups, restore, drill, destroy, forget)
 """The modules of the commands, each with `add_parser`, which sets the default `run`: what carries the command out."""
 
 

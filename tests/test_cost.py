@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configuration.cost import PRICES, CostLine, cost, cost_table, dollars, total
+from configuration.cost import PRICES, CostLine, cost, cost_table, dollars, running, total
 from configuration.flows import MACHINES
 from tests.test_settings import load
 
@@ -32,6 +32,14 @@ def test_the_default_sizes_cost_what_a_calculator_says():
         "traffic to clients, if 200 GB": "$9.00",
         "traffic of jobs, if 200 GB": "$4.00",
     }
+
+
+def test_a_copy_for_some_hours_pays_for_what_exists_and_not_for_use():
+    settings = load(**US)
+    machines = dict(zip(MACHINES, (settings.server, settings.registry, settings.runner), strict=True))
+    listed = {line.item: line.monthly for line in running(machines, "us-east-1")}
+    paid_by_use = {item for item in lines() if "traffic" in item or "snapshots" in item}
+    assert listed == {item: amount for item, amount in lines().items() if item not in paid_by_use}
 
 
 def test_a_certificate_for_tls_costs_nothing():

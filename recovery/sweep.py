@@ -1,0 +1,49 @@
+"""Deletes what a drill created and Pulumi does not know: a killed engine does not record the result of its last calls.
+
+Only for a drill, whose resources can be deleted without asking: they have the tag of its stack.
+"""
+
+import time
+
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+from recovery import leftovers
+from recovery.leftovers import Clients
+
+DELETED_BY = {
+    "machine": ("ec2", "terminate_instances", "InstanceIds"),
+    "load balancer": ("elbv2", "delete_load_balancer", "LoadBalancerArn"),
+    "target group": ("elbv2", "delete_target_group", "TargetGroupArn"),
+    "certificate": ("acm", "delete_certificate", "CertificateArn"),
+    "volume": ("ec2", "delete_volume", "VolumeId"),
+    "elastic address": ("ec2", "release_address", "AllocationId"),
+    "network interface": ("ec2", "delete_network_interface", "NetworkInterfaceId"),
+    "security group": ("ec2", "delete_security_group", "GroupId"),
+    "subnet": ("ec2", "delete_subnet", "SubnetId"),
+    "route table": ("ec2", "delete_route_table", "RouteTableId"),
+    "internet gateway": ("ec2", "delete_internet_gateway", "InternetGatewayId"),
+    "VPC": ("ec2", "delete_vpc", "VpcId"),
+    "key pair": ("ec2", "delete_key_pair", "KeyPairId"),
+}
+"""Service, call, and parameter with the ID. A drill has no other kinds of resources."""
+
+ROUNDS = 12
+INTERVAL = 10  # seconds: a machine needs up to a minute to release its volume and its interface
+
+
+def sweep(clients: Clients, stack_tag: str) -> None:
+    """Delete the stack's resources, repeatedly, since some can be deleted only after others."""
+    for _ in range(ROUNDS):
+        found = [each for each in leftovers.resources(clients, stack_tag) if each.kind in DELETED_BY]
+        if not found:
+            return
+        for resource in found:
+            service, call, parameter = DELETED_BY[resource.kind]
+            value = [resource.id] if parameter.endswith("Ids") else resource.id
+            try:
+                getattr(clients(service), call)(**{parameter: value})
+            except ClientError as error:
+                print(f"{resource}: {error}")
+            else:
+                print(f"deleted {resource}, which Pulumi did not know")
+        time.sleep(INTERVAL)

@@ -1,0 +1,177 @@
+"""`make drill`: a copy is checked and destroyed, however the drill ends, and its result is stored."""
+
+import datetime
+import json
+
+import pytest
+import yaml
+
+from recovery import drill
+from recovery.copy_checks import Outcome, Verdict
+from recovery.errors import RecoveryError
+from recovery.leftovers import Resource
+from recovery.pulumi_cli import Interrupted
+from tests.recovery_doubles import World, arguments
+
+PAIR = "20261127T2300Z"
+GONE = ["cancel", "destroy", "rm"]
+BEFORE_UP = ["init passphrase", "set gitlab:certificateKeyPem", "set gitlab:sshPrivateKey"]
+
+
+def verdict(*, passed: bool) -> Verdict:
+    check = Outcome("repositories", "server", passed, 3.0, "" if passed else "group/project.git")
+    return Verdict((check,), datetime.timedelta(minutes=4))
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: [])
+    monkeypatch.setattr(drill, "check_copy", lambda inspection, pair, external_url: verdict(passed=True))
+    return World(tmp_path)
+
+
+def drilled(world, pulumi=None, **given) -> int:
+    return drill.Drill(world.source, pulumi or world.pulumi("prod-drill"), arguments(**given)).run()
+
+
+def results(world) -> list[str]:
+    return [world.home.tags(f"snap-{role}-{PAIR}").get("gitlab-drilled", "") for role in ("server", "registry")]
+
+
+def test_a_good_drill_checks_stores_its_result_and_leaves_nothing(world, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    assert drilled(world, json=file) == 0
+    tagged = [event for event in world.cloud.events if event.startswith("tag")]
+    assert world.cloud.events == [*BEFORE_UP, "up", *tagged, *GONE]
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    assert results(world) == [f"{today} passed"] * 2
+    assert world.stacks == {}
+    assert sorted(path.name for path in world.folder.iterdir()) == ["Pulumi.prod.yaml", "result.json"]
+    found = json.loads(file.read_text())
+    assert (found["passed"], found["backup"], found["newestEventSeconds"]) == (True, PAIR, 240)
+    assert found["checks"][0]["name"] == "repositories"
+    out = capsys.readouterr().out
+    assert "PASSED" in out
+    assert "Cost: about $" in out
+
+
+@pytest.mark.parametrize("broken", ["verdict", "check", "up"])
+def test_a_bad_drill_is_destroyed_and_stored_too(world, monkeypatch, broken, capsys):
+    pulumi = world.pulumi("prod-drill")
+    if broken == "up":
+        pulumi.fails_at = "up"
+    elif broken == "check":
+        monkeypatch.setattr(drill, "check_copy", lambda *_, **__: int("not understood"))
+    else:
+        monkeypatch.setattr(drill, "check_copy", lambda *_, **__: verdict(passed=False))
+    assert drilled(world, pulumi) == 1
+    assert world.cloud.events[-3:] == GONE
+    assert [result.split()[-1] for result in results(world)] == ["failed", "failed"]
+    assert world.stacks == {}
+    assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("phase", ["init", "set", "up"])
+def test_an_interrupted_drill_is_destroyed_and_has_no_result(world, phase):
+    pulumi = world.pulumi("prod-drill")
+    pulumi.fails_at, pulumi.failure = phase, Interrupted("SIGTERM")
+    with pytest.raises(Interrupted):
+        drilled(world, pulumi)
+    assert results(world) == ["", ""]
+    assert "prod-drill" not in world.stacks
+    assert not (world.folder / "Pulumi.prod-drill.yaml").exists()
+
+
+@pytest.mark.parametrize("phase", ["init", "set", "up", "destroy", "rm"])
+@pytest.mark.parametrize("file_is_left", [True, False])
+def test_the_next_drill_first_removes_what_a_killed_one_left(world, monkeypatch, phase, file_is_left):
+    killed = world.pulumi("prod-drill")
+    killed.fails_at, killed.failure = phase, Interrupted("SIGKILL")
+    with monkeypatch.context() as patch:
+        if phase in ("init", "set", "up"):  # after SIGKILL nothing is removed
+            patch.setattr(drill.Drill, "_end", lambda self: "")
+        with pytest.raises(Interrupted):
+            drilled(world, killed, region="eu-west-1")
+    if not file_is_left:  # the next drill runs on another machine
+        (world.folder / "Pulumi.prod-drill.yaml").unlink(missing_ok=True)
+    existed = "prod-drill" in world.stacks
+    del world.cloud.events[:]
+    assert drilled(world, region="eu-west-1") == 0
+    assert world.cloud.events[:3] == (GONE if existed else world.cloud.events[:3])
+    assert world.cloud.events[-5:-2] == GONE
+    assert world.cloud.region("eu-west-1").snapshots == {}
+    assert world.stacks == {}
+
+
+def test_copies_for_a_drill_in_another_region_are_deleted_and_the_originals_are_marked(world):
+    assert drilled(world, region="eu-west-1") == 0
+    assert world.cloud.region("eu-west-1").snapshots == {}
+    assert [event for event in world.cloud.events if event.startswith("delete")] == [
+        "delete snap-copy-0",
+        "delete snap-copy-1",
+    ]
+    assert [result.split()[-1] for result in results(world)] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_too_few_addresses_are_refused_with_the_request_before_anything_is_made(world, known):
+    world.cloud.quota = 5
+    world.home.quotas_known = known
+    with pytest.raises(RecoveryError, match=r"only 1 of 5 are free(.|\n)*--desired-value 8 --region eu-central-1"):
+        drilled(world)
+    assert world.cloud.events == []
+    assert results(world) == ["", ""]
+    world.home.addresses = [*world.home.addresses, {"PublicIpv4Pool": "ipv4pool-ec2-own"}]
+    world.cloud.quota = 8
+    assert drilled(world) == 0, "own addresses do not count"
+
+
+def test_what_could_not_be_destroyed_makes_the_drill_fail(world, monkeypatch, capsys):
+    monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: [Resource("volume", "vol-1")])
+    monkeypatch.setattr(drill, "sweep", lambda clients, tag: None)
+    assert drilled(world) == 1
+    assert "these resources of gitlab/prod-drill still exist: volume vol-1" in capsys.readouterr().out
+    assert [result.split()[-1] for result in results(world)] == ["passed", "passed"]
+    assert "prod-drill" in world.stacks, "the next drill still finds it"
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_pulumi_does_not_know_is_deleted_too(world, monkeypatch, refused):
+    """An engine that was killed during a call did not record what the call created."""
+    unknown = [Resource("network interface", "eni-1")]
+    monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: list(unknown))
+    monkeypatch.setattr(drill, "sweep", lambda clients, tag: unknown.clear())
+    pulumi = world.pulumi("prod-drill")
+    pulumi.fails_at = "destroy" if refused else ""
+    assert drilled(world, pulumi) == 0
+    assert unknown == []
+    assert world.stacks == {}
+
+
+def test_a_kept_copy_is_described_and_removed_by_the_next_drill(world, capsys):
+    assert drilled(world, keep=True) == 0
+    assert world.stacks == {"prod-drill": 139}
+    assert "pulumi config get gitlab:sshPrivateKey --stack prod-drill" in capsys.readouterr().out
+    del world.cloud.events[:]
+    assert drilled(world) == 0
+    assert world.cloud.events[:3] == GONE
+
+
+def test_secrets_of_pulumi_cloud_that_a_copy_must_not_have_are_not_copied(world):
+    settings = yaml.safe_load(world.settings.read_text())
+    del settings["encryptionsalt"]
+    settings["config"]["gitlab:sshPrivateKey"] = {"secure": "v1:key"}
+    world.settings.write_text(yaml.safe_dump(settings))
+    assert drilled(world) == 0
+    assert [event for event in world.cloud.events if event.startswith("cp")] == ["cp gitlab:gitlabRb prod"]
+
+
+def test_a_drill_does_not_start_without_knowing_whom_to_admit(world, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    with pytest.raises(RecoveryError, match=r"set it with CALLER="):
+        drilled(world, caller=None)
+    assert world.cloud.events == []

@@ -1,0 +1,133 @@
+"""`make restore`: a new stack from a backup, with the former machines stopped, continued after any interruption."""
+
+import datetime
+
+import pytest
+import yaml
+
+from recovery import catalogue, restore
+from recovery.errors import RecoveryError
+from tests.recovery_doubles import START, World, arguments
+
+PAIR = "20261127T2300Z"
+UP = ["init passphrase", "up"]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    return World(tmp_path)
+
+
+def restored(world, pulumi=None, **given):
+    pulumi = pulumi or world.pulumi("new")
+    restore.Restore(world.source, pulumi, arguments(**given)).run()
+    return yaml.safe_load(pulumi.file.read_text())
+
+
+def test_the_former_machines_are_stopped_before_the_new_stack_comes_up(world, capsys):
+    world.home.running = ["i-server", "i-runner"]
+    settings = restored(world)
+    assert world.cloud.events == ["stop i-server i-runner", "stopped", *UP]
+    assert settings["config"]["gitlab:serverDataSnapshotId"] == f"snap-server-{PAIR}"
+    out = capsys.readouterr().out
+    assert "everything written after 2026-11-27 23:00:05 UTC is lost" in out
+    assert "RTO: " in out
+    assert "(find 0 s, fence 0 s, up 0 s)" in out
+
+
+def test_nothing_happens_without_a_confirmation(world):
+    world.home.running = ["i-server"]
+    with pytest.raises(RecoveryError, match="needs a confirmation"):
+        restored(world, yes=False)
+    assert world.cloud.events == []
+    assert not (world.folder / "Pulumi.new.yaml").exists()
+
+
+def test_a_region_that_does_not_answer_hinders_no_restore_from_copies(world, capsys):
+    world.cloud.region("eu-west-1").add_pair(PAIR)
+    world.home.available = False
+    settings = restored(world, region="eu-west-1")
+    assert settings["config"]["aws:region"] == "eu-west-1"
+    assert world.cloud.events == UP
+    out = capsys.readouterr().out
+    assert "does not answer" in out
+    assert "CANNOT BE STOPPED" in out
+
+
+def test_in_its_own_region_a_restore_needs_an_answer_and_a_backup(world):
+    with pytest.raises(RecoveryError, match="there is no backup 20200101T0000Z"):
+        restored(world, backup="20200101T0000Z")
+    world.home.available = False
+    with pytest.raises(Exception, match="Could not connect"):
+        restored(world)
+    assert world.cloud.events == []
+
+
+def test_a_backup_is_copied_once_to_another_region_and_kept_there(world, capsys):
+    target = world.cloud.region("eu-west-1")
+    first = world.pulumi("new")
+    first.fails_at = "init"
+    with pytest.raises(RecoveryError):
+        restored(world, first, region="eu-west-1")
+    (world.folder / "Pulumi.new.yaml").unlink()  # as if it had been killed before it wrote the file
+    settings = restored(world, region="eu-west-1")
+    copied = [event for event in world.cloud.events if event.startswith("copy")]
+    assert copied == [f"copy snap-server-{PAIR}", f"copy snap-registry-{PAIR}"]
+    assert target.tags("snap-copy-0")["gitlab-backup"] == PAIR
+    config = settings["config"]
+    assert (config["gitlab:serverDataSnapshotId"], config["gitlab:registryDataSnapshotId"]) == (
+        "snap-copy-0",
+        "snap-copy-1",
+    )
+    assert len(target.snapshots) == 2
+    assert "copying to eu-west-1: 50% and 50%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("phase", ["init", "up"])
+def test_the_same_command_continues_an_interrupted_restore_with_the_same_backup(world, phase):
+    world.home.running = ["i-server"]
+    pulumi = world.pulumi("new")
+    pulumi.fails_at, pulumi.failure = phase, KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        restored(world, pulumi)
+    world.home.add_pair("20261128T0000Z", START + datetime.timedelta(hours=1))
+    settings = restored(world)
+    assert settings["config"]["gitlab:serverDataSnapshotId"] == f"snap-server-{PAIR}"
+    assert world.cloud.events[-1] == "up"
+    assert world.cloud.events.count("stop i-server") == 1
+
+
+def test_an_interrupted_restore_of_another_backup_is_not_continued(world):
+    restored(world)
+    world.home.add_pair("20261128T0000Z", START + datetime.timedelta(hours=1))
+    with pytest.raises(RecoveryError, match="snapshots that are not this backup"):
+        restored(world, backup="20261128T0000Z")
+
+
+def test_a_stack_that_exists_is_not_overwritten(world):
+    world.stacks["new"] = 12
+    with pytest.raises(RecoveryError, match="the stack new already exists"):
+        restored(world)
+    (world.folder / "Pulumi.new.yaml").write_text("config: {gitlab:domain: git.example.org}\n")
+    with pytest.raises(RecoveryError, match=r"Pulumi\.new\.yaml already exists and is not from a restore"):
+        restored(world)
+    with pytest.raises(RecoveryError, match="into itself"):
+        restored(world, world.pulumi("prod"))
+    assert world.cloud.events == []
+
+
+def test_secrets_of_pulumi_cloud_are_copied_by_its_cli(world):
+    settings = yaml.safe_load(world.settings.read_text())
+    del settings["encryptionsalt"]
+    world.settings.write_text(yaml.safe_dump(settings))
+    config = restored(world)["config"]
+    assert "gitlab:gitlabRb" not in config
+    assert world.cloud.events == ["init None", "cp gitlab:gitlabRb prod", "cp gitlab:smtpPassword prod", "up"]
+
+
+def test_a_copy_is_as_old_as_its_original(world):
+    target = world.cloud.region("eu-west-1")
+    target.add_pair(PAIR, START + datetime.timedelta(hours=9))
+    [pair] = catalogue.pairs(catalogue.snapshots(target, "gitlab/prod"))
+    assert restore.taken_at(pair) == START.replace(second=0)
