@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from recovery import leftovers
+from recovery.addresses import QUOTA
+from recovery.catalogue import DRILLED
+from recovery.drill import COPY
 from tests.policies import FIRST_UP, RESTORE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +142,7 @@ def test_the_program_is_made_of_what_was_recorded(graph, tls_graph, requested_gr
     assert {action for actions in LOOKED_UP.values() for action in actions} <= recorded("preview", "restore")
 
 
-@pytest.mark.parametrize("name", [*RESTORE, "boundary", "state-preview", "state-up", "ebs-key", "recovery"])
+@pytest.mark.parametrize("name", [*RESTORE, "boundary", "state-preview", "state-up", "ebs-key", "recovery", "drill"])
 def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
     for statement in policy(name):
         assert statement["Effect"] == "Allow"
@@ -183,6 +186,8 @@ SUBJECTS = {
     # Repositories created, renamed or transferred since summer 2026 have another prefix, which GitHub's API returns.
     "trust-github-preview": ["repo:OWNER/NAME:environment:preview", "SUBJECT-PREFIX:environment:preview"],
     "trust-github-drift": ["repo:OWNER/NAME:ref:refs/heads/main", "SUBJECT-PREFIX:ref:refs/heads/main"],
+    "trust-github-drill": ["repo:OWNER/NAME:ref:refs/heads/main", "SUBJECT-PREFIX:ref:refs/heads/main"],
+    "trust-gitlab-drill": "project_path:GROUP/PROJECT:ref_type:branch:ref:main",
     "trust-gitlab-preview": "project_path:GROUP/PROJECT:ref_type:branch:ref:PROTECTED-BRANCH",
     "trust-gitlab-drift": "project_path:GROUP/PROJECT:ref_type:branch:ref:main",
 }
@@ -214,3 +219,16 @@ def test_the_policies_of_the_state_cover_one_bucket_and_one_key():
                 r"arn:aws:(s3:::BUCKET(/\.pulumi/\*)?|kms:REGION:ACCOUNT:key/KEY)", statement["Resource"]
             )
     assert not allowed("state-preview") & {"s3:PutObject", "s3:DeleteObject", "kms:Encrypt"}
+
+
+def test_a_drill_may_mark_and_copy_the_original_and_delete_only_its_own_copies():
+    statements = {statement["Sid"]: statement for statement in policy("drill")}
+    of_original = [each for each in statements.values() if "FORMER-STACK" in json.dumps(each)]
+    assert {action for each in of_original for action in each["Action"]} == {"ec2:CopySnapshot", "ec2:CreateTags"}
+    assert statements["StoreTheResult"]["Condition"]["ForAllValues:StringEquals"] == {"aws:TagKeys": DRILLED}
+    # ForAllValues is also true for a request without any key.
+    assert statements["StoreTheResult"]["Condition"]["Null"] == {"aws:TagKeys": "false"}
+    for name in ("CopyWhatIsMarked", "MarkItsCopies"):
+        assert statements[name]["Condition"]["StringEquals"][f"aws:RequestTag/{COPY}"] == "STACK"
+    assert statements["DeleteItsCopies"]["Condition"] == {"StringEquals": {f"aws:ResourceTag/{COPY}": "STACK"}}
+    assert statements["CountAddresses"]["Resource"].endswith(f":ec2/{QUOTA}")

@@ -28,7 +28,7 @@ def commands() -> list[str]:
     """Every command of a step, in both CI systems, except those that prepare an image or show a result."""
     lines = [line for _, job in jobs() for step in job["steps"] for line in step.get("run", "").splitlines()]
     lines += [line for job in GITLAB.values() if isinstance(job, dict) for line in job.get("script", [])]
-    return [line for line in lines if not re.match(r"cat \w+\.md", line)]
+    return [line for line in lines if not re.match(r"cat \w+\.(md|json)", line)]
 
 
 def trigger(workflow: dict[Any, Any]) -> dict[str, Any]:
@@ -36,9 +36,9 @@ def trigger(workflow: dict[Any, Any]) -> dict[str, Any]:
     return found
 
 
-def test_there_are_three_workflows_and_gitlab_has_their_jobs():
-    assert set(WORKFLOWS) == {"check", "preview", "drift"}
-    assert {"test", "contract", "preview-diff", "aws-preview", "aws-drift"} <= set(GITLAB)
+def test_there_are_four_workflows_and_gitlab_has_their_jobs():
+    assert set(WORKFLOWS) == {"check", "preview", "drift", "drill"}
+    assert {"test", "contract", "preview-diff", "aws-preview", "aws-drift", "aws-drill"} <= set(GITLAB)
 
 
 def test_every_step_is_a_make_target():
@@ -87,7 +87,7 @@ def test_the_role_is_taken_for_branches_of_the_repository_itself_and_at_night():
 
 
 def test_gitlab_takes_the_role_for_branches_of_the_project_itself_and_on_schedules():
-    for name in ("aws-preview", "aws-drift"):
+    for name in ("aws-preview", "aws-drift", "aws-drill"):
         [rule] = GITLAB[name]["rules"]
         own = "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID == $CI_PROJECT_ID" in rule["if"]
         assert own or '$CI_PIPELINE_SOURCE == "schedule"' in rule["if"]
@@ -109,6 +109,7 @@ def test_code_that_is_not_merged_and_the_nightly_run_have_different_roles():
     assert roles_of_github() == {
         "preview": "${{ vars.AWS_PREVIEW_ROLE }}",
         "drift": "${{ vars.AWS_DRIFT_ROLE }}",
+        "drill": "${{ vars.AWS_DRILL_ROLE }}",
     }
     assert GITLAB["aws-preview"]["variables"]["AWS_ROLE_ARN"] == "$AWS_PREVIEW_ROLE"
     assert GITLAB["aws-drift"]["variables"]["AWS_ROLE_ARN"] == "$AWS_DRIFT_ROLE"
@@ -116,7 +117,7 @@ def test_code_that_is_not_merged_and_the_nightly_run_have_different_roles():
 
 
 def test_a_job_is_skipped_where_its_role_is_not_set():
-    for name, role in (("preview", "AWS_PREVIEW_ROLE"), ("drift", "AWS_DRIFT_ROLE")):
+    for name, role in (("preview", "AWS_PREVIEW_ROLE"), ("drift", "AWS_DRIFT_ROLE"), ("drill", "AWS_DRILL_ROLE")):
         [job] = WORKFLOWS[name]["jobs"].values()
         assert f"vars.{role} != ''" in job["if"]
         [rule] = GITLAB[f"aws-{name}"]["rules"]
@@ -127,9 +128,11 @@ def test_the_nightly_run_waits_for_no_reviewer_and_shares_no_environment_with_th
     """A job waits for the protection rules of its environment (GitHub, Deployments and environments)."""
     [drift], [preview] = WORKFLOWS["drift"]["jobs"].values(), WORKFLOWS["preview"]["jobs"].values()
     assert preview["environment"] == "preview"
-    assert "environment" not in drift, "its role trusts the branch; a job with an environment has that as its subject"
+    [drill] = WORKFLOWS["drill"]["jobs"].values()
+    for job in (drift, drill):
+        assert "environment" not in job, "its role trusts the branch; a job with an environment has that as its subject"
     named = {name: job["environment"]["name"] for name, job in GITLAB.items() if "environment" in job}
-    assert named == {"aws-preview": "preview", "aws-drift": "drift"}
+    assert named == {"aws-preview": "preview", "aws-drift": "drift", "aws-drill": "drill"}
 
 
 def test_the_token_that_comments_is_asked_for_in_its_environment_only():
@@ -159,14 +162,14 @@ def test_an_update_bots_branch_gets_no_role():
 
 def test_what_a_preview_shows_of_the_networks_is_for_developers_alone():
     with_artifacts = {name: job["artifacts"] for name, job in GITLAB.items() if "artifacts" in job}
-    assert set(with_artifacts) == {"preview-diff", "aws-preview", "aws-drift"}
+    assert set(with_artifacts) == {"preview-diff", "aws-preview", "aws-drift", "aws-drill"}
     assert {each.get("access") for each in with_artifacts.values()} == {"developer"}
 
 
 def test_the_real_previews_use_the_engine_that_the_lab_is_tested_with():
     version = re.search(r"^pulumi==(.*?) ", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert version
-    for name in ("preview", "drift"):
+    for name in ("preview", "drift", "drill"):
         [job] = WORKFLOWS[name]["jobs"].values()
         assert [step["with"]["pulumi-version"] for step in job["steps"] if "pulumi/" in step.get("uses", "")] == [
             version[1]
@@ -205,9 +208,9 @@ def test_nothing_unpinned_is_installed_where_a_job_has_the_role():
 
 def test_the_plugins_are_there_before_the_real_stack_is_asked():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("aws-preview", "aws-drift"):
-        assert re.search(rf"^{target}:[^#\n]* plugins  ##", makefile, re.MULTILINE)
-    assert "aws-preview aws-drift: export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true" in makefile
+    for target in ("aws-preview", "aws-drift", "restore", "drill"):
+        assert re.search(rf"^{target}:[^#\n]*[ ,]plugins\)?  ##", makefile, re.MULTILINE)
+    assert "aws-preview aws-drift restore drill: export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true" in makefile
 
 
 def test_what_the_engine_is_built_from_is_cached():
