@@ -9,6 +9,8 @@ WORKERS ?= 2
 # All tests of a file run in one process, which creates the file's fixtures once. In the order of the alphabet, since
 # xdist's own begins with the files that have the most tests, which are not the slowest.
 PARALLEL = --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+# Without compiled modules, which some environments forbid, each of the many processes would compile all it imports.
+export PYTHONDONTWRITEBYTECODE :=
 E2E := $(PYTHON) -m pytest --override-ini addopts= --verbose --durations=20 tests/e2e
 STACK ?= dev
 STATE ?=
