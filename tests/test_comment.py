@@ -169,7 +169,7 @@ def blocks(body: str) -> list[tuple[str, bool]]:
     """Content of each fenced code block, and whether it is closed, according to CommonMark 0.31 (4.5)."""
     found, opened, content = [], "", ""
     for line in body.split("\n"):
-        match = re.fullmatch(r" {0,3}(`{3,}|~{3,})(.*)", line)
+        match = line[:6].lstrip(" ")[:3] in ("```", "~~~") and re.fullmatch(r" {0,3}(`{3,}|~{3,})(.*)", line)
         if opened and match and match[1].startswith(opened) and not match[2].strip():
             found.append((content, True))
             opened, content = "", ""

@@ -311,12 +311,9 @@ def test_a_certificate_that_covers_the_domain_is_used_whatever_its_first_name(na
 @pytest.mark.parametrize(
     ("region", "account"),
     [
-        ("eu-central-1", "309956199498"),
         ("mx-central-1", "309956199498"),
         ("us-gov-west-1", "219670896067"),
-        ("us-gov-east-1", "219670896067"),
         ("cn-north-1", "841258680906"),
-        ("cn-northwest-1", "841258680906"),
     ],
 )
 def test_red_hats_images_are_looked_for_under_its_account_in_the_regions_partition(region, account):

@@ -79,6 +79,11 @@ RULES = (
 
 
 @functools.cache
+def whole(path: Path) -> str:
+    return "\n".join(line for _, line in texts(path))
+
+
+@functools.cache
 def texts(path: Path) -> list[tuple[int, str]]:
     """Return the lines of a file that are meant for readers, with their numbers.
 
@@ -128,9 +133,10 @@ def _prose(name: str, folder: str, text: str) -> list[tuple[int, str]]:
     return kept
 
 
-def covered(rule: Rule) -> list[Path]:
-    """Return the files that a rule covers."""
-    found = {path for pattern in rule.files for path in ROOT.glob(pattern)}
+@functools.cache
+def covered(files: tuple[str, ...]) -> list[Path]:
+    """Return the files that a rule with these path patterns covers."""
+    found = {path for pattern in files for path in ROOT.glob(pattern)}
     found -= {ROOT / name for name in EXCEPT}
     return sorted(path for path in found if path.is_file() and path.parent.name != "__pycache__")
 
@@ -138,10 +144,12 @@ def covered(rule: Rule) -> list[Path]:
 @pytest.mark.parametrize("rule", RULES, ids=[rule.word for rule in RULES])
 def test_a_word_is_not_used_where_it_has_been_replaced(rule):
     word = re.compile(rf"(?<![\w-])(?:{rule.word})(?![\w-])", re.IGNORECASE)
-    assert covered(rule)
+    files = covered(rule.files)
+    assert files
     uses = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in covered(rule)
+        for path in files
+        if word.search(whole(path))  # many times as fast as line by line
         for number, line in texts(path)
         if word.search(line)
     ]
