@@ -125,7 +125,8 @@ e2e: $(INSTALLED)  ## end-to-end tests: a stack on the lab, from up to destroy
 	$(E2E) -m "not long"
 
 e2e-faults: $(INSTALLED)  ## long end-to-end tests: every fault, every replacement, a killed lab
-	TEST_EFFORT=24 $(PYTHON) -m pytest tests/test_settings_fuzz.py tests/test_registry_tree.py tests/test_registry_collection.py -k "any or random or two_damages"
+	TEST_EFFORT=48 $(PYTHON) -m pytest tests/test_settings_fuzz.py tests/test_registry_tree.py tests/test_registry_collection.py \
+	    tests/test_backup_retention.py -k "any or random or two_damages"
 	$(E2E) -m "long or end"
 
 checks-table: $(INSTALLED)  ## generate the table of checks in docs/operations.md

@@ -1,4 +1,4 @@
-"""The factor for the number of random test cases: TEST_EFFORT (`make e2e-faults`: 24)."""
+"""The factor for the number of random test cases: TEST_EFFORT (`make e2e-faults`: 48)."""
 
 import os
 

@@ -436,7 +436,7 @@ def test_a_damage_is_found_and_named_and_nothing_else_is(registry, filled, damag
 
 def test_two_damages_at_a_time_are_both_found_and_nothing_else_is(registry, filled):
     pairs = [pair for pair in itertools.combinations(DAMAGES, 2) if set(pair) not in EXCLUDE_EACH_OTHER]
-    for one, other in random.Random(4711).sample(pairs, min(len(pairs), 20 * EFFORT)):
+    for one, other in random.Random(4711).sample(pairs, min(len(pairs), 10 * EFFORT)):
         with registry.restored_afterwards() as store:
             expected = one(store, filled.made) | other(store, filled.made)
             assert verified(registry.root)["damage"] == expected, f"{one.__name__} and {other.__name__}"
@@ -496,7 +496,7 @@ def test_random_corruptions_are_all_found(filled, tmp_path):
         registry.push_index("a/b", "2", {image: "linux/amd64"})
     files = [path for path in registry.store.rglob("*") if path.is_file() and "_uploads" not in path.parts]
     chance = random.Random(4711)
-    for number in range(50 * EFFORT):
+    for number in range(25 * EFFORT):
         path = chance.choice(files)
         sound = path.read_bytes()
         place = chance.randrange(len(sound))

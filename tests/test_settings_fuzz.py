@@ -16,7 +16,7 @@ from tests.engine import PROJECT, SECRET_KEYS
 from tests.test_settings import load_from
 from tests.test_settings_inputs import REFUSED, TAKEN
 
-SECONDS = 2.5 * EFFORT
+SECONDS = 1.25 * EFFORT
 SEED = 15
 
 PRIVATE_KEY = openssh_pair(b"z")[1]
