@@ -384,9 +384,9 @@ def test_the_check_that_is_broken_is_named_with_its_message_and_remedy(examine, 
         "remedy": checks.BY_ID[check].remedy,
     }
     assert found.states("broken") == [check]
-    text = examine()
-    assert f"✗ {checks.BY_ID[check].title}" in text.out
-    assert f"What to do: {checks.BY_ID[check].remedy}" in text.out
+    text = doctor.as_text([doctor.Finding(checks.BY_ID[check], "broken")], settings={}, warnings=[], seconds=0)
+    assert f"✗ {checks.BY_ID[check].title}" in text
+    assert f"What to do: {checks.BY_ID[check].remedy}" in text
 
 
 def test_a_failure_with_a_cause_has_the_remedy_for_it(examine, played):
