@@ -169,8 +169,9 @@ def test_a_client_token_stands_for_one_set_of_parameters(client):
 
 def run(ec2, **arguments):
     if "SubnetId" not in arguments:
-        vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
-        arguments["SubnetId"] = ec2.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24")["Subnet"]["SubnetId"]
+        number = 41 + len(ec2.describe_vpcs()["Vpcs"])  # the lab has no VPCs with overlapping ranges
+        vpc = ec2.create_vpc(CidrBlock=f"10.{number}.0.0/16")["Vpc"]["VpcId"]
+        arguments["SubnetId"] = ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.{number}.0.0/24")["Subnet"]["SubnetId"]
     if "ImageId" not in arguments:
         arguments["ImageId"] = ec2.describe_images(Owners=["309956199498"])["Images"][0]["ImageId"]
     return ec2.run_instances(InstanceType="t3.large", MinCount=1, MaxCount=1, **arguments)

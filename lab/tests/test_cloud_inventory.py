@@ -25,11 +25,11 @@ def route_out(cloud):
     cloud.ec2.associate_route_table(RouteTableId=table, SubnetId=cloud.subnet)
 
 
-def serve(cloud, instance, **group):
+def serve(cloud, instance, name="front", **group):
     settle()
-    arn = cloud.target_group(**group)
+    arn = cloud.target_group(name, **group)
     cloud.elb.register_targets(TargetGroupArn=arn, Targets=[{"Id": instance}])
-    balancer = cloud.balancer()
+    balancer = cloud.balancer(name)
     cloud.elb.create_listener(
         LoadBalancerArn=balancer["LoadBalancerArn"],
         Port=80,
@@ -209,8 +209,8 @@ def test_names_of_machines_load_balancers_and_public_records(cloud):
 @pytest.mark.parametrize("region", [REGION, "us-west-2"])
 def test_two_stacks_are_there_at_once_in_one_region_and_in_two(cloud, region):
     other = Cloud(region, "10.43")
-    for each in (cloud, other):
-        serve(each, each.run())
+    for name, each in (("one", cloud), ("other", other)):
+        serve(each, each.run(), name)
     found = inventory.read()
     assert {interface.address for interface in found.network.interfaces} >= {"10.42.0.4", "10.43.0.4"}
     assert len({machine.container for machine in found.machines}) == 2

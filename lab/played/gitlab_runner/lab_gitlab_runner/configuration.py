@@ -23,6 +23,7 @@ DOCKER: Mapping[str, Any] = {
     **dict.fromkeys(("image", "memory", "cpus", "service_memory", "service_cpus"), str),
     **dict.fromkeys(("privileged", "services_privileged", "disable_cache"), bool),
     "volumes": [str],
+    "extra_hosts": [str],
     "allowed_pull_policies": [str],
     "allowed_privileged_images": [str],
     "allowed_privileged_services": [str],

@@ -176,6 +176,7 @@ class Docker:
             if limit in self.settings:
                 options += [f"--{limit}", self.settings[limit]]
         image = self.job.get("image") or {}
+        options += [f"--add-host={host}" for host in self.settings.get("extra_hosts") or ()]
         if is_privileged(self.settings, HELPER if kind == "predefined" else str(image.get("name") or "")):
             options.append("--privileged")
         if kind == "predefined":
