@@ -12,8 +12,8 @@ import sys
 import time
 
 from configuration.flows import Place
-from doctor import LOCKED, read_outputs
-from doctor_ssh import CheckError, Machines, StepResult
+from doctor import read_outputs
+from doctor_ssh import LOCKED, CheckError, Machines, StepResult
 
 PRINTED, GONE, COULD_NOT_ASK = 0, 1, 2
 TIME_LIMIT = 30  # seconds

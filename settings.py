@@ -433,14 +433,16 @@ def _certificate_problems(settings: Settings) -> list[str]:
 
 def _drill_problems(settings: Settings) -> list[str]:
     """Problems of a drill, which must be a copy that only administrators reach and that leaves the original alone."""
-    snapshot = "missing, but drill is true. Set the ID of the snapshot to restore."
     own_name = (
-        "missing, but drill is true. The domain is the original's, so set a certificate for it by an authority that is "
-        "made for the drill."
+        "missing, but drill is true. No public authority issues a certificate for a domain that only the drill's "
+        "machines know: set one by an authority that is made for the drill."
     )
     checks = (
-        ("serverDataSnapshotId", not settings.server.data_snapshot_id, snapshot),
-        ("registryDataSnapshotId", not settings.registry.data_snapshot_id, snapshot),
+        (
+            "serverDataSnapshotId",
+            not settings.server.data_snapshot_id and not settings.registry.data_snapshot_id,
+            "missing, as registryDataSnapshotId is, but drill is true. Set the two snapshots of the backup to check.",
+        ),
         ("certificatePem", not settings.certificate_pem, own_name),
         ("certificateAuthority", not settings.certificate_authority, own_name),
         (

@@ -31,6 +31,8 @@ fi
 if [ "$mode" = drill ]; then
     rm -rf /var/opt/gitlab/redis/dump.rdb /var/opt/gitlab/redis/appendonly*
     rm -f /etc/gitlab/registry-token.key /etc/gitlab/registry-token.crt
+    # configure_gitlab would go back to it, and start the copy as the original is configured.
+    rm -f /etc/gitlab/gitlab.rb.worked
 fi
 
 echo "$snapshot_id" >"$marker.new"

@@ -7,7 +7,7 @@ Gitlab::CurrentSettings.update!(silent_mode_enabled: true)
 schedules = Ci::PipelineSchedule.where(active: true).update_all(active: false)
 
 # Not by Ci::CancelPipelineService: it queues work for Sidekiq, and a running job would wait for its runner (`canceling`). A manual job
-# starts only when somebody starts it. Runners take their jobs from Ci::PendingBuild (Ci::Queue::PendingBuildsStrategy).
+# starts only on request. Runners take their jobs from Ci::PendingBuild (Ci::Queue::PendingBuildsStrategy).
 at_rest = %w[success failed canceled skipped manual]
 canceled = { status: 'canceled', finished_at: Time.current }
 jobs = CommitStatus.where.not(status: at_rest).update_all(canceled)

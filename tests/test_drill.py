@@ -16,12 +16,13 @@ from configuration.runner_config import render_runner_config
 from configuration.systemd_units import restrict_egress_service
 from settings import SettingsError
 from tests.conftest import own_certificate_config
-from tests.engine import Graph, run_program
+from tests.engine import BACKUP, Graph, run_program
 from tests.shell import run_with_tools
 from tests.test_configuration import rendered
 from tests.test_program import MACHINES, payload, public_ip
 from tests.test_settings import load, load_from
 
+SERVER, REGISTRY = BACKUP
 DOMAIN = "git.example.com"
 ADMINISTRATORS = ["198.51.100.7/32"]
 STEPS = ["server-restrict-egress", "server-configure-gitlab-quietly", "server-silence-gitlab"]
@@ -33,8 +34,8 @@ def drill_config(**changes):
     return own_certificate_config(
         **{
             "drill": True,
-            "serverDataSnapshotId": "snap-0123456789abcdef0",
-            "registryDataSnapshotId": "snap-0123456789abcdef1",
+            "serverDataSnapshotId": SERVER,
+            "registryDataSnapshotId": REGISTRY,
             "adminCidrs": ADMINISTRATORS,
             "clientCidrs": ADMINISTRATORS,
             "backup": False,
@@ -57,8 +58,12 @@ NO_CERTIFICATE = {"certificatePem": None, "certificateKeyPem": None, "certificat
 @pytest.mark.parametrize(
     ("key", "changes", "reason"),
     [
-        ("serverDataSnapshotId", {"serverDataSnapshotId": None}, "missing, but drill is true"),
-        ("registryDataSnapshotId", {"registryDataSnapshotId": None}, "missing, but drill is true"),
+        ("serverDataSnapshotId", {"serverDataSnapshotId": None}, "missing, but the other machine's snapshot is set"),
+        (
+            "serverDataSnapshotId",
+            {"serverDataSnapshotId": None, "registryDataSnapshotId": None},
+            "missing, as registryDataSnapshotId is, but drill is true",
+        ),
         ("certificatePem", NO_CERTIFICATE, "missing, but drill is true"),
         ("certificateAuthority", NO_CERTIFICATE, "by an authority that is made for the drill"),
         ("certificateAuthority", {"certificateAuthority": None}, "missing, but drill is true"),
@@ -251,7 +256,7 @@ def test_gitlabs_users_reach_only_this_stack_and_still_answer_git_over_ssh():
         "-c",
         NETWORK,
         "network",
-        PROGRAMS / "restrict-egress",
+        str(PROGRAMS / "restrict-egress"),
     ]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -264,8 +264,11 @@ def build(api: str, owner: str | None) -> Place:
     ec2, elb = client(api, "ec2", "root"), client(api, "elbv2", "root")
     name = (owner or "nobodys").replace("/", "-")
     mark = [{"Key": "gitlab-stack", "Value": owner}] if owner else []
-    vpc = ec2.create_vpc(CidrBlock="10.42.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.42.0.0/24", AvailabilityZone=f"{REGION}a")["Subnet"]["SubnetId"]
+    number = 41 + len(ec2.describe_vpcs()["Vpcs"])  # the lab has no VPCs with overlapping ranges
+    vpc = ec2.create_vpc(CidrBlock=f"10.{number}.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.{number}.0.0/24", AvailabilityZone=f"{REGION}a")["Subnet"][
+        "SubnetId"
+    ]
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
     routes = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]

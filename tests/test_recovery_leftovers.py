@@ -28,6 +28,11 @@ def aws(monkeypatch) -> Iterator[None]:
         yield
 
 
+def _image(ec2: Any) -> str:
+    """An image that moto has in this region."""
+    return str(ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"])
+
+
 def create(stack: str) -> dict[str, str]:
     """One resource of each kind, by kind."""
     ec2, elb, iam = clients("ec2"), clients("elbv2"), clients("iam")
@@ -47,7 +52,9 @@ def create(stack: str) -> dict[str, str]:
     volume = ec2.create_volume(**zone, **marked("volume", "/root-volume"))["VolumeId"]
     address = ec2.allocate_address(Domain="vpc", **marked("elastic-ip"))["AllocationId"]
     pair = ec2.create_key_pair(KeyName=f"key-{stack[-1]}", **marked("key-pair"))["KeyPairId"]
-    [machine] = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, **marked("instance"))["Instances"]
+    [machine] = ec2.run_instances(
+        ImageId=_image(ec2), SubnetId=subnet, MinCount=1, MaxCount=1, **marked("instance")
+    )["Instances"]
     name = stack.replace("/", "-")
     [balancer] = elb.create_load_balancer(Name=name, Type="network", Subnets=[subnet], Tags=mark)["LoadBalancers"]
     [target] = elb.create_target_group(Name=name, Protocol="TCP", Port=22, VpcId=network, Tags=mark)["TargetGroups"]
