@@ -30,8 +30,8 @@ def check(ec2: Client, quotas: Client) -> None:
         return
     region = ec2.meta.region_name
     raise RecoveryError(
-        f"a drill needs {NEEDED} Elastic IP addresses, and only {max(0, allowed - used)} of {allowed} are free in "
-        f"{region}. Use another region with REGION=, or request a higher quota, which is usually granted within "
+        f"the new stack needs {NEEDED} Elastic IP addresses, and only {max(0, allowed - used)} of {allowed} are free "
+        f"in {region}. Use another region with REGION=, or request a higher quota, which is usually granted within "
         f"minutes:\n  aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {QUOTA} "
         f"--desired-value {used + NEEDED} --region {region}"
     )

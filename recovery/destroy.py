@@ -14,6 +14,7 @@ from recovery.errors import RecoveryError
 
 VOLUME = "aws:ebs/volume:Volume"
 MACHINE = "aws:ec2/instance:Instance"
+RECORD = "aws:route53/record:Record"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,6 +32,7 @@ def run(chosen: argparse.Namespace) -> int:
     resources = target.resources()
     kept = [each for each in resources if keeps(each)]
     print("\n".join(plan(resources, catalogue.snapshots(ec2, target.tag), utc_now())))
+    print("".join(f"{line}\n" for line in domain(target.name, resources)), end="")
     confirmation.confirm(target.name, yes=chosen.yes)
     if len(resources) > len(kept):
         target.pulumi("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if kept else []))
@@ -70,6 +72,17 @@ def plan(
     yield f"The newest complete backup is {usable[0].id}, {age(usable[0].started, now)} old."
     if now - usable[0].started > STALE:
         yield "What was written since then is in no backup."
+
+
+def domain(name: str, resources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How to keep the domain's A record: the provider deletes it even if it has the address of a restored stack."""
+    for each in resources:
+        if each["type"] == RECORD and each["outputs"]["type"] == "A" and not keeps(each):
+            record = each["outputs"]["name"]
+            yield f"The A record of {record} is deleted, even if a restored stack uses it now. If so, first:"
+            # Steps depend on it; they are of no use without the stack.
+            yield f"  pulumi state delete --yes --target-dependents --stack {name} '{each['urn']}'"
+            yield "and afterwards pulumi up of that stack, which recreates the record that renews its certificate."
 
 
 def result(target: stack.Stack, kept: Sequence[Mapping[str, Any]], snapshots: Sequence[Snapshot]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 
 from programs.volume_backup.backup import PAIR, age, utc_now
 from programs.volume_backup.ec2 import Tag
-from recovery import catalogue, confirmation, copies, stack, stack_file
+from recovery import addresses, catalogue, confirmation, copies, stack, stack_file
 from recovery.catalogue import Pair
 from recovery.errors import RecoveryError
 from recovery.phases import Phases
@@ -100,6 +100,8 @@ class Restore:
             resources = self._pulumi.resources()
             if resources and not unfinished:
                 raise RecoveryError(f"the stack {name} already exists: choose a name that no stack has, with STACK=")
+            if not unfinished:
+                addresses.check(self._target.client("ec2"), self._target.client("service-quotas"))
             taken = taken_at(pair)
             print(f"Backup {pair.id} of {self._source.name}, {age(taken, utc_now())} old")
         with self.phases("fence"):
@@ -122,6 +124,11 @@ class Restore:
         )
         print(f"RTO: {sum(self.phases.seconds.values()):.0f} s ({self.phases}).")
         print(f"Keep {self._pulumi.file.name}: it is the stack's settings file.")
+        if stack_file.setting(settings, "hostedZoneId"):
+            print(
+                f"No up of {self._source.name} any more: it would take the domain's record back, and destroy delete it."
+            )
+            print(f"make destroy STACK={self._source.name} shows how to keep the record before it asks.")
 
     def _ec2(self, region: str) -> Any:  # noqa: ANN401, boto3 has no types
         return dataclasses.replace(self._source, region=region).client("ec2")

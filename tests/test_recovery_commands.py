@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from recovery import __main__ as recovery
-from recovery import backups, catalogue, leftovers, stack
+from recovery import backups, catalogue, destroy, leftovers, stack
 from recovery.errors import RecoveryError
 from tests.aws_answers import Aws, failure, once
 from tests.engine import ROOT
@@ -234,6 +234,19 @@ def test_protected_volumes_are_kept_and_are_not_left_behind(run, protection):
     assert "docs/operations.md, Destroy, and keep the data" in said
     assert "protection is off" not in said
     assert "## Destroy, and keep the data" in (ROOT / "docs/operations.md").read_text()
+
+
+def test_destroying_shows_how_a_restored_stack_keeps_the_record_of_the_domain(run):
+    urn = "urn:pulumi:prod::gitlab::gitlab:dns:DomainRecord$aws:route53/record:Record::gitlab"
+    address = resource(destroy.RECORD, "Z0_git_A", urn=urn, outputs={"name": "git.example.com", "type": "A"})
+    validation = resource(destroy.RECORD, "Z0_x_CNAME", urn="urn", outputs={"name": "_x", "type": "CNAME"})
+    run.resources(*MACHINES, address, validation)
+    _, said = run("destroy", "--yes")
+    assert "The A record of git.example.com is deleted, even if a restored stack uses it now. If so, first:\n" in said
+    assert f"  pulumi state delete --yes --target-dependents --stack prod '{urn}'\n" in said
+    assert "_x" not in said
+    run.resources(*MACHINES, address | {"protect": True}, validation)
+    assert "state delete" not in run("destroy", "--yes")[1]
 
 
 def test_a_stack_of_which_only_protected_resources_are_left_is_not_destroyed_again(run):

@@ -36,12 +36,30 @@ def test_the_former_machines_are_stopped_before_the_new_stack_comes_up(world, ca
     assert "(find 0 s, fence 0 s, up 0 s)" in out
 
 
+def test_the_former_stack_must_not_take_the_record_of_the_domain_back(world, capsys):
+    restored(world)
+    assert "make destroy STACK=prod shows how to keep the record before it asks." in capsys.readouterr().out
+    settings = yaml.safe_load(world.settings.read_text())
+    del settings["config"]["gitlab:hostedZoneId"]
+    world.settings.write_text(yaml.safe_dump(settings))
+    restored(world, world.pulumi("other"))
+    assert "make destroy" not in capsys.readouterr().out
+
+
 def test_nothing_happens_without_a_confirmation(world):
     world.home.running = ["i-server"]
     with pytest.raises(RecoveryError, match="needs a confirmation"):
         restored(world, yes=False)
     assert world.cloud.events == []
     assert not (world.folder / "Pulumi.new.yaml").exists()
+
+
+def test_too_few_addresses_are_reported_before_a_machine_is_stopped(world):
+    world.home.running = ["i-server"]
+    world.cloud.quota = 7
+    with pytest.raises(RecoveryError, match="only 3 of 7 are free in eu-central-1"):
+        restored(world)
+    assert world.cloud.events == []
 
 
 def test_a_region_that_does_not_answer_hinders_no_restore_from_copies(world, capsys):
