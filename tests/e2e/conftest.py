@@ -23,6 +23,8 @@ ORDER = (
     "test_tls",
     "test_updates",
     "test_backups",
+    "test_drill",
+    "test_restore",
     "test_traps",
     "test_machines",
     "test_key_rotation",

@@ -180,12 +180,12 @@ def _urn(ending: str) -> str:
     return found[0]
 
 
-def client(service: str) -> Any:
+def client(service: str, region: str = "us-east-1") -> Any:
     """A boto3 client for the lab's AWS."""
     return boto3.client(
         service,
         endpoint_url=stack.API,
-        region_name="us-east-1",
+        region_name=region,
         aws_access_key_id="lab",
         aws_secret_access_key="lab",
     )

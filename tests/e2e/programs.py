@@ -11,8 +11,8 @@ Edits = Mapping[str, Sequence[tuple[str, str]]]
 """For each file of the program: texts that occur in it exactly once, and their replacements."""
 
 PRODUCT = (
-    *("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py", "settings.py"),
-    *("acceptance", "components", "configuration", "cloud-init", "programs", "remote", "validation"),
+    *("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py", "settings.py", "doctor.py", "doctor_ssh.py"),
+    *("acceptance", "components", "configuration", "cloud-init", "programs", "recovery", "remote", "validation"),
 )
 
 IMPATIENT: Edits = {

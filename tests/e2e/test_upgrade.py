@@ -38,7 +38,7 @@ def test_an_upgrade_waits_for_background_migrations_and_then_keeps_everything():
     careless = {
         "remote/install_gitlab.sh": [('        check_background_migrations "$configured"\n', "")],
         # Do not wait ten minutes for a GitLab that never becomes ready.
-        "remote/configure_gitlab.sh": [("for attempt in {1..60}; do", "for attempt in 1 60; do")],
+        "remote/configure_gitlab.sh": [("for _ in {1..60}; do", "for _ in 1 2; do")],
     }
     with changed_program(IMPATIENT, careless) as program:
         wrong = up(program=program)

@@ -1,0 +1,134 @@
+"""Restores on the lab: a new stack takes the place of one whose machines are gone or stopped, from a backup alone."""
+
+import contextlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import stack
+from lab.workspace import ROOT
+from tests.e2e import https, kept, loads, people, projects, recovery
+from tests.e2e.operations import client, eventually, instances, must, repair
+from tests.e2e.recovery import on
+from tests.e2e.test_doctor import examine
+
+NEW = "lab-b"
+RECORDS = """
+puts JSON.generate(
+  projects: Project.all.map { |project| [project.id, project.full_path] }.sort,
+  runners: Ci::Runner.all.map { |runner| [runner.id, runner.description, runner.token] }
+)
+"""
+
+pytestmark = pytest.mark.long
+
+
+def restore(*options: str) -> Any:
+    """Restore the lab's stack into a new one. The lab refuses a network that overlaps that of the former stack."""
+    source = ("--from", stack.STACK, "--settings", str(ROOT / recovery.SETTINGS))
+    return recovery.recovery("restore", "--stack", NEW, *source, "--yes", "--set", "networkCidr=10.77.0.0/16", *options)
+
+
+def records(run: Any) -> dict[str, Any]:
+    return dict(json.loads(run("gitlab-rails runner -", stdin=RECORDS).splitlines()[-1]))
+
+
+def on_new(role: str) -> Any:
+    return lambda command, **more: on(NEW, role, command, **more)
+
+
+@contextlib.contextmanager
+def former_stack_back() -> Iterator[None]:
+    """Afterwards the new stack is gone, and the former one serves its domain again."""
+    try:
+        yield
+    finally:
+        recovery.recovery("destroy", "--stack", NEW, "--yes")
+        (ROOT / f"Pulumi.{NEW}.yaml").unlink(missing_ok=True)
+        stopped = [each["InstanceId"] for each in instances() if each["State"]["Name"] == "stopped"]
+        if stopped:
+            client("ec2").start_instances(InstanceIds=stopped)
+        # The new stack has taken the domain's record over, and has deleted it.
+        repair("--refresh")
+        eventually(lambda: examine("--quick").status == 0, seconds=180, interval=5)
+
+
+def state_of(machine: dict[str, Any]) -> str:
+    return str(machine["State"]["Name"])
+
+
+def machines_of(name: str) -> dict[str, str]:
+    """The states of a stack's machines, by ID."""
+    return {
+        each["InstanceId"]: state_of(each)
+        for each in instances()
+        if {"Key": "gitlab-stack", "Value": f"gitlab/{name}"} in each["Tags"]
+    }
+
+
+def test_a_restore_brings_everything_back_under_the_same_name_and_stops_the_former_machines(outputs, tmp_path: Path):
+    image = kept.push("before-the-backup")
+    before = records(lambda command, **more: must("server", command, **more))
+    key = must("server", "sha256sum /etc/gitlab/registry-token.crt")
+    pair = recovery.take_pair()
+    with recovery.quota(8), former_stack_back():
+        done = restore()
+        print(done.output)
+        assert done.status == 0, done.output
+        assert f"Restored backup {pair} of {stack.STACK} into {NEW}." in done.output
+        assert re.search(r"^RPO: ", done.output, re.MULTILINE)
+        assert re.search(r"^RTO: \d+ s \(find \d+ s, fence \d+ s, up \d+ s\)", done.output, re.MULTILINE)
+        assert set(machines_of(stack.STACK).values()) == {"stopped"}
+        assert set(machines_of(NEW).values()) == {"running"}
+        # One runner, the former record; the same key, so tokens of jobs stay valid.
+        assert records(on_new("server")) == before
+        assert on(NEW, "server", "sha256sum /etc/gitlab/registry-token.crt") == key
+        log_in(outputs)
+        on(NEW, "runner", f"docker pull {image}")
+        assert commits_of("acceptance", {**outputs, **recovery.outputs(NEW)}, tmp_path / "clone")
+        again = restore()
+        assert again.status == 0, again.output
+        assert "continuing the restore" in again.output
+
+
+def test_two_restores_under_load_have_everything_that_was_accepted_before_their_backup(outputs, tmp_path: Path):
+    for attempt in ("first", "second"):
+        folder = tmp_path / attempt
+        folder.mkdir()
+        with loads.running(outputs, folder) as load:
+            load.wait_for_more()
+            commits, images = list(load.commits), load.images()
+            pair = recovery.take_pair()
+        with recovery.quota(8), former_stack_back():
+            done = restore("--backup", pair)
+            assert done.status == 0, done.output
+            assert commits
+            assert images
+            present = commits_of("under-load", {**outputs, **recovery.outputs(NEW)}, folder / "clone")
+            assert [commit for commit in commits if commit not in present] == []
+            log_in(outputs)
+            for digest in images:
+                on(NEW, "runner", f"docker pull --quiet {outputs['registryHost']}/{loads.IMAGE}@{digest}")
+
+
+def log_in(outputs: dict[str, Any]) -> None:
+    """Log in to the new stack's registry, on its runner's machine."""
+    login = f"docker login --username {people.NAME} --password-stdin {outputs['registryHost']}"
+    on(NEW, "runner", login, stdin=people.PASSWORD + "\n")
+
+
+def commits_of(project: str, outputs: dict[str, Any], folder: Path) -> set[str]:
+    """The commits of a project's branch, from a clone by name."""
+    address = f"https://{people.NAME}:{people.PASSWORD}@{https.name(outputs)}/{projects.GROUP}/{project}.git"
+    command = ["git", *https.git_options(outputs)]
+    environment = https.git_environment()
+    subprocess.run([*command, "clone", "--quiet", address, str(folder)], env=environment, check=True)
+    listed = subprocess.run(
+        ["git", "-C", str(folder), "rev-list", "--all"], env=environment, check=True, capture_output=True, text=True
+    )
+    return set(listed.stdout.split())
