@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from configuration import gitlab_settings
+from recovery.copy_checks import HOUR, IMAGE, IMAGE_LIMIT, LIMITS, MINUTE
 from tests.engine import PROJECT
 from tools import docs_tables, registry_listings
 
@@ -82,6 +83,13 @@ def test_every_threat_has_its_control_and_tests_that_exist(threat):
     named = re.findall(r"`(\w+)`", tests)
     assert named
     assert set(named) <= known_tests() | known_tests("tests/e2e") | known_tests("lab/tests")
+
+
+def test_the_table_of_a_drills_checks_is_that_of_the_checks_with_their_limits():
+    section = (ROOT / "docs/backups.md").read_text().split("### What is checked", 1)[1].split("\n### ", 1)[0]
+    rows = re.findall(r"^\| `([\w-]+)` \| .+ \| (\d+) (min|h) \|$", section, re.MULTILINE)
+    limits = [(name, int(number) * {"min": MINUTE, "h": HOUR}[unit]) for name, number, unit in rows]
+    assert limits == [*(each for checks in LIMITS.values() for each in checks.items()), (IMAGE, IMAGE_LIMIT)]
 
 
 @pytest.mark.needs("docker-registry")

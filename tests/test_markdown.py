@@ -29,6 +29,7 @@ OF_OTHERS = {
     *("gitlab-secrets.json", "gitlab.rb", "recipes/gitlab-rails.rb"),
     # output of commands, placeholders, and files of earlier versions
     *(".lab/", "difference.md", "drift.md", "preview.md", "state.json", "Pulumi.STACK.yaml", "docs/iam/up.json"),
+    *("Pulumi.prod.yaml", "Pulumi.prod-b.yaml"),
 }
 """Paths that are not in this repository: files of other projects and of running stacks, among others."""
 

@@ -145,6 +145,7 @@ FURTHER_READING = {
     "serverDataSnapshotId": "backups.md#restore",
     "registryDataSnapshotId": "backups.md#restore",
     "runnerName": "backups.md#restore",
+    "drill": "backups.md#drill",
     "balancerAddressId": "operations.md#destroy-and-keep-the-data",
     "registryGarbageCollection": "operations.md#free-the-registrys-disk",
     "sshPublicKey": "operations.md#administrators-key",
