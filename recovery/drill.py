@@ -26,7 +26,7 @@ from recovery.phases import Phases
 from recovery.pulumi_cli import Interrupted, Pulumi, exclusive, interruptible, uninterruptible
 from recovery.restore import INTERRUPTED, add_arguments, create, read_source, taken_at
 from recovery.stack import Stack
-from recovery.sweep import sweep
+from recovery.sweep import USERS_OF_NETWORKS, sweep
 from settings import MachineSettings
 
 COPY = "gitlab-drill-copy"
@@ -178,6 +178,7 @@ class Drill:
 
     def _destroy(self, copy: Stack) -> None:
         self._pulumi.cancel()
+        sweep(copy.client, copy.tag, kinds=USERS_OF_NETWORKS, known=self._pulumi.ids())
         try:
             self._pulumi.destroy()
         except RecoveryError:

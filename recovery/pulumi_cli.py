@@ -45,6 +45,11 @@ class Pulumi:
         counts = {stack_file.short(each["name"]): each.get("resourceCount") or 0 for each in listed}
         return counts.get(stack_file.short(self.stack))
 
+    def ids(self) -> frozenset[str]:
+        """The IDs of the resources in the stack's state."""
+        state = json.loads(self._run("stack", "export", "--stack", self.stack, captured=True))
+        return frozenset(each["id"] for each in state["deployment"].get("resources") or () if each.get("id"))
+
     def init(self, secrets_provider: str | None) -> None:
         """Create the stack. If its file has keys for decryption, they are kept."""
         chosen = ["--secrets-provider", secrets_provider] if secrets_provider else []

@@ -4,6 +4,7 @@ Only for a drill, whose resources can be deleted without asking: they have the t
 """
 
 import time
+from collections.abc import Collection
 
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
@@ -27,14 +28,23 @@ DELETED_BY = {
 }
 """Service, call, and parameter with the ID. A drill has no other kinds of resources."""
 
+USERS_OF_NETWORKS = ("load balancer", "machine")
+"""Kinds whose interfaces keep Pulumi from deleting networks, addresses and groups; it waits for twenty minutes."""
+
 ROUNDS = 12
 INTERVAL = 10  # seconds: a machine needs up to a minute to release its volume and its interface
 
 
-def sweep(clients: Clients, stack_tag: str) -> None:
-    """Delete the stack's resources, repeatedly, since some can be deleted only after others."""
+def sweep(
+    clients: Clients, stack_tag: str, *, kinds: Collection[str] = tuple(DELETED_BY), known: Collection[str] = ()
+) -> None:
+    """Delete the stack's resources of these kinds, except those with a `known` ID, repeatedly, since some can be
+    deleted only after others.
+    """
     for _ in range(ROUNDS):
-        found = [each for each in leftovers.resources(clients, stack_tag) if each.kind in DELETED_BY]
+        found = [
+            each for each in leftovers.resources(clients, stack_tag) if each.kind in kinds and each.id not in known
+        ]
         if not found:
             return
         for resource in found:

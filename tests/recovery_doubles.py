@@ -195,6 +195,9 @@ class FakePulumi:
     def resources(self) -> int | None:
         return self.stacks.get(self.stack)
 
+    def ids(self) -> frozenset[str]:
+        return frozenset({"i-known"})
+
     def init(self, secrets_provider: str | None) -> None:
         assert self.stack not in self.stacks
         self._did(f"init {secrets_provider}")

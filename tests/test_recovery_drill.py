@@ -27,6 +27,7 @@ def verdict(*, passed: bool) -> Verdict:
 def world(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: [])
+    monkeypatch.setattr("recovery.leftovers.resources", lambda clients, tag: iter(()))
     monkeypatch.setattr(drill, "check_copy", lambda inspection, pair, external_url: verdict(passed=True))
     return World(tmp_path)
 
@@ -129,7 +130,7 @@ def test_too_few_addresses_are_refused_with_the_request_before_anything_is_made(
 
 def test_what_could_not_be_destroyed_makes_the_drill_fail(world, monkeypatch, capsys):
     monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: [Resource("volume", "vol-1")])
-    monkeypatch.setattr(drill, "sweep", lambda clients, tag: None)
+    monkeypatch.setattr(drill, "sweep", lambda clients, tag, **_: None)
     assert drilled(world) == 1
     assert "these resources of gitlab/prod-drill still exist: volume vol-1" in capsys.readouterr().out
     assert [result.split()[-1] for result in results(world)] == ["passed", "passed"]
@@ -141,12 +142,25 @@ def test_what_pulumi_does_not_know_is_deleted_too(world, monkeypatch, refused):
     """An engine that was killed during a call did not record what the call created."""
     unknown = [Resource("network interface", "eni-1")]
     monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: list(unknown))
-    monkeypatch.setattr(drill, "sweep", lambda clients, tag: unknown.clear())
+    monkeypatch.setattr(drill, "sweep", lambda clients, tag, **_: unknown.clear())
     pulumi = world.pulumi("prod-drill")
     pulumi.fails_at = "destroy" if refused else ""
     assert drilled(world, pulumi) == 0
     assert unknown == []
     assert world.stacks == {}
+
+
+def test_what_uses_networks_and_is_unknown_to_pulumi_is_deleted_before_pulumi_destroys(world, monkeypatch):
+    """Otherwise Pulumi would wait for twenty minutes until it can delete the networks."""
+
+    def note(clients, tag, *, kinds, known):
+        assert set(kinds) == {"machine", "load balancer"}
+        world.cloud.events.append(f"sweep {tag} except {', '.join(known)}")
+
+    world.stacks["prod-drill"] = 70
+    monkeypatch.setattr(drill, "sweep", note)
+    assert drilled(world) == 0
+    assert world.cloud.events[:3] == ["cancel", "sweep gitlab/prod-drill except i-known", "destroy"]
 
 
 def test_a_kept_copy_is_described_and_removed_by_the_next_drill(world, capsys):

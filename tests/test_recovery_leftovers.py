@@ -53,7 +53,7 @@ def create(stack: str) -> dict[str, str]:
     address = ec2.allocate_address(Domain="vpc", **marked("elastic-ip"))["AllocationId"]
     pair = ec2.create_key_pair(KeyName=f"key-{stack[-1]}", **marked("key-pair"))["KeyPairId"]
     [machine] = ec2.run_instances(
-        ImageId=_image(ec2), SubnetId=subnet, MinCount=1, MaxCount=1, **marked("instance")
+        ImageId=_image(ec2), InstanceType="m6i.large", SubnetId=subnet, MinCount=1, MaxCount=1, **marked("instance")
     )["Instances"]
     name = stack.replace("/", "-")
     [balancer] = elb.create_load_balancer(Name=name, Type="network", Subnets=[subnet], Tags=mark)["LoadBalancers"]

@@ -32,10 +32,10 @@ class Aws:
 def found(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
 
-    def of(resources):
+    def of(resources, **selected):
         aws = Aws(resources)
         monkeypatch.setattr(leftovers, "resources", lambda clients, tag: iter(tuple(aws.resources)))
-        sweep.sweep(lambda service: aws, "gitlab/prod-drill")
+        sweep.sweep(lambda service: aws, "gitlab/prod-drill", **selected)
         return aws
 
     return of
@@ -59,6 +59,13 @@ def test_resources_are_deleted_after_those_that_use_them(found):
         "delete_vpc vpc-1",
     ]
     assert not aws.resources
+
+
+def test_only_resources_of_the_selected_kinds_are_deleted_and_none_that_is_known(found):
+    kept = [Resource("machine", "i-known"), Resource("subnet", "subnet-1")]
+    aws = found(dict.fromkeys([*kept, Resource("machine", "i-1")], ""), kinds=["machine"], known=["i-known"])
+    assert aws.deleted == ["terminate_instances i-1"]
+    assert list(aws.resources) == kept
 
 
 def test_it_gives_up_after_a_while_and_the_caller_reports_what_is_left(found):

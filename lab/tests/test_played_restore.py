@@ -75,7 +75,8 @@ def filled(server):
 def test_the_backups_manifest_counts_what_is_there(server, monkeypatch):
     monkeypatch.setattr(manifest, "run", lambda *command, **_: psql(server, command[-1]))
     monkeypatch.setattr(manifest, "SECRETS", f"{server.root}/etc/gitlab/gitlab-secrets.json")
-    monkeypatch.setattr(manifest, "TOKEN_CERTIFICATE", f"{server.root}/etc/gitlab/gitlab.rb")  # the step's, not GitLab's
+    # A step of the program makes the certificate; any file does here.
+    monkeypatch.setattr(manifest, "TOKEN_CERTIFICATE", f"{server.root}/etc/gitlab/gitlab.rb")
     problems: list[str] = []
     found = manifest.server(problems)
     assert problems == []

@@ -108,13 +108,15 @@ DAMAGES = {
     "a blob": ("registry", f"f=$(find {STORED} -name data -size +1k | head -n 1); {FLIP.format('$f')}", "images"),
     "a repository": (
         "server",
-        f"f=$(find {REPOSITORIES} -path '*/objects/??/*' -type f | head -n 1); chmod u+w $f; {FLIP.format('$f')}",
+        # The newest one: in that of the acceptance, the proof would fail first.
+        f"r=$(ls -td {REPOSITORIES}/@hashed/*/*/*.git | head -n 1); "
+        f"f=$(find $r -path '*/objects/??/*' -type f | head -n 1); chmod u+w $f; {FLIP.format('$f')}",
         "repositories",
     ),
     "the secrets": (
         "server",
         "sed -i -E 's/(db_key_base.*)[0-9a-f]{8}/\\1deadbeef/' etc-gitlab/gitlab-secrets.json",
-        "secrets",
+        "secrets-file",
     ),
 }
 """What is damaged in a snapshot of the machine, and the check that finds it."""
@@ -156,7 +158,10 @@ def test_a_copy_that_signs_with_the_key_of_the_original_is_found_out(outputs, tm
 @pytest.mark.parametrize(("role", "damage", "check"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_backup_fails_its_drill_and_is_marked(outputs, tmp_path, role, damage, check):
     kept.push("intact")
-    pair = recovery.take_pair()
+    with projects.made(outputs, "intact") as project:
+        files = [{"action": "create", "file_path": "content", "content": "intact" * 100}]
+        project.commits.create({"branch": "main", "commit_message": "Intact", "actions": files})
+        pair = recovery.take_pair()
     try:
         [damaged] = [backup for backup in recovery.snapshots_of(pair) if backup.tags["gitlab-role"] == role]
         recovery.damage(damaged.id, damage)
