@@ -223,8 +223,13 @@ def test_the_policies_of_the_state_cover_one_bucket_and_one_key():
 
 def test_a_drill_may_mark_and_copy_the_original_and_delete_only_its_own_copies():
     statements = {statement["Sid"]: statement for statement in policy("drill")}
-    of_original = [each for each in statements.values() if "FORMER-STACK" in json.dumps(each)]
-    assert {action for each in of_original for action in each["Action"]} == {"ec2:CopySnapshot", "ec2:CreateTags"}
+    [of_original] = [each for each in statements.values() if "FORMER-STACK" in json.dumps(each)]
+    assert of_original == statements["StoreTheResult"]
+    assert of_original["Action"] == ["ec2:CreateTags"]
+    # Of the original, AWS evaluates no tags (Service Authorization Reference, CopySnapshot). The copy's ID is `*`, so
+    # this pattern does not match it (Amazon EBS User Guide, "Example IAM policies", "Copying snapshots").
+    assert statements["CopyTheBackup"]["Resource"].endswith(":snapshot/snap-*")
+    assert statements["CopyTheBackup"]["Condition"] == {"StringEquals": {"ec2:Owner": "ACCOUNT"}}
     assert statements["StoreTheResult"]["Condition"]["ForAllValues:StringEquals"] == {"aws:TagKeys": DRILLED}
     # ForAllValues is also true for a request without any key.
     assert statements["StoreTheResult"]["Condition"]["Null"] == {"aws:TagKeys": "false"}

@@ -279,8 +279,10 @@ def _of_ec2(call: Call) -> Iterator[Resource]:
     backend = ec2_backends[DEFAULT_ACCOUNT_ID][call.region]
     ids: list[str] = []
     if (source := call.value("SourceSnapshotId")) and (region := call.value("SourceRegion")):
-        tags = ec2_backends[DEFAULT_ACCOUNT_ID][region].tags.get(source, {})
-        yield Resource("snapshot", f"arn:aws:ec2:{region}::snapshot/{source}", dict(tags))
+        there = ec2_backends[DEFAULT_ACCOUNT_ID][region]
+        snapshot = there.snapshots.get(source)
+        owner = str(snapshot.owner_id) if snapshot else ""
+        yield Resource("snapshot", f"arn:aws:ec2:{region}::snapshot/{source}", dict(there.tags.get(source, {})), owner)
         return
     for parameter in call.parameters:
         if not NOT_JUDGED.fullmatch(parameter.name) and re.fullmatch(r"[a-z-]+-[0-9a-f]+", parameter.value):
