@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,12 @@ check_interval = 1
 def programs_own(server, url) -> Callable[..., str]:
     """config.toml as `up` writes it, except for GitLab's address."""
 
-    def rendered(**settings: Any) -> str:
+    def rendered(*, extra_hosts: Sequence[str] = (), **settings: Any) -> str:
         limits, token = JobLimits(memory=512, cpus=1), server.secrets["runner"]
         given = load(**{"runnerConcurrency": "2", **settings})
-        text = render_runner_config(given, name="docker-1", limits=limits, external_url=url, token=token)
+        text = render_runner_config(
+            given, name="docker-1", limits=limits, external_url=url, token=token, extra_hosts=extra_hosts
+        )
         text = text.replace("check_interval = 0", "check_interval = 1")
         return text.replace('executor = "docker"', f'executor = "docker"\n  clone_url = "{url}"')
 
@@ -403,6 +405,15 @@ def test_no_container_of_a_job_takes_the_whole_machine(run, programs_own, engine
     for kind in ("build", "predefined"):
         assert values(engine, "--memory", kind) == ["512m"]
         assert values(engine, "--cpus", kind) == ["1"]
+        assert values(engine, "--add-host", kind) == [None]
+
+
+def test_every_container_of_a_job_knows_the_hosts_of_the_configuration(run, programs_own, engine):
+    """Source: gitlab-runner, executors/docker/docker.go, createContainer."""
+    [job] = run(VICTIM, programs_own(extra_hosts=["git.example.com:203.0.113.9"])).values()
+    assert job.status == "success"
+    for kind in ("build", "predefined"):
+        assert values(engine, "--add-host", kind) == ["git.example.com:203.0.113.9"]
 
 
 @pytest.mark.parametrize(

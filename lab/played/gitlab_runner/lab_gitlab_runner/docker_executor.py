@@ -176,7 +176,7 @@ class Docker:
             if limit in self.settings:
                 options += [f"--{limit}", self.settings[limit]]
         image = self.job.get("image") or {}
-        options += [f"--add-host={host}" for host in self.settings.get("extra_hosts") or ()]
+        options += [part for host in self.settings.get("extra_hosts") or () for part in ("--add-host", host)]
         if is_privileged(self.settings, HELPER if kind == "predefined" else str(image.get("name") or "")):
             options.append("--privileged")
         if kind == "predefined":
