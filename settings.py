@@ -448,7 +448,7 @@ def _drill_problems(settings: Settings) -> list[str]:
         (
             "hostedZoneId",
             settings.hosted_zone_id,
-            "set, but drill is true: the domain would lead to the copy. Remove it.",
+            "set, but drill is true, and no DNS record may lead to a copy. Remove it.",
         ),
         (
             "smtpAddress",

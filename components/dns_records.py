@@ -49,7 +49,7 @@ class DomainRecord(pulumi.ComponentResource):
 
 
 def made_by_user(settings: Settings) -> bool:
-    """Whether the user makes the domain's records. Not in a drill, whose domain is the original's."""
+    """Whether the user makes the domain's records. Not in a drill, whose domain only its machines know."""
     return bool(settings.domain) and not settings.hosted_zone_id and not settings.drill
 
 

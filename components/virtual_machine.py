@@ -126,7 +126,7 @@ class VirtualMachine(pulumi.ComponentResource):
         )
 
     def _name_load_balancer(self, settings: Settings, addresses: Addresses) -> Step:
-        """DNS leads to the original, so only the machines know the domain of a drill."""
+        """No DNS record leads to the domain of a drill: only its machines know it."""
         return self.host.run(
             "name_load_balancer",
             arguments=[addresses.public[Place.LOAD_BALANCER], settings.domain or ""],

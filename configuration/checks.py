@@ -80,7 +80,8 @@ CHECKS = (
         place=Place.RUNNER,
         limit=60,
         failure="GitLab's name does not resolve to the load balancer's address.",
-        remedy="Point the domain's A record to the load balancer's address; if hostedZoneId is set, run pulumi up.",
+        remedy="Point the domain's A record to the load balancer's address; if hostedZoneId is set, run pulumi up. "
+        "The machines of a drill have the address in /etc/hosts: start another drill.",
     ),
     Check(
         id="balancer",

@@ -68,7 +68,7 @@ NO_CERTIFICATE = {"certificatePem": None, "certificateKeyPem": None, "certificat
         ("certificateAuthority", NO_CERTIFICATE, "by an authority that is made for the drill"),
         ("certificateAuthority", {"certificateAuthority": None}, "missing, but drill is true"),
         ("domain", {"domain": None}, "missing, but certificatePem is set"),
-        ("hostedZoneId", {"hostedZoneId": "Z0123456789ABC"}, "the domain would lead to the copy"),
+        ("hostedZoneId", {"hostedZoneId": "Z0123456789ABC"}, "no DNS record may lead to a copy"),
         ("smtpAddress", {"smtpAddress": "mail.example.com", "emailFrom": "g@example.com"}, "must not send mail"),
         ("clientCidrs", {"clientCidrs": ["198.51.100.0/24"]}, "only administrators may reach a copy"),
         ("backup", {"backup": True}, "a copy needs no backups"),
@@ -152,7 +152,7 @@ def test_jobs_know_it_too(drilled):
     assert "extra_hosts" not in tomllib.loads(text)["runners"][0]["docker"]
 
 
-def test_nobody_is_asked_for_a_record_of_the_originals_domain(monkeypatch):
+def test_nobody_is_asked_for_a_record_of_its_domain(monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr(pulumi.log, "info", lambda text, resource: shown.append(text))
     assert run_program(drill_config()).outputs["dnsRecords"] == []
