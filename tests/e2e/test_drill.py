@@ -108,9 +108,11 @@ DAMAGES = {
     "a blob": ("registry", f"f=$(find {STORED} -name data -size +1k | head -n 1); {FLIP.format('$f')}", "images"),
     "a repository": (
         "server",
-        # The newest one: in that of the acceptance, the proof would fail first.
-        f"r=$(ls -td {REPOSITORIES}/@hashed/*/*/*.git | head -n 1); "
-        f"f=$(find $r -path '*/objects/??/*' -type f | head -n 1); chmod u+w $f; {FLIP.format('$f')}",
+        # The newest one: in that of the acceptance, its pipeline would fail first.
+        (
+            f"r=$(ls -td {REPOSITORIES}/@hashed/*/*/*.git | head -n 1); "
+            f"f=$(find $r -path '*/objects/??/*' -type f | head -n 1); chmod u+w $f; {FLIP.format('$f')}"
+        ),
         "repositories",
     ),
     "the secrets": (
