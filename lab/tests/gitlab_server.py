@@ -12,12 +12,12 @@ import socketserver
 import ssl
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -28,10 +28,12 @@ from cryptography.hazmat.primitives import serialization
 
 from configuration.registry_config import render_registry_config
 from lab import parts
+from lab.tests.forks import Forks
 from lab.workspace import ROOT
 
 SOURCE = ROOT / "lab/played/gitlab_ce"
 RAILS = "opt/gitlab/embedded/service/gitlab-rails"
+PRELOADED = ("lab_gitlab.ctl", "lab_gitlab.pg_dump", "lab_gitlab.psql", "lab_gitlab.rails_command")
 REGISTRIES = [str(found) for found in (shutil.which("docker-registry"), parts.find(parts.REGISTRY)) if found]
 PASSWORD = "hg29fjQQ01mmz7Lp"
 PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -92,9 +94,12 @@ class Server:
         kept = json.loads((self.root / "etc/gitlab/gitlab-secrets.json").read_text())
         return x509.load_pem_x509_certificate(kept["registry"]["internal_certificate"].encode())
 
+    @cached_property
+    def forks(self) -> Forks:
+        return Forks(self.root / RAILS, PRELOADED, self.environment)
+
     def run(self, command: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, str(self.root / "opt/gitlab/bin" / command), *arguments]
-        return subprocess.run(program, env=self.environment, input=stdin, capture_output=True, text=True, check=False)
+        return self.forks.run(self.root / "opt/gitlab/bin" / command, *arguments, stdin=stdin)
 
     def configure(self, more: str = "") -> subprocess.CompletedProcess[str]:
         (self.root / "etc/gitlab/gitlab.rb").write_text(
@@ -313,6 +318,7 @@ def server() -> Iterator[Server]:
         wait_until(machine.is_ready)
         machine.secrets = json.loads(machine.console(RUBY_SETUP))
         yield machine
+        machine.forks.close()
     shutil.rmtree(root)
 
 

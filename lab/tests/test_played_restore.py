@@ -9,7 +9,6 @@ import shutil
 import socketserver
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from typing import Any, ClassVar
@@ -123,9 +122,7 @@ def test_an_upload_is_a_file_and_a_row(server):
 
 
 def dump(server, *arguments):
-    program = server.root / "opt/gitlab/embedded/bin/pg_dump"
-    command = [sys.executable, program, *arguments]
-    return subprocess.run(command, env=server.environment, capture_output=True, text=True, check=False)
+    return server.run("../embedded/bin/pg_dump", *arguments)
 
 
 def test_a_dump_has_every_row_and_fails_on_a_corrupt_page(server):
