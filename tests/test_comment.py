@@ -167,17 +167,18 @@ def longest(environment) -> int:
 
 def blocks(body: str) -> list[tuple[str, bool]]:
     """Content of each fenced code block, and whether it is closed, according to CommonMark 0.31 (4.5)."""
-    found, opened, content = [], "", ""
+    found, opened = [], ""
+    content: list[str] = []
     for line in body.split("\n"):
         match = line[:6].lstrip(" ")[:3] in ("```", "~~~") and re.fullmatch(r" {0,3}(`{3,}|~{3,})(.*)", line)
         if opened and match and match[1].startswith(opened) and not match[2].strip():
-            found.append((content, True))
-            opened, content = "", ""
+            found.append(("".join(content), True))
+            opened, content = "", []
         elif opened:
-            content += line + "\n"
+            content.append(line + "\n")
         elif match:
             opened = match[1]
-    return [*found, (content, False)] if opened else found
+    return [*found, ("".join(content), False)] if opened else found
 
 
 SAID_TO_BE_CUT = "Truncated: the full output is in the job log.\n"
