@@ -13,7 +13,7 @@ from lab.cloud.constraints.ec2 import CHARACTERS
 from lab.preview import describe
 from settings import Settings, SettingsError
 from tests.conftest import dev_config
-from tests.engine import run_program
+from tests.engine import Graph, run_program
 from tests.test_settings import load
 from tools.docs_tables import EXAMPLE
 from validation import extra_egress
@@ -53,12 +53,12 @@ def test_each_port_is_a_row_of_the_table_of_flows():
     ]
 
 
-def test_each_port_and_network_is_a_rule_of_the_machines_group():
-    def egress(config: dict[str, str]) -> dict[tuple[Any, ...], Any]:
+def test_each_port_and_network_is_a_rule_of_the_machines_group(graph):
+    def egress(found: Graph) -> dict[tuple[Any, ...], Any]:
         keys = ("securityGroupId", "ipProtocol", "fromPort", "toPort", "cidrIpv4", "referencedSecurityGroupId")
-        return {tuple(rule.inputs.get(key) for key in keys): rule for rule in run_program(config).of_type(EGRESS)}
+        return {tuple(rule.inputs.get(key) for key in keys): rule for rule in found.of_type(EGRESS)}
 
-    before, after = egress(dev_config()), egress(dev_config(extraEgress=[LDAPS, SSH, NTP]))
+    before, after = egress(graph), egress(run_program(dev_config(extraEgress=[LDAPS, SSH, NTP])))
     assert before.keys() <= after.keys()
     assert {key[:5] for key in after.keys() - before.keys()} == {
         ("gitlab-server-id", "tcp", 636, 636, "10.20.0.0/24"),
