@@ -204,7 +204,7 @@ def test_a_certificate_whose_key_can_be_read_stays():
     ("text", "message"),
     [
         (None, "Pulumi.dev.yaml does not exist in"),
-        ("config: [", "Pulumi.dev.yaml cannot be read: .* line 1"),
+        ("config: ]", "Pulumi.dev.yaml cannot be read: .* line 1"),
         ("- a list", "Pulumi.dev.yaml is not a stack file"),
         ("config: text", "Pulumi.dev.yaml is not a stack file"),
     ],
