@@ -41,7 +41,11 @@ def acting(outputs: dict[str, Any]) -> Iterator[Sink]:
         project.hooks.create({"url": f"http://{OUTSIDE}/hook", "push_events": True})
         project.remote_mirrors.create({"url": f"http://user:secret@{OUTSIDE}/mirror.git", "enabled": True})
         project.pipelineschedules.create({"description": "deploy", "ref": "main", "cron": "* * * * *"})
+        # The copy itself pushes only to the acceptance's project.
+        acceptance = project.manager.gitlab.projects.get(kept.PROJECT)
+        hook = acceptance.hooks.create({"url": f"http://{OUTSIDE}/hook", "push_events": True})
         yield sink
+        must("server", f"gitlab-psql -d gitlabhq_production -c 'DELETE FROM web_hooks WHERE id = {hook.id}'")
 
 
 def from_others_than(server: str, sink: Sink) -> list[Any]:
