@@ -155,7 +155,7 @@ def _target(address: str, target: dict[str, Any], names: dict[str, str]) -> Sequ
     row = (f"{address}:{target['port']}", names.get(target["instance_id"], "-"), target["health"])
     if certificate := target.get("certificate"):
         return (*row, f"TLS for {', '.join(certificate['names'])} until {certificate['expires'][:10]}")
-    return row
+    return (*row, "")
 
 
 def _flow(flow: dict[str, Any]) -> Sequence[object]:

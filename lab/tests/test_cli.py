@@ -364,9 +364,11 @@ def test_the_overview_names_machines_where_the_cloud_has_ids():
 def test_the_overview_shows_which_certificate_a_listener_has():
     certificate = {"names": ["git.lab.example.com"], "expires": "2027-06-14T12:00:00+00:00"}
     target = {"port": 443, "instance_id": "i-1", "health": "healthy", "reason": None, "certificate": certificate}
-    status = {**STATUS, "balancers": [{"name": "gitlab", "address": "203.0.113.16", "targets": [target]}]}
+    ssh = {**target, "port": 22, "certificate": None}
+    status = {**STATUS, "balancers": [{"name": "gitlab", "address": "203.0.113.16", "targets": [target, ssh]}]}
     lines = [" ".join(line.split()) for line in report.overview(status, {}).splitlines()]
     assert "203.0.113.16:443 server-lab healthy TLS for git.lab.example.com until 2027-06-14" in lines
+    assert "203.0.113.16:22 server-lab healthy" in lines
 
 
 def test_up_ends_with_address_login_and_proof(monkeypatch):
