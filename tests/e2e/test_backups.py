@@ -331,7 +331,7 @@ def test_a_fault_of_aws_during_the_freeze_ends_it_and_is_named_and_gitlab_stays_
 @pytest.mark.long
 def test_without_a_timer_that_thaws_it_the_volume_of_a_killed_backup_stays_frozen(outputs):
     with wrong_program(NO_TIMER, "server"), backups.writing("server") as writes:
-        killed_while_frozen(seconds=1)
+        killed_while_frozen(seconds=THAWED + 1)
         eventually(lambda: writes.held() > 2 * THAWED, interval=2)
         must("server", f"fsfreeze --unfreeze {MOUNTPOINTS['server']}")
         eventually(lambda: writes.held() < 1)
