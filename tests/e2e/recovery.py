@@ -133,8 +133,8 @@ def tags(snapshot_id: str) -> dict[str, str]:
 
 
 def snapshots_of(pair: str) -> Sequence[Any]:
-    """The two backups of a pair."""
-    return [backup for role in backups.ROLES for backup in backups.all_of(role) if backup.pair == pair]
+    """The two backups of a pair; the newest ones, since two pairs of the same minute have the same ID."""
+    return [[backup for backup in backups.all_of(role) if backup.pair == pair][-1] for role in backups.ROLES]
 
 
 def outputs(name: str) -> dict[str, Any]:
