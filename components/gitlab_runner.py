@@ -71,7 +71,9 @@ class GitLabRunner(pulumi.ComponentResource):
             parent=self,
         )
         refused = host.run(
-            "refuse_containers",
+            "install_boot_program",
+            name="refuse_containers",
+            arguments=["refuse-containers"],
             payload=[program("refuse-containers"), refuse_containers_service()],
             after=[docker.command],
             limit=300,

@@ -158,8 +158,9 @@ class GitLabServer(pulumi.ComponentResource):
         """Silent Mode does not stop everything (GitLab Docs, "GitLab Silent Mode"), and is not on yet."""
         arguments = [GITLAB_USERS, str(settings.subnet), balancer_address, str(GITLAB_SSHD_PORT)]
         return host.run(
-            "restrict_egress",
-            arguments=arguments,
+            "install_boot_program",
+            name="restrict_egress",
+            arguments=["restrict-egress", *arguments],
             payload=[
                 program("restrict-egress"),
                 pulumi.Output.all(*arguments).apply(restrict_egress_service),

@@ -137,7 +137,9 @@ class VirtualMachine(pulumi.ComponentResource):
 
     def _restrict_metadata(self) -> Step:
         return self.host.run(
-            "restrict_metadata",
+            "install_boot_program",
+            name="restrict_metadata",
+            arguments=["restrict-metadata"],
             payload=[program("restrict-metadata"), restrict_metadata_service()],
             after=self.first_steps,
             parent=self,

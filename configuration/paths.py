@@ -29,7 +29,6 @@ BACKUP_CONFIGURATION = "/etc/gitlab-stack/backup.json"
 LAST_BACKUP = f"{STATE}/last-backup.json"
 """The record of the last backup of this machine, and of the last failure."""
 RESTRICT_METADATA = f"{INSTALLED_PROGRAMS}/restrict-metadata"
-RESTRICT_METADATA_SERVICE = "/etc/systemd/system/restrict-metadata.service"
 HOSTS = "/etc/hosts"
 """In a drill, the domain is the load balancer's name here: DNS leads to the original."""
 GREETING = "/etc/motd.d/gitlab-stack"
@@ -66,14 +65,12 @@ CONFIGURED_VERSION = "/etc/gitlab/configured-version"
 ACCEPTANCE_LOCK = "/run/gitlab-stack-acceptance.lock"
 """Lock file, held while the acceptance issues or revokes its token."""
 RESTRICT_EGRESS = f"{INSTALLED_PROGRAMS}/restrict-egress"
-RESTRICT_EGRESS_SERVICE = "/etc/systemd/system/restrict-egress.service"
 
 # The runner's machine.
 PRUNE_DOCKER = f"{INSTALLED_PROGRAMS}/prune-docker"
 DOCKER_IN_DOCKER = "/etc/gitlab-runner/docker-in-docker.json"
 """daemon.json of a Docker daemon that a privileged job runs as a service."""
 REFUSE_CONTAINERS = f"{INSTALLED_PROGRAMS}/refuse-containers"
-REFUSE_CONTAINERS_SERVICE = "/etc/systemd/system/refuse-containers.service"
 
 # The registry's machine.
 REGISTRY_DATA = "/srv/registry"

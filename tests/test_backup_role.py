@@ -300,10 +300,12 @@ def test_metadata_is_restricted_at_once_and_at_every_boot_before_the_network_is_
     for tool in ("ip", "systemctl"):
         (tmp_path / f"bin/{tool}").write_text(f'#!/bin/bash\necho "{tool} $*" >>{tmp_path}/calls\n[ "$1" != route ]\n')
         (tmp_path / f"bin/{tool}").chmod(0o755)
-    text = script("restrict_metadata.sh").replace("/usr/local/", f"{tmp_path}/usr/local/")
+    text = script("install_boot_program.sh").replace("/usr/local/", f"{tmp_path}/usr/local/")
     text = text.replace("/etc/", f"{tmp_path}/etc/")
     parts = [program("restrict-metadata"), restrict_metadata_service()]
-    done = run_with_tools(text, "restrict_metadata", [], parts, tools=tmp_path / "bin", result=f"{tmp_path}/result")
+    done = run_with_tools(
+        text, "restrict_metadata", ["restrict-metadata"], parts, tools=tmp_path / "bin", result=f"{tmp_path}/result"
+    )
     assert done.returncode == 0, done.stderr
     assert os.access(tmp_path / "usr/local/sbin/restrict-metadata", os.X_OK)
     unit = (tmp_path / "etc/systemd/system/restrict-metadata.service").read_text()

@@ -293,10 +293,15 @@ def test_egress_is_restricted_at_once_and_at_every_boot_before_gitlab_starts(dri
     for tool in ("ip", "systemctl"):
         (tmp_path / f"bin/{tool}").write_text(f'#!/bin/bash\necho "{tool} $*" >>{tmp_path}/calls\n[ "$1" != route ]\n')
         (tmp_path / f"bin/{tool}").chmod(0o755)
-    text = script("restrict_egress.sh").replace("/usr/local/", f"{tmp_path}/usr/local/")
+    text = script("install_boot_program.sh").replace("/usr/local/", f"{tmp_path}/usr/local/")
     text = text.replace("/etc/", f"{tmp_path}/etc/")
     done = run_with_tools(
-        text, "restrict_egress", arguments, parts, tools=tmp_path / "bin", result=f"{tmp_path}/result"
+        text,
+        "restrict_egress",
+        ["restrict-egress", *arguments],
+        parts,
+        tools=tmp_path / "bin",
+        result=f"{tmp_path}/result",
     )
     assert done.returncode == 0, done.stderr
     assert os.access(tmp_path / "usr/local/sbin/restrict-egress", os.X_OK)

@@ -261,7 +261,7 @@ def test_dockers_start_needs_the_ports_to_be_shut_and_no_step_restarts_it_for_th
     lines = payload(graph, "runner-refuse-containers")
     machine.put("iptables", "")
     machine.put("ip6tables", "")
-    done = machine.run(script("refuse_containers.sh"), payload=tuple(lines))
+    done = machine.run(script("install_boot_program.sh"), "refuse-containers", payload=tuple(lines))
     assert done.returncode == 0, done.stderr
     unit = (machine.folder / "etc/systemd/system/refuse-containers.service").read_text()
     assert "Before=docker.service\n" in unit
