@@ -19,7 +19,7 @@ from typing import Any
 
 from recovery import stack_file
 from recovery.errors import RecoveryError
-from recovery.stack import ROOT
+from recovery.stack_file import ROOT
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 

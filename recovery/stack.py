@@ -12,14 +12,8 @@ from typing import Any
 import boto3
 import yaml
 
+from recovery import stack_file
 from recovery.errors import RecoveryError
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def project() -> str:
-    """The project's name."""
-    return str(yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"])
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class Stack:
     @property
     def tag(self) -> str:
         """The value of the tag of all its resources and snapshots."""
-        return f"{project()}/{self.name.rpartition('/')[2]}"
+        return f"{stack_file.NAME}/{stack_file.short(self.name)}"
 
     def client(self, service: str) -> Any:  # noqa: ANN401, boto3 has no types
         """A client of an AWS service in the stack's region, of the account that `pulumi up` uses."""
@@ -80,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read(chosen: argparse.Namespace) -> Stack:
     """The stack that the arguments name. Raises RecoveryError if its region is unknown."""
     name = chosen.stack
-    file = (chosen.settings or ROOT / f"Pulumi.{name.rpartition('/')[2]}.yaml").resolve()
+    file = (chosen.settings or stack_file.ROOT / stack_file.name(name)).resolve()
     exists = file.is_file()
     if chosen.settings and not exists:
         raise RecoveryError(f"--settings: {chosen.settings} does not exist")
@@ -95,6 +89,6 @@ def read(chosen: argparse.Namespace) -> Stack:
 def _start(command: list[str], stdout: int | None = None) -> subprocess.Popen[bytes]:
     sys.stdout.flush()
     try:
-        return subprocess.Popen(["pulumi", *command], cwd=ROOT, stdout=stdout)
+        return subprocess.Popen(["pulumi", *command], cwd=stack_file.ROOT, stdout=stdout)
     except FileNotFoundError:
         raise RecoveryError("pulumi is not installed (docs: https://www.pulumi.com/docs/install/)") from None

@@ -13,10 +13,10 @@ import yaml
 
 from recovery.catalogue import Pair
 from recovery.errors import RecoveryError
-from recovery.stack import ROOT
 
 Document = dict[str, Any]
 
+ROOT = Path(__file__).resolve().parent.parent
 PROJECT: Mapping[str, Any] = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
 NAME: str = PROJECT["name"]
 
@@ -79,11 +79,6 @@ def region(document: Document) -> str:
     if not isinstance(found, str):
         raise RecoveryError(f"{REGION} is missing in the stack's file: set it, or use --region")
     return found
-
-
-def stack_tag(stack: str) -> str:
-    """The tag of a stack's resources. `stack` may contain the name of an organization."""
-    return f"{NAME}/{short(stack)}"
 
 
 def short(stack: str) -> str:
