@@ -108,17 +108,25 @@ def restored(snapshot_id: str) -> Iterator[Path]:
     It is a copy: the log of XFS is replayed when it is mounted, as on a machine. `nouuid`, because the original is
     mounted on the same kernel. Raises CalledProcessError if it cannot be mounted.
     """
-    copy, mountpoint = STATE / "restored-volume", STATE / "restored"
-    mountpoint.mkdir(exist_ok=True)
+    copy = STATE / "restored-volume"
     try:
         _run("cp", "--reflink=auto", "--sparse=always", str(VOLUMES / snapshot_id), str(copy))
-        _run("mount", "-o", "loop,nouuid,nodev,nosuid,noexec", str(copy), str(mountpoint))
-        try:
+        with mounted(copy) as mountpoint:
             yield mountpoint
-        finally:
-            _run("umount", str(mountpoint))
     finally:
         copy.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def mounted(volume: Path) -> Iterator[Path]:
+    """The file system of a volume's file, mounted for a while. Raises CalledProcessError if it cannot be mounted."""
+    mountpoint = STATE / "restored"
+    mountpoint.mkdir(exist_ok=True)
+    _run("mount", "-o", "loop,nouuid,nodev,nosuid,noexec", str(volume), str(mountpoint))
+    try:
+        yield mountpoint
+    finally:
+        _run("umount", str(mountpoint))
 
 
 def _run(*command: str) -> None:

@@ -1,29 +1,27 @@
 """The product's commands about backups on the lab, and the stacks that they create."""
 
-import contextlib
 import json
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lab import containers, report, stack
-from lab.workspace import ROOT, STATE, VOLUMES
+from lab.workspace import ROOT, VOLUMES
 from tests.e2e import backups
 from tests.e2e.operations import Finished, client, eventually, lab
 
 QUOTA = {"ServiceCode": "ec2", "QuotaCode": "L-0263D0A3"}
 """Elastic IP addresses of a region."""
-ADDRESSES = 4
-"""Elastic IP addresses of a stack."""
+TWO_STACKS = 8  # elastic IP addresses
 SETTINGS = ".lab/stack/Pulumi.lab.yaml"
 CALLER = "198.51.100.1/32"
 """This machine in the lab's internet."""
 DRILL_OF_LAB = ("--stack", stack.STACK, "--settings", str(ROOT / SETTINGS), "--caller", CALLER)
-LATER = {"up": 40.0, "check": 0.5, "destroy": 10.0, "fence": 0.5}
+LATER = {"up": 40.0, "check": 0.5, "destroy": 10.0}
 """Seconds into a phase at which a command is killed."""
 DRILL = f"{stack.STACK}-drill"
 
@@ -61,14 +59,8 @@ def killed(phase: str, *arguments: str) -> None:
 
 def damage(snapshot_id: str, command: str) -> None:
     """Run a shell command in the file system of a snapshot, which AWS could only lose as a whole."""
-    mountpoint = STATE / "damaged"
-    mountpoint.mkdir(exist_ok=True)
-    options = "loop,nouuid,nodev,nosuid,noexec"
-    subprocess.run(["mount", "-o", options, str(VOLUMES / snapshot_id), str(mountpoint)], check=True)
-    try:
+    with backups.mounted(VOLUMES / snapshot_id) as mountpoint:
         subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=mountpoint, check=True)
-    finally:
-        subprocess.run(["umount", str(mountpoint)], check=True)
 
 
 def inside(name: str, role: str, command: str) -> str:
@@ -76,13 +68,11 @@ def inside(name: str, role: str, command: str) -> str:
     return containers.exec_in(report.machine(role, name)["container"], "bash", "-c", command).strip()
 
 
-@contextlib.contextmanager
-def quota(addresses: int) -> Iterator[None]:
-    """Let the account have so many elastic addresses; as on AWS, a quota that was raised stays."""
+def raise_quota() -> None:
+    """Let the account have the elastic addresses of two stacks; as on AWS, a quota that was raised stays."""
     quotas = client("service-quotas")
-    if quotas.get_service_quota(**QUOTA)["Quota"]["Value"] < addresses:
-        quotas.request_service_quota_increase(**QUOTA, DesiredValue=addresses)
-    yield
+    if quotas.get_service_quota(**QUOTA)["Quota"]["Value"] < TWO_STACKS:
+        quotas.request_service_quota_increase(**QUOTA, DesiredValue=TWO_STACKS)
 
 
 def take_pair() -> str:
@@ -124,12 +114,6 @@ def on(name: str, role: str, command: str, *, stdin: str | None = None) -> str:
     done = lab("ssh", "--stack", name, role, "--", f"sudo bash -c {shlex.quote(command)}", stdin=stdin)
     assert done.status == 0, done.output
     return done.output.strip()
-
-
-def tags(snapshot_id: str) -> dict[str, str]:
-    """The tags of a snapshot."""
-    [found] = client("ec2").describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
-    return {tag["Key"]: tag["Value"] for tag in found["Tags"]}
 
 
 def snapshots_of(pair: str) -> Sequence[Any]:

@@ -61,14 +61,12 @@ def test_too_few_elastic_addresses_are_refused_with_the_request_for_more(outputs
 
 
 def test_a_drill_restores_a_silenced_copy_checks_all_of_it_and_leaves_only_its_result(outputs, acting, tmp_path):
-    with recovery.quota(8):
-        pair = recovery.take_pair()
-        before = {*backups.ids()}
-        command = ["make", "drill", "STACK=lab", f"CALLER={recovery.CALLER}", f"JSON={tmp_path / 'drill.json'}"]
-        started = time.monotonic()
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
+    recovery.raise_quota()
+    pair = recovery.take_pair()
+    before = backups.ids()
+    command = ["make", "drill", "STACK=lab", f"CALLER={recovery.CALLER}", f"JSON={tmp_path / 'drill.json'}"]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     seconds = time.monotonic() - started
     print(done.stdout)
     assert done.returncode == 0, done.stdout
@@ -78,7 +76,7 @@ def test_a_drill_restores_a_silenced_copy_checks_all_of_it_and_leaves_only_its_r
     assert report["rpoSeconds"] > 0
     assert 0 < report["rtoSeconds"] < seconds
     for backup in recovery.snapshots_of(pair):
-        assert recovery.tags(backup.id)["gitlab-drilled"].endswith(" passed")
+        assert backup.tags["gitlab-drilled"].endswith(" passed")
     assert before <= backups.ids()
     # Nothing of it acted, and the original is as before.
     assert from_others_than(outputs["publicAddresses"]["server"], acting) == []
@@ -144,7 +142,8 @@ def failed_checks(done: Any, file: Path) -> set[str]:
 @pytest.mark.long
 def test_a_copy_that_is_not_silenced_acts_and_is_found_out(outputs, acting, tmp_path):
     recovery.take_pair()
-    with recovery.quota(8), changed_program(IMPATIENT, UNSILENCED) as program:
+    recovery.raise_quota()
+    with changed_program(IMPATIENT, UNSILENCED) as program:
         done = drill("--json", str(tmp_path / "drill.json"), program=program)
     print(done.output)
     assert failed_checks(done, tmp_path / "drill.json") >= {"silence"}
@@ -155,7 +154,8 @@ def test_a_copy_that_is_not_silenced_acts_and_is_found_out(outputs, acting, tmp_
 @pytest.mark.long
 def test_a_copy_that_signs_with_the_key_of_the_original_is_found_out(outputs, tmp_path):
     recovery.take_pair()
-    with recovery.quota(8), changed_program(IMPATIENT, SAME_KEY) as program:
+    recovery.raise_quota()
+    with changed_program(IMPATIENT, SAME_KEY) as program:
         done = drill("--json", str(tmp_path / "drill.json"), program=program)
     assert failed_checks(done, tmp_path / "drill.json") == {"token-key"}
 
@@ -171,10 +171,11 @@ def test_a_damaged_backup_fails_its_drill_and_is_marked(outputs, tmp_path, role,
     try:
         [damaged] = [backup for backup in recovery.snapshots_of(pair) if backup.tags["gitlab-role"] == role]
         recovery.damage(damaged.id, damage)
-        with recovery.quota(8):
-            done = drill("--json", str(tmp_path / "drill.json"))
+        recovery.raise_quota()
+        done = drill("--json", str(tmp_path / "drill.json"))
         assert check in failed_checks(done, tmp_path / "drill.json"), done.output
-        assert recovery.tags(damaged.id)["gitlab-drilled"].endswith(" failed")
+        for backup in recovery.snapshots_of(pair):
+            assert backup.tags["gitlab-drilled"].endswith(" failed")
         assert recovery.left_of(DRILL) == []
     finally:
         backups.discard({backup.id for backup in recovery.snapshots_of(pair)})
@@ -184,10 +185,10 @@ def test_a_damaged_backup_fails_its_drill_and_is_marked(outputs, tmp_path, role,
 @pytest.mark.parametrize("phase", ["up", "check", "destroy"])
 def test_a_drill_that_was_killed_is_removed_by_the_next_one(outputs, tmp_path, phase):
     recovery.take_pair()
-    with recovery.quota(8):
-        recovery.killed(phase, "drill", *recovery.DRILL_OF_LAB)
-        eventually(lambda: recovery.left_of(DRILL) != [] or phase == "destroy", seconds=5)
-        done = drill("--json", str(tmp_path / "drill.json"))
+    recovery.raise_quota()
+    recovery.killed(phase, "drill", *recovery.DRILL_OF_LAB)
+    eventually(lambda: recovery.left_of(DRILL) != [] or phase == "destroy", seconds=5)
+    done = drill("--json", str(tmp_path / "drill.json"))
     assert done.status == 0, done.output
     assert recovery.left_of(DRILL) == []
     assert DRILL not in stack.names()
@@ -197,20 +198,20 @@ def test_a_drill_that_was_killed_is_removed_by_the_next_one(outputs, tmp_path, p
 def test_a_kept_copy_cannot_push_to_the_registry_of_the_original_and_the_next_drill_removes_it(outputs, tmp_path):
     people.make()
     pair = recovery.take_pair()
-    with recovery.quota(8):
-        done = drill("--keep")
-        assert done.status == 0, done.output
-        copy = recovery.outputs(DRILL)
-        tokens = {
-            "original": must("server", token_from(outputs["externalUrl"])),
-            "copy": recovery.inside(DRILL, "server", token_from(copy["externalUrl"])),
-        }
-        ask = "curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {token}' https://{host}/v2/"
-        for origin, expected in (("original", "200"), ("copy", "401")):
-            assert must("runner", ask.format(token=tokens[origin], host=outputs["registryHost"])) == expected
-        host = copy["registryHost"]
-        assert recovery.inside(DRILL, "runner", ask.format(token=tokens["copy"], host=host)) == "200"
-        again = drill("--backup", pair, "--json", str(tmp_path / "drill.json"))
+    recovery.raise_quota()
+    done = drill("--keep")
+    assert done.status == 0, done.output
+    copy = recovery.outputs(DRILL)
+    tokens = {
+        "original": must("server", token_from(outputs["externalUrl"])),
+        "copy": recovery.inside(DRILL, "server", token_from(copy["externalUrl"])),
+    }
+    ask = "curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {token}' https://{host}/v2/"
+    for origin, expected in (("original", "200"), ("copy", "401")):
+        assert must("runner", ask.format(token=tokens[origin], host=outputs["registryHost"])) == expected
+    host = copy["registryHost"]
+    assert recovery.inside(DRILL, "runner", ask.format(token=tokens["copy"], host=host)) == "200"
+    again = drill("--backup", pair, "--json", str(tmp_path / "drill.json"))
     assert again.status == 0, again.output
     assert recovery.left_of(DRILL) == []
 

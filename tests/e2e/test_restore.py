@@ -58,14 +58,10 @@ def former_stack_back() -> Iterator[None]:
         eventually(lambda: examine("--quick").status == 0, seconds=180, interval=5)
 
 
-def state_of(machine: dict[str, Any]) -> str:
-    return str(machine["State"]["Name"])
-
-
 def machines_of(name: str) -> dict[str, str]:
     """The states of a stack's machines, by ID."""
     return {
-        each["InstanceId"]: state_of(each)
+        each["InstanceId"]: str(each["State"]["Name"])
         for each in instances()
         if {"Key": "gitlab-stack", "Value": f"gitlab/{name}"} in each["Tags"]
     }
@@ -76,7 +72,8 @@ def test_a_restore_brings_everything_back_under_the_same_name_and_stops_the_form
     before = records(lambda command, **more: must("server", command, **more))
     key = must("server", "sha256sum /etc/gitlab/registry-token.crt")
     pair = recovery.take_pair()
-    with recovery.quota(8), former_stack_back():
+    recovery.raise_quota()
+    with former_stack_back():
         done = restore()
         print(done.output)
         assert done.status == 0, done.output
@@ -104,7 +101,8 @@ def test_two_restores_under_load_have_everything_that_was_accepted_before_their_
             load.wait_for_more()
             commits, images = list(load.commits), load.images()
             pair = recovery.take_pair()
-        with recovery.quota(8), former_stack_back():
+        recovery.raise_quota()
+        with former_stack_back():
             done = restore("--backup", pair)
             assert done.status == 0, done.output
             assert commits
