@@ -45,7 +45,7 @@ def acting(outputs: dict[str, Any]) -> Iterator[Sink]:
         acceptance = project.manager.gitlab.projects.get(kept.PROJECT)
         hook = acceptance.hooks.create({"url": f"http://{OUTSIDE}/hook", "push_events": True})
         yield sink
-        must("server", f"gitlab-psql -d gitlabhq_production -c 'DELETE FROM web_hooks WHERE id = {hook.id}'")
+        must("server", f"gitlab-psql -d gitlabhq_production -At -c 'DELETE FROM web_hooks WHERE id = {hook.id}'")
 
 
 def from_others_than(server: str, sink: Sink) -> list[Any]:
