@@ -21,7 +21,7 @@ SETTINGS = ".lab/stack/Pulumi.lab.yaml"
 CALLER = "198.51.100.1/32"
 """This machine in the lab's internet."""
 DRILL_OF_LAB = ("--stack", stack.STACK, "--settings", str(ROOT / SETTINGS), "--caller", CALLER)
-LATER = {"up": 40.0, "check": 0.5, "destroy": 10.0}
+LATER = {"find": 0.1, "fence": 2.0, "up": 40.0, "check": 0.5, "destroy": 10.0}
 """Seconds into a phase at which a command is killed."""
 DRILL = f"{stack.STACK}-drill"
 

@@ -2,13 +2,14 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
 from lab import stack
 from lab.cloud import actions
-from lab.workspace import LOGS, STATE
-from tests.e2e import permissions
+from lab.workspace import LOGS, ROOT, STATE
+from tests.e2e import backups, permissions
 from tests.e2e.operations import (
     ROLES,
     certificates,
@@ -101,6 +102,18 @@ def test_destroy_ends_clean_also_when_a_machine_is_already_gone(outputs):
     assert certificates() == []
     records = client("route53").list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
     assert {record["Type"] for record in records} == {"NS", "SOA"}
+
+
+def test_forgetting_its_backups_deletes_only_those_whose_locks_have_ended():
+    kept = backups.ids()
+    unlocked = backups.all_of("server")[0].id
+    client("ec2").unlock_snapshot(SnapshotId=unlocked)
+    command = ["make", "forget-backups", f"STACK={stack.STACK}", "YES=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 snapshots deleted." in done.stdout
+    assert backups.ids() == kept - {unlocked}
+    assert all(left in done.stdout for left in backups.ids())
 
 
 @pytest.mark.usefixtures("outputs")

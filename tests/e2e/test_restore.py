@@ -28,10 +28,16 @@ puts JSON.generate(
 pytestmark = pytest.mark.long
 
 
+# The lab refuses a network that overlaps that of the former stack.
+RESTORE = (
+    *("restore", "--stack", NEW, "--from", stack.STACK, "--settings", str(ROOT / recovery.SETTINGS), "--yes"),
+    *("--set", "networkCidr=10.77.0.0/16"),
+)
+
+
 def restore(*options: str) -> Any:
-    """Restore the lab's stack into a new one. The lab refuses a network that overlaps that of the former stack."""
-    source = ("--from", stack.STACK, "--settings", str(ROOT / recovery.SETTINGS))
-    return recovery.recovery("restore", "--stack", NEW, *source, "--yes", "--set", "networkCidr=10.77.0.0/16", *options)
+    """Restore the lab's stack into a new one."""
+    return recovery.recovery(*RESTORE, *options)
 
 
 def records(run: Any) -> dict[str, Any]:
@@ -91,6 +97,22 @@ def test_a_restore_brings_everything_back_under_the_same_name_and_stops_the_form
         again = restore()
         assert again.status == 0, again.output
         assert "continuing the restore" in again.output
+
+
+def test_a_restore_that_was_killed_in_any_phase_is_continued_by_the_same_command(outputs, tmp_path: Path):
+    image = kept.push("before-the-kill")
+    pair = recovery.take_pair()
+    recovery.raise_quota()
+    with former_stack_back():
+        for phase in ("find", "fence", "up"):
+            recovery.killed(phase, *RESTORE)
+        done = restore()
+        assert done.status == 0, done.output
+        assert f"Restored backup {pair} of {stack.STACK} into {NEW}." in done.output
+        assert set(machines_of(stack.STACK).values()) == {"stopped"}
+        log_in(outputs)
+        on(NEW, "runner", f"docker pull {image}")
+        assert commits_of("acceptance", {**outputs, **recovery.outputs(NEW)}, tmp_path / "clone")
 
 
 def test_two_restores_under_load_have_everything_that_was_accepted_before_their_backup(outputs, tmp_path: Path):
