@@ -124,6 +124,7 @@ DAMAGES = {
         "sed -i -E 's/(db_key_base.*)[0-9a-f]{8}/\\1deadbeef/' etc-gitlab/gitlab-secrets.json",
         "secrets-file",
     ),
+    "no secrets": ("server", "rm etc-gitlab/gitlab-secrets.json", "secrets"),
 }
 """What is damaged in a snapshot of the machine, and the check that finds it."""
 

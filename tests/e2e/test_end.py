@@ -9,7 +9,7 @@ import pytest
 from lab import stack
 from lab.cloud import actions
 from lab.workspace import LOGS, ROOT, STATE
-from tests.e2e import backups, permissions
+from tests.e2e import backups, kept, permissions, recovery, restored
 from tests.e2e.operations import (
     ROLES,
     certificates,
@@ -84,6 +84,15 @@ def test_no_secret_lies_about_in_clear(outputs):
     assert not found
 
 
+@pytest.fixture(scope="module")
+def image(outputs) -> str:
+    """An image that the last backup has."""
+    name = kept.push("before-the-end")
+    recovery.take_pair()
+    return name
+
+
+@pytest.mark.usefixtures("image")
 def test_destroy_ends_clean_also_when_a_machine_is_already_gone(outputs):
     zone = setting("hostedZoneId")
     client("ec2").terminate_instances(InstanceIds=[outputs["instanceIds"]["runner"]])
@@ -102,6 +111,23 @@ def test_destroy_ends_clean_also_when_a_machine_is_already_gone(outputs):
     assert certificates() == []
     records = client("route53").list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
     assert {record["Type"] for record in records} == {"NS", "SOA"}
+
+
+@pytest.mark.long
+def test_a_stack_of_which_only_its_backups_are_left_is_restored_in_another_zone(outputs, image, tmp_path):
+    recovery.raise_quota()
+    try:
+        done = restored.restore("--zone", "us-east-1b")
+        assert done.status == 0, done.output
+        assert f"no machine of {stack.STACK} is running" in done.output
+        zones = {each["Placement"]["AvailabilityZone"] for each in instances() if each["State"]["Name"] == "running"}
+        assert zones == {"us-east-1b"}
+        restored.log_in(outputs)
+        recovery.on(restored.NEW, "runner", f"docker pull {image}")
+        assert restored.commits_of("acceptance", {**outputs, **recovery.outputs(restored.NEW)}, tmp_path / "clone")
+    finally:
+        restored.destroy()
+    assert recovery.left_of(restored.NEW) == []
 
 
 def test_forgetting_its_backups_deletes_only_those_whose_locks_have_ended():

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import pytest
 
 from lab import stack
-from lab.workspace import ROOT
-from tests.e2e import https, kept, loads, people, projects, recovery
+from tests.e2e import kept, loads, recovery
 from tests.e2e.operations import client, eventually, instances, must, repair
 from tests.e2e.recovery import on
+from tests.e2e.restored import NEW, RESTORE, commits_of, destroy, log_in, restore
 from tests.e2e.test_doctor import examine
 
-NEW = "lab-b"
 RECORDS = """
 puts JSON.generate(
   projects: Project.all.map { |project| [project.id, project.full_path] }.sort,
@@ -26,18 +24,6 @@ puts JSON.generate(
 """
 
 pytestmark = pytest.mark.long
-
-
-# The lab refuses a network that overlaps that of the former stack.
-RESTORE = (
-    *("restore", "--stack", NEW, "--from", stack.STACK, "--settings", str(ROOT / recovery.SETTINGS), "--yes"),
-    *("--set", "networkCidr=10.77.0.0/16"),
-)
-
-
-def restore(*options: str) -> Any:
-    """Restore the lab's stack into a new one."""
-    return recovery.recovery(*RESTORE, *options)
 
 
 def records(run: Any) -> dict[str, Any]:
@@ -54,8 +40,7 @@ def former_stack_back() -> Iterator[None]:
     try:
         yield
     finally:
-        recovery.recovery("destroy", "--stack", NEW, "--yes")
-        (ROOT / f"Pulumi.{NEW}.yaml").unlink(missing_ok=True)
+        destroy()
         stopped = [each["InstanceId"] for each in instances() if each["State"]["Name"] == "stopped"]
         if stopped:
             client("ec2").start_instances(InstanceIds=stopped)
@@ -134,21 +119,3 @@ def test_two_restores_under_load_have_everything_that_was_accepted_before_their_
             log_in(outputs)
             for digest in images:
                 on(NEW, "runner", f"docker pull --quiet {outputs['registryHost']}/{loads.IMAGE}@{digest}")
-
-
-def log_in(outputs: dict[str, Any]) -> None:
-    """Log in to the new stack's registry, on its runner's machine."""
-    login = f"docker login --username {people.NAME} --password-stdin {outputs['registryHost']}"
-    on(NEW, "runner", login, stdin=people.PASSWORD + "\n")
-
-
-def commits_of(project: str, outputs: dict[str, Any], folder: Path) -> set[str]:
-    """The commits of a project's branch, from a clone by name."""
-    address = f"https://{people.NAME}:{people.PASSWORD}@{https.name(outputs)}/{projects.GROUP}/{project}.git"
-    command = ["git", *https.git_options(outputs)]
-    environment = https.git_environment()
-    subprocess.run([*command, "clone", "--quiet", address, str(folder)], env=environment, check=True)
-    listed = subprocess.run(
-        ["git", "-C", str(folder), "rev-list", "--all"], env=environment, check=True, capture_output=True, text=True
-    )
-    return set(listed.stdout.split())
