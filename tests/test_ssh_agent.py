@@ -1,5 +1,6 @@
 """The keys that the SSH agent holds, tested with a real agent if OpenSSH is installed."""
 
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,13 @@ pytestmark = pytest.mark.needs("ssh-agent", "ssh-add")
 @pytest.fixture
 def agent(tmp_path, monkeypatch) -> Iterator[None]:
     """An SSH agent for this test, without keys."""
-    socket = tmp_path / "agent"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
-    while not socket.exists():
-        assert process.poll() is None
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+    address = str(tmp_path / "agent")
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL)
+    # The socket exists before the agent listens on it.
+    with socket.socket(socket.AF_UNIX) as client:
+        while client.connect_ex(address):
+            assert process.poll() is None
+    monkeypatch.setenv("SSH_AUTH_SOCK", address)
     yield
     process.terminate()
     process.wait()
@@ -59,11 +62,11 @@ def test_a_key_that_is_not_held_is_named_with_the_remedy(key):
     assert "(keys it holds: 1)" in str(ssh_agent.problem(wanted))
 
 
-@pytest.mark.parametrize("socket", [None, "gone"])
-def test_without_an_agent_it_says_how_to_start_one(tmp_path, monkeypatch, key, socket):
+@pytest.mark.parametrize("name", [None, "gone"])
+def test_without_an_agent_it_says_how_to_start_one(tmp_path, monkeypatch, key, name):
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    if socket:
-        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / socket))
+    if name:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / name))
     problem = str(ssh_agent.problem(key("mine").with_suffix(".pub").read_text()))
     assert "agent" in problem.split("(")[1]
     assert "start one first: eval $(ssh-agent)" in problem
