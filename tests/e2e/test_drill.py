@@ -24,7 +24,7 @@ OUTSIDE = "hooks.example.test"
 PENDING = """
 deploy:
   tags: [nowhere]
-  script: [curl -fsS http://hooks.example.test/deployed]
+  script: [curl -fsS https://hooks.example.test/deployed]
 """
 """A pipeline whose job waits for a runner that does not exist yet."""
 
@@ -38,14 +38,14 @@ def acting(outputs: dict[str, Any]) -> Iterator[Sink]:
     with Sink(25, 80, 443) as sink, projects.made(outputs, "acting") as project:
         files = [{"action": "create", "file_path": ".gitlab-ci.yml", "content": PENDING}]
         project.commits.create({"branch": "main", "commit_message": "Deploy", "actions": files})
-        project.hooks.create({"url": f"http://{OUTSIDE}/hook", "push_events": True})
-        project.remote_mirrors.create({"url": f"http://user:secret@{OUTSIDE}/mirror.git", "enabled": True})
+        project.hooks.create({"url": f"https://{OUTSIDE}/hook", "push_events": True})
+        project.remote_mirrors.create({"url": f"https://user:secret@{OUTSIDE}/mirror.git", "enabled": True})
         project.pipelineschedules.create({"description": "deploy", "ref": "main", "cron": "* * * * *"})
         # The copy itself pushes only to the acceptance's project, and only files that differ.
         acceptance = project.manager.gitlab.projects.get(kept.PROJECT)
         changed = [{"action": "update", "file_path": "README.md", "content": "Changed in GitLab."}]
         acceptance.commits.create({"branch": "main", "commit_message": "Change a file", "actions": changed})
-        hook = acceptance.hooks.create({"url": f"http://{OUTSIDE}/hook", "push_events": True})
+        hook = acceptance.hooks.create({"url": f"https://{OUTSIDE}/hook", "push_events": True})
         yield sink
         must("server", f"gitlab-psql -d gitlabhq_production -At -c 'DELETE FROM web_hooks WHERE id = {hook.id}'")
 
