@@ -20,7 +20,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from programs.volume_backup.backup import PAIR, age, utc_now
+from programs.volume_backup.backup import age, time_of, utc_now
 from programs.volume_backup.ec2 import Tag
 from recovery import addresses, catalogue, confirmation, copies, stack, stack_file
 from recovery.catalogue import Pair
@@ -218,7 +218,7 @@ def create(
 def taken_at(pair: Pair) -> datetime.datetime:
     """When a backup was taken. A copy was started later than its original, but has the same ID, which is a time."""
     try:
-        identified = datetime.datetime.strptime(pair.id, PAIR).replace(tzinfo=datetime.UTC)
+        identified = time_of(pair.id)
     except ValueError:
         return pair.started
     return pair.started if pair.started - identified < datetime.timedelta(minutes=10) else identified

@@ -81,7 +81,7 @@ BACKUP: Mapping[str, Mapping[str, Any]] = {
         "tags": {
             "gitlab-stack": f"{PROJECT['name']}/prod",
             "gitlab-role": role,
-            "gitlab-backup": "20261127T2300Z",
+            "gitlab-backup": "20261127T230004Z",
             f"{product}-version": version,
         },
     }

@@ -243,7 +243,7 @@ class World:
     stacks: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.home.add_pair("20261127T2300Z")
+        self.home.add_pair("20261127T230004Z")
         self.settings = self.folder / "Pulumi.prod.yaml"
         self.settings.write_text(yaml.safe_dump(SETTINGS))
 

@@ -20,7 +20,7 @@ def described(id_: str, role: str, started: str, *, pair: str = "", **changes: A
     mark = {
         "gitlab_stack": STACK,
         "gitlab_role": role,
-        "gitlab_backup": pair or f"{begun:%Y%m%dT%H00Z}",
+        "gitlab_backup": pair or f"{begun:%Y%m%dT%H0004Z}",
         "gitlab_keep": "hourly",
         f"{'gitlab' if role == 'server' else role}_version": "17.10.4" if role == "server" else "4.15.2",
         **changes.pop("more_tags", {}),

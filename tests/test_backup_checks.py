@@ -11,7 +11,8 @@ import pytest
 from configuration import paths
 from programs.acceptance_checks import backup_checks, clients
 from programs.acceptance_checks.outcomes import FailedCheckError
-from programs.volume_backup.backup import PAIR
+from programs.volume_backup import backup
+from programs.volume_backup.backup import PAIR, PAIR_WITHOUT_SECONDS
 
 HOUR = datetime.timedelta(hours=1)
 LOCKED = "2026-12-04T23:00:04+00:00"
@@ -85,6 +86,13 @@ def test_a_backup_is_fresh_for_twice_the_interval_of_its_timer(machine, hours, f
         assert machine.seen()
     else:
         assert machine.fails().endswith("old, but one is due every 60 min.")
+
+
+@pytest.mark.parametrize("form", [PAIR, PAIR_WITHOUT_SECONDS])
+def test_the_age_is_that_of_the_time_in_the_id(machine, form):
+    # 23:59 would be read as 23:05:09 if the form were not chosen by the length.
+    at = datetime.datetime(2026, 11, 27, 23, 59, tzinfo=datetime.UTC)
+    assert backup_checks.time_of_pair(at.strftime(form)) == backup.time_of(at.strftime(form)) == at
 
 
 def test_the_interval_is_that_of_the_settings_calendar(machine):

@@ -129,7 +129,7 @@ def test_a_snapshot_that_does_not_exist_is_refused_by_its_key(monkeypatch):
             ),
         ),
         (
-            changed(REGISTRY, startTime="2026-11-27T22:03:00Z", tags={"gitlab-backup": "20261127T2200Z"}),
+            changed(REGISTRY, startTime="2026-11-27T22:03:00Z", tags={"gitlab-backup": "20261127T220004Z"}),
             (
                 f"registryDataSnapshotId: '{REGISTRY}' of 2026-11-27 22:03:00+00:00 is older than serverDataSnapshotId "
                 f"'{SERVER}' of 2026-11-27 23:00:00+00:00, so images that GitLab knows may be missing. "
@@ -183,7 +183,7 @@ def test_a_snapshot_does_not_matter_any_more_once_its_volume_exists():
 
 
 def test_the_registrys_snapshot_may_be_of_a_later_backup_and_copies_of_one_backup_may_be_started_in_any_order():
-    later = changed(REGISTRY, startTime="2026-11-28T01:03:00Z", tags={"gitlab-backup": "20261128T0100Z"})
+    later = changed(REGISTRY, startTime="2026-11-28T01:03:00Z", tags={"gitlab-backup": "20261128T010004Z"})
     copies = changed(REGISTRY, startTime="2026-11-27T22:03:00Z")
     for snapshots in (later, copies):
         accepted(RESTORED, {"snapshots": snapshots})

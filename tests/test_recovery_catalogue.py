@@ -38,7 +38,7 @@ def test_the_snapshots_of_one_stack_are_requested_on_all_pages_and_sorted():
     ends = {each.id: each.locked_until for each in snapshots}
     assert ends == {"snap-r1": None, "snap-r2": None, "snap-s1": at("11-28 22:00"), "snap-s2": at("11-28 23:00")}
     server = snapshots[1]
-    assert (server.role, server.stack, server.pair, server.keep) == ("server", STACK, "20261127T2300Z", "hourly")
+    assert (server.role, server.stack, server.pair, server.keep) == ("server", STACK, "20261127T230004Z", "hourly")
     assert (server.size, server.state, server.encrypted, server.region) == (100, "completed", True, "eu-central-1")
     assert (server.gitlab_version, server.registry_version, server.drilled) == ("17.10.4", "", "")
     assert snapshots[0].registry_version == "4.15.2"
@@ -73,24 +73,24 @@ def test_a_snapshot_without_the_tags_is_described_and_belongs_to_no_pair():
 
 def test_a_pair_is_two_snapshots_of_one_backup_and_the_newest_one_comes_first():
     pairs = catalogue.pairs(found(*HOURLY))
-    assert ids(pairs) == [("20261127T2300Z", "snap-s2", "snap-r2"), ("20261127T2200Z", "snap-s1", "snap-r1")]
+    assert ids(pairs) == [("20261127T230004Z", "snap-s2", "snap-r2"), ("20261127T220004Z", "snap-s1", "snap-r1")]
     assert pairs[0].started == at("11-27 23:00")
     assert all(pair.usable for pair in pairs)
 
 
 def test_without_its_own_a_pair_has_the_first_snapshot_of_the_registry_that_is_not_older():
     assert ids(catalogue.pairs(found(*HOURLY[:1], *HOURLY[2:]))) == [
-        ("20261127T2300Z", "snap-s2", "snap-r2"),
-        ("20261127T2200Z", "snap-s1", "snap-r2"),
+        ("20261127T230004Z", "snap-s2", "snap-r2"),
+        ("20261127T220004Z", "snap-s1", "snap-r2"),
     ]
     later = described("snap-r3", "registry", "11-28 00:03")
-    assert ids(catalogue.pairs(found(HOURLY[2], later))) == [("20261127T2300Z", "snap-s2", "snap-r3")]
+    assert ids(catalogue.pairs(found(HOURLY[2], later))) == [("20261127T230004Z", "snap-s2", "snap-r3")]
     failed = described("snap-r2", "registry", "11-27 23:03", State="error")
-    assert ids(catalogue.pairs(found(HOURLY[2], failed, later))) == [("20261127T2300Z", "snap-s2", "snap-r3")]
+    assert ids(catalogue.pairs(found(HOURLY[2], failed, later))) == [("20261127T230004Z", "snap-s2", "snap-r3")]
 
 
 def test_a_snapshot_of_the_registry_that_is_older_than_the_servers_makes_no_pair():
-    older = described("snap-r2", "registry", "11-27 22:59", pair="20261127T2300Z")
+    older = described("snap-r2", "registry", "11-27 22:59", pair="20261127T230004Z")
     assert catalogue.pairs(found(HOURLY[2], older)) == []
 
 
@@ -98,17 +98,17 @@ def test_the_latest_backup_is_the_newest_one_that_is_complete():
     snapshots = found(*HOURLY[:3], described("snap-r2", "registry", "11-27 23:03", State="pending"))
     pairs = catalogue.pairs(snapshots)
     assert [pair.usable for pair in pairs] == [False, True]
-    assert catalogue.find(pairs).id == "20261127T2200Z"
-    assert catalogue.find(pairs, "20261127T2200Z").id == "20261127T2200Z"
-    assert catalogue.incomplete(snapshots) == ["20261127T2300Z"]
-    with pytest.raises(RecoveryError, match=r"20261127T2300Z is not complete: .* completed, the registry's pending"):
-        catalogue.find(pairs, "20261127T2300Z")
+    assert catalogue.find(pairs).id == "20261127T220004Z"
+    assert catalogue.find(pairs, "20261127T220004Z").id == "20261127T220004Z"
+    assert catalogue.incomplete(snapshots) == ["20261127T230004Z"]
+    with pytest.raises(RecoveryError, match=r"20261127T230004Z is not complete: .* completed, the registry's pending"):
+        catalogue.find(pairs, "20261127T230004Z")
 
 
 def test_a_backup_that_does_not_exist_is_refused():
     pairs = catalogue.pairs(found(*HOURLY))
-    with pytest.raises(RecoveryError, match="no backup 20251127T2300Z; the newest one is 20261127T2300Z"):
-        catalogue.find(pairs, "20251127T2300Z")
+    with pytest.raises(RecoveryError, match="no backup 20251127T230004Z; the newest one is 20261127T230004Z"):
+        catalogue.find(pairs, "20251127T230004Z")
     with pytest.raises(RecoveryError, match=r"there is no backup$"):
         catalogue.find([])
     with pytest.raises(RecoveryError, match="there is no backup 1"):
@@ -119,7 +119,7 @@ def test_a_backup_that_does_not_exist_is_refused():
 
 
 def test_a_backup_of_the_server_without_one_of_the_registry_is_incomplete():
-    assert catalogue.incomplete(found(HOURLY[0])) == ["20261127T2200Z"]
+    assert catalogue.incomplete(found(HOURLY[0])) == ["20261127T220004Z"]
     assert catalogue.incomplete(found(*HOURLY)) == []
     assert catalogue.incomplete(found(HOURLY[1])) == []
 

@@ -164,15 +164,15 @@ def test_backups_are_listed_with_age_sizes_version_and_lock(run):
     assert status == 0
     assert rows == [
         ["backup", "age", "state", "server GiB", "registry GiB", "GitLab", "kept as", "locked until", "drilled"],
-        ["20261127T2300Z", "30 min", "complete", "100", "50", "17.10.4", "hourly", "2026-11-28 23:00 UTC", "never"],
-        ["20261127T2200Z", "90 min", "complete", "100", "50", "17.10.4", "hourly", "not locked", "2026-11-27 passed"],
+        ["20261127T230004Z", "30 min", "complete", "100", "50", "17.10.4", "hourly", "2026-11-28 23:00 UTC", "never"],
+        ["20261127T220004Z", "90 min", "complete", "100", "50", "17.10.4", "hourly", "not locked", "2026-11-27 passed"],
     ]
 
 
 def test_backups_are_listed_for_programs(run):
     status, said = run("backups", "--json")
     newest, _ = json.loads(said)
-    assert (status, newest["id"], newest["usable"]) == (0, "20261127T2300Z", True)
+    assert (status, newest["id"], newest["usable"]) == (0, "20261127T230004Z", True)
     assert newest["server"]["id"] == "snap-s2"
     assert newest["registry"]["started"] == "2026-11-27T23:03:00+00:00"
 
@@ -190,10 +190,10 @@ def test_old_and_incomplete_backups_are_warned_about():
     [old] = warned(*HOURLY, now=at("11-28 01:01"))
     assert old.startswith("the newest complete backup is 2 h old")
     [alone] = warned(*HOURLY[:3])
-    assert alone.startswith("20261127T2300Z is not complete")
+    assert alone.startswith("20261127T230004Z is not complete")
     none, alone = warned(HOURLY[0])
     assert none == "none of the backups is complete."
-    assert alone.startswith("20261127T2200Z is not complete")
+    assert alone.startswith("20261127T220004Z is not complete")
 
 
 def test_a_stack_without_backups_is_no_error(run):
@@ -212,7 +212,7 @@ def test_destroying_shows_what_is_lost_and_ends_with_what_is_left(run):
     assert said.splitlines() == [
         "Destroying the stack deletes 5 resources, 3 of them machines.",
         "Deletion protection is off: the data volumes vol-1 and vol-2 are deleted with all data.",
-        "The newest complete backup is 20261127T2300Z, 30 min old.",
+        "The newest complete backup is 20261127T230004Z, 30 min old.",
         "Comparing with AWS what is left...",
         "4 snapshots are left, from 2026-11-27 to 2026-11-27.",
         "1 of them are locked, the last one until 2026-12-11.",
@@ -350,12 +350,12 @@ def test_unlocked_snapshots_are_deleted_and_locked_ones_listed(run):
     assert said.splitlines() == [
         "gitlab/prod has 4 snapshots in eu-central-1, of which 2 are locked.",
         "The others are deleted for ever:",
-        "  snap-r1  20261127T2200Z  registry  50 GiB",
-        "  snap-s1  20261127T2200Z  server  100 GiB",
+        "  snap-r1  20261127T220004Z  registry  50 GiB",
+        "  snap-s1  20261127T220004Z  server  100 GiB",
         "2 snapshots deleted.",
         "Locked; run this again when the locks have ended:",
-        "  2026-11-28 23:00 UTC  snap-s2  20261127T2300Z  server  100 GiB",
-        "  2026-11-29 23:03 UTC  snap-r2  20261127T2300Z  registry  50 GiB",
+        "  2026-11-28 23:00 UTC  snap-s2  20261127T230004Z  server  100 GiB",
+        "  2026-11-29 23:03 UTC  snap-r2  20261127T230004Z  registry  50 GiB",
     ]
 
 

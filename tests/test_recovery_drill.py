@@ -13,7 +13,7 @@ from recovery.leftovers import Resource
 from recovery.pulumi_cli import Interrupted
 from tests.recovery_doubles import World, arguments
 
-PAIR = "20261127T2300Z"
+PAIR = "20261127T230004Z"
 GONE = ["cancel", "destroy", "rm"]
 BEFORE_UP = ["init passphrase", "set gitlab:certificateKeyPem", "set gitlab:sshPrivateKey"]
 

@@ -9,7 +9,7 @@ from recovery import catalogue, restore
 from recovery.errors import RecoveryError
 from tests.recovery_doubles import START, World, arguments
 
-PAIR = "20261127T2300Z"
+PAIR = "20261127T230004Z"
 UP = ["init passphrase", "up"]
 
 
@@ -74,8 +74,8 @@ def test_a_region_that_does_not_answer_hinders_no_restore_from_copies(world, cap
 
 
 def test_in_its_own_region_a_restore_needs_an_answer_and_a_backup(world):
-    with pytest.raises(RecoveryError, match="there is no backup 20200101T0000Z"):
-        restored(world, backup="20200101T0000Z")
+    with pytest.raises(RecoveryError, match="there is no backup 20200101T000004Z"):
+        restored(world, backup="20200101T000004Z")
     world.home.available = False
     with pytest.raises(Exception, match="Could not connect"):
         restored(world)
@@ -109,7 +109,7 @@ def test_the_same_command_continues_an_interrupted_restore_with_the_same_backup(
     pulumi.fails_at, pulumi.failure = phase, KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         restored(world, pulumi)
-    world.home.add_pair("20261128T0000Z", START + datetime.timedelta(hours=1))
+    world.home.add_pair("20261128T000004Z", START + datetime.timedelta(hours=1))
     settings = restored(world)
     assert settings["config"]["gitlab:serverDataSnapshotId"] == f"snap-server-{PAIR}"
     assert world.cloud.events[-1] == "up"
@@ -118,9 +118,9 @@ def test_the_same_command_continues_an_interrupted_restore_with_the_same_backup(
 
 def test_an_interrupted_restore_of_another_backup_is_not_continued(world):
     restored(world)
-    world.home.add_pair("20261128T0000Z", START + datetime.timedelta(hours=1))
+    world.home.add_pair("20261128T000004Z", START + datetime.timedelta(hours=1))
     with pytest.raises(RecoveryError, match="snapshots that are not this backup"):
-        restored(world, backup="20261128T0000Z")
+        restored(world, backup="20261128T000004Z")
 
 
 def test_a_stack_that_exists_is_not_overwritten(world):
@@ -144,8 +144,15 @@ def test_secrets_of_pulumi_cloud_are_copied_by_its_cli(world):
     assert world.cloud.events == ["init None", "cp gitlab:gitlabRb prod", "cp gitlab:smtpPassword prod", "up"]
 
 
-def test_a_copy_is_as_old_as_its_original(world):
+@pytest.mark.parametrize(("name", "second"), [(PAIR, 4), ("20261127T2300Z", 0)])
+def test_a_copy_is_as_old_as_its_original(world, name, second):
     target = world.cloud.region("eu-west-1")
-    target.add_pair(PAIR, START + datetime.timedelta(hours=9))
+    target.add_pair(name, START + datetime.timedelta(hours=9))
     [pair] = catalogue.pairs(catalogue.snapshots(target, "gitlab/prod"))
-    assert restore.taken_at(pair) == START.replace(second=0)
+    assert restore.taken_at(pair) == START.replace(second=second)
+
+
+def test_a_backup_of_an_earlier_version_is_found_by_its_id(world):
+    world.home.add_pair("20261127T2200Z", START - datetime.timedelta(hours=1))
+    settings = restored(world, backup="20261127T2200Z")
+    assert settings["config"]["gitlab:serverDataSnapshotId"] == "snap-server-20261127T2200Z"

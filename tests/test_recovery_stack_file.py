@@ -12,7 +12,7 @@ KEEPS_NOTHING_OF = ("hostedZoneId", "smtpAddress", "smtpPassword", "registryGarb
 
 def pair(region="eu-central-1", size=100) -> catalogue.Pair:
     ec2 = Cloud().region(region)
-    ec2.add_pair("20261127T2300Z", size=size)
+    ec2.add_pair("20261127T230004Z", size=size)
     return catalogue.find(catalogue.pairs(catalogue.snapshots(ec2, "gitlab/prod")))
 
 
@@ -37,8 +37,8 @@ def drilled(source=SETTINGS, **given):
 
 def test_a_restored_stack_is_the_former_one_with_the_data_of_the_backup():
     document, config = restored()
-    assert config["serverDataSnapshotId"] == "snap-server-20261127T2300Z"
-    assert config["registryDataSnapshotId"] == "snap-registry-20261127T2300Z"
+    assert config["serverDataSnapshotId"] == "snap-server-20261127T230004Z"
+    assert config["registryDataSnapshotId"] == "snap-registry-20261127T230004Z"
     assert config["gitlabVersion"] == "17.10.4"
     assert config["runnerName"] == "gitlab-prod"
     assert "balancerAddressId" not in config

@@ -3,6 +3,7 @@
 import ast
 import datetime
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from programs.volume_backup import backup, ec2, freezing, machine, manifest, tim
 from tests.backup_machine import Machine, wait_until
 
 SOURCES = sorted((PROGRAMS / "volume_backup").glob("*.py"))
+AT = datetime.datetime(2026, 11, 27, 23, 59, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_the_snapshot_starts_while_the_file_system_is_frozen_and_its_thaw_is_arm
     assert armed == [True]
     assert not played.frozen
     assert not played.armed
-    assert re.search(r"^snapshot snap-\S+ of \d{8}T\d{4}Z, locked until 2026-12-04T23:00:04\+00:00; writes ", out)
+    assert re.search(r"^snapshot snap-\S+ of \d{8}T\d{6}Z, locked until 2026-12-04T23:00:04\+00:00; writes ", out)
 
 
 def test_each_command_is_run_in_its_turn(played):
@@ -83,7 +85,7 @@ def test_a_snapshots_tags_say_what_it_is(played):
     played.run("now", "--reason", "before-upgrade")
     [snapshot] = played.ec2.snapshots.values()
     pair = snapshot["tags"].pop("gitlab-backup")
-    assert re.fullmatch(r"\d{8}T\d{4}Z", pair)
+    assert re.fullmatch(r"\d{8}T\d{6}Z", pair)
     assert snapshot["tags"] == {
         "gitlab-stack": "gitlab/dev",
         "gitlab-role": "server",
@@ -96,6 +98,25 @@ def test_a_snapshots_tags_say_what_it_is(played):
     assert snapshot["locked"] == 56
 
 
+def test_two_backups_of_one_minute_have_different_ids(played, monkeypatch):
+    for second in (4, 50):
+        monkeypatch.setattr(backup, "utc_now", functools.partial(AT.replace, second=second))
+        assert played.run("now")[0] == 0
+    pairs = [each["tags"]["gitlab-backup"] for each in played.ec2.snapshots.values()]
+    assert pairs == ["20261127T235904Z", "20261127T235950Z"]
+
+
+@pytest.mark.parametrize(("pair", "second"), [("20261127T235907Z", 7), ("20261127T2359Z", 0)])
+def test_an_id_is_a_time_and_those_of_earlier_versions_have_no_seconds(pair, second):
+    assert backup.time_of(pair) == AT.replace(second=second)
+
+
+@pytest.mark.parametrize("pair", ["", "old1", "2026-11-27 23:59"])
+def test_what_is_no_id_is_no_time(pair):
+    with pytest.raises(ValueError, match="does not match format"):
+        backup.time_of(pair)
+
+
 def test_the_version_is_that_of_the_package_and_without_one_that_of_the_settings(played):
     (played.folder / "VERSION").unlink()
     played.run("now")
@@ -106,12 +127,12 @@ def test_the_version_is_that_of_the_package_and_without_one_that_of_the_settings
 def test_the_registrys_snapshot_joins_the_servers_newest_one_and_expires_with_it(played):
     now = datetime.datetime.now(datetime.UTC)
     tags = {"gitlab_stack": "gitlab/dev", "gitlab_role": "server"}
-    played.ec2.add(now - datetime.timedelta(hours=1), gitlab_backup="20261127T2200Z", gitlab_keep="hourly", **tags)
-    played.ec2.add(now, gitlab_backup="20261127T2300Z", gitlab_keep="daily", **tags)
+    played.ec2.add(now - datetime.timedelta(hours=1), gitlab_backup="20261127T220004Z", gitlab_keep="hourly", **tags)
+    played.ec2.add(now, gitlab_backup="20261127T230004Z", gitlab_keep="daily", **tags)
     played.configure("registry")
     assert played.run("now")[0] == 0
     [snapshot] = [each for each in played.ec2.snapshots.values() if each["tags"]["gitlab-role"] == "registry"]
-    assert snapshot["tags"]["gitlab-backup"] == "20261127T2300Z"
+    assert snapshot["tags"]["gitlab-backup"] == "20261127T230004Z"
     assert snapshot["tags"]["gitlab-keep"] == "daily"
     assert snapshot["tags"]["registry-version"] == "4.15.2"
     assert snapshot["locked"] == 14
@@ -174,7 +195,7 @@ def test_the_list_has_every_snapshot_of_the_stack_and_no_other(played):
     head, line = out.splitlines()
     assert head.split() == ["pair", "role", "snapshot", "state", "kept", "age", "GiB", "version", "reason"]
     assert re.fullmatch(
-        r"\d{8}T\d{4}Z  server  snap-\S+  completed  weekly  0 min  100  17\.10\.4  because of this", line
+        r"\d{8}T\d{6}Z  server  snap-\S+  completed  weekly  0 min  100  17\.10\.4  because of this", line
     )
 
 

@@ -26,7 +26,7 @@ def backup_fresh(_: Mapping[str, Any]) -> Measured:
     if "snapshot" not in last:
         raise FailedCheckError(f"{NEVER} {_failure(last)}".strip(), final=True)
     now = datetime.datetime.now(datetime.timezone.utc)
-    age = now - datetime.datetime.strptime(last["pair"] + "+0000", "%Y%m%dT%H%MZ%z")
+    age = now - time_of_pair(last["pair"])
     described = f"the last backup, {last['pair']}, is {_rounded(age)} old"
     if _failure(last):
         raise FailedCheckError(f"{_failure(last)} Before that, {described}.", final=True)
@@ -36,6 +36,12 @@ def backup_fresh(_: Mapping[str, Any]) -> Measured:
             f"{described[0].upper()}{described[1:]}, but one is due every {_rounded(interval)}.", final=True
         )
     return Measured(0.0, f"{_rounded(age)} old, locked until {last['locked_until']}")
+
+
+def time_of_pair(pair: str) -> datetime.datetime:
+    """The time in the ID of a pair, as `time_of` of programs/volume_backup/backup.py."""
+    form = "%Y%m%dT%H%MZ" if len(pair) == len("20261127T2300Z") else "%Y%m%dT%H%M%SZ"
+    return datetime.datetime.strptime(pair, form).replace(tzinfo=datetime.timezone.utc)
 
 
 def _record() -> Mapping[str, Any]:

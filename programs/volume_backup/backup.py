@@ -10,7 +10,13 @@ from .freezing import Frozen
 from .machine import Configuration
 from .retention import expired, kind_of_next
 
-PAIR = "%Y%m%dT%H%MZ"
+PAIR = "%Y%m%dT%H%M%SZ"
+"""The form of a pair's ID. No two backups of a server have the same one: only one runs at a time (`machine.locks`), and
+AWS refuses a second snapshot of a volume within 15 seconds (Amazon EC2 API Reference, "Error codes",
+SnapshotCreationPerVolumeRateExceeded).
+"""
+PAIR_WITHOUT_SECONDS = "%Y%m%dT%H%MZ"
+"""The form of earlier versions, whose backups are still there."""
 MARGIN = datetime.timedelta(minutes=1)
 """By how much the clocks of AWS and of this machine may differ; a signature allows five."""
 LONGEST_REASON = 200  # characters; a tag's value has at most 256
@@ -148,6 +154,13 @@ def failed(error: str) -> None:
 def utc_now() -> datetime.datetime:
     """The current time in whole seconds, in UTC."""
     return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+
+
+def time_of(pair: str) -> datetime.datetime:
+    """The time in the ID of a pair, in UTC. Raises ValueError if it is not an ID."""
+    # The length decides, because strptime would read 2359 with PAIR as 23:05:09.
+    form = PAIR_WITHOUT_SECONDS if len(pair) == len("20261127T2300Z") else PAIR
+    return datetime.datetime.strptime(pair, form).replace(tzinfo=datetime.timezone.utc)
 
 
 def age(started: datetime.datetime, now: Optional[datetime.datetime] = None) -> str:

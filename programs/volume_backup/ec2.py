@@ -31,7 +31,7 @@ class Tag:
     STACK = "gitlab-stack"
     ROLE = "gitlab-role"
     PAIR = "gitlab-backup"
-    """The ID that the server's snapshot shares with the registry's: the server's UTC time, as in 20261127T2300Z."""
+    """The ID that the server's snapshot shares with the registry's: the server's UTC time, as in 20261127T230004Z."""
     KEEP = "gitlab-keep"
     REASON = "gitlab-reason"
     NAME = "Name"

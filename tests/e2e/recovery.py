@@ -117,8 +117,8 @@ def on(name: str, role: str, command: str, *, stdin: str | None = None) -> str:
 
 
 def snapshots_of(pair: str) -> Sequence[Any]:
-    """The two backups of a pair; the newest ones, since two pairs of the same minute have the same ID."""
-    return [[backup for backup in backups.all_of(role) if backup.pair == pair][-1] for role in backups.ROLES]
+    """The two backups of a pair, the server's first."""
+    return [backup for role in backups.ROLES for backup in backups.all_of(role) if backup.pair == pair]
 
 
 def outputs(name: str) -> dict[str, Any]:

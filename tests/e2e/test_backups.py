@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from configuration.remote_step import PROGRAMS
 from configuration.zipapp import build_zipapp
 from lab import stack
 from lab.cloud import faults
+from programs.volume_backup.backup import time_of
 from tests.e2e import backups, loads
 from tests.e2e.backups import MOUNTPOINTS, ROLES
 from tests.e2e.operations import client, configure, eventually, must, on, repair, setting, target_health, up
@@ -158,7 +159,7 @@ def test_up_has_taken_one_backup_of_both_machines_and_it_is_locked_for_as_long_a
     eventually(lambda: all(backups.all_of(role)[0].state == "completed" for role in ROLES))
     server, registry = (backups.all_of(role)[0] for role in ROLES)
     assert server.pair == registry.pair
-    taken_after = server.started - datetime.strptime(server.pair, "%Y%m%dT%H%MZ").replace(tzinfo=UTC)
+    taken_after = server.started - time_of(server.pair)
     assert timedelta(0) <= taken_after < timedelta(minutes=2)
     assert server.started < registry.started
     ec2 = client("ec2")
