@@ -19,14 +19,14 @@ SOURCES = {
     "text.py": "HELLO = 'hello'\n",
     "deeper/__init__.py": "",
 }
-SHA_256 = "a9e53ee8456697510cce1f9fbc69e14e610046d1289b423f2af690c960dd732e"
+SHA_256 = "d56adb01eabe983a51fb737bde6c5a8860d09634119f27e2244eeaae97ef0789"
 """The digest of the package above, independent of the folder and the Python version that build it."""
 
 
 @pytest.fixture
 def package(tmp_path) -> Path:
-    folder = tmp_path / "hello"
-    for name, text in SOURCES.items():
+    folder = tmp_path / "programs" / "hello"
+    for name, text in {"../__init__.py": "", **SOURCES}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
@@ -56,6 +56,25 @@ def test_it_runs_the_package_with_its_arguments(package, tmp_path):
     assert done.stdout == "hello you\n"
 
 
+def test_it_contains_no_other_package_than_those_it_imports(package, tmp_path):
+    (package / "__main__.py").write_text("from programs.words.text import HELLO\n\nprint(HELLO)\n")
+    words, other = package.parent / "words", package.parent / "other"
+    for folder in (words, other):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+        (folder / "text.py").write_text("HELLO = 'good day'\n")
+    program = tmp_path / "program"
+    program.write_bytes(build_zipapp(package, words))
+    with zipfile.ZipFile(program) as archive:
+        assert not [name for name in archive.namelist() if "other" in name]
+    command = [sys.executable, program]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout == "good day\n"
+    program.write_bytes(build_zipapp(package))
+    alone = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    assert "No module named 'programs.words'" in alone.stderr
+
+
 def test_it_is_for_the_python_of_rhel_8_and_needs_no_library_for_compression(package, tmp_path):
     program = tmp_path / "program"
     program.write_bytes(build_zipapp(package))
@@ -63,7 +82,9 @@ def test_it_is_for_the_python_of_rhel_8_and_needs_no_library_for_compression(pac
     with zipfile.ZipFile(program) as archive:
         assert archive.testzip() is None
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
-        assert archive.namelist() == sorted(["__main__.py", *(f"hello/{name}" for name in SOURCES)])
+        assert archive.namelist() == sorted(
+            ["__main__.py", "programs/__init__.py", *(f"programs/hello/{name}" for name in SOURCES)]
+        )
 
 
 def test_registry_tree_says_what_it_can_do(tmp_path):

@@ -37,8 +37,8 @@ ANSWERED = 11  # seconds; a request may take 10
 AS_THE_ROLE = """
 import json, sys
 sys.path.insert(0, "/usr/bin/gitlab-backup-volume")
-from volume_backup.ec2 import ApiError, Ec2
-from volume_backup.metadata import credentials
+from programs.volume_backup.ec2 import ApiError, Ec2
+from programs.volume_backup.metadata import credentials
 ec2 = Ec2("us-east-1", credentials())
 for action, parameters in json.load(sys.stdin):
     try:
