@@ -111,7 +111,7 @@ def check_copy(
         machines = Machines(inspection, time.monotonic() + longest, handle_signals=False)
     except CheckError as error:
         raise RecoveryError(str(error)) from None
-    program, task = build_zipapp(PROGRAMS / "restored_checks", compressed=True), task_of(inspection, limits)
+    program, task = restored_checks(), task_of(inspection, limits)
 
     def check_from(place: Place) -> StepResult:
         return machines.run(place, "run_checks", [place], [program, task])
@@ -123,6 +123,11 @@ def check_copy(
         outcomes = [each for place, result in results.items() for each in outcomes_of(place, limits[place], result)]
         outcomes.append(_find_image(machines, facts.get("canary"), outcomes))
     return Verdict(tuple(outcomes), newest_event_age(pair.started, facts.get("newest_event")))
+
+
+def restored_checks() -> bytes:
+    """The program that checks a machine of a copy."""
+    return build_zipapp(PROGRAMS / "restored_checks", PROGRAMS / "volume_backup", compressed=True)
 
 
 def task_of(inspection: Mapping[str, Any], limits: Mapping[Place, Mapping[str, int]]) -> str:

@@ -4,7 +4,6 @@ import argparse
 import ast
 import contextlib
 import errno
-import functools
 import io
 import itertools
 import json
@@ -28,6 +27,7 @@ from programs.registry_tree.manifest import IMAGE, OCI_IMAGE, ManifestError, par
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
 from tests.effort import EFFORT
+from tests.oldest_python import oldest_python
 from tools.registry_server import OCI_INDEX, Registry, digest_of, find, install_registry_tree, some_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -738,24 +738,9 @@ def test_names_cannot_command_the_terminal(registry):
     assert "\x1b" not in installed("ls", registry.root).stdout
 
 
-@functools.cache
-def oldest_python() -> str | None:
-    """A Python interpreter with the version of RHEL 8; None if none is installed here."""
-    candidates = [shutil.which("python3.6"), "/usr/libexec/platform-python"]
-    candidates += [str(path) for path in Path.home().glob(".pyenv/versions/3.6.*/bin/python3.6")]
-    for candidate in filter(None, candidates):
-        asked = [candidate, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 6))"]
-        if Path(candidate).exists() and subprocess.run(asked, capture_output=True, check=False).returncode == 0:
-            return candidate
-    return None
-
-
 @pytest.mark.parametrize("command", [*COMMANDS, "reclaim --untagged", "ls --json", "verify --json"])
 def test_python_3_6_says_the_same(filled, command):
-    python = oldest_python()
-    if python is None:
-        pytest.skip("Python 3.6 is not installed")
-    old, new = installed(command, filled.registry.root, python=python), run(command, filled.registry.root)
+    old, new = installed(command, filled.registry.root, python=oldest_python()), run(command, filled.registry.root)
     assert (old.returncode, old.stdout, old.stderr) == (new.returncode, new.stdout, new.stderr)
 
 

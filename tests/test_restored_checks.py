@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -17,14 +18,14 @@ import pytest
 from configuration import paths
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, REMOTE, script, step_input
-from configuration.zipapp import build_zipapp
-from programs.restored_checks import commands, manifest, rake_output, registry_checks, server_checks
+from programs.restored_checks import commands, comparison, rake_output, registry_checks, server_checks
 from programs.restored_checks.__main__ import main
 from programs.restored_checks.outcomes import FailedCheckError
-from programs.volume_backup import manifest as made_manifest
-from recovery.copy_checks import LIMITS
+from programs.volume_backup import manifest
+from recovery.copy_checks import LIMITS, restored_checks
 from tests import rake_samples
 from tests.check_runs import run_here
+from tests.oldest_python import oldest_python
 
 SOURCES = sorted((PROGRAMS / "restored_checks").glob("*.py"))
 
@@ -146,24 +147,25 @@ class Copy:
         self.put("dump", "--\n-- PostgreSQL database dump complete\n--\n\n")
         self.put("certificate", "new")
         self.put("secrets", '{"registry": {"internal_key": "new"}, "gitlab_rails": {"db_key_base": "0a"}}')
-        self.put("manifest", json.dumps(self.made()))
-        self.put("registry-manifest", '{"blobs": 2}')
+        for volume in ("server", "registry"):
+            (folder / volume).mkdir()
+        self.manifest()
+        self.put(f"registry/{manifest.NAME}", '{"blobs": 2}')
         self.verified()
         for name in ("aa", "bb"):
-            (folder / "blobs" / name[:2] / name).mkdir(parents=True)
+            (folder / "registry" / manifest.BLOBS / name[:2] / name).mkdir(parents=True)
         (folder / "repositories").mkdir()
         (folder / "if_inet6").touch()
         monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
         # The machine that runs the tests may have no user `git`.
         monkeypatch.setattr(pwd, "getpwnam", lambda name: pwd.getpwuid(0))
         for module, attribute, name in (
-            (server_checks, "MANIFEST", "manifest"),
-            (server_checks, "SECRETS", "secrets"),
-            (server_checks, "TOKEN_CERTIFICATE", "certificate"),
+            (manifest, "SECRETS", "secrets"),
+            (manifest, "TOKEN_CERTIFICATE", "certificate"),
+            (server_checks, "MOUNTPOINT", "server"),
             (server_checks, "REPOSITORIES", "repositories"),
             (server_checks, "IPV6", "if_inet6"),
-            (registry_checks, "MANIFEST", "registry-manifest"),
-            (registry_checks, "BLOBS", "blobs"),
+            (registry_checks, "MOUNTPOINT", "registry"),
         ):
             monkeypatch.setattr(module, attribute, str(folder / name))
         monkeypatch.setattr(server_checks, "GIT", "git")
@@ -201,7 +203,7 @@ class Copy:
         }
 
     def manifest(self, **changes: Any) -> None:
-        self.put("manifest", json.dumps({**self.made(), **changes}))
+        self.put(f"server/{manifest.NAME}", json.dumps({**self.made(), **changes}))
 
     def task(self) -> dict[str, Any]:
         limits = {check: 5 for each in LIMITS.values() for check in each}
@@ -298,8 +300,27 @@ def test_the_user_that_the_acceptance_of_the_copy_deleted_is_not_missed(copy):
 
 
 def test_a_manifest_without_the_facts_of_a_stopped_gitlab_fails_with_the_reason(copy):
-    copy.manifest(tables=None, problems=["SELECT 'users': connection refused"])
-    assert copy.fails("contents") == "the manifest does not contain tables: SELECT 'users': connection refused"
+    copy.manifest(tables=None, problems=["rows of tables: connection refused"])
+    assert copy.fails("contents") == "the manifest does not contain tables: rows of tables: connection refused"
+
+
+def test_what_the_program_of_backups_writes_is_what_the_checks_find(copy):
+    copy.manifest(**manifest.contents("server", ""))
+    assert "production accepts" in copy.fails("token-key")
+    written = manifest.contents("registry", str(copy.folder / "registry"))
+    copy.put(f"registry/{manifest.NAME}", json.dumps(written))
+    assert [line["detail"] for line in copy.lines("registry")][1] == "2, at the time of the backup 2"
+
+
+def test_the_queries_of_a_check_may_take_as_long_as_the_check(copy):
+    copy.tool("gitlab-psql", f'echo "$PGOPTIONS" >>{copy.folder}/options')
+    copy.lines()
+    assert {*(copy.folder / "options").read_text().splitlines()} == {"-c statement_timeout=5s"}
+
+
+def test_a_gitlab_that_is_stopped_fails_with_its_message(copy):
+    copy.tool("gitlab-psql", "echo 'psql: error: connection refused' >&2; exit 2")
+    assert copy.fails("contents") == "rows of tables: gitlab-psql -d failed: psql: error: connection refused"
 
 
 def test_other_keys_than_in_the_backup_are_found(copy):
@@ -391,8 +412,21 @@ def test_a_registry_tree_that_fails_without_a_problem_is_not_understood(copy):
 
 
 def test_missing_blobs_are_counted(copy):
-    copy.put("registry-manifest", '{"blobs": 3}')
+    copy.put(f"registry/{manifest.NAME}", '{"blobs": 3}')
     assert copy.fails("blobs") == "2 of 3 blobs"
+
+
+def test_a_copy_without_blobs_is_found(copy):
+    shutil.rmtree(copy.folder / "registry/images")
+    assert copy.fails("blobs") == "0 of 2 blobs"
+
+
+def test_a_volume_without_a_manifest_is_named(copy):
+    file = copy.folder / "registry" / manifest.NAME
+    file.write_text("[1]")
+    assert copy.fails("blobs").startswith(f"{file} is not a manifest: ")
+    file.unlink()
+    assert copy.fails("blobs") == f"{file}: No such file or directory"
 
 
 def test_a_command_that_takes_too_long_is_killed_with_what_it_started(tmp_path):
@@ -406,27 +440,20 @@ def test_a_command_that_takes_too_long_is_killed_with_what_it_started(tmp_path):
 
 
 def test_positions_in_the_write_ahead_log_are_compared_as_numbers():
-    assert manifest.wal_position("A/0") > manifest.wal_position("9/FFFFFFFF") > manifest.wal_position("9/1")
+    assert comparison.wal_bytes("A/0") > comparison.wal_bytes("9/FFFFFFFF") > comparison.wal_bytes("9/1")
 
 
-def test_the_manifest_is_read_where_and_as_it_is_written(tmp_path, monkeypatch):
-    assert f"{paths.GITLAB_DATA}/{made_manifest.NAME}" == server_checks.MANIFEST == paths.SERVER_MANIFEST
-    assert f"{paths.REGISTRY_DATA}/{made_manifest.NAME}" == registry_checks.MANIFEST == paths.REGISTRY_MANIFEST
-    assert f"{paths.REGISTRY_DATA}/{made_manifest.BLOBS}" == registry_checks.BLOBS
-    assert server_checks.TOKEN_CERTIFICATE == made_manifest.TOKEN_CERTIFICATE == paths.TOKEN_CERTIFICATE
-    assert (server_checks.SECRETS, server_checks.DATABASE) == (made_manifest.SECRETS, made_manifest.DATABASE)
-    secrets = tmp_path / "secrets"
-    secrets.write_text('{"gitlab_rails": {"b": 1, "a": 2}}')
-    monkeypatch.setattr(made_manifest, "SECRETS", str(secrets))
-    assert made_manifest.server([])["rails_secrets_sha256"] == manifest.rails_fingerprint(str(secrets))
+def test_the_volumes_are_those_of_the_paths():
+    assert (server_checks.MOUNTPOINT, registry_checks.MOUNTPOINT) == (paths.GITLAB_DATA, paths.REGISTRY_DATA)
 
 
-def test_the_zipapp_runs_and_its_input_fits_into_the_buffer_of_a_pipe(tmp_path, copy):
-    program, task = build_zipapp(PROGRAMS / "restored_checks", compressed=True), json.dumps(copy.task())
+@pytest.mark.parametrize("python", [lambda: sys.executable, oldest_python], ids=["this Python", "Python 3.6"])
+def test_the_zipapp_runs_and_its_input_fits_into_the_buffer_of_a_pipe(tmp_path, copy, python):
+    program, task = restored_checks(), json.dumps(copy.task())
     assert len(step_input(script("run_checks.sh"), [program, task + script("inspect_copy.rb")])) < 65536
     (tmp_path / "program").write_bytes(program)
     encoded = base64.b64encode(task.encode())
-    command = [sys.executable, str(tmp_path / "program"), "registry"]
+    command = [python(), str(tmp_path / "program"), "registry"]
     done = subprocess.run(command, input=encoded, capture_output=True, check=False)
     assert [json.loads(line)["check"] for line in done.stdout.splitlines()] == list(LIMITS[Place.REGISTRY]), done.stderr
 
@@ -436,7 +463,7 @@ def test_it_compiles_for_python_3_6_and_imports_only_the_standard_library(path):
     tree = ast.parse(path.read_text(), feature_version=(3, 6))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 1 or node.module == "typing", "an import of another package"
+            assert node.level == 1 or node.module == "typing" or str(node.module).startswith("programs.volume_backup")
 
 
 # The program for GitLab's console -------------------------------------------------------------------------------------

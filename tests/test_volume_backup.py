@@ -234,8 +234,12 @@ def test_a_gitlab_that_is_stopped_is_backed_up_with_a_manifest_that_says_so(play
 def test_the_manifest_of_the_registry_counts_blobs(played):
     for digest in ("ab/abcd", "ab/abef", "cd/cdef"):
         (played.folder / "volume" / manifest.BLOBS / digest).mkdir(parents=True)
-    assert manifest.registry(str(played.folder / "volume"), [])["blobs"] == 3
-    assert manifest.registry(str(played.folder), []) == {"blobs": 0, "used_bytes": pytest.approx(1e12, rel=1)}
+    assert manifest.contents("registry", str(played.folder / "volume"))["blobs"] == 3
+    assert manifest.contents("registry", str(played.folder)) == {
+        "blobs": 0,
+        "used_bytes": pytest.approx(1e12, rel=1),
+        "problems": [],
+    }
 
 
 # What fails -----------------------------------------------------------------------------------------------------------
@@ -483,6 +487,8 @@ def test_a_time_limit_covers_the_whole_block_and_is_gone_after_it():
 def test_its_files_are_those_of_the_paths():
     assert (machine.CONFIGURATION, machine.RECORD) == (paths.BACKUP_CONFIGURATION, paths.LAST_BACKUP)
     assert machine.STEPS_LOCK == paths.LOCK
+    assert manifest.TOKEN_CERTIFICATE == paths.TOKEN_CERTIFICATE
+    assert f"{paths.REGISTRY_DATA}/{manifest.BLOBS}".startswith(f"{paths.REGISTRY_IMAGES}/")
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,8 @@ def test_the_backups_manifest_counts_what_is_there(server, monkeypatch):
     monkeypatch.setattr(manifest, "SECRETS", f"{server.root}/etc/gitlab/gitlab-secrets.json")
     # A step of the program makes the certificate; any file does here.
     monkeypatch.setattr(manifest, "TOKEN_CERTIFICATE", f"{server.root}/etc/gitlab/gitlab.rb")
-    problems: list[str] = []
-    found = manifest.server(problems)
-    assert problems == []
+    found = manifest.contents("server", "")
+    assert found["problems"] == []
     assert found["tables"].keys() == set(manifest.TABLES)
     assert {name: found["tables"][name] for name in ("users", "projects", "uploads", "ci_runners", "issues")} == {
         "users": 1,

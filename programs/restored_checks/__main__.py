@@ -12,6 +12,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, Mapping, NoReturn, Sequence, Tuple
 
+from programs.volume_backup.errors import BackupError
+
 from . import registry_checks, server_checks
 from .outcomes import FailedCheckError
 
@@ -28,7 +30,7 @@ def perform(checks: Sequence[Check], context: Any) -> int:  # noqa: ANN401, the 
         state, detail = "ok", ""
         try:
             detail = check(context)
-        except FailedCheckError as error:
+        except (FailedCheckError, BackupError) as error:
             state, detail = "broken", str(error)
         except Exception as error:  # noqa: BLE001, the later checks run regardless
             state, detail = "broken", f"{type(error).__name__}: {error}"

@@ -1,16 +1,15 @@
 """The checks on the registry's machine of a restored copy."""
 
 import json
-import os
 from typing import Any, Mapping
 
-from . import manifest
+from programs.volume_backup import manifest
+
 from .commands import run
+from .comparison import known
 from .outcomes import FailedCheckError, listed, not_understood, number
 
-MANIFEST = "/srv/registry/backup-manifest.json"
-IMAGES = "/srv/registry/images"
-BLOBS = f"{IMAGES}/docker/registry/v2/blobs/sha256"
+MOUNTPOINT = "/srv/registry"
 SOUND, DAMAGED = 0, 1  # exit statuses of registry-tree
 
 
@@ -40,10 +39,8 @@ def images(registry: Registry) -> str:
 
 def blobs(_: Registry) -> str:
     """The volume contains at least as many blobs as when the manifest was written."""
-    expected = int(manifest.known(manifest.read(MANIFEST), "blobs"))
-    found = 0
-    if os.path.isdir(BLOBS):
-        found = sum(len(os.listdir(os.path.join(BLOBS, prefix))) for prefix in os.listdir(BLOBS))
+    expected = int(known(manifest.read(MOUNTPOINT), "blobs"))
+    found = manifest.blobs(MOUNTPOINT)
     if found < expected:
         raise FailedCheckError(f"{found} of {expected} blobs")
     return f"{found}, at the time of the backup {expected}"

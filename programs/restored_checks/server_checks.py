@@ -6,15 +6,15 @@ import pwd
 import re
 from typing import Any, Dict, Iterator, Mapping, Optional
 
-from . import manifest, rake_output
+from programs.volume_backup import manifest
+
+from . import rake_output
 from .commands import output, run
+from .comparison import known, missing_rows, wal_bytes
 from .outcomes import FailedCheckError, listed, not_understood, number
 
-MANIFEST = "/srv/gitlab/backup-manifest.json"
-SECRETS = "/etc/gitlab/gitlab-secrets.json"
-TOKEN_CERTIFICATE = "/etc/gitlab/registry-token.crt"
+MOUNTPOINT = "/srv/gitlab"
 REPOSITORIES = "/var/opt/gitlab/git-data/repositories"
-DATABASE = "gitlabhq_production"
 DATABASE_SOCKETS = "/var/opt/gitlab/postgresql"
 PG_DUMP = "/opt/gitlab/embedded/bin/pg_dump"
 DUMP_COMPLETE = "-- PostgreSQL database dump complete"
@@ -41,16 +41,16 @@ class Server:
 
     @property
     def manifest(self) -> Dict[str, Any]:
-        """The manifest on the volume. Raises FailedCheckError."""
+        """The manifest on the volume. Raises BackupError."""
         if self._manifest is None:
-            self._manifest = manifest.read(MANIFEST)
+            self._manifest = manifest.read(MOUNTPOINT)
         return self._manifest
 
     @property
     def console(self) -> Dict[str, Any]:
-        """The answer of remote/inspect_copy.rb. Raises FailedCheckError."""
+        """The answer of remote/inspect_copy.rb. Raises FailedCheckError or BackupError."""
         if self._answer is None:
-            before = str(manifest.known(self.manifest, "written_at"))
+            before = str(known(self.manifest, "written_at"))
             command = ("gitlab-rails", "runner", self.task["console"], self.task["project"], self.task["runner_name"])
             lines = output(*command, before, limit=self.limit("silence")).strip().splitlines()
             if not lines or not lines[-1].startswith("{"):
@@ -62,10 +62,6 @@ class Server:
         """The newest event of the manifest, and the last image that the acceptance pushed before; both are optional."""
         canary = (self._answer or {}).get("canary") or {}
         return {"newest_event": (self._manifest or {}).get("newest_event"), "canary": canary.get("pushed")}
-
-    def query(self, statement: str, check: str) -> str:
-        """The rows of a statement. Raises FailedCheckError."""
-        return output("gitlab-psql", "-d", DATABASE, "-At", "-c", statement, limit=self.limit(check)).strip()
 
 
 def silence(server: Server) -> str:
@@ -95,27 +91,24 @@ def egress(server: Server) -> str:
 
 def token_key(server: Server) -> str:
     """The copy signs with a new key the tokens for its registry: production's registry rejects them."""
-    former = manifest.known(server.manifest, "token_certificate_sha256")
-    if manifest.fingerprint(TOKEN_CERTIFICATE) == former:
+    if manifest.token_certificate() == known(server.manifest, "token_certificate_sha256"):
         raise FailedCheckError(
-            f"{TOKEN_CERTIFICATE} is that of the backup: the registry of production accepts its tokens"
+            f"{manifest.TOKEN_CERTIFICATE} is that of the backup: the registry of production accepts its tokens"
         )
     return ""
 
 
 def contents(server: Server) -> str:
     """The database contains what it contained when the manifest was written."""
-    expected = manifest.known(server.manifest, "tables")
-    statement = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in sorted(expected))
-    rows = [row.split("|") for row in server.query(statement, "contents").splitlines()]
-    problems = manifest.missing_rows(expected, {row[0]: int(row[1]) for row in rows if len(row) == 2})
+    limit = server.limit("contents")
+    expected = known(server.manifest, "tables")
+    problems = missing_rows(expected, manifest.rows(expected, limit=limit))
     event = server.manifest.get("newest_event")  # a new GitLab has no events
-    newest = server.query("SELECT created_at FROM events ORDER BY id DESC LIMIT 1", "contents")
-    if event and newest < event:
+    newest = manifest.newest_event(limit=limit)
+    if event and (newest or "") < event:
         problems.append(f"the newest event is of {newest or 'no time'}, in the manifest of {event}")
-    position = manifest.known(server.manifest, "wal_position")
-    reached = server.query("SELECT pg_current_wal_lsn()", "contents")
-    if manifest.wal_position(reached) < manifest.wal_position(position):
+    position, reached = known(server.manifest, "wal_position"), manifest.wal_position(limit=limit)
+    if wal_bytes(reached) < wal_bytes(position):
         problems.append(f"the write-ahead log ends at {reached}, in the manifest at {position}")
     if problems:
         raise FailedCheckError(listed(problems))
@@ -124,9 +117,8 @@ def contents(server: Server) -> str:
 
 def secrets_file(server: Server) -> str:
     """GitLab has the keys with which the data of the backup is encrypted."""
-    expected = manifest.known(server.manifest, "rails_secrets_sha256")
-    if manifest.rails_fingerprint(SECRETS) != expected:
-        raise FailedCheckError(f"{SECRETS} has other keys than when the backup was made")
+    if manifest.rails_secrets() != known(server.manifest, "rails_secrets_sha256"):
+        raise FailedCheckError(f"{manifest.SECRETS} has other keys than when the backup was made")
     return ""
 
 
@@ -137,7 +129,7 @@ def secrets(server: Server) -> str:
 
 def database(server: Server) -> str:
     """All rows can be read; a dump reads each of them."""
-    command = ("runuser", "-u", "gitlab-psql", "--", PG_DUMP, "-h", DATABASE_SOCKETS, DATABASE)
+    command = ("runuser", "-u", "gitlab-psql", "--", PG_DUMP, "-h", DATABASE_SOCKETS, manifest.DATABASE)
     end = ("bash", "-o", "pipefail", "-c", '"$@" | tail -c 1000', "dump")
     if DUMP_COMPLETE not in output(*end, *command, limit=server.limit("database")):
         not_understood("the dump is not complete")

@@ -1,24 +1,11 @@
-"""The manifest on a restored volume (programs/volume_backup/manifest.py), and how the copy compares with it."""
+"""How a copy compares with the manifest on its volume (programs/volume_backup/manifest.py)."""
 
-import hashlib
-import json
-from typing import Any, Dict, List, Mapping
+from typing import Any, List, Mapping
 
 from .outcomes import FailedCheckError, listed
 
 DELETED_BY_ACCEPTANCE = {"users": 1, "namespaces": 1, "members": 1}
 """Rows that the acceptance of the copy, which runs before these checks, may delete: the user of its former token."""
-
-
-def read(path: str) -> Dict[str, Any]:
-    """The manifest. Raises FailedCheckError."""
-    try:
-        with open(path) as file:
-            return dict(json.load(file))
-    except OSError as error:
-        raise FailedCheckError(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError) as error:
-        raise FailedCheckError(f"{path} is not a manifest: {error}") from None
 
 
 def known(manifest: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401, JSON of any shape
@@ -39,20 +26,7 @@ def missing_rows(expected: Mapping[str, int], found: Mapping[str, int]) -> List[
     ]
 
 
-def wal_position(text: str) -> int:
+def wal_bytes(position: str) -> int:
     """A position in PostgreSQL's write-ahead log as a number of bytes: `16/B374D848` (pg_lsn in its manual)."""
-    high, _, low = text.partition("/")
+    high, _, low = position.partition("/")
     return (int(high, 16) << 32) + int(low, 16)
-
-
-def fingerprint(path: str) -> str:
-    """The SHA-256 of a file. Raises OSError."""
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-def rails_fingerprint(path: str) -> str:
-    """The SHA-256 of the keys that encrypt data, as in the manifest. Raises OSError, ValueError or KeyError."""
-    with open(path) as file:
-        keys = json.load(file)["gitlab_rails"]
-    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
