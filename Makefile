@@ -28,6 +28,7 @@ BACKUP ?=
 SET ?=
 CALLER ?=
 KEEP ?=
+CHECK_LIMIT ?=
 JSON ?=
 YES ?=
 IN_LAB = $(filter lab,$(STACK) $(FROM))
@@ -85,8 +86,9 @@ backups: $(INSTALLED)  ## list the backups of STACK
 restore: $(INSTALLED) $(if $(IN_LAB),,plugins)  ## create STACK from the newest backup of FROM, which it replaces; ZONE, REGION, BACKUP, SET=KEY=VALUE, YES=1
 	@$(RECOVERY) restore $(COPIED) --from $(FROM) $(if $(YES),--yes)
 
-drill: $(INSTALLED) $(if $(IN_LAB),,plugins)  ## restore the newest backup of STACK into a silenced copy, check it, and destroy it; REGION, BACKUP, CALLER, KEEP=1, JSON
-	@$(RECOVERY) drill $(COPIED) $(if $(CALLER),--caller $(CALLER)) $(if $(KEEP),--keep) $(if $(JSON),--json $(JSON))
+drill: $(INSTALLED) $(if $(IN_LAB),,plugins)  ## restore the newest backup of STACK into a silenced copy, check it, and destroy it; REGION, BACKUP, CALLER, KEEP=1, JSON, CHECK_LIMIT=MINUTES
+	@$(RECOVERY) drill $(COPIED) $(if $(CALLER),--caller $(CALLER)) $(if $(KEEP),--keep) $(if $(JSON),--json $(JSON)) \
+	    $(if $(CHECK_LIMIT),--check-limit $(CHECK_LIMIT))
 
 destroy: $(INSTALLED)  ## destroy STACK, and list what is left of it in AWS; YES=1 does not ask
 	@$(RECOVERY) destroy $(SELECTED) $(if $(YES),--yes)

@@ -1,4 +1,4 @@
-"""The command line of the recovery commands. Exit status: 0 done, 1 failed."""
+"""The command line of the recovery commands. Exit status: 0 done, 1 failed, 130 interrupted."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 
 from recovery import backups, destroy, drill, forget, restore
 from recovery.errors import RecoveryError
+from recovery.pulumi_cli import INTERRUPTED, Interrupted
 
 COMMANDS = (backups, restore, drill, destroy, forget)
 """The modules of the commands, each with `add_parser`, which sets the default `run`: what carries the command out."""
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecoveryError as error:
         print(f"recovery: {error}", file=sys.stderr)
         return 1
+    except Interrupted as interrupt:
+        print(f"recovery: interrupted by {interrupt}; run the same command again", file=sys.stderr)
+        return INTERRUPTED
     except (BotoCoreError, ClientError) as error:
         # Among them missing credentials and missing permissions, whose messages name the call.
         print(f"recovery: AWS: {error}", file=sys.stderr)

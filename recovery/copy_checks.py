@@ -98,17 +98,19 @@ def check_copy(
     pair: Pair,
     *,
     external_url: str,
+    limit: float | None = None,
     limits: Mapping[Place, Mapping[str, int]] = LIMITS,
 ) -> Verdict:
     """Check the copy with this stack output `inspection`. Raises RecoveryError if its machines cannot be asked at all.
 
-    `external_url` is the copy's address, which must be that of the inspection: no other stack may be checked.
+    `external_url` is the copy's address, which must be that of the inspection: no other stack may be checked. A check
+    that has no result after `limit` seconds, by default the sum of all time limits, has failed.
     """
     if inspection["stack"]["external_url"] != external_url:
         raise RecoveryError(f"{inspection['stack']['external_url']} is not the copy at {external_url}")
     longest = max(sum(each.values()) for each in limits.values()) + IMAGE_LIMIT
     try:
-        machines = Machines(inspection, time.monotonic() + longest, handle_signals=False)
+        machines = Machines(inspection, time.monotonic() + min(longest, limit or longest), handle_signals=False)
     except CheckError as error:
         raise RecoveryError(str(error)) from None
     program, task = restored_checks(), task_of(inspection, limits)

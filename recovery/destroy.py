@@ -11,6 +11,9 @@ from recovery import catalogue, confirmation, leftovers, stack
 from recovery.backups import STALE
 from recovery.catalogue import Snapshot
 from recovery.errors import RecoveryError
+from recovery.pulumi_cli import Pulumi, exclusive, interruptible
+from recovery.stack import Stack
+from recovery.sweep import USERS_OF_NETWORKS, sweep
 
 VOLUME = "aws:ebs/volume:Volume"
 MACHINE = "aws:ec2/instance:Instance"
@@ -28,14 +31,31 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(chosen: argparse.Namespace) -> int:
     """Destroy the stack. Returns the exit status."""
     target = stack.read(chosen)
+    with exclusive() as lock, interruptible():
+        return destroy(target, Pulumi(target.name, lock=lock), yes=chosen.yes)
+
+
+def destroy(target: Stack, pulumi: Pulumi, *, yes: bool) -> int:
+    """Destroy the stack, after a confirmation unless `yes`. Returns the exit status."""
     ec2 = target.client("ec2")
-    resources = target.resources()
+    resources = pulumi.resources()
+    if resources is None:
+        raise RecoveryError(f"Pulumi has no stack {target.name}: pulumi stack ls --all lists those of the backend")
     kept = [each for each in resources if keeps(each)]
+    known = {each["id"] for each in resources}
+    unrecorded = [
+        each
+        for each in leftovers.resources(target.client, target.tag)
+        if each.kind in USERS_OF_NETWORKS and each.id not in known
+    ]
     print("\n".join(plan(resources, catalogue.snapshots(ec2, target.tag), utc_now())))
     print("".join(f"{line}\n" for line in domain(target.name, resources)), end="")
-    confirmation.confirm(target.name, yes=chosen.yes)
+    print("".join(f"Pulumi does not know the stack's {each}, which is deleted, too.\n" for each in unrecorded), end="")
+    confirmation.confirm(target.name, yes=yes)
+    if unrecorded:
+        sweep(target.client, target.tag, kinds=USERS_OF_NETWORKS, known=known)
     if len(resources) > len(kept):
-        target.pulumi("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if kept else []))
+        pulumi.destroy(settings=target.settings, keep_protected=bool(kept))
     print("Comparing with AWS what is left...", flush=True)
     left = leftovers.remaining(target.client, target.tag, {each["id"] for each in kept})
     print("\n".join(result(target, kept, catalogue.snapshots(ec2, target.tag))))
@@ -85,7 +105,7 @@ def domain(name: str, resources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield "and afterwards pulumi up of that stack, which recreates the record that renews its certificate."
 
 
-def result(target: stack.Stack, kept: Sequence[Mapping[str, Any]], snapshots: Sequence[Snapshot]) -> Iterator[str]:
+def result(target: Stack, kept: Sequence[Mapping[str, Any]], snapshots: Sequence[Snapshot]) -> Iterator[str]:
     """What the stack leaves in AWS on purpose."""
     if kept:
         yield f"Kept by deletion protection: {', '.join(each['id'] for each in kept)}."

@@ -23,8 +23,8 @@ from recovery.catalogue import Pair
 from recovery.copy_checks import Verdict, check_copy
 from recovery.errors import RecoveryError
 from recovery.phases import Phases
-from recovery.pulumi_cli import Interrupted, Pulumi, exclusive, interruptible, uninterruptible
-from recovery.restore import INTERRUPTED, add_arguments, create, read_source, taken_at
+from recovery.pulumi_cli import Pulumi, exclusive, interruptible, uninterruptible
+from recovery.restore import add_arguments, create, read_source, taken_at
 from recovery.stack import Stack
 from recovery.sweep import USERS_OF_NETWORKS, sweep
 from settings import MachineSettings
@@ -58,6 +58,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_arguments(parser)
     parser.add_argument("--caller", type=_network, metavar="CIDR", help="admitted network (default: your own address)")
     parser.add_argument("--keep", action="store_true", help="do not destroy the copy; the next drill does")
+    parser.add_argument(
+        "--check-limit", type=_minutes, metavar="MINUTES", help="checks that take longer in total have failed"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
     parser.set_defaults(run=run)
 
@@ -65,12 +68,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(chosen: argparse.Namespace) -> int:
     """Run a drill. Returns the exit status: 1 if the copy did not come up, or if a check failed."""
     source = read_source(chosen.stack, chosen.settings)
-    try:
-        with exclusive() as lock, interruptible():
-            return Drill(source, Pulumi(f"{source.name}-drill", lock=lock), chosen).run()
-    except Interrupted as interrupt:
-        print(f"interrupted by {interrupt}; this drill has no result")
-        return INTERRUPTED
+    with exclusive() as lock, interruptible():
+        return Drill(source, Pulumi(f"{source.name}-drill", lock=lock), chosen).run()
 
 
 class Drill:
@@ -142,7 +141,7 @@ class Drill:
             self._pulumi.up()
         with self.phases("check"):
             inspection, url = self._pulumi.output("inspection"), self._pulumi.output("externalUrl")
-            return check_copy(inspection, pair, external_url=url)
+            return check_copy(inspection, pair, external_url=url, limit=self._chosen.check_limit)
 
     def _end(self) -> str:
         """Destroy the copy, or describe how to use it if it is kept. Returns what is left against the user's will."""
@@ -167,18 +166,19 @@ class Drill:
         left_behind = self._pulumi.file.exists()
         region = stack_file.region(stack_file.read(self._pulumi.file)) if left_behind else self._copy.region
         copy = dataclasses.replace(self._copy, region=region)
-        if self._pulumi.resources() is not None:
+        resources = self._pulumi.resources()
+        if resources is not None:
             if not left_behind:
                 stack_file.write(self._pulumi.file, stack_file.left_over(self._settings, region))
-            self._destroy(copy)
+            self._destroy(copy, {each["id"] for each in resources})
             self._pulumi.remove()
         for each in {region, self._copy.region}:
             copies.delete_copies(dataclasses.replace(copy, region=each).client("ec2"), self._copy_tag)
         self._pulumi.file.unlink(missing_ok=True)
 
-    def _destroy(self, copy: Stack) -> None:
+    def _destroy(self, copy: Stack, known: set[str]) -> None:
         self._pulumi.cancel()
-        sweep(copy.client, copy.tag, kinds=USERS_OF_NETWORKS, known=self._pulumi.ids())
+        sweep(copy.client, copy.tag, kinds=USERS_OF_NETWORKS, known=known)
         try:
             self._pulumi.destroy()
         except RecoveryError:
@@ -252,6 +252,13 @@ def machine_of(settings: stack_file.Document, place: Place) -> MachineSettings:
         root_volume_size=int(stack_file.setting(settings, f"{place}RootVolumeSize")),
         data_volume_size=None if data is None else int(data),
     )
+
+
+def _minutes(text: str) -> float:
+    """The seconds of some minutes."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
+    return int(text) * 60.0
 
 
 def _network(text: str) -> str:

@@ -22,9 +22,9 @@ def run(chosen: argparse.Namespace) -> int:
     """Delete the unlocked snapshots and list the others. Returns the exit status."""
     target = stack.read(chosen)
     ec2 = target.client("ec2")
-    if machines := list(leftovers.instances(ec2, target.tag)):
+    if machines := leftovers.machines(ec2, target.tag):
         raise RecoveryError(
-            f"{target.tag} still has {', '.join(map(str, machines))}, which take backups and delete expired ones. "
+            f"{target.tag} still has the machines {', '.join(machines)}, which take backups and delete expired ones. "
             f"First: make destroy STACK={target.name}"
         )
     found = catalogue.snapshots(ec2, target.tag)

@@ -5,7 +5,7 @@ resources that no longer exist ("tagged or previously tagged", GetResources), an
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from validation.values import STACK_TAG
@@ -38,6 +38,9 @@ OF_IAM = (
     ("role", "list_roles", "Roles", "RoleName"),
     ("instance profile", "list_instance_profiles", "InstanceProfiles", "InstanceProfileName"),
 )
+
+EXISTING = ("pending", "running", "shutting-down", "stopping", "stopped")
+"""States of machines. AWS lists terminated ones for another hour; they do not count."""
 
 MOST_ARNS = 20
 """The most resources of which one call of DescribeTags of Elastic Load Balancing returns the tags."""
@@ -75,7 +78,7 @@ def remaining(clients: Clients, stack_tag: str, expected: Collection[str] = ()) 
 def resources(clients: Clients, stack_tag: str) -> Iterator[Resource]:
     """Everything in AWS that is marked as the stack's."""
     ec2 = clients("ec2")
-    yield from instances(ec2, stack_tag)
+    yield from (Resource("machine", found) for found in machines(ec2, stack_tag))
     for kind, call, key, name in OF_EC2:
         yield from (Resource(kind, found[name]) for found in _listed(ec2, call, key, Filters=_owned_by(stack_tag)))
     yield from _load_balancing(clients("elbv2"), stack_tag)
@@ -87,12 +90,11 @@ def resources(clients: Clients, stack_tag: str) -> Iterator[Resource]:
         yield from (Resource(kind, each[name]) for each in found if each["Path"] == path)
 
 
-def instances(ec2: Client, stack_tag: str) -> Iterator[Resource]:
-    """The stack's machines. AWS lists terminated ones for another hour; they do not count."""
-    for reservation in _listed(ec2, "describe_instances", "Reservations", Filters=_owned_by(stack_tag)):
-        for instance in reservation["Instances"]:
-            if instance["State"]["Name"] != "terminated":
-                yield Resource("machine", instance["InstanceId"])
+def machines(ec2: Client, stack_tag: str, states: Sequence[str] = EXISTING) -> list[str]:
+    """The IDs of the stack's machines that are in one of these states."""
+    found = _listed(ec2, "describe_instances", "Reservations", Filters=_owned_by(stack_tag))
+    machines = [instance for reservation in found for instance in reservation["Instances"]]
+    return [each["InstanceId"] for each in machines if each["State"]["Name"] in states]
 
 
 def _owned_by(stack_tag: str) -> list[dict[str, Any]]:

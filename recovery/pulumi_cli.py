@@ -21,6 +21,9 @@ from recovery import stack_file
 from recovery.errors import RecoveryError
 from recovery.stack_file import ROOT
 
+INTERRUPTED = 130
+"""The exit status of an interrupted command, as of a program that Ctrl-C ends."""
+
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -39,16 +42,16 @@ class Pulumi:
         self.file = folder / stack_file.name(stack)
         self._lock = lock
 
-    def resources(self) -> int | None:
-        """The number of resources of the stack; None if there is no such stack."""
+    def resources(self) -> list[dict[str, Any]] | None:
+        """The resources in the stack's state that AWS or a machine has, without components; None if there is no such
+        stack.
+        """
         listed = json.loads(self._run("stack", "ls", "--output", "json", captured=True))
-        counts = {stack_file.short(each["name"]): each.get("resourceCount") or 0 for each in listed}
-        return counts.get(stack_file.short(self.stack))
-
-    def ids(self) -> frozenset[str]:
-        """The IDs of the resources in the stack's state."""
+        if stack_file.short(self.stack) not in {stack_file.short(each["name"]) for each in listed}:
+            return None
         state = json.loads(self._run("stack", "export", "--stack", self.stack, captured=True))
-        return frozenset(each["id"] for each in state["deployment"].get("resources") or () if each.get("id"))
+        found = (state["deployment"] or {}).get("resources") or []
+        return [each for each in found if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
 
     def init(self, secrets_provider: str | None) -> None:
         """Create the stack. If its file has keys for decryption, they are kept."""
@@ -73,12 +76,20 @@ class Pulumi:
         return json.loads(self._run(*command, captured=True))
 
     def cancel(self) -> None:
-        """Release the lock that a killed engine left. The caller must know that none is running."""
-        self._run("cancel", "--yes", "--stack", self.stack, captured=True)
+        """Release the lock that a killed engine left, if there is one. The caller must know that no engine is running.
 
-    def destroy(self) -> None:
-        """Delete all resources."""
-        self._run("destroy", "--yes", "--skip-preview", "--suppress-progress", "--stack", self.stack)
+        Pulumi Cloud calls it an error if there is none (pulumi/pulumi#5364).
+        """
+        try:
+            self._run("cancel", "--yes", "--stack", self.stack, captured=True)
+        except RecoveryError as error:
+            print(f"{error}; continuing, since there may be nothing to cancel", flush=True)
+
+    def destroy(self, *, settings: Path | None = None, keep_protected: bool = False) -> None:
+        """Delete all resources, or those that are not protected. `settings` is the stack's file if it is another."""
+        chosen = ["--config-file", str(settings)] if settings else []
+        chosen += ["--exclude-protected"] if keep_protected else []
+        self._run("destroy", "--yes", "--skip-preview", "--suppress-progress", "--stack", self.stack, *chosen)
 
     def remove(self) -> None:
         """Delete the empty stack and its file."""

@@ -21,22 +21,20 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from programs.volume_backup.backup import age, time_of, utc_now
-from programs.volume_backup.ec2 import Tag
-from recovery import addresses, catalogue, confirmation, copies, stack, stack_file
+from recovery import addresses, catalogue, confirmation, copies, leftovers, stack, stack_file
 from recovery.catalogue import Pair
 from recovery.errors import RecoveryError
 from recovery.phases import Phases
-from recovery.pulumi_cli import Interrupted, Pulumi, exclusive, interruptible
+from recovery.pulumi_cli import Pulumi, exclusive, interruptible
 from recovery.stack import Stack
 from recovery.stack_file import Document
+from recovery.sweep import USERS_OF_NETWORKS, sweep
 
 RUNNING = ("pending", "running", "stopping")
 """States of a machine that may still do something."""
 
 STOPPED_WITHIN = {"Delay": 5, "MaxAttempts": 60}
 """Five minutes. In a zone that has failed, machines may never stop, and the restore must not wait for that."""
-
-INTERRUPTED = 130  # exit status, as of a program that Ctrl-C ends
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -64,12 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Restore. Returns the exit status."""
     source = read_source(chosen.source, chosen.settings)
-    try:
-        with exclusive() as lock, interruptible():
-            Restore(source, Pulumi(chosen.stack, lock=lock), chosen).run()
-    except Interrupted:
-        print("interrupted: the same command continues")
-        return INTERRUPTED
+    with exclusive() as lock, interruptible():
+        Restore(source, Pulumi(chosen.stack, lock=lock), chosen).run()
     return 0
 
 
@@ -116,6 +110,8 @@ class Restore:
             )
             stack_file.write(self._pulumi.file, document)
         with self.phases("up"):
+            if resources is not None:
+                self._clean()
             create(self._pulumi, settings, self._source.name, known=resources is not None)
             self._pulumi.up()
         print(f"Restored backup {pair.id} of {self._source.name} into {name}.")
@@ -129,6 +125,13 @@ class Restore:
                 f"No up of {self._source.name} any more: it would take the domain's record back, and destroy delete it."
             )
             print(f"make destroy STACK={self._source.name} shows how to keep the record before it asks.")
+
+    def _clean(self) -> None:
+        """Remove what hinders the next `up` after an engine that was killed: its lock, and what it did not record."""
+        self._pulumi.cancel()
+        new = dataclasses.replace(self._target, name=self._pulumi.stack)
+        known = {each["id"] for each in self._pulumi.resources() or ()}
+        sweep(new.client, new.tag, kinds=USERS_OF_NETWORKS, known=known)
 
     def _ec2(self, region: str) -> Any:  # noqa: ANN401, boto3 has no types
         return dataclasses.replace(self._source, region=region).client("ec2")
@@ -179,7 +182,7 @@ class Restore:
         name, region = self._source.name, self._source.region
         ec2 = self._ec2(region)
         try:
-            machines = _machines(ec2, self._source.tag)
+            machines = leftovers.machines(ec2, self._source.tag, RUNNING)
         except (BotoCoreError, ClientError) as error:
             _raise_unless_unavailable(error)
             print(f"{region} does not answer ({error}), so the machines of {name} CANNOT BE STOPPED.")
@@ -231,16 +234,6 @@ def _raise_unless_unavailable(error: BotoCoreError | ClientError) -> None:
             raise error
     elif not isinstance(error, NoConnectionError | HTTPClientError):
         raise error
-
-
-def _machines(ec2: Any, stack_tag: str) -> list[str]:  # noqa: ANN401, boto3 has no types
-    filters = [
-        {"Name": f"tag:{Tag.STACK}", "Values": [stack_tag]},
-        {"Name": "instance-state-name", "Values": list(RUNNING)},
-    ]
-    pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
-    reservations = [each for page in pages for each in page["Reservations"]]
-    return [instance["InstanceId"] for each in reservations for instance in each["Instances"]]
 
 
 def _assignment(text: str) -> tuple[str, Any]:

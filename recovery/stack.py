@@ -1,9 +1,6 @@
-"""The stack that a command is for: its name and settings, and how AWS and Pulumi are called for it."""
+"""The stack that a command is for: its name and settings, and how AWS is called for it."""
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,30 +34,6 @@ class Stack:
         session = boto3.Session(profile_name=self.config.get("aws:profile"), region_name=self.region)
         return session.client(service)
 
-    def pulumi(self, *command: str) -> None:
-        """Run a Pulumi command for this stack, with its own display. Raises RecoveryError if it fails."""
-        options = ["--config-file", str(self.settings)] if self.settings else []
-        process = _start([*command, "--stack", self.name, *options])
-        interrupted = False
-        while process.returncode is None:
-            try:
-                process.wait()
-            except KeyboardInterrupt:
-                # The terminal sends it to Pulumi too, which finishes its current operations. Killed, it would not know
-                # what they made.
-                interrupted = True
-        if interrupted or process.returncode:
-            raise RecoveryError(f"pulumi {command[0]} {'was interrupted' if interrupted else 'failed: see above'}")
-
-    def resources(self) -> list[dict[str, Any]]:
-        """The resources in the stack's state that a provider made, without components."""
-        process = _start(["stack", "export", "--stack", self.name], stdout=subprocess.PIPE)
-        output, _ = process.communicate()
-        if process.returncode:
-            raise RecoveryError(f"the state of the stack {self.name} cannot be read: see above")
-        found = json.loads(output)["deployment"].get("resources") or []
-        return [each for each in found if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments from which `read` returns the stack."""
@@ -84,11 +57,3 @@ def read(chosen: argparse.Namespace) -> Stack:
         why = "does not contain aws:region" if exists else "does not exist"
         raise RecoveryError(f"{file.name} {why}, so the region is unknown: add --region (make: REGION=)")
     return Stack(name, region, file if exists else None, config)
-
-
-def _start(command: list[str], stdout: int | None = None) -> subprocess.Popen[bytes]:
-    sys.stdout.flush()
-    try:
-        return subprocess.Popen(["pulumi", *command], cwd=stack_file.ROOT, stdout=stdout)
-    except FileNotFoundError:
-        raise RecoveryError("pulumi is not installed (docs: https://www.pulumi.com/docs/install/)") from None

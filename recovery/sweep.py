@@ -1,6 +1,6 @@
-"""Deletes what a drill created and Pulumi does not know: a killed engine does not record the result of its last calls.
+"""Deletes what a stack has in AWS and Pulumi does not know: a killed engine does not record its last calls.
 
-Only for a drill, whose resources can be deleted without asking: they have the tag of its stack.
+Such resources are found by the tag of their stack. Only a drill's are deleted whatever their kind.
 """
 
 import time

@@ -89,6 +89,9 @@ class Ec2:
         """What snapshots can be filtered by."""
         return {**self.tags(name), "snapshot-id": name}
 
+    def can_paginate(self, call: str) -> bool:
+        return True
+
     def get_paginator(self, call: str) -> Any:
         return SimpleNamespace(paginate=lambda **parameters: [getattr(self, call)(**parameters)])
 
@@ -143,8 +146,10 @@ class Ec2:
     def describe_instances(self, *, Filters) -> dict[str, Any]:  # noqa: N803
         if not self.available:
             raise EndpointConnectionError(endpoint_url="https://ec2")
-        assert {"Name": "tag:gitlab-stack", "Values": [PROD]} in Filters
-        return {"Reservations": [{"Instances": [{"InstanceId": each}]} for each in self.running]}
+        [owner] = Filters
+        assert (owner["Name"], owner["Values"][0]) == ("tag:gitlab-stack", PROD)
+        machines = [{"InstanceId": each, "State": {"Name": "running"}} for each in self.running]
+        return {"Reservations": [{"Instances": [each]} for each in machines]}
 
     def stop_instances(self, *, InstanceIds) -> None:  # noqa: N803
         self.cloud.events.append(f"stop {' '.join(InstanceIds)}")
@@ -192,11 +197,8 @@ class FakePulumi:
             self.fails_at = ""
             raise self.failure
 
-    def resources(self) -> int | None:
-        return self.stacks.get(self.stack)
-
-    def ids(self) -> frozenset[str]:
-        return frozenset({"i-known"})
+    def resources(self) -> list[dict[str, Any]] | None:
+        return [{"id": "i-known"}] * (self.stacks[self.stack] > 0) if self.stack in self.stacks else None
 
     def init(self, secrets_provider: str | None) -> None:
         assert self.stack not in self.stacks
@@ -269,4 +271,4 @@ def arguments(**given: Any) -> argparse.Namespace:
         "yes": True,
         "caller": "192.0.2.9/32",
     }
-    return argparse.Namespace(**known | {"keep": False, "json": None} | given)
+    return argparse.Namespace(**known | {"keep": False, "json": None, "check_limit": None} | given)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ class Copy:
         self.task: dict[str, Any] = {}
         self.closed = False
         self.options: Mapping[str, Any] = {}
+        self.deadline = 0.0
         self.interrupt: Callable[[], None] = lambda: None
 
     @staticmethod
@@ -68,7 +70,7 @@ class Copy:
         self.lines[place] = [each for each in self.lines[place] if each.get("check") != check] + list(lines)
 
     def __call__(self, inspection: Mapping[str, Any], deadline: float, **options: Any) -> "Copy":
-        self.options = options
+        self.options, self.deadline = options, deadline
         return self
 
     def run(self, place: Place, step: str, arguments: Sequence[str], payload: Sequence[Any] = ()) -> StepResult:
@@ -179,6 +181,13 @@ def test_the_age_of_the_newest_event_is_relative_to_the_backup(copy, event, age)
 def test_terminal_sequences_of_the_copy_are_not_shown(copy):
     copy.change(Place.SERVER, "lfs", copy.line("lfs", "broken", "bad\x1b[2J\nname"))
     assert failed(verdict()) == {"lfs": "bad name"}
+
+
+def test_all_checks_together_can_be_limited(copy):
+    check_copy(INSPECTION, PAIR, external_url=URL, limit=7200)
+    assert copy.deadline - time.monotonic() == pytest.approx(7200, abs=60)
+    check_copy(INSPECTION, PAIR, external_url=URL)
+    assert copy.deadline - time.monotonic() > 24 * 3600
 
 
 def test_another_stack_is_not_checked(copy):

@@ -2,9 +2,6 @@
 
 import datetime
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +11,23 @@ import pytest
 from recovery import __main__ as recovery
 from recovery import backups, catalogue, destroy, leftovers, stack
 from recovery.errors import RecoveryError
+from recovery.pulumi_cli import Interrupted, Pulumi, exclusive
 from tests.aws_answers import Aws, failure, once
 from tests.engine import ROOT
 from tests.snapshots import HOURLY, STACK, at, described, locked
 
 NOW = at("11-27 23:30")
+DESTROY = "destroy --yes --skip-preview --suppress-progress --stack prod"
 PULUMI = """\
 #!/bin/bash
 # Stub of Pulumi: records its arguments, and answers `stack export` with $folder/state.json.
 folder={folder}
+shift
 echo "$*" >>"$folder/pulumi"
-case "$*" in "stack export "*) exec cat "$folder/state.json" ;; esac
+case "$*" in
+    "stack ls "*) echo '[{{"name": "prod"}}]' && exit ;;
+    "stack export "*) exec cat "$folder/state.json" ;;
+esac
 exit "$(cat "$folder/status" 2>/dev/null || echo 0)"
 """
 
@@ -61,7 +64,7 @@ class Commands:
         """The commands of Pulumi that change something."""
         log = self.folder / "pulumi"
         lines = log.read_text().splitlines() if log.exists() else []
-        return [line for line in lines if not line.startswith("stack export ")]
+        return [line for line in lines if not line.startswith(("stack export ", "stack ls "))]
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         """The exit status, and both outputs."""
@@ -79,6 +82,7 @@ def run(tmp_path, monkeypatch, capsys) -> Commands:
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     commands = Commands(tmp_path, capsys)
     monkeypatch.setattr(stack.Stack, "client", lambda self, service: commands.aws(service, self.region))
+    monkeypatch.setattr(destroy, "exclusive", lambda: exclusive(tmp_path))  # tests run at the same time
     monkeypatch.setattr(leftovers, "PATIENCE", 0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     for module in ("backups", "destroy"):
@@ -208,7 +212,7 @@ def test_destroying_shows_what_is_lost_and_ends_with_what_is_left(run):
     run.aws.answers["DescribeLockedSnapshots"] = {"Snapshots": [locked("snap-s2", "12-11 23:00")]}
     status, said = run("destroy", "--yes")
     assert status == 0
-    assert run.pulumi() == [f"destroy --yes --skip-preview --stack prod --config-file {run.settings}"]
+    assert run.pulumi() == [DESTROY + f" --config-file {run.settings}"]
     assert said.splitlines() == [
         "Destroying the stack deletes 5 resources, 3 of them machines.",
         "Deletion protection is off: the data volumes vol-1 and vol-2 are deleted with all data.",
@@ -228,7 +232,7 @@ def test_protected_volumes_are_kept_and_are_not_left_behind(run, protection):
     run.aws.answers["DescribeVolumes"] = {"Volumes": [{"VolumeId": "vol-1"}, {"VolumeId": "vol-2"}]}
     status, said = run("destroy", "--yes")
     assert status == 0, said
-    assert run.pulumi()[0].startswith("destroy --yes --skip-preview --exclude-protected ")
+    assert run.pulumi()[0].endswith(" --exclude-protected")
     assert "Deletion protection keeps vol-1, vol-2." in said
     assert "Kept by deletion protection: vol-1, vol-2." in said
     assert "docs/operations.md, Destroy, and keep the data" in said
@@ -297,7 +301,7 @@ def test_the_stacks_name_confirms(run, typed):
 def test_a_failed_destroy_is_no_success(run):
     (run.folder / "status").write_text("255")
     status, said = run("destroy", "--yes")
-    assert (status, said.splitlines()[-1]) == (1, "recovery: pulumi destroy failed: see above")
+    assert (status, said.splitlines()[-1]) == (1, "recovery: pulumi destroy --yes failed (status 255): see above")
     assert "left" not in said
 
 
@@ -310,28 +314,36 @@ def test_a_resource_that_is_left_fails_the_command(run):
     assert "\n  elastic address eipalloc-1\n" in said
 
 
-INTERRUPTED = """\
-import sys
-from pathlib import Path
-from recovery.errors import RecoveryError
-from recovery.stack import Stack
-try:
-    Stack("prod", "eu-central-1").pulumi("destroy")
-except RecoveryError as error:
-    print(error)
-"""
+def test_what_an_engine_that_was_killed_did_not_record_is_named_and_deleted_first(run, typed):
+    # Its interface would keep Pulumi from deleting the network.
+    machine = {"InstanceId": "i-lost", "State": {"Name": "running"}}
+    gone = {"Reservations": []}
+    answers = ({"Reservations": [{"Instances": [machine]}]}, {"Reservations": [{"Instances": [machine]}]}, gone)
+    run.aws.answers["DescribeInstances"] = once(*answers)
+    typed("prod")
+    status, said = run("destroy")
+    assert status == 0, said
+    assert "Pulumi does not know the stack's machine i-lost, which is deleted, too.\n" in said
+    assert run.aws.sent("TerminateInstances") == [{"InstanceIds": ["i-lost"]}]
+    assert len(run.pulumi()) == 1
 
 
-def test_an_interrupt_waits_until_pulumi_has_finished_its_operations(run):
-    """Ctrl-C at a terminal reaches both; here only the command."""
-    (run.folder / "bin/pulumi").write_text(f"#!/bin/bash\ntouch {run.folder}/begun; sleep 1; touch {run.folder}/end\n")
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    while not (run.folder / "begun").exists():
-        subprocess.run(["sleep", "0.05"], check=True)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
-    assert said == "pulumi destroy was interrupted\n"
-    assert (run.folder / "end").exists()
+def test_a_stack_that_pulumi_does_not_know_is_not_destroyed(run):
+    (run.folder / "bin/pulumi").write_text("#!/bin/bash\necho '[]'\n")
+    status, said = run("destroy", "--yes")
+    assert (status, said[:36]) == (1, "recovery: Pulumi has no stack prod: ")
+
+
+def test_an_interrupted_command_says_how_it_is_continued(run, monkeypatch):
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise Interrupted("SIGTERM")
+
+    monkeypatch.setattr(Pulumi, "destroy", interrupt)
+    status, said = run("destroy", "--yes")
+    assert (status, said.splitlines()[-1]) == (
+        130,
+        "recovery: interrupted by SIGTERM; run the same command again",
+    )
 
 
 # --- forget-backups ---------------------------------------------------------------------------------------
@@ -365,7 +377,7 @@ def test_a_stack_that_has_machines_keeps_its_backups(run):
     run.aws.answers["DescribeInstances"] = {"Reservations": [{"Instances": [machine]}]}
     status, said = run("forget-backups", "--yes")
     assert status == 1
-    assert "gitlab/prod still has machine i-1" in said
+    assert "gitlab/prod still has the machines i-1, which take backups" in said
     assert not run.aws.sent("DeleteSnapshot")
     state["Name"] = "terminated"  # AWS lists it for another hour
     assert run("forget-backups", "--yes")[0] == 0

@@ -28,7 +28,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: [])
     monkeypatch.setattr("recovery.leftovers.resources", lambda clients, tag: iter(()))
-    monkeypatch.setattr(drill, "check_copy", lambda inspection, pair, external_url: verdict(passed=True))
+    monkeypatch.setattr(drill, "check_copy", lambda inspection, pair, external_url, limit: verdict(passed=True))
     return World(tmp_path)
 
 

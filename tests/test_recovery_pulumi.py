@@ -29,6 +29,14 @@ if "up" in command:
     time.sleep(20)
 elif "ls" in command:
     print(json.dumps([{{"name": "org/prod", "resourceCount": 5}}, {{"name": "new"}}]))
+elif "export" in command:
+    component = {{"type": "pulumi:pulumi:Stack"}}
+    provider = {{"type": "pulumi:providers:aws", "custom": True, "id": "1"}}
+    machine = {{"type": "aws:ec2/instance:Instance", "custom": True, "id": "i-1"}}
+    made = {{"resources": [component, provider, machine]}}
+    print(json.dumps({{"deployment": made if "org/prod" in command else None}}))
+elif "cancel" in command:
+    sys.exit(255)
 elif "set" in command:
     open("value", "w").write(sys.stdin.read())
 elif "rm" in command:
@@ -58,9 +66,16 @@ def wait_for(condition) -> None:
 
 
 def test_a_stack_is_found_with_or_without_its_organization(folder):
-    assert Pulumi("prod", folder=folder).resources() == 5
-    assert Pulumi("org/new", folder=folder).resources() == 0
+    [machine] = Pulumi("org/prod", folder=folder).resources() or ()
+    assert machine["id"] == "i-1"
+    assert Pulumi("org/new", folder=folder).resources() == []
     assert Pulumi("other", folder=folder).resources() is None
+
+
+def test_there_may_be_nothing_to_cancel(folder, capsys):
+    Pulumi("prod", folder=folder).cancel()
+    assert calls(folder) == ["--non-interactive cancel --yes --stack prod"]
+    assert "there may be nothing to cancel" in capsys.readouterr().out
 
 
 def test_a_secret_is_on_no_command_line(folder):

@@ -15,8 +15,13 @@ UP = ["init passphrase", "up"]
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
+    def swept(_clients, tag, *, kinds, known):
+        world.cloud.events.append(f"sweep {' and '.join(kinds)} of {tag} except {', '.join(known)}")
+
+    world = World(tmp_path)
     monkeypatch.setattr("time.sleep", lambda _: None)
-    return World(tmp_path)
+    monkeypatch.setattr(restore, "sweep", swept)
+    return world
 
 
 def restored(world, pulumi=None, **given):
@@ -114,6 +119,16 @@ def test_the_same_command_continues_an_interrupted_restore_with_the_same_backup(
     assert settings["config"]["gitlab:serverDataSnapshotId"] == f"snap-server-{PAIR}"
     assert world.cloud.events[-1] == "up"
     assert world.cloud.events.count("stop i-server") == 1
+
+
+def test_a_restore_is_continued_without_what_a_killed_engine_left(world):
+    pulumi = world.pulumi("new")
+    pulumi.fails_at = "up"
+    with pytest.raises(RecoveryError):
+        restored(world, pulumi)
+    restored(world)
+    swept = "sweep load balancer and machine of gitlab/new except i-known"
+    assert world.cloud.events[-3:] == ["cancel", swept, "up"]
 
 
 def test_an_interrupted_restore_of_another_backup_is_not_continued(world):
