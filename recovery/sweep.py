@@ -1,6 +1,6 @@
 """Deletes what a stack has in AWS and Pulumi does not know: a killed engine does not record its last calls.
 
-Such resources are found by the tag of their stack. Only a drill's are deleted whatever their kind.
+Such resources are found by the tag of their stack. Resources of every kind are deleted only of a drill.
 """
 
 import time

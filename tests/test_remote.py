@@ -789,7 +789,7 @@ echo '{{"runnerToken":"glrt-1","unknownSettings":["one","two"]}}'
 
 
 def test_a_console_that_fails_without_a_result_fails_the_step(gitlab_machine, tmp_path):
-    (tmp_path / "bin/gitlab-rails").write_text("#!/bin/bash\necho 'a warning'\n")
+    (tmp_path / "bin/gitlab-rails").write_text("#!/bin/bash\ncat >/dev/null\necho 'a warning'\n")
     (tmp_path / "bin/gitlab-rails").chmod(0o755)
     (tmp_path / "etc/gitlab/unprepared").touch()
     failed = gitlab_machine("prepare_gitlab.sh", "runner", "[]", "group/project", "any", payload=["program", "{}"])

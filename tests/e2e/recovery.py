@@ -117,8 +117,11 @@ def on(name: str, role: str, command: str, *, stdin: str | None = None) -> str:
 
 
 def snapshots_of(pair: str) -> Sequence[Any]:
-    """The two backups of a pair, the server's first."""
-    return [backup for role in backups.ROLES for backup in backups.all_of(role) if backup.pair == pair]
+    """The two backups of a pair, the server's first.
+
+    The registry's next backup on schedule joins the newest pair, too; the first one is that of the pair.
+    """
+    return [next(backup for backup in backups.all_of(role) if backup.pair == pair) for role in backups.ROLES]
 
 
 def outputs(name: str) -> dict[str, Any]:
