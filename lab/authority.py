@@ -6,6 +6,7 @@ trusts unless a stack's settings make it so.
 """
 
 import datetime
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,8 +57,7 @@ class Authority:
     def issue(self, names: Sequence[str], *, days: float = DAYS) -> Issued:
         """Return a new certificate for the DNS names that expires in `days` days; with negative days it has expired."""
         issuer = x509.load_pem_x509_certificate(self.certificate().read_bytes())
-        issuer_key = serialization.load_pem_private_key(self._key_file.read_bytes(), password=None)
-        assert isinstance(issuer_key, rsa.RSAPrivateKey)
+        issuer_key = _loaded_key(self._key_file.read_bytes())
         key = _new_key()
         common_name = next((name for name in names if len(name) <= LONGEST_COMMON_NAME), None)
         builder = (
@@ -116,6 +116,14 @@ def write_secret(file: Path, text: str) -> None:
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
         output.write(text)
     unfinished.rename(file)
+
+
+@functools.cache
+def _loaded_key(pem: bytes) -> rsa.RSAPrivateKey:
+    # OpenSSL checks that the numbers are primes, which takes half as long as to make a key.
+    key = serialization.load_pem_private_key(pem, password=None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
 
 
 def _new_key() -> rsa.RSAPrivateKey:
