@@ -8,6 +8,7 @@ from functools import cache
 import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import make_server
 
@@ -21,10 +22,13 @@ REGION = "eu-central-1"
 
 apply_corrections()
 
+# All clients share a session, which reads the description of each service once; moto would give each test its own.
+default_user_config["core"]["reset_boto3_session"] = False
+
 
 @cache
 def client(service, region=REGION):
-    """Return a client that all tests share, because reading the service's description takes most of a test's time."""
+    """Return a client that all tests share, because making it takes most of a test's time."""
     return boto3.client(service, region, aws_access_key_id="lab", aws_secret_access_key="lab")
 
 
@@ -33,7 +37,7 @@ def over_http() -> Iterator[str]:
     """Serve the lab's API on a separate port, without a reconcile loop and without latency; yields its URL."""
     app = program.application(Reconciler(str, api_only=True))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     with pytest.MonkeyPatch.context() as context:
         context.setattr(program, "LATENCY", 0.0)
         yield f"http://127.0.0.1:{server.server_port}"
