@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import threading
 from functools import cache
 from pathlib import Path
 
@@ -11,16 +10,12 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from moto import mock_aws
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-from werkzeug.serving import make_server
 
-from lab.cloud import __main__ as cloud
 from lab.cloud import constraints
 from lab.cloud.calls import Call, Parameter
 from lab.cloud.constraints import TABLE, elastic_load_balancing, model
 from lab.cloud.constraints.kinds import MODEL, PROSE
-from lab.cloud.reconciler import Reconciler
-from lab.tests.cloud import REGION
+from lab.tests.cloud import REGION, over_http
 
 RECORDED = json.loads((Path(constraints.__file__).parent.parent / "recorded_parameters.json").read_text())
 ENTRIES = [(action, name) for action in TABLE for name in TABLE[action]]
@@ -365,26 +360,15 @@ def test_a_refusal_is_in_the_words_of_aws(action, place, value, code, message):
 
 @pytest.fixture(scope="module")
 def api_client():
-    """Clients of the lab's API on a separate port, without a reconcile loop."""
-    server = make_server(
-        "127.0.0.1",
-        0,
-        cloud.application(Reconciler(str, api_only=True)),
-        threaded=True,
-        request_handler=MotoRequestHandler,
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    """Makes clients of the lab's API."""
 
     @cache
     def make(service):
         keys = {"aws_access_key_id": "lab", "aws_secret_access_key": "lab"}
-        return boto3.client(service, REGION, endpoint_url=f"http://127.0.0.1:{server.server_port}", **keys)
+        return boto3.client(service, REGION, endpoint_url=url, **keys)
 
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(cloud, "LATENCY", 0.0)
+    with over_http() as url:
         yield make
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

@@ -1,18 +1,17 @@
 """Lookups find the resources that the settings refer to, with fitting properties."""
 
-import boto3
 import pytest
 import yaml
 from moto import mock_aws
 
 from lab.cloud import existing
+from lab.tests.cloud import REGION, client
 from lab.workspace import ROOT
 
-REGION = "eu-central-1"
 CERTIFICATE = f"arn:aws:acm:{REGION}:111122223333:certificate/12345678-90ab-cdef-1234-567890abcdef"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ec2():
     with mock_aws():
         existing.put(
@@ -35,7 +34,7 @@ def ec2():
                 "tags": {"gitlab-stack": "gitlab/dev"},
             }
         )
-        yield boto3.client("ec2", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+        yield client("ec2")
 
 
 def test_an_image_is_there_and_for_x86(ec2):
@@ -75,7 +74,7 @@ def test_volumes_and_addresses_are_marked_as_the_stacks(ec2):
 
 @pytest.mark.usefixtures("ec2")
 def test_a_hosted_zone_is_there_public_and_holds_the_domain():
-    route53 = boto3.client("route53", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+    route53 = client("route53")
     zone = route53.get_hosted_zone(Id="Z0123456789ABC")["HostedZone"]
     assert (zone["Name"], zone["Config"]["PrivateZone"]) == ("git.example.com.", False)
     assert route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId="Z0123456789ABC")
@@ -83,7 +82,7 @@ def test_a_hosted_zone_is_there_public_and_holds_the_domain():
 
 @pytest.mark.usefixtures("ec2")
 def test_a_certificate_is_there_issued_and_for_the_domain():
-    acm = boto3.client("acm", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+    acm = client("acm")
     found = acm.describe_certificate(CertificateArn=CERTIFICATE)["Certificate"]
     assert (found["Status"], found["SubjectAlternativeNames"]) == ("ISSUED", ["git.example.com"])
 
@@ -92,7 +91,7 @@ def test_the_lab_starts_with_the_public_zone_of_the_domain_in_its_stack_file():
     config = yaml.safe_load((ROOT / "Pulumi.lab.yaml").read_text())["config"]
     with mock_aws():
         existing.put(existing.LAB)
-        route53 = boto3.client("route53", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+        route53 = client("route53")
         zone = route53.get_hosted_zone(Id=config["gitlab:hostedZoneId"])["HostedZone"]
     assert not zone["Config"]["PrivateZone"]
     assert f"{config['gitlab:domain']}.".endswith(f".{zone['Name']}")

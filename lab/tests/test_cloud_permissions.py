@@ -15,7 +15,7 @@ from lab.cloud.patches import state
 from lab.cloud.patches.certificates import put
 from lab.cloud.permissions import reference, requests
 from lab.cloud.permissions.policies import Asked, allowed
-from lab.tests.cloud import over_http
+from lab.tests import cloud
 
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 INSTANCE = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-1"
@@ -136,7 +136,7 @@ def test_what_is_not_understood_is_an_error_and_no_permission(wrong):
 @pytest.fixture
 def ec2():
     with mock_aws():
-        yield boto3.client("ec2", REGION, aws_access_key_id="lab", aws_secret_access_key="lab")
+        yield cloud.client("ec2")
 
 
 def call(permission, *parameters):
@@ -410,7 +410,7 @@ def test_a_snapshot_that_is_locked_is_judged_by_its_tags_and_the_days(ec2):
 @pytest.fixture
 def iam():
     with mock_aws():
-        yield boto3.client("iam", "us-east-1", aws_access_key_id="lab", aws_secret_access_key="lab")
+        yield cloud.client("iam")
 
 
 def make_profile(iam, name, **role):
@@ -513,7 +513,7 @@ def test_where_the_page_has_the_keys_with_the_resource_types_they_are_kept_with_
 
 @pytest.fixture
 def api():
-    with over_http() as url, mock_aws():
+    with cloud.over_http() as url, mock_aws():
         yield url
 
 

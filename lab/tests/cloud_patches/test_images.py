@@ -1,8 +1,7 @@
-import boto3
 import pytest
 from moto import mock_aws
 
-from lab.tests.cloud import refused
+from lab.tests.cloud import client, refused
 
 
 def test_images(cloud):
@@ -35,8 +34,7 @@ def test_unknown_image_key_or_type_is_refused(cloud):
 )
 def test_which_types_a_zone_offers(region, zone, types):
     with mock_aws():
-        ec2 = boto3.client("ec2", region, aws_access_key_id="lab", aws_secret_access_key="lab")
-        offered = ec2.describe_instance_type_offerings(
+        offered = client("ec2", region).describe_instance_type_offerings(
             LocationType="availability-zone",
             Filters=[
                 {"Name": "location", "Values": [zone]},
@@ -52,6 +50,5 @@ def test_which_types_a_zone_offers(region, zone, types):
 )
 def test_red_hat_has_an_account_in_each_partition(region, account):
     with mock_aws():
-        ec2 = boto3.client("ec2", region, aws_access_key_id="lab", aws_secret_access_key="lab")
         pattern = {"Name": "name", "Values": ["RHEL-8.10*_HVM-*-x86_64-*-Hourly2-GP3"]}
-        assert len(ec2.describe_images(Owners=[account], Filters=[pattern])["Images"]) == 3
+        assert len(client("ec2", region).describe_images(Owners=[account], Filters=[pattern])["Images"]) == 3

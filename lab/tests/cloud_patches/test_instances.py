@@ -1,6 +1,5 @@
 import base64
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
@@ -11,7 +10,7 @@ from lab.tests.cloud import REGION, client, refused, settle
 def test_a_machine_is_of_its_images_architecture_and_in_a_zone_that_has_its_type(cloud):
     refused("InvalidParameterValue", cloud.run, InstanceType="m7g.large")
     assert cloud.run(InstanceType="m6i.large")
-    away = boto3.client("ec2", "us-east-1", aws_access_key_id="lab", aws_secret_access_key="lab")
+    away = client("ec2", "us-east-1")
     vpc = away.create_vpc(CidrBlock="10.43.0.0/16")["Vpc"]["VpcId"]
     made = away.create_subnet(VpcId=vpc, CidrBlock="10.43.0.0/24", AvailabilityZone="us-east-1e")
     subnet = made["Subnet"]["SubnetId"]

@@ -18,9 +18,13 @@ class Listeners:
         self.elb = cloud.elb
         self.balancer = cloud.balancer()["LoadBalancerArn"]
         self.forward = [{"Type": "forward", "TargetGroupArn": cloud.target_group()}]
-        self.certificate = f"{ARN}one"
-        for name in ("one", "two"):
-            put(acm_backends["123456789012"][REGION], ARN + name, ["git.example.com"])
+        self.certificate = self.issued("one")
+
+    @staticmethod
+    def issued(name):
+        """Return the ARN of a new certificate."""
+        put(acm_backends["123456789012"][REGION], ARN + name, ["git.example.com"])
+        return ARN + name
 
     def create(self, protocol="TLS", port=443, certificate=None, **more):
         shown = {"Certificates": [{"CertificateArn": certificate}]} if certificate else {}
@@ -82,15 +86,15 @@ def test_a_certificate_that_is_pending_or_has_too_long_a_key_is_not_supported(li
 
 
 def test_the_certificate_and_the_policies_of_a_tls_listener_can_be_changed(listeners):
-    made = listeners.create(certificate=listeners.certificate)
-    changed = {"Certificates": [{"CertificateArn": f"{ARN}two"}], "SslPolicy": POLICY, "AlpnPolicy": ["HTTP1Only"]}
+    made, other = listeners.create(certificate=listeners.certificate), listeners.issued("two")
+    changed = {"Certificates": [{"CertificateArn": other}], "SslPolicy": POLICY, "AlpnPolicy": ["HTTP1Only"]}
     listeners.modify(made, Port=8443, Protocol="TLS", **changed)
     read = listeners.read(made)
     assert {key: read[key] for key in changed} == changed
     assert read["Port"] == 8443
     acm = client("acm")
     acm.delete_certificate(CertificateArn=listeners.certificate)
-    refused("ResourceInUseException", acm.delete_certificate, CertificateArn=f"{ARN}two")
+    refused("ResourceInUseException", acm.delete_certificate, CertificateArn=other)
 
 
 def test_a_tcp_listener_becomes_a_tls_listener_and_the_reverse(listeners):
