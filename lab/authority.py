@@ -7,7 +7,6 @@ trusts unless a stack's settings make it so.
 
 import datetime
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from lab.workspace import STATE
+from lab.workspace import STATE, write_secret
 
 FOLDER = STATE / "ca"
 DAYS = 3650
@@ -107,15 +106,6 @@ def dns_names(pem: str) -> list[str]:
         x509.DNSName
     )
     return names
-
-
-def write_secret(file: Path, text: str) -> None:
-    """Replace a file with one that only its owner can read; a reader sees the old or the new text."""
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
-        output.write(text)
-    unfinished.rename(file)
 
 
 @functools.cache

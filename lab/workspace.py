@@ -212,6 +212,15 @@ def _start_time(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
+def write_secret(file: Path, text: str) -> None:
+    """Replace a file with one that only its owner can read; a reader sees the old or the new text."""
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
+        output.write(text)
+    unfinished.rename(file)
+
+
 def inputs_hash(*paths: Path, extra: str = "") -> str:
     """Return 16 hexadecimal digits that change with the files in `paths`, their names and x bits, and `extra`."""
     digest = hashlib.sha256(extra.encode())

@@ -23,11 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.authority import write_secret
 from lab.cloud import host_network
 from lab.cloud.network import DEVICE_PREFIX, NAMESPACE_PREFIX, NAMESPACES, Interface, Preserving
 from lab.shell import call
-from lab.workspace import RUN, Daemon, LabError
+from lab.workspace import RUN, Daemon, LabError, write_secret
 
 CHECK_INTERVAL = 2  # seconds
 IDLE_TIMEOUT = 350  # seconds, AWS's for TCP

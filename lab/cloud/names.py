@@ -7,8 +7,11 @@ records of Route 53; no other name exists. This host's own resolver is not chang
 import os
 import signal
 from collections.abc import Iterable, Mapping
+from functools import cache
 
-from lab.cloud.network import VENDORS, ec2_hosts
+import botocore.session  # type: ignore[import-untyped]
+
+from lab.cloud.network import VENDORS
 from lab.workspace import RUN, Daemon
 
 VENDOR_NAMES = (
@@ -16,6 +19,13 @@ VENDOR_NAMES = (
     *("registry-1.docker.io", "auth.docker.io"),
 )
 HOSTS = RUN / "names"
+
+
+@cache
+def ec2_hosts() -> tuple[str, ...]:
+    """Return the names of EC2's API in every region, at which machines reach the lab's API."""
+    regions = botocore.session.get_session().get_available_regions("ec2")
+    return tuple(f"ec2.{region}.amazonaws.com" for region in regions)
 
 
 def render_hosts(names: Mapping[str, Iterable[str]]) -> str:

@@ -9,10 +9,7 @@ leaves the machine.
 
 import ipaddress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-import botocore.session  # type: ignore[import-untyped]
 
 BRIDGE = "gitlab-lab"
 TABLE = "gitlab_lab"
@@ -32,13 +29,6 @@ NUMBERS = 2048
 LINK_LOCAL_RESOLVER = "169.254.169.253"
 
 NAMESPACES = Path("/run/netns")
-
-
-@cache
-def ec2_hosts() -> tuple[str, ...]:
-    """Return the names of EC2's API in every region, at which machines reach the lab's API."""
-    regions = botocore.session.get_session().get_available_regions("ec2")
-    return tuple(f"ec2.{region}.amazonaws.com" for region in regions)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from lab import authority
 from lab.authority import LAB, OUTSIDER
-from lab.cloud.network import ec2_hosts
+from lab.cloud.names import ec2_hosts
 from lab.vendors import front
 
 NAME = "git.lab.example.com"

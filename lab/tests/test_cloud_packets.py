@@ -74,9 +74,9 @@ def answers(probes, interfaces, rules, *, ports=(80,), balancer=None):
     return json.loads(done.stdout)
 
 
-def test_the_network_is_made_without_moto():
-    """Each scenario is a separate process; importing moto would take seconds instead of a tenth of one."""
-    program = "import sys, lab.tests.packets; sys.exit('moto' in sys.modules)"
+def test_the_network_is_made_without_moto_botocore_and_cryptography():
+    """Each scenario is a separate process; importing these would take most of its time."""
+    program = "import sys, lab.tests.packets; sys.exit(bool({'moto', 'botocore', 'cryptography'} & {*sys.modules}))"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
@@ -88,14 +88,23 @@ def test_a_machine_is_seen_by_its_public_address_at_a_public_one():
     assert reach(to_front, rules=[RUNNER_OUT, rule("sg-front", "in", f"{RUNNER.elastic}/32")]) == [RUNNER.elastic]
 
 
-def test_a_reference_to_a_group_does_not_match_a_public_address():
+INTO_FRONT = rule("sg-front", "in", "0.0.0.0/0")
+
+
+@pytest.mark.parametrize(
+    ("rules", "seen"),
+    [
+        ((RUNNER_OUT, rule("sg-front", "in", "sg-runner")), None),
+        ((RUNNER_OUT, rule("sg-front", "in", f"{RUNNER.address}/32")), None),
+        ((rule("sg-runner", "out", "sg-front"), INTO_FRONT), None),
+        ((rule("sg-runner", "out", f"{FRONT.address}/32"), INTO_FRONT), None),
+        ((rule("sg-runner", "out", f"{FRONT.elastic}/32"), INTO_FRONT), RUNNER.elastic),
+    ],
+    ids=["from a group", "from a private address", "to a group", "to a private address", "to the public address"],
+)
+def test_a_reference_to_a_group_does_not_match_a_public_address(rules, seen):
     """Neither as the source of traffic through the gateway, nor as its destination."""
-    to_front, open_front = (RUNNER, FRONT.elastic), rule("sg-front", "in", "0.0.0.0/0")
-    assert reach(to_front, rules=[RUNNER_OUT, rule("sg-front", "in", "sg-runner")]) == [None]
-    assert reach(to_front, rules=[RUNNER_OUT, rule("sg-front", "in", f"{RUNNER.address}/32")]) == [None]
-    assert reach(to_front, rules=[rule("sg-runner", "out", "sg-front"), open_front]) == [None]
-    assert reach(to_front, rules=[rule("sg-runner", "out", f"{FRONT.address}/32"), open_front]) == [None]
-    assert reach(to_front, rules=[rule("sg-runner", "out", f"{FRONT.elastic}/32"), open_front]) == [RUNNER.elastic]
+    assert reach((RUNNER, FRONT.elastic), rules=rules) == [seen]
 
 
 def test_a_reference_to_a_group_matches_private_addresses():
@@ -163,13 +172,16 @@ def test_with_preservation_a_target_sees_the_client_and_a_reference_to_the_balan
 
 
 @needs_haproxy
-def test_with_preservation_rules_by_address_are_about_the_client():
+@pytest.mark.parametrize(
+    ("peer", "seen"),
+    [(f"{RUNNER.elastic}/32", [RUNNER.elastic, None]), ("sg-runner", [None, None])],
+    ids=["by address", "by group"],
+)
+def test_with_preservation_rules_by_address_are_about_the_client(peer, seen):
     health_checks = rule("sg-server", "in", f"{FRONT.address}/32")
+    rules = [*OPEN_FRONT, health_checks, rule("sg-server", "in", peer)]
     probes = [(RUNNER, FRONT.elastic), (None, FRONT.elastic)]
-    runner_alone = [*OPEN_FRONT, health_checks, rule("sg-server", "in", f"{RUNNER.elastic}/32")]
-    assert reach(*probes, rules=runner_alone, balancer=front(preserves=True)) == [RUNNER.elastic, None]
-    by_group = [*OPEN_FRONT, health_checks, rule("sg-server", "in", "sg-runner")]
-    assert reach(*probes, rules=by_group, balancer=front(preserves=True)) == [None, None]
+    assert reach(*probes, rules=rules, balancer=front(preserves=True)) == seen
 
 
 @needs_haproxy

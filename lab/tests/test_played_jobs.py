@@ -24,6 +24,7 @@ from lab import authority
 from lab.tests.docker_client import __file__ as docker_client
 from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import balancer, needed, runner_with, server, url, wait_until
+from lab.workspace import write_secret
 from tests.test_settings import load
 
 __all__ = ["played_runner", "program", "server", "url"]
@@ -205,7 +206,7 @@ def outsider(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def https_url(server, outsider) -> Iterator[str]:
     issued = outsider.with_name("gitlab.pem")
-    authority.write_secret(issued, authority.OUTSIDER.issue(["localhost"]).pem)
+    write_secret(issued, authority.OUTSIDER.issue(["localhost"]).pem)
     with balancer(server, issued) as found:
         yield found
 

@@ -17,6 +17,7 @@ from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab import authority
 from lab.tests.gitlab_runner import SOURCE, played_runner, program
+from lab.workspace import write_secret
 from tests.test_settings import PRIVILEGED, load
 
 __all__ = ["played_runner", "program"]
@@ -35,7 +36,7 @@ class GitLab(HTTPServer):
     def serve_tls(self, issued: authority.Issued, folder: Path) -> None:
         """Serve TLS from now on."""
         file = folder / "gitlab.pem"
-        authority.write_secret(file, issued.pem)
+        write_secret(file, issued.pem)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
         self.socket = context.wrap_socket(self.socket, server_side=True)

@@ -10,7 +10,8 @@ import sys
 from lab import authority
 from lab.cloud import PORT as API_PORT
 from lab.cloud.credentials import INVALID, PREFIX
-from lab.cloud.network import VENDORS, ec2_hosts
+from lab.cloud.names import ec2_hosts
+from lab.cloud.network import VENDORS
 from lab.vendors import packages, registry
 from lab.workspace import RUN, Daemon
 
