@@ -4,7 +4,6 @@ Attacks of one job on another run with the program's config.toml and with one th
 the stand-in is no safer than the real runner, and that the program's configuration stops the attacks.
 """
 
-import ast
 import contextlib
 import os
 import re
@@ -21,15 +20,16 @@ import pytest
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab import authority
-from lab.tests.docker_client import __file__ as docker_client
 from lab.tests.gitlab_runner import played_runner, program
 from lab.tests.gitlab_server import balancer, needed, runner_with, server, url, wait_until
-from lab.workspace import write_secret
+from lab.workspace import ROOT, write_secret
+from tests.shell import check_shell
 from tests.test_settings import load
 
 __all__ = ["played_runner", "program", "server", "url"]
 pytestmark = needed
 
+DOCKER = ROOT / "lab/tests/docker_client.sh"
 HOST = "unix:///nowhere/docker.sock"
 COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
 VICTIM = "victim: {script: [sh build.sh, 'cat /cache/project/protected/cache.zip || true']}"
@@ -53,8 +53,7 @@ def engine(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     docker = tmp_path / "tools/docker"
     docker.parent.mkdir()
-    docker.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {docker_client} "$@"\n')
-    docker.chmod(0o755)
+    docker.symlink_to(DOCKER)
     monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_DOCKER", str(folder))
     monkeypatch.setenv("DOCKER_HOST", HOST)
@@ -155,13 +154,17 @@ def lines(job: Any) -> list[str]:
 
 def created(engine: Path, kind: str = "build") -> list[list[str]]:
     """Return the options of each container of that kind."""
-    options = [ast.literal_eval(line) for line in (engine / "created").read_text().splitlines()]
+    options = [request.split("\0") for request in (engine / "created").read_text().split("\0\0")[:-1]]
     return [given for given in options if given[given.index("--name") + 1].endswith(f"-{kind}")]
 
 
 def values(engine: Path, option: str, kind: str = "build") -> list[str | None]:
     """Return the value of an option for each container of that kind; None for a container without it."""
     return [given[given.index(option) + 1] if option in given else None for given in created(engine, kind)]
+
+
+def test_dockers_stand_in_has_no_complaint_of_shellcheck():
+    check_shell(DOCKER.read_text())
 
 
 def test_a_job_clones_runs_and_hands_variables_to_the_next(run, engine):
