@@ -68,11 +68,11 @@ class Answer:
 
 @dataclass
 class Server:
-    """A folder that takes the place of a machine."""
+    """A folder that takes the place of a machine. `http` and `ssh` are ports; without the latter gitlab-sshd is off."""
 
     root: Path
     http: int
-    ssh: int
+    ssh: int | None
     secrets: dict[str, Any] = field(default_factory=dict)
     """Tokens of the administrator and of the runner `r`, and the id of the group `stack`."""
 
@@ -109,7 +109,7 @@ class Server:
             nginx['listen_addresses'] = ['127.0.0.1']
             nginx['proxy_protocol'] = true
             nginx['real_ip_trusted_addresses'] = ['127.0.0.1/32']
-            gitlab_sshd['enable'] = true
+            gitlab_sshd['enable'] = {"true" if self.ssh else "false"}
             gitlab_sshd['listen_address'] = '127.0.0.1:{self.ssh}'
             gitlab_sshd['proxy_protocol'] = true
             registry['enable'] = false
@@ -304,13 +304,14 @@ def supervision(services: Path) -> Iterator[None]:
             supervisor.wait(20)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+@contextlib.contextmanager
+def running(*, ssh: int | None = None) -> Iterator[Server]:
+    """Install and run GitLab."""
     # Not in pytest's folder, because paths of sockets must be short.
     root = Path(tempfile.mkdtemp(prefix="lab-"))
     install(root)
     (root / "etc/gitlab").mkdir(parents=True)
-    machine = Server(root, free_port(), free_port())
+    machine = Server(root, free_port(), ssh)
     with supervision(root / "opt/gitlab/service"):
         done = machine.configure()
         assert done.returncode == 0, done.stdout + done.stderr
@@ -320,6 +321,13 @@ def server() -> Iterator[Server]:
         yield machine
         machine.forks.close()
     shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server without gitlab-sshd, whose host keys take a second to make."""
+    with running() as machine:
+        yield machine
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,11 @@ from lab.tests.gitlab_server import (
     REGISTRIES,
     Answer,
     Server,
+    free_port,
     needed,
     proxy_header,
     registry,
-    server,
+    running,
     wait_until,
 )
 from lab.workspace import ROOT
@@ -40,8 +41,13 @@ from tests import certificates
 from tests.e2e import people
 from tests.test_settings import load
 
-__all__ = ["server"]
 pytestmark = needed
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running(ssh=free_port()) as machine:
+        yield machine
 
 
 # HTTP from outside
