@@ -745,25 +745,25 @@ def test_hsts_can_be_disabled(server):
 @pytest.mark.parametrize("listen_https", ["", "nginx['listen_https'] = true"], ids=["unset", "true"])
 def test_an_nginx_that_terminates_tls_needs_key_files_and_rejects_plain_http(server, listen_https):
     log, keys = server.root / "var/log/gitlab/nginx/current", server.root / "etc/gitlab/ssl"
-    before = log.read_text().count("cannot load certificate")
-    server.configure(f"external_url 'https://{NAME}'; {listen_https}")
+    keys.mkdir()
+    own = certificates.certificate(certificates.authority("own"), NAME)
+    (keys / f"{NAME}.crt").write_text(own.pem)
+    (keys / f"{NAME}.key").write_text(own.key_pem)
     try:
-        wait_until(lambda: log.read_text().count("cannot load certificate") > before)
-        with pytest.raises(ConnectionRefusedError):
-            server.get("/users/sign_in")
-        keys.mkdir()
-        own = certificates.certificate(certificates.authority("own"), NAME)
-        (keys / f"{NAME}.crt").write_text(own.pem)
-        (keys / f"{NAME}.key").write_text(own.key_pem)
-        wait_until(lambda: accepts(server))
-        rejected = server.get("/users/sign_in")
-        assert rejected.status == 400
-        assert b"The plain HTTP request was sent to HTTPS port" in rejected.body
-        assert over_tls(server).startswith(b"HTTP/1.1 200 OK")
+        with configured(server, f"external_url 'https://{NAME}'; {listen_https}"):
+            wait_until(lambda: accepts(server))
+            rejected = server.get("/users/sign_in")
+            assert rejected.status == 400
+            assert b"The plain HTTP request was sent to HTTPS port" in rejected.body
+            assert over_tls(server).startswith(b"HTTP/1.1 200 OK")
+            before = log.read_text().count("cannot load certificate")
+            shutil.rmtree(keys)
+            server.run("gitlab-ctl", "term", "nginx")
+            wait_until(lambda: log.read_text().count("cannot load certificate") > before)
+            with pytest.raises(ConnectionRefusedError):
+                server.get("/users/sign_in")
     finally:
         shutil.rmtree(keys, ignore_errors=True)
-        assert server.configure().returncode == 0
-        wait_until(server.is_ready)
 
 
 def accepts(server: Server) -> bool:
@@ -821,9 +821,8 @@ def test_a_killed_service_is_restarted(server):
 def test_the_database_starts_only_if_other_users_cannot_read_its_folder(server):
     """The end-to-end tests cover another owner of the folder, which requires a machine with its own accounts."""
     data, log = server.root / "var/opt/gitlab/postgresql/data", server.root / "var/log/gitlab/postgresql/current"
-    assert server.run("gitlab-ctl", "stop", "postgresql").returncode == 0
     data.chmod(0o755)
-    server.run("gitlab-ctl", "start", "postgresql")
+    assert server.run("gitlab-ctl", "term", "postgresql").returncode == 0
     wait_until(lambda: f'data directory "{data}" has invalid permissions' in log.read_text())
     data.chmod(0o700)
     wait_until(lambda: server.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n")
