@@ -381,14 +381,13 @@ def outgoing(server, sinks):
     psql(server, "DELETE FROM remote_mirrors")
     psql(server, "DELETE FROM ci_pipeline_schedules")
     shutil.rmtree(mirror)
-    configure(server)
 
 
-def configure(server, mail=None, *, sidekiq=True):
+def configure(server, mail, *, sidekiq=True):
+    """Configure a mail server at this port. Later tests do not use it, and to remove it would restart GitLab."""
     lines = [f"sidekiq['enable'] = {str(sidekiq).lower()}"]
-    if mail:
-        lines += ["gitlab_rails['smtp_enable'] = true", "gitlab_rails['smtp_address'] = '127.0.0.1'"]
-        lines += [f"gitlab_rails['smtp_port'] = {mail}", "gitlab_rails['gitlab_email_from'] = 'git@example.com'"]
+    lines += ["gitlab_rails['smtp_enable'] = true", "gitlab_rails['smtp_address'] = '127.0.0.1'"]
+    lines += [f"gitlab_rails['smtp_port'] = {mail}", "gitlab_rails['gitlab_email_from'] = 'git@example.com'"]
     done = server.configure("\n".join(lines))
     assert done.returncode == 0, done.stdout
     wait_until(server.is_ready)
