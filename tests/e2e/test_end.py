@@ -131,14 +131,14 @@ def test_a_stack_of_which_only_its_backups_are_left_is_restored_in_another_zone(
 
 
 def test_forgetting_its_backups_deletes_only_those_whose_locks_have_ended():
-    kept = backups.ids()
+    before = backups.ids()
     unlocked = backups.all_of("server")[0].id
     client("ec2").unlock_snapshot(SnapshotId=unlocked)
     command = ["make", "forget-backups", f"STACK={stack.STACK}", "YES=1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 snapshots deleted." in done.stdout
-    assert backups.ids() == kept - {unlocked}
+    assert backups.ids() == before - {unlocked}
     assert all(left in done.stdout for left in backups.ids())
 
 
