@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from lab.cloud.permissions.reference import actions
 from recovery import leftovers
 from recovery.addresses import QUOTA
 from recovery.catalogue import DRILLED
+from recovery.copies import COPY_OF
 from recovery.drill import COPY
 from tests.policies import FIRST_UP, RESTORE
 
@@ -142,7 +144,9 @@ def test_the_program_is_made_of_what_was_recorded(graph, tls_graph, requested_gr
     assert {action for actions in LOOKED_UP.values() for action in actions} <= recorded("preview", "restore")
 
 
-@pytest.mark.parametrize("name", [*RESTORE, "boundary", "state-preview", "state-up", "ebs-key", "recovery", "drill"])
+@pytest.mark.parametrize(
+    "name", [*RESTORE, "boundary", "state-preview", "state-up", "ebs-key", "recovery", "drill", "copy-backup"]
+)
 def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
     for statement in policy(name):
         assert statement["Effect"] == "Allow"
@@ -221,18 +225,43 @@ def test_the_policies_of_the_state_cover_one_bucket_and_one_key():
     assert not allowed("state-preview") & {"s3:PutObject", "s3:DeleteObject", "kms:Encrypt"}
 
 
+COPY_OWN_SNAPSHOTS = {
+    "Sid": "CopyTheBackup",
+    "Effect": "Allow",
+    "Action": ["ec2:CopySnapshot"],
+    "Resource": "arn:aws:ec2:*::snapshot/snap-*",
+    "Condition": {"StringEquals": {"ec2:Owner": "ACCOUNT"}},
+}
+"""AWS evaluates no tags of the original (Service Authorization Reference, CopySnapshot). The copy's ID is `*`, which
+this pattern does not match (Amazon EBS User Guide, "Example IAM policies", "Copying snapshots").
+"""
+
+
+def test_the_tags_of_an_original_decide_nothing_as_long_as_aws_does_not_evaluate_them():
+    """If this fails, the policies can be limited to the backups of one stack."""
+    assert not {"aws:ResourceTag", "ec2:ResourceTag"} & actions()["ec2:CopySnapshot"].known("snapshot")
+
+
+def test_a_backup_is_copied_to_the_region_as_a_backup_of_the_former_stack_and_as_a_copy():
+    original, copy, mark = policy("copy-backup")
+    assert original == COPY_OWN_SNAPSHOTS
+    assert copy["Resource"] == "arn:aws:ec2:REGION::snapshot/${*}"
+    assert mark["Condition"]["StringEquals"].pop("ec2:CreateAction") == "CopySnapshot"
+    assert mark["Condition"] == copy["Condition"]
+    assert copy["Condition"]["StringEquals"] == {"aws:RequestTag/gitlab-stack": "FORMER-STACK"}
+    assert copy["Condition"]["Null"] == {f"aws:RequestTag/{COPY_OF}": "false"}
+
+
 def test_a_drill_may_mark_and_copy_the_original_and_delete_only_its_own_copies():
     statements = {statement["Sid"]: statement for statement in policy("drill")}
     [of_original] = [each for each in statements.values() if "FORMER-STACK" in json.dumps(each)]
     assert of_original == statements["StoreTheResult"]
     assert of_original["Action"] == ["ec2:CreateTags"]
-    # Of the original, AWS evaluates no tags (Service Authorization Reference, CopySnapshot). The copy's ID is `*`, so
-    # this pattern does not match it (Amazon EBS User Guide, "Example IAM policies", "Copying snapshots").
-    assert statements["CopyTheBackup"]["Resource"].endswith(":snapshot/snap-*")
-    assert statements["CopyTheBackup"]["Condition"] == {"StringEquals": {"ec2:Owner": "ACCOUNT"}}
+    assert statements["CopyTheBackup"] == COPY_OWN_SNAPSHOTS
     assert statements["StoreTheResult"]["Condition"]["ForAllValues:StringEquals"] == {"aws:TagKeys": DRILLED}
     # ForAllValues is also true for a request without any key.
     assert statements["StoreTheResult"]["Condition"]["Null"] == {"aws:TagKeys": "false"}
+    assert statements["CopyWhatIsMarked"]["Resource"] == "arn:aws:ec2:REGION::snapshot/${*}"
     for name in ("CopyWhatIsMarked", "MarkItsCopies"):
         assert statements[name]["Condition"]["StringEquals"][f"aws:RequestTag/{COPY}"] == "STACK"
     assert statements["DeleteItsCopies"]["Condition"] == {"StringEquals": {f"aws:ResourceTag/{COPY}": "STACK"}}

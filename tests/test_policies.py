@@ -5,7 +5,7 @@ policy without resource restrictions would compromise the region.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import boto3
@@ -16,7 +16,10 @@ from moto import mock_aws
 from lab.cloud import permissions
 from lab.cloud.permissions.policies import Asked, allowed
 from lab.cloud.permissions.reference import actions
-from lab.tests.cloud import over_http
+from lab.tests.cloud import over_http, settle
+from recovery import catalogue, copies
+from recovery.catalogue import Pair
+from recovery.drill import COPY
 from tests.policies import FIRST_UP, NAMES, PREVIEW, RESTORE, UP, filled
 
 REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
@@ -172,6 +175,46 @@ def test_a_backup_is_restored_with_its_own_policy_and_only_of_the_former_stack()
     snapshots = [asked("ec2:CreateVolume", "snapshot", tags("ResourceTag", owner)) for owner in owners]
     assert [allowed(filled(RESTORE), each) for each in snapshots] == [True, False, False, False]
     assert not [each for each in snapshots if allowed(filled(FIRST_UP), each)]
+
+
+COPYING = (*RESTORE, "recovery", "copy-backup")
+AS_BACKUP = {"gitlab-stack": NAMES["FORMER-STACK"], "gitlab-copy-of": "snap-1"}
+FORMER_REGION = "eu-west-1"
+
+
+def copying(given: Mapping[str, str], owner: str = NAMES["ACCOUNT"], region: str = REGION) -> list[Asked]:
+    """What CopySnapshot requires on the original, on the copy, and for the tags that are given to the copy."""
+    keys = {"aws:RequestedRegion": [region], **{f"aws:RequestTag/{key}": [value] for key, value in given.items()}}
+    copy = f"arn:aws:ec2:{region}::snapshot/*"
+    return [
+        Asked("ec2:CopySnapshot", f"arn:aws:ec2:{FORMER_REGION}::snapshot/snap-1", {**keys, "ec2:Owner": [owner]}),
+        Asked("ec2:CopySnapshot", copy, keys),
+        Asked("ec2:CreateTags", copy, {**keys, "ec2:CreateAction": ["CopySnapshot"]}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("copy", "expected"),
+    [
+        (copying(AS_BACKUP), [True, True, True]),
+        (copying(AS_BACKUP, owner="999999999999"), [False, True, True]),
+        (copying(AS_BACKUP, region="us-east-1"), [True, False, False]),
+        (copying({**AS_BACKUP, "gitlab-stack": STACK}), [True, False, False]),
+        (copying({"gitlab-stack": NAMES["FORMER-STACK"]}), [True, False, False]),
+        (copying({}), [True, False, False]),
+    ],
+    ids=["a backup", "another account's", "to another region", "as another stack's", "not as a copy", "without tags"],
+)
+def test_a_backup_is_copied_with_its_own_policy_from_this_account_and_as_a_copy_of_the_former_stacks(copy, expected):
+    assert [allowed(filled(COPYING), each) for each in copy] == expected
+    assert not any(allowed(filled((*RESTORE, "recovery")), each) for each in copy)
+
+
+def test_what_allows_the_copy_allows_no_original_and_no_later_tag():
+    original, _, tagged = copying(AS_BACKUP, owner="999999999999")
+    assert not allowed(filled(COPYING), replace(original, resource=f"arn:aws:ec2:{REGION}::snapshot/snap-1"))
+    later = {key: value for key, value in tagged.keys.items() if key != "ec2:CreateAction"}
+    assert not allowed(filled(COPYING), replace(tagged, keys=later))
 
 
 MARK_LATE = [(name, type_, mark) for (name, type_), mark in FIRST_TAGS.items()]
@@ -494,15 +537,15 @@ def api() -> Iterator[str]:
         yield url
 
 
-CLIENTS: dict[tuple[str, str, str], Any] = {}
+CLIENTS: dict[tuple[str, ...], Any] = {}
 
 
-def client(api: str, service: str, key: str) -> Any:
-    if (api, service, key) not in CLIENTS:
-        CLIENTS[api, service, key] = boto3.client(
-            service, REGION, endpoint_url=api, aws_access_key_id=key, aws_secret_access_key="lab"
+def client(api: str, service: str, key: str, region: str = REGION) -> Any:
+    if (api, service, key, region) not in CLIENTS:
+        CLIENTS[api, service, key, region] = boto3.client(
+            service, region, endpoint_url=api, aws_access_key_id=key, aws_secret_access_key="lab"
         )
-    return CLIENTS[api, service, key]
+    return CLIENTS[api, service, key, region]
 
 
 @pytest.fixture
@@ -589,6 +632,50 @@ def test_what_is_made_is_made_with_the_stacks_mark(api, service, operation, argu
         deed = (service, operation, lambda *_: {**arguments, **given})
         assert refused(api, deed, None, None) == (owner != STACK)  # type: ignore[arg-type]
     permissions.lift(api=api)
+
+
+DRILL = {"STACK": f"{STACK}-drill", "FORMER-STACK": STACK}
+DRILLED = {COPY: DRILL["STACK"]}
+
+
+@pytest.mark.parametrize(
+    ("policies", "names", "tags", "allowed_"),
+    [
+        (COPYING, {"FORMER-STACK": STACK}, {}, True),
+        ((*RESTORE, "recovery"), {"FORMER-STACK": STACK}, {}, False),
+        (COPYING, {"FORMER-STACK": OTHER}, {}, False),
+        ((*RESTORE, "recovery", "drill"), DRILL, DRILLED, True),
+        ((*RESTORE, "recovery", "drill"), DRILL, {}, False),
+        ((*RESTORE, "recovery", "drill"), DRILL, {COPY: OTHER}, False),
+    ],
+    ids=["restore", "without its policy", "another stack", "drill", "as a backup", "as another drill's"],
+)
+def test_a_backup_is_copied_to_another_region_by_those_who_may(api, monkeypatch, policies, names, tags, allowed_):
+    """With the calls of `make restore REGION=` and of `make drill REGION=`."""
+    monkeypatch.setattr("time.sleep", lambda _: settle())
+    with mock_aws():
+        source, target = (client(api, "ec2", "operator", region) for region in (FORMER_REGION, REGION))
+        pair = backup(client(api, "ec2", "root", FORMER_REGION))
+        there = filled(("preview", "recovery"), REGION=FORMER_REGION, **names)
+        permissions.enforce("operator", [*filled(policies, **names), *there], api=api)
+        if allowed_:
+            copied = copies.copy_pair(pair, source, target, tags=tags)
+            assert (copied.server.state, copied.registry.region) == ("completed", REGION)
+        else:
+            with pytest.raises(ClientError, match=r"UnauthorizedOperation.*CopySnapshot"):
+                copies.copy_pair(pair, source, target, tags=tags)
+    permissions.lift(api=api)
+
+
+def backup(ec2: Any) -> Pair:
+    """A backup of the stack STACK."""
+    for role in ("server", "registry"):
+        volume = ec2.create_volume(AvailabilityZone=f"{FORMER_REGION}a", Size=1)["VolumeId"]
+        known = {"gitlab-stack": STACK, "gitlab-role": role, "gitlab-backup": "20261127T230004Z"}
+        given = [{"Key": key, "Value": value} for key, value in known.items()]
+        ec2.create_snapshot(VolumeId=volume, TagSpecifications=specification("snapshot", given))
+    settle()
+    return catalogue.find(catalogue.pairs(catalogue.snapshots(ec2, STACK)))
 
 
 @pytest.mark.parametrize(

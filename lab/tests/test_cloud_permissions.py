@@ -54,6 +54,16 @@ def test_actions_and_resources_have_wildcards_and_only_actions_are_of_any_case()
     assert not judged(statement(resource="a.c"), resource="abc")
 
 
+def test_a_character_in_braces_is_no_wildcard_and_other_variables_are_an_error():
+    snapshot = "arn:aws:ec2:*::snapshot/"
+    assert judged(statement(resource=snapshot + "${*}"), resource="arn:aws:ec2:eu-west-1::snapshot/*")
+    assert not judged(statement(resource=snapshot + "${*}"), resource="arn:aws:ec2:eu-west-1::snapshot/snap-1")
+    assert judged(statement(resource="a${?}${$}b"), resource="a?$b")
+    assert not judged(statement(resource="a${?}${$}b"), resource="ac$b")
+    with pytest.raises(ValueError, match=r"variable in .* is not supported"):
+        judged(statement(resource=snapshot + "${aws:username}"))
+
+
 def test_an_action_that_knows_no_resource_is_not_allowed_on_some():
     assert judged(statement(action="ec2:DescribeVpcs"), action="ec2:DescribeVpcs", resource="*")
     some = statement(action="ec2:DescribeVpcs", resource=f"arn:aws:ec2:{REGION}:{ACCOUNT}:*/*")

@@ -1,8 +1,8 @@
 """Evaluates policies as IAM does: pure functions of policy documents and requested actions.
 
 Supports only what the policies of docs/iam and of the machines' roles use, and raises an error for the rest, so that a
-policy with unsupported elements is not considered correct. Source: IAM User Guide, "Policy evaluation logic" and "IAM
-JSON policy elements".
+policy with unsupported elements is not considered correct. Source: IAM User Guide, "Policy evaluation logic", "IAM
+JSON policy elements" and "Variables and tags" (`${*}`, `${?}` and `${$}` are the characters themselves).
 """
 
 import functools
@@ -65,8 +65,13 @@ def _like(value: str, pattern: str) -> bool:
 
 @functools.cache  # a policy has few patterns, and each is compared with thousands of values
 def _expression(pattern: str) -> re.Pattern[str]:
-    parts = {"*": ".*", "?": "."}
-    return re.compile("".join(parts.get(character, re.escape(character)) for character in pattern), re.DOTALL)
+    wildcards = {"*": ".*", "?": "."}
+    parts = []
+    for quoted, variable, character in re.findall(r"\$\{([*?$])\}|(\$\{)|(.)", pattern, re.DOTALL):
+        if variable:
+            raise ValueError(f"a policy variable in {pattern} is not supported")
+        parts.append(wildcards.get(character) or re.escape(quoted or character))
+    return re.compile("".join(parts), re.DOTALL)
 
 
 _TESTS: Mapping[str, Callable[[str, Sequence[str]], bool]] = {
