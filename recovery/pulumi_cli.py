@@ -97,22 +97,28 @@ class Pulumi:
 
     def _run(self, *command: str, text: str | None = None, captured: bool = False) -> str:
         """Run a command that asks nothing, and return its output if it is `captured`. Raises RecoveryError."""
+        sys.stdout.flush()  # what was printed comes before the command's output
+        early: list[int] = []
         try:
-            process = subprocess.Popen(
-                ["pulumi", "--non-interactive", *command],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
-                stdout=subprocess.PIPE if captured else None,
-                text=True,
-                start_new_session=True,
-                pass_fds=() if self._lock is None else (self._lock,),
-                preexec_fn=_end_with_the_caller(),  # noqa: PLW1509, there is only one thread
-            )
+            # An exception in Popen would lose the process that it has started.
+            with _handled_by(lambda number, _frame: early.append(number)):
+                process = subprocess.Popen(
+                    ["pulumi", "--non-interactive", *command],
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE if captured else None,
+                    text=True,
+                    start_new_session=True,
+                    pass_fds=() if self._lock is None else (self._lock,),
+                    preexec_fn=_end_with_the_caller(),  # noqa: PLW1509, there is only one thread
+                )
         except FileNotFoundError:
             raise RecoveryError("pulumi is not installed, or not in PATH") from None
         interruption: Interrupted | None = None
         while True:
             try:
+                while early:
+                    signal.raise_signal(early.pop())
                 out, _ = process.communicate(text)
                 break
             except Interrupted as interrupt:

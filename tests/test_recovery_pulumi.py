@@ -59,15 +59,14 @@ def calls(folder: Path) -> list[str]:
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def test_a_stack_is_found_with_or_without_its_organization(folder):
-    [machine] = Pulumi("org/prod", folder=folder).resources() or ()
-    assert machine["id"] == "i-1"
+    assert [each["id"] for each in Pulumi("org/prod", folder=folder).resources() or ()] == ["i-1"]
     assert Pulumi("org/new", folder=folder).resources() == []
     assert Pulumi("other", folder=folder).resources() is None
 
@@ -102,6 +101,21 @@ def signal_when_started(folder: Path, number: signal.Signals) -> None:
 
 def test_a_signal_lets_the_engine_finish_its_operations_first(folder):
     signal_when_started(folder, signal.SIGTERM)
+    with pytest.raises(Interrupted), interruptible():
+        Pulumi("new", folder=folder).up()
+    assert calls(folder)[-1] == "finished its operations"
+
+
+def test_a_signal_while_the_engine_starts_does_not_leave_it_alone(folder, monkeypatch):
+    original = subprocess.Popen
+
+    def interrupted(*arguments, **options):
+        process = original(*arguments, **options)
+        wait_for((folder / "started").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
     with pytest.raises(Interrupted), interruptible():
         Pulumi("new", folder=folder).up()
     assert calls(folder)[-1] == "finished its operations"
