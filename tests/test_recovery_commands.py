@@ -316,10 +316,8 @@ def test_a_resource_that_is_left_fails_the_command(run):
 
 def test_what_an_engine_that_was_killed_did_not_record_is_named_and_deleted_first(run, typed):
     # Its interface would keep Pulumi from deleting the network.
-    machine = {"InstanceId": "i-lost", "State": {"Name": "running"}}
-    gone = {"Reservations": []}
-    answers = ({"Reservations": [{"Instances": [machine]}]}, {"Reservations": [{"Instances": [machine]}]}, gone)
-    run.aws.answers["DescribeInstances"] = once(*answers)
+    there = {"Reservations": [{"Instances": [{"InstanceId": "i-lost", "State": {"Name": "running"}}]}]}
+    run.aws.answers["DescribeInstances"] = once(there, there, {"Reservations": []})
     typed("prod")
     status, said = run("destroy")
     assert status == 0, said

@@ -15,13 +15,14 @@ UP = ["init passphrase", "up"]
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    def swept(_clients, tag, *, kinds, known):
-        world.cloud.events.append(f"sweep {' and '.join(kinds)} of {tag} except {', '.join(known)}")
+    made = World(tmp_path)
 
-    world = World(tmp_path)
+    def swept(_clients, tag, *, kinds, known):
+        made.cloud.events.append(f"sweep {' and '.join(kinds)} of {tag} except {', '.join(known)}")
+
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr(restore, "sweep", swept)
-    return world
+    return made
 
 
 def restored(world, pulumi=None, **given):
