@@ -197,14 +197,21 @@ for address in 10.42.0.1/20 203.0.113.9/32 198.51.100.9/32; do ip -n aws address
 ip -n aws address add 2001:db8::1/64 dev eth0 nodad
 ip -n aws link set eth0 up
 ip route add default via 10.42.0.1
-connect='import encodings.idna, os, socket, sys
-user, address, port, *source = sys.argv[1:]
-os.setuid(int(user))
-try:
-    socket.create_connection((address, int(port)), 2, (source[0], 0) if source else None).close()
-    print("reached")
-except OSError as error:
-    print(error.strerror or error)'
+ask='import encodings.idna, os, socket, sys
+for line in sys.stdin:
+    label, _, request = line.partition("|")
+    user, address, port, *source = request.split()
+    if child := os.fork():
+        os.waitpid(child, 0)
+        continue
+    os.setuid(int(user))
+    try:
+        socket.create_connection((address, int(port)), 2, (source[0], 0) if source else None).close()
+        answer = "reached"
+    except OSError as error:
+        answer = error.strerror or error
+    print(f"{label}: {answer}", flush=True)
+    os._exit(0)'
 serve='import os, socket, sys
 os.setuid(int(sys.argv[1]))
 server = socket.create_server(("::", int(sys.argv[2])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
@@ -217,18 +224,21 @@ for port in 2222 8080; do
     servers="$servers $!"
 done
 trap 'kill $servers' EXIT
-ask() { echo "$1 $2: $(python3 -c "$connect" "$1" "$2" "${3:-80}")"; }
+reached() { [[ $(python3 -c "$ask" <<<"root|0 $*") = *reached ]]; }
 for listening in "198.51.100.9 80" "127.0.0.1 2222" "127.0.0.1 8080"; do
-    until [[ $(ask 0 $listening) = *reached ]]; do sleep 0.1; done
+    until reached $listening; do sleep 0.1; done
 done
 look() {
-    for user in 0 440 444; do
-        for address in 198.51.100.9 203.0.113.9 10.42.0.1 2001:db8::1; do ask $user $address; done
-    done
-    for address in 127.0.0.1 ::1 10.42.0.20; do ask 440 $address 2222; done
-    for port in 2222 8080; do
-        echo "client $port: $(ip netns exec aws python3 -c "$connect" 0 10.42.0.20 $port 198.51.100.9)"
-    done
+    {
+        for user in 0 440 444; do
+            for address in 198.51.100.9 203.0.113.9 10.42.0.1 2001:db8::1; do
+                echo "$user $address|$user $address 80"
+            done
+        done
+        for address in 127.0.0.1 ::1 10.42.0.20; do echo "440 $address|440 $address 2222"; done
+    } | python3 -c "$ask"
+    for port in 2222 8080; do echo "client $port|0 10.42.0.20 $port 198.51.100.9"; done |
+        ip netns exec aws python3 -c "$ask"
 }
 look
 echo then
