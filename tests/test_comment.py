@@ -190,7 +190,7 @@ SAID_TO_BE_CUT = "Truncated: the full output is in the job log.\n"
     ids=["one line", "lines", "two bytes", "four bytes", "backquotes", "no line end", "tildes", "tabs", "markup"],
 )
 def test_a_text_that_is_too_long_is_cut_inside_its_block_which_ends_there(tmp_path, forge, system, line):
-    said = line * (1_100_000 // len(line))
+    said = line * (longest(system[0]) * 11 // 10 // len(line))
     assert comment(tmp_path, system[0], f"### t\n\n```````diff\n{said}\n```````\n").returncode == 0
     [(_, _, body)] = forge.written
     assert longest(system[0]) - 2_000 < length(body) <= longest(system[0])
