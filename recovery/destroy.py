@@ -13,7 +13,7 @@ from recovery.catalogue import Snapshot
 from recovery.errors import RecoveryError
 from recovery.pulumi_cli import Pulumi, exclusive, interruptible
 from recovery.stack import Stack
-from recovery.sweep import USERS_OF_NETWORKS, sweep
+from recovery.sweep import USERS_OF_NETWORKS, sweep, unrecorded
 
 VOLUME = "aws:ebs/volume:Volume"
 MACHINE = "aws:ec2/instance:Instance"
@@ -43,16 +43,12 @@ def destroy(target: Stack, pulumi: Pulumi, *, yes: bool) -> int:
         raise RecoveryError(f"Pulumi has no stack {target.name}: pulumi stack ls --all lists those of the backend")
     kept = [each for each in resources if keeps(each)]
     known = {each["id"] for each in resources}
-    unrecorded = [
-        each
-        for each in leftovers.resources(target.client, target.tag)
-        if each.kind in USERS_OF_NETWORKS and each.id not in known
-    ]
+    lost = unrecorded(target.client, target.tag, kinds=USERS_OF_NETWORKS, known=known)
     print("\n".join(plan(resources, catalogue.snapshots(ec2, target.tag), utc_now())))
     print("".join(f"{line}\n" for line in domain(target.name, resources)), end="")
-    print("".join(f"Pulumi does not know the stack's {each}, which is deleted, too.\n" for each in unrecorded), end="")
+    print("".join(f"Pulumi does not know the stack's {each}, which is deleted, too.\n" for each in lost), end="")
     confirmation.confirm(target.name, yes=yes)
-    if unrecorded:
+    if lost:
         sweep(target.client, target.tag, kinds=USERS_OF_NETWORKS, known=known)
     if len(resources) > len(kept):
         pulumi.destroy(settings=target.settings, keep_protected=bool(kept))

@@ -111,7 +111,7 @@ class Restore:
             stack_file.write(self._pulumi.file, document)
         with self.phases("up"):
             if resources is not None:
-                self._clean()
+                self._clean({each["id"] for each in resources})
             create(self._pulumi, settings, self._source.name, known=resources is not None)
             self._pulumi.up()
         print(f"Restored backup {pair.id} of {self._source.name} into {name}.")
@@ -126,11 +126,10 @@ class Restore:
             )
             print(f"make destroy STACK={self._source.name} shows how to keep the record before it asks.")
 
-    def _clean(self) -> None:
-        """Remove what hinders the next `up` after an engine that was killed: its lock, and what it did not record."""
+    def _clean(self, known: set[str]) -> None:
+        """Remove what hinders the next `up` after an engine that was killed: its lock, and what is not `known`."""
         self._pulumi.cancel()
         new = dataclasses.replace(self._target, name=self._pulumi.stack)
-        known = {each["id"] for each in self._pulumi.resources() or ()}
         sweep(new.client, new.tag, kinds=USERS_OF_NETWORKS, known=known)
 
     def _ec2(self, region: str) -> Any:  # noqa: ANN401, boto3 has no types

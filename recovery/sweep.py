@@ -35,6 +35,13 @@ ROUNDS = 12
 INTERVAL = 10  # seconds: a machine needs up to a minute to release its volume and its interface
 
 
+def unrecorded(
+    clients: Clients, stack_tag: str, *, kinds: Collection[str], known: Collection[str]
+) -> list[leftovers.Resource]:
+    """The stack's resources of these kinds, except those with a `known` ID."""
+    return [each for each in leftovers.resources(clients, stack_tag) if each.kind in kinds and each.id not in known]
+
+
 def sweep(
     clients: Clients, stack_tag: str, *, kinds: Collection[str] = tuple(DELETED_BY), known: Collection[str] = ()
 ) -> None:
@@ -42,9 +49,7 @@ def sweep(
     deleted only after others.
     """
     for _ in range(ROUNDS):
-        found = [
-            each for each in leftovers.resources(clients, stack_tag) if each.kind in kinds and each.id not in known
-        ]
+        found = unrecorded(clients, stack_tag, kinds=kinds, known=known)
         if not found:
             return
         for resource in found:

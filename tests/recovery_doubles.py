@@ -198,7 +198,9 @@ class FakePulumi:
             raise self.failure
 
     def resources(self) -> list[dict[str, Any]] | None:
-        return [{"id": "i-known"}] * (self.stacks[self.stack] > 0) if self.stack in self.stacks else None
+        if self.stack not in self.stacks:
+            return None
+        return [{"id": "i-known"}] if self.stacks[self.stack] else []
 
     def init(self, secrets_provider: str | None) -> None:
         assert self.stack not in self.stacks
