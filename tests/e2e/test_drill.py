@@ -124,7 +124,6 @@ DAMAGES = {
         "sed -i -E 's/(db_key_base.*)[0-9a-f]{8}/\\1deadbeef/' etc-gitlab/gitlab-secrets.json",
         "secrets-file",
     ),
-    "no secrets": ("server", "rm etc-gitlab/gitlab-secrets.json", "secrets"),
 }
 """What is damaged in a snapshot of the machine, and the check that finds it."""
 
@@ -163,9 +162,8 @@ def test_a_copy_that_signs_with_the_key_of_the_original_is_found_out(outputs, tm
     assert failed_checks(done, tmp_path / "drill.json") == {"token-key"}
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("role", "damage", "check"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_backup_fails_its_drill_and_is_marked(outputs, tmp_path, role, damage, check):
+def drill_of_a_damaged_backup(outputs: dict[str, Any], role: str, damage: str, *options: str) -> Any:
+    """The drill of a backup after `damage` in the snapshot of the machine `role`. It must mark the backup as failed."""
     kept.push("intact")
     with projects.made(outputs, "intact") as project:
         files = [{"action": "create", "file_path": "content", "content": "intact" * 100}]
@@ -175,13 +173,29 @@ def test_a_damaged_backup_fails_its_drill_and_is_marked(outputs, tmp_path, role,
         [damaged] = [backup for backup in recovery.snapshots_of(pair) if backup.tags["gitlab-role"] == role]
         recovery.damage(damaged.id, damage)
         recovery.raise_quota()
-        done = drill("--json", str(tmp_path / "drill.json"))
-        assert check in failed_checks(done, tmp_path / "drill.json"), done.output
+        done = drill(*options)
         for backup in recovery.snapshots_of(pair):
             assert backup.tags["gitlab-drilled"].endswith(" failed")
         assert recovery.left_of(DRILL) == []
+        return done
     finally:
         backups.discard({backup.id for backup in recovery.snapshots_of(pair)})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("role", "damage", "check"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_backup_fails_its_drill_and_is_marked(outputs, tmp_path, role, damage, check):
+    done = drill_of_a_damaged_backup(outputs, role, damage, "--json", str(tmp_path / "drill.json"))
+    assert check in failed_checks(done, tmp_path / "drill.json"), done.output
+
+
+@pytest.mark.long
+def test_a_backup_without_its_secrets_fails_its_drill_before_gitlab_makes_new_ones(outputs, tmp_path):
+    report = tmp_path / "drill.json"
+    done = drill_of_a_damaged_backup(outputs, "server", "rm etc-gitlab/gitlab-secrets.json", "--json", str(report))
+    assert failed_checks(done, report) == set()
+    assert "/etc/gitlab/gitlab-secrets.json is missing" in done.output
+    assert "server-configure-gitlab" not in done.output
 
 
 @pytest.mark.long
