@@ -465,7 +465,7 @@ def test_the_database_answers_by_gitlab_psql(server):
     assert stopped.returncode == 2
     assert stopped.stderr.startswith("psql: error: connection to server on socket")
     assert server.run("gitlab-ctl", "start", "postgresql").returncode == 0
-    wait_until(server.is_ready)
+    wait_until(lambda: ask("-tAc", count).returncode == 0)
 
 
 def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_a_time(server):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configuration.paths import GITLAB_DATA, REGISTRY_DATA
+from lab.stack import STACK
 from lab.workspace import STATE, VOLUMES
 from tests.e2e.operations import client, eventually, must, on
 
@@ -47,24 +48,23 @@ class Backup:
 
 
 def all_of(role: str) -> list[Backup]:
-    """The backups of a machine, the oldest one first."""
+    """The backups of a machine of the lab's stack, the oldest one first."""
     ec2 = client("ec2")
     locks = {lock["SnapshotId"]: lock for lock in ec2.describe_locked_snapshots()["Snapshots"]}
-    found = []
-    for snapshot in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]:
-        tags = {tag["Key"]: tag["Value"] for tag in snapshot.get("Tags", [])}
-        if tags.get("gitlab-role") == role:
-            found.append(
-                Backup(
-                    snapshot["SnapshotId"],
-                    snapshot["State"],
-                    snapshot["StartTime"],
-                    snapshot["VolumeId"],
-                    snapshot["Encrypted"],
-                    tags,
-                    locks.get(snapshot["SnapshotId"], {}),
-                )
-            )
+    wanted = {"gitlab-stack": f"gitlab/{STACK}", "gitlab-role": role}
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in wanted.items()]
+    found = [
+        Backup(
+            snapshot["SnapshotId"],
+            snapshot["State"],
+            snapshot["StartTime"],
+            snapshot["VolumeId"],
+            snapshot["Encrypted"],
+            {tag["Key"]: tag["Value"] for tag in snapshot["Tags"]},
+            locks.get(snapshot["SnapshotId"], {}),
+        )
+        for snapshot in ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
+    ]
     return sorted(found, key=lambda backup: backup.started)
 
 
