@@ -56,12 +56,13 @@ def expired(now: datetime.datetime, snapshots: Sequence[Snapshot], keep: Keep) -
     usable = [snapshot for snapshot in snapshots if snapshot.state != FAILED and snapshot.keep in KINDS]
     gone = [snapshot for snapshot in snapshots if snapshot.state == FAILED and snapshot.keep in KINDS]
     for snapshot in usable:
+        if now < snapshot.started + datetime.timedelta(days=keep.days(snapshot.keep)):
+            continue
         later = [
             other
             for other in usable
             if other.started > snapshot.started and KINDS.index(other.keep) >= KINDS.index(snapshot.keep)
         ]
-        over = now >= snapshot.started + datetime.timedelta(days=keep.days(snapshot.keep))
-        if over and len(later) >= max(1, keep.number(snapshot.keep)):
+        if len(later) >= max(1, keep.number(snapshot.keep)):
             gone.append(snapshot)
     return gone
