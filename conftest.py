@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 # Pulumi's SDK creates many objects: at the default of 700, garbage collection takes a third of a run of the program.
-gc.set_threshold(50_000)
+gc.disable()
+gc.set_threshold(1_000_000)
 
 # The tests read the same files hundreds of times, and libyaml is ten times as fast as the parser in Python.
 yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
@@ -30,6 +31,12 @@ def _need(*tools: str, root: bool = False) -> None:
     if missing := [tool for tool in tools if shutil.which(tool, path=PATH) is None]:
         give_up = pytest.fail if INSTALLS else pytest.skip
         give_up(f"needs {', '.join(missing)}: make test-tools")
+
+
+def pytest_collection_finish() -> None:
+    """Begin to collect garbage. What was imported never becomes garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -16,6 +16,7 @@ from tests.check_runs import PlayedGitLab
 from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
 from tools.registry_server import SERVERS, Registry, find
+from validation import private_keys
 from validation.ed25519 import public_from_seed
 from validation.private_keys import ED25519, OPENSSH_MAGIC
 from validation.private_keys import string as ssh_string
@@ -96,6 +97,13 @@ def own_certificate_config(**changes):
 def no_progress() -> Iterator[None]:
     """Checks in this process write no progress to descriptor 4, which pytest-xdist uses for its own messages."""
     with unittest.mock.patch.object(messages, "os", types.SimpleNamespace(write=lambda _descriptor, text: len(text))):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def public_keys_derived_once() -> Iterator[None]:
+    """Most tests read the same private key, and Python needs milliseconds to derive the public one."""
+    with unittest.mock.patch.object(private_keys, "public_from_seed", functools.cache(public_from_seed)):
         yield
 
 

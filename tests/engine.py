@@ -398,6 +398,8 @@ def run_program(
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.set_default_executor(SameThread())
+    # When a program fails, so do its tasks; the program's own error is raised below.
+    loop.set_exception_handler(lambda _loop, _context: None)
     graph = Graph()
     cloud = Cloud(existing, preview=preview)
     pulumi.runtime.set_mocks(

@@ -184,10 +184,25 @@ def blocks(body: str) -> list[tuple[str, bool]]:
 SAID_TO_BE_CUT = "Truncated: the full output is in the job log.\n"
 
 
+LINES = {
+    "one line": "x",
+    "lines": "x" * 999 + "\n",
+    "two bytes": "ä\n",
+    "four bytes": "\N{ROCKET}",
+    "backquotes": "a `````` b\n",
+    "no line end": "\u2028````\n",
+    "tildes": "~~~\n",
+    "tabs": "\t",
+    "markup": "&amp;<b>\n",
+}
+
+
+# Between the forges only the limit differs.
 @pytest.mark.parametrize(
-    "line",
-    ["x", "x" * 999 + "\n", "ä\n", "\N{ROCKET}", "a `````` b\n", "\u2028````\n", "~~~\n", "\t", "&amp;<b>\n"],
-    ids=["one line", "lines", "two bytes", "four bytes", "backquotes", "no line end", "tildes", "tabs", "markup"],
+    ("system", "line"),
+    [*(("github", line) for line in LINES.values()), ("gitlab", LINES["lines"])],
+    ids=[*LINES, "longer on GitLab"],
+    indirect=["system"],
 )
 def test_a_text_that_is_too_long_is_cut_inside_its_block_which_ends_there(tmp_path, forge, system, line):
     said = line * (longest(system[0]) * 11 // 10 // len(line))
