@@ -67,7 +67,7 @@ class Acceptance(pulumi.ComponentResource):
         self._triggers: list[pulumi.Input[str]] = [
             *(host.fingerprint for host in self._hosts.values()),
             *map(repr, (rules.rules, load_balancer.listeners, settings.client_cidrs)),
-            self._own_text(),
+            own_text(self._program),
         ]
 
         scheduled = [machine.updates_scheduled.command for machine in machines.values()]
@@ -83,11 +83,6 @@ class Acceptance(pulumi.ComponentResource):
         self.inspection = _inspection(settings, self._endpoints, self._hosts)
         """The data that the doctor needs to run the same checks at any time. Secret, since it grants access."""
         self.register_outputs({"result": self.result})
-
-    def _own_text(self) -> str:
-        # A step's results are valid only after the steps before it, so a change of one script re-runs all of them.
-        scripts = [script(name) for name in ("run_checks.sh", "acceptance_token.rb", "find_image.sh")]
-        return hashlib.sha256(self._program + "\0".join(scripts).encode()).hexdigest()
 
     def _check_from(self, place: Place, *, follows: Step | None = None, after: Sequence[pulumi.Resource] = ()) -> Step:
         selected = checks.checks_from(place, backup=self._settings.backup)
@@ -139,6 +134,15 @@ class Acceptance(pulumi.ComponentResource):
             read_only=True,
             parent=self,
         )
+
+
+def own_text(program: bytes) -> str:
+    """Changes if the program that runs the checks or any script of the acceptance changes.
+
+    It is a trigger of all steps, because a step's results are valid only after the steps before it.
+    """
+    scripts = [script(name) for name in ("run_checks.sh", "acceptance_token.rb", "find_image.sh")]
+    return hashlib.sha256(program + "\0".join(scripts).encode()).hexdigest()
 
 
 def _inspection(

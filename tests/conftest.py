@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import os
 import signal
 import types
 import unittest.mock
@@ -26,6 +27,8 @@ def pytest_configure() -> None:
     # A shell's background job ignores both, and the programs that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    # The keys of the tests are not in the user's agent.
+    os.environ.pop("SSH_AUTH_SOCK", None)
 
 
 @functools.cache
@@ -68,6 +71,43 @@ def tls_config():
         amiId="ami-0fedcba9876543210",
         runnerTags=["docker"],
         deletionProtection=False,
+        registryGarbageCollection="Sun 03:00",
+    )
+
+
+KEPT = {
+    "serverDataVolumeId": "vol-0123456789abcdef1",
+    "registryDataVolumeId": "vol-0123456789abcdef2",
+    "balancerAddressId": "eipalloc-0123456789abcdef0",
+}
+"""What another stack left, by the settings that name it."""
+
+OTHER_PACKAGE_KEYS = {"gitlabPackageKeys": "ab" * 20, "dockerPackageKeys": "cd" * 20, "runnerPackageKeys": "ef" * 20}
+OTHER_REGISTRY_IMAGE = f"mirror.example.com:5001/registry:v4.15.2-gitlab@sha256:{'ab' * 32}"
+OTHER_BOUNDARY = "arn:aws:iam::123456789012:policy/gitlab-boundary"
+
+
+def other_config():
+    """Other values of settings that have one in the dev stack or a default."""
+    public, private = openssh_pair(b"o")
+    return dev_config(
+        sshPublicKey=public,
+        sshPrivateKey=private,
+        registryPort="5050",
+        networkCidr="10.43.0.0/16",
+        adminCidrs=["198.51.100.0/24"],
+        **{f"{machine}InstanceType": "m6i.2xlarge" for machine in ("server", "registry", "runner")},
+        amiId="ami-0fedcba9876543210",
+        tags={"Project": "another", "Boolean": True, "Number": 12345},
+        runnerName="gitlab-prod",
+        gitlabSettings={"admin_mode": False, "akismet_api_key": "of-akismet", "signup_enabled": None},
+        acceptanceImage="registry.example.com/curl:1",
+        registryImage=OTHER_REGISTRY_IMAGE,
+        registryGarbageCollection="Sun 03:00",
+        registryGarbageCollectionUntagged=True,
+        permissionsBoundary=OTHER_BOUNDARY,
+        **{setting: [fingerprint] for setting, fingerprint in OTHER_PACKAGE_KEYS.items()},
+        **KEPT,
     )
 
 
@@ -126,6 +166,25 @@ def requested_graph() -> Graph:
 @pytest.fixture(scope="session")
 def own_graph() -> Graph:
     return run_program(own_certificate_config())
+
+
+@pytest.fixture(scope="session")
+def other_graph() -> Graph:
+    return run_program(other_config())
+
+
+@pytest.fixture(scope="session")
+def upgraded_graph() -> Graph:
+    """The dev stack with later versions, each of which is installed on one machine."""
+    return run_program(dev_config(gitlabVersion="17.11.7", runnerVersion="17.10.2", registryVersion="4.17.1"))
+
+
+@pytest.fixture(scope="session")
+def reduced_graph() -> Graph:
+    """Plain HTTP for a domain, without backups, security updates and the acceptance's pipeline."""
+    return run_program(
+        dev_config(domain="git.example.com", plainHttp=True, backup=False, securityUpdates="", acceptancePipeline=False)
+    )
 
 
 def offered(server: str, need: Callable[..., None]) -> None:

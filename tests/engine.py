@@ -22,7 +22,7 @@ import pulumi
 import yaml
 from pulumi.runtime import mocks, resource, rpc
 from pulumi.runtime import stack as pulumi_stack
-from pulumi.runtime.proto import source_pb2
+from pulumi.runtime.proto import engine_pb2, source_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
@@ -147,6 +147,8 @@ class Graph:
     outputs: dict[str, Any] = field(default_factory=dict)
     secret_outputs: set[str] = field(default_factory=set)
     error_hooks: dict[str, pulumi.ErrorHook] = field(default_factory=dict)
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    """Every information that the program shows, and the type of the resource that it is about."""
 
     def of_type(self, type_name: str) -> list[Registered]:
         return [resource for resource in self.resources if resource.type == type_name]
@@ -283,6 +285,19 @@ class RecordingMonitor(mocks.MockMonitor):
         return super().RegisterResource(request)
 
 
+class Engine(mocks.MockEngine):
+    """Records what the program shows; its warnings and errors go to Python's log only."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(None)
+        self.graph = graph
+
+    def Log(self, request: Any) -> None:
+        if request.severity == engine_pb2.INFO:
+            self.graph.shown.append((request.message, request.urn.split("::")[2].rpartition("$")[2]))
+        super().Log(request)
+
+
 class Callbacks:
     """Records the callbacks that the program registers with the engine; never calls them."""
 
@@ -405,6 +420,7 @@ def run_program(
     pulumi.runtime.set_mocks(
         cloud, project=PROJECT["name"], stack="test", preview=preview, monitor=RecordingMonitor(cloud, graph)
     )
+    pulumi.runtime.settings.SETTINGS.engine = Engine(graph)
     pulumi.runtime.settings.SETTINGS.callbacks = Callbacks(graph)
     pulumi.runtime.set_all_config(dict(config), [f"gitlab:{key}" for key in secret_keys])
     pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # reset that of the last run

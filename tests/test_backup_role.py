@@ -19,8 +19,8 @@ from lab.cloud.permissions.policies import Asked, allowed
 from lab.cloud.permissions.reference import actions
 from programs.volume_backup.retention import KINDS, Keep
 from settings import LONGEST_LOCK
-from tests.conftest import dev_config
-from tests.engine import Graph, run_program
+from tests.conftest import OTHER_BOUNDARY
+from tests.engine import Graph
 from tests.policies import NAMES, filled
 from tests.shell import run_with_tools
 from tests.test_program import payload
@@ -204,18 +204,16 @@ def test_the_runners_machine_has_no_role(graph):
     assert "iamInstanceProfile" not in graph.one(INSTANCE, "runner").inputs
 
 
-def test_without_backups_no_role_exists_and_with_them_again_the_profile_has_another_name(graph):
+def test_without_backups_no_role_exists_and_with_them_again_the_profile_has_another_name(graph, reduced_graph):
     """A machine keeps the profile without an input: the provider's schema has it as optional and computed."""
-    found = run_program(dev_config(backup=False))
-    assert not [resource for resource in found.resources if resource.type.startswith("aws:iam")]
-    assert not [each for each in found.of_type(INSTANCE) if "iamInstanceProfile" in each.inputs]
+    assert not [resource for resource in reduced_graph.resources if resource.type.startswith("aws:iam")]
+    assert not [each for each in reduced_graph.of_type(INSTANCE) if "iamInstanceProfile" in each.inputs]
     assert not [profile for profile in graph.of_type(PROFILE) if "name" in profile.inputs]
 
 
-def test_every_role_has_the_permissions_boundary_of_the_settings(graph):
-    boundary = "arn:aws:iam::123456789012:policy/gitlab-boundary"
-    roles = run_program(dev_config(permissionsBoundary=boundary)).of_type(ROLE)
-    assert [role.inputs["permissionsBoundary"] for role in roles] == [boundary, boundary]
+def test_every_role_has_the_permissions_boundary_of_the_settings(graph, other_graph):
+    roles = other_graph.of_type(ROLE)
+    assert [role.inputs["permissionsBoundary"] for role in roles] == [OTHER_BOUNDARY, OTHER_BOUNDARY]
     assert not [role for role in graph.of_type(ROLE) if "permissionsBoundary" in role.inputs]
 
 

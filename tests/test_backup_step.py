@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from configuration.checks import OF_BACKUPS, checks_from
 from configuration.flows import Place
 from configuration.remote_step import PROGRAMS, script
 from configuration.systemd_units import BACKUP_BUSY, BACKUP_DELAY, backup_service, backup_timer
 from configuration.zipapp import build_zipapp
 from programs.volume_backup import cli, errors
 from programs.volume_backup import machine as machine_files
-from tests.conftest import dev_config
-from tests.engine import MARKED, Graph, run_program
+from tests.engine import MARKED, Graph
 from tests.shell import check_shell, run_with_tools
 from tests.test_program import payload_bytes
 
@@ -197,10 +197,10 @@ def test_the_program_reads_what_it_is_given(graph, tmp_path, monkeypatch):
         assert (known.role, known.after, known.keep.weekly) == (role, "server" if role == "registry" else None, 8)
 
 
-def test_a_stack_without_backups_unschedules_them_and_does_not_check_them():
-    graph = run_program(dev_config(backup=False))
-    assert steps(graph) == {name: ["", "first"] for name in STEPS}
-    assert not graph.outputs["inspection"]["backup"]
-    for role in ("server", "registry"):
-        task = json.loads(payload_bytes(graph, f"{role}-run-checks")[1])
-        assert f"{role}-backup-fresh" not in [check["id"] for check in task["checks"]]
+def test_a_stack_without_backups_unschedules_them_and_does_not_check_them(reduced_graph):
+    assert steps(reduced_graph) == {name: ["", "first"] for name in STEPS}
+    assert not reduced_graph.outputs["inspection"]["backup"]
+    task = json.loads(payload_bytes(reduced_graph, "server-run-checks")[1])
+    for selected in (task["checks"], [vars(check) for check in checks_from(Place.REGISTRY, backup=False)]):
+        assert selected
+        assert not [check["id"] for check in selected if check["id"] in OF_BACKUPS]

@@ -152,14 +152,11 @@ def test_jobs_know_it_too(drilled):
     assert "extra_hosts" not in tomllib.loads(text)["runners"][0]["docker"]
 
 
-def test_nobody_is_asked_for_a_record_of_its_domain(monkeypatch):
-    shown: list[str] = []
-    monkeypatch.setattr(pulumi.log, "info", lambda text, resource: shown.append(text))
-    assert run_program(drill_config()).outputs["dnsRecords"] == []
-    assert shown == []
-    original = drill_config(drill=False, serverDataSnapshotId=None, registryDataSnapshotId=None)
-    assert run_program(original).outputs["dnsRecords"]
-    assert shown
+def test_nobody_is_asked_for_a_record_of_its_domain(drilled, own_graph):
+    assert drilled.outputs["dnsRecords"] == []
+    assert drilled.shown == []
+    assert own_graph.outputs["dnsRecords"]
+    assert own_graph.shown
 
 
 # --- the name of the load balancer ------------------------------------------------------------------------

@@ -53,17 +53,15 @@ def test_restored_data_is_cleaned_before_the_token_key_is_read_and_gitlab_instal
     assert not [each for each in graph.resources if each.name == "server-clean-restored-data"]
 
 
-def test_a_restored_stack_takes_the_domains_record_and_no_other_stack_does(restored):
-    records = [run_program(dev_config(**DOMAIN)), restored]
-    inputs = [each.one("aws:route53/record:Record", "gitlab").inputs for each in records]
+def test_a_restored_stack_takes_the_domains_record_and_no_other_stack_does(restored, requested_graph):
+    inputs = [each.one("aws:route53/record:Record", "gitlab").inputs for each in (requested_graph, restored)]
     assert [each.get("allowOverwrite") for each in inputs] == [None, True]
 
 
-def test_a_restored_stack_keeps_the_name_of_the_former_runner(graph):
-    former = run_program(dev_config(runnerName="gitlab-prod"))
+def test_a_restored_stack_keeps_the_name_of_the_former_runner(graph, other_graph):
     assert "gitlab-test" in graph.step("server-prepare-gitlab").inputs["create"]
-    assert "gitlab-prod" in former.step("server-prepare-gitlab").inputs["create"]
-    assert "gitlab-test" not in former.step("server-prepare-gitlab").inputs["create"]
+    assert "gitlab-prod" in other_graph.step("server-prepare-gitlab").inputs["create"]
+    assert "gitlab-test" not in other_graph.step("server-prepare-gitlab").inputs["create"]
 
 
 def test_a_snapshot_that_does_not_exist_is_refused_by_its_key(monkeypatch):

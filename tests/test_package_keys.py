@@ -9,8 +9,8 @@ import pytest
 
 from configuration.package_repositories import DOCKER, GITLAB, RUNNER
 from configuration.remote_step import script
-from tests.conftest import dev_config
-from tests.engine import Graph, run_program
+from tests.conftest import OTHER_PACKAGE_KEYS
+from tests.engine import Graph
 from tests.shell import run_with_tools
 from tests.test_settings import load
 
@@ -229,28 +229,18 @@ def test_nothing_is_installed_before_the_keys_of_its_repository_are_known(graph:
     assert graph.step(name).urn in graph.step(installs).depends_on
 
 
-OTHER_KEYS = {"gitlabPackageKeys": "ab" * 20, "dockerPackageKeys": "cd" * 20, "runnerPackageKeys": "ef" * 20}
-
-
-@pytest.fixture(scope="module")
-def other_keys() -> Graph:
-    """A stack with another fingerprint in each setting."""
-    return run_program(dev_config(**{setting: [fingerprint] for setting, fingerprint in OTHER_KEYS.items()}))
-
-
 @pytest.mark.parametrize("name", REPOSITORIES)
-def test_the_setting_of_a_repository_is_what_its_machine_is_told(other_keys, name):
+def test_the_setting_of_a_repository_is_what_its_machine_is_told(other_graph, name):
     repository, setting, _ = REPOSITORIES[name]
-    command = other_keys.step(name).inputs["create"]
-    assert f" {repository.name} {repository.file} {setting} {OTHER_KEYS[setting].upper()} https://" in command
+    command = other_graph.step(name).inputs["create"]
+    assert f" {repository.name} {repository.file} {setting} {OTHER_PACKAGE_KEYS[setting].upper()} https://" in command
     assert command.endswith(" ".join(repository.key_addresses))
 
 
-def test_the_keys_are_fetched_again_for_another_version(graph: Graph):
+def test_the_keys_are_fetched_again_for_another_version(graph: Graph, upgraded_graph: Graph):
     """Extending the expiry of a key does not change its fingerprint, so nothing else would trigger the step."""
-    later = run_program(dev_config(gitlabVersion="17.11.7"))
     step = "server-add-gitlab-repository"
-    assert graph.step(step).inputs["triggers"] != later.step(step).inputs["triggers"]
+    assert graph.step(step).inputs["triggers"] != upgraded_graph.step(step).inputs["triggers"]
 
 
 def test_blanks_and_lower_case_of_a_fingerprint_are_the_vendors():
