@@ -113,7 +113,7 @@ class Certificate(pulumi.ComponentResource):
         """
         found = aws.acm.Certificate.get("certificateArn", arn, opts=pulumi.ResourceOptions(parent=self))
         return pulumi.Output.all(found.status, found.domain_name, found.subject_alternative_names).apply(
-            lambda known: _checked(settings, arn, status=known[0], names={known[1], *(known[2] or ())})
+            lambda known: checked(settings, arn, status=known[0], names={known[1], *(known[2] or ())})
         )
 
     def _imported(self, name: str, settings: Settings) -> pulumi.Output[str]:
@@ -158,8 +158,8 @@ def _validation_records(options: Sequence[Any]) -> list[DnsRecord]:
     ]
 
 
-def _checked(settings: Settings, arn: str, *, status: str, names: set[str]) -> str:
-    """The ARN. Raises RunError if the certificate is not issued, or does not include the domain."""
+def checked(settings: Settings, arn: str, *, status: str, names: set[str]) -> str:
+    """The ARN. Raises RunError if the certificate's status is not ISSUED, or none of its names includes the domain."""
     problems = []
     if status != "ISSUED":
         problems.append(

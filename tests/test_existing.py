@@ -7,16 +7,13 @@ import boto3
 import pulumi
 import pytest
 
+from components import certificate
 from configuration import red_hat
-from tests.conftest import dev_config, openssh_pair
+from tests.conftest import KEPT, dev_config, openssh_pair
 from tests.engine import Graph, run_program
+from tests.test_settings import load
 from validation import ssh_agent
 
-KEPT = {
-    "serverDataVolumeId": "vol-0123456789abcdef1",
-    "registryDataVolumeId": "vol-0123456789abcdef2",
-    "balancerAddressId": "eipalloc-0123456789abcdef0",
-}
 DOMAIN = {"domain": "git.example.com", "hostedZoneId": "Z0123456789ABC"}
 
 
@@ -273,33 +270,44 @@ def test_a_stack_that_serves_tls_is_not_asked_what_it_served():
         assert not asked
 
 
+PENDING = f"{ARN!r} has the status PENDING_VALIDATION, and a load balancer accepts"
+FOR_OTHERS = f"{ARN!r} is for *.git.example.com, www.example.com, which does not include the domain git.example.com."
+
+
 @pytest.mark.parametrize(
-    ("certificate", "words"),
+    ("status", "names", "words"),
     [
-        ({"status": "PENDING_VALIDATION"}, f"{ARN!r} has the status PENDING_VALIDATION, and a load balancer accepts"),
-        ({"status": "EXPIRED"}, f"{ARN!r} has the status EXPIRED"),
-        (
-            {"domainName": "www.example.com", "subjectAlternativeNames": ["www.example.com", "*.git.example.com"]},
-            f"{ARN!r} is for *.git.example.com, www.example.com, which does not include the domain git.example.com.",
-        ),
-        ({"domainName": "*.com", "subjectAlternativeNames": None}, f"{ARN!r} is for *.com, which does not include"),
+        ("PENDING_VALIDATION", {"git.example.com"}, PENDING),
+        ("EXPIRED", {"git.example.com"}, f"{ARN!r} has the status EXPIRED"),
+        ("ISSUED", {"www.example.com", "*.git.example.com"}, FOR_OTHERS),
+        ("ISSUED", {"*.com"}, f"{ARN!r} is for *.com, which does not include"),
     ],
     ids=["not issued yet", "expired", "another name", "two labels above"],
 )
-def test_a_certificate_that_the_load_balancer_could_not_use_is_refused_by_its_key(certificate, words):
+def test_a_certificate_that_the_load_balancer_could_not_use_is_refused_by_its_key(status, names, words):
     with pytest.raises(pulumi.RunError) as refusal:
-        run_program(dev_config(**GIVEN), existing={"certificate": certificate})
+        certificate.checked(load(**GIVEN), ARN, status=status, names=names)
     [problem] = str(refusal.value).splitlines()[1:]
     assert problem.startswith(f"- certificateArn: {words}")
     assert problem.endswith("remove the key: the program then requests one.")
 
 
-@pytest.mark.parametrize(
-    "names",
-    [["*.example.com"], ["www.example.org", "git.example.com"], ["GIT.example.com"]],
-    ids=["a wildcard", "several names", "upper case"],
-)
-def test_a_certificate_that_covers_the_domain_is_used_whatever_its_first_name(names):
+def test_the_program_refuses_a_certificate_by_all_that_acm_tells_about_it():
+    found = {"status": "EXPIRED", "domainName": "www.example.com", "subjectAlternativeNames": None}
+    with pytest.raises(pulumi.RunError) as refusal:
+        run_program(dev_config(**GIVEN), existing={"certificate": found})
+    problems = str(refusal.value).splitlines()[1:]
+    assert problems[0].startswith(f"- certificateArn: {ARN!r} has the status EXPIRED")
+    assert problems[1].startswith(f"- certificateArn: {ARN!r} is for www.example.com, which does not include")
+
+
+@pytest.mark.parametrize("name", ["*.example.com", "git.example.com", "GIT.example.com"])
+def test_a_certificate_that_covers_the_domain_is_accepted(name):
+    assert certificate.checked(load(**GIVEN), ARN, status="ISSUED", names={"www.example.org", name}) == ARN
+
+
+def test_a_certificate_that_covers_the_domain_is_used_whatever_its_first_name():
+    names = ["www.example.org", "git.example.com"]
     existing = {"certificate": {"domainName": names[0], "subjectAlternativeNames": names}}
     graph = run_program(dev_config(**GIVEN), existing=existing)
     assert graph.reads == [("aws:acm/certificate:Certificate", ARN)]
@@ -308,18 +316,18 @@ def test_a_certificate_that_covers_the_domain_is_used_whatever_its_first_name(na
     ]
 
 
+def test_red_hats_images_are_looked_for_under_its_account_in_the_regions_partition():
+    graph = run_program(dev_config(aws__region="cn-north-1", availabilityZone="cn-north-1a"))
+    [image] = graph.asked("aws:ec2/getAmi:getAmi")
+    assert image["owners"] == ["841258680906"]
+
+
 @pytest.mark.parametrize(
     ("region", "account"),
-    [
-        ("mx-central-1", "309956199498"),
-        ("us-gov-west-1", "219670896067"),
-        ("cn-north-1", "841258680906"),
-    ],
+    [("mx-central-1", "309956199498"), ("us-gov-west-1", "219670896067"), ("cn-north-1", "841258680906")],
 )
-def test_red_hats_images_are_looked_for_under_its_account_in_the_regions_partition(region, account):
-    graph = run_program(dev_config(aws__region=region, availabilityZone=f"{region}a"))
-    [image] = graph.asked("aws:ec2/getAmi:getAmi")
-    assert image["owners"] == [account]
+def test_each_partition_has_an_account_of_red_hat(region, account):
+    assert red_hat.account(region) == account
 
 
 @pytest.mark.parametrize("region", ["us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1", "eusc-de-east-1"])
