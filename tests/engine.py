@@ -7,6 +7,7 @@ registration requests (mocks never see them), and results are returned only afte
 import asyncio
 import contextlib
 import contextvars
+import functools
 import json
 import runpy
 import unittest.mock
@@ -361,6 +362,13 @@ def _unwrapped(value: Any) -> Any:
     return [_unwrapped(item) for item in value] if isinstance(value, list) else value
 
 
+@functools.cache
+def _stack_file(stack: str) -> Mapping[str, Any]:
+    """The configuration in the stack's committed file."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    return MappingProxyType(config)
+
+
 def stack_config(stack: str, **changes: Any) -> dict[str, str]:
     """The configuration that the engine would pass to the program: schema defaults, the stack's file, then `changes`.
 
@@ -369,7 +377,7 @@ def stack_config(stack: str, **changes: Any) -> dict[str, str]:
     values: dict[str, Any] = {
         f"gitlab:{key}": schema["default"] for key, schema in PROJECT["config"].items() if "default" in schema
     }
-    values |= yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    values |= _stack_file(stack)
     for key, value in changes.items():
         full_key = key.replace("__", ":") if "__" in key else f"gitlab:{key}"
         values[full_key] = value
