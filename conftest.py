@@ -5,12 +5,14 @@ calls `need`. For root on Debian, `make test` installs them, so a missing progra
 is skipped.
 """
 
+import functools
 import gc
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
 
+import botocore.session  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -20,6 +22,9 @@ gc.set_threshold(1_000_000)
 
 # The tests read the same files hundreds of times, and libyaml is ten times as fast as the parser in Python.
 yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
+
+# Each session of boto3, of which moto makes many, would parse the descriptions of the services again: EC2's for 0.4 s.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # the last two are only on root's PATH
 INSTALLS = os.geteuid() == 0 and shutil.which("apt-get") is not None
