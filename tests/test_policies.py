@@ -20,6 +20,7 @@ from lab.tests.cloud import over_http, settle
 from recovery import catalogue, copies
 from recovery.catalogue import Pair
 from recovery.drill import COPY
+from tests.conftest import openssh_pair
 from tests.policies import FIRST_UP, NAMES, PREVIEW, RESTORE, UP, filled
 
 REGION, STACK, OTHER = NAMES["REGION"], NAMES["STACK"], "gitlab/prod"
@@ -321,7 +322,9 @@ def build(api: str, owner: str | None) -> Place:
         for _ in range(2)
     )
     address = ec2.allocate_address(Domain="vpc")["AllocationId"]
-    key = ec2.create_key_pair(KeyName=name, TagSpecifications=specification("key-pair", mark))["KeyName"]
+    public = openssh_pair()[0]
+    marks = specification("key-pair", mark)
+    key = ec2.import_key_pair(KeyName=name, PublicKeyMaterial=public, TagSpecifications=marks)["KeyName"]
     image = ec2.describe_images(Owners=[NAMES["IMAGE-OWNER"]])["Images"][0]["ImageId"]
     machine = ec2.run_instances(
         ImageId=image,
@@ -549,16 +552,10 @@ def client(api: str, service: str, key: str, region: str = REGION) -> Any:
 
 
 @pytest.fixture
-def places(api) -> Iterator[tuple[Place, Place]]:
+def places(api) -> Iterator[tuple[Place, Place, Place]]:
+    """One of the stack, one of another stack, and nobody's."""
     with mock_aws():
-        yield build(api, STACK), build(api, OTHER)
-    permissions.lift(api=api)
-
-
-@pytest.fixture
-def nobodys(api) -> Iterator[tuple[Place, Place]]:
-    with mock_aws():
-        yield build(api, STACK), build(api, None)
+        yield build(api, STACK), build(api, OTHER), build(api, None)
     permissions.lift(api=api)
 
 
@@ -579,33 +576,24 @@ def former() -> list[dict[str, Any]]:
     return [{"Statement": [{"Effect": "Allow", "Action": named, "Resource": "*"}]}]
 
 
-@pytest.mark.parametrize("kind", ["places", "nobodys"])
-def test_nothing_is_done_to_what_is_another_stacks_or_nobodys(api, kind, request):
-    own, it = request.getfixturevalue(kind)
+def test_nothing_is_done_to_what_is_another_stacks_or_nobodys(api, places):
+    """Without conditions all of it is done, so the denials have no other reason."""
+    own, another, nobodys = places
+    everything = {**DEEDS, **CLAIMS}
     permissions.enforce("operator", filled(FIRST_UP), api=api)
-    everything = {**DEEDS, **CLAIMS}
-    assert [name for name, deed in everything.items() if not refused(api, deed, own, it)] == []
-
-
-def test_without_conditions_all_of_it_is_done(api, places):
-    """So the denials above have no other reason."""
-    own, it = places
+    for it in (another, nobodys):
+        assert [name for name, deed in everything.items() if not refused(api, deed, own, it)] == []
     permissions.enforce("operator", former(), api=api)
-    everything = {**DEEDS, **CLAIMS}
-    assert [name for name, deed in everything.items() if refused(api, deed, own, it)] == []
+    assert [name for name, deed in everything.items() if refused(api, deed, own, another)] == []
 
 
-def test_all_of_it_is_done_to_what_is_the_stacks(api, places):
-    own, _ = places
+def test_a_preview_only_reads_what_is_the_stacks_and_up_does_all_of_it(api, places):
+    own, another, _ = places
+    permissions.enforce("operator", filled(PREVIEW), api=api)
+    assert refused(api, DEEDS["read user data"], own, another)
+    assert [name for name, deed in DEEDS.items() if not refused(api, deed, own, own)] == ["read user data"]
     permissions.enforce("operator", filled(UP), api=api)
     assert [name for name, deed in DEEDS.items() if refused(api, deed, own, own)] == []
-
-
-def test_a_preview_reads_what_is_the_stacks_and_changes_nothing(api, places):
-    own, it = places
-    permissions.enforce("operator", filled(PREVIEW), api=api)
-    assert refused(api, DEEDS["read user data"], own, it)
-    assert [name for name, deed in DEEDS.items() if not refused(api, deed, own, own)] == ["read user data"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from moto import mock_aws
 from recovery import leftovers
 from tests.aws_answers import REGION, Aws, once
 from tests.certificates import issue
+from tests.conftest import openssh_pair
 
 STACK = "gitlab/prod"
 OTHER = "gitlab/prod-b"
@@ -47,7 +48,9 @@ def create(stack: str, prefix: str) -> dict[str, str]:
     zone = {"AvailabilityZone": f"{REGION}a", "Size": 10}
     volume = ec2.create_volume(**zone, **marked("volume", "/root-volume"))["VolumeId"]
     address = ec2.allocate_address(Domain="vpc", **marked("elastic-ip"))["AllocationId"]
-    pair = ec2.create_key_pair(KeyName=f"key-{stack[-1]}", **marked("key-pair"))["KeyPairId"]
+    pair = ec2.import_key_pair(KeyName=f"key-{stack[-1]}", PublicKeyMaterial=openssh_pair()[0], **marked("key-pair"))[
+        "KeyPairId"
+    ]
     # As AWS requires. Moto does not, unless another test has imported the lab.
     image = {"ImageId": ec2.describe_images()["Images"][0]["ImageId"], "InstanceType": "t3.large", "SubnetId": subnet}
     [machine] = ec2.run_instances(MinCount=1, MaxCount=1, **image, **marked("instance"))["Instances"]

@@ -131,6 +131,8 @@ def test_keys_are_of_any_case_and_a_tag_that_is_there_in_two_cases_equals_nothin
     [
         statement(NumericGreaterThan={TAG: "1"}),
         statement(**{"ForSomeValues:StringEquals": {TAG: "1"}}),
+        statement(Null={TAG: "yes"}),
+        statement(StringLike={TAG: "${aws:username}"}),
         {"Effect": "Allow", "NotAction": "ec2:StopInstances", "Action": "*", "Resource": "*"},
         statement("Permit"),
     ],
@@ -138,6 +140,12 @@ def test_keys_are_of_any_case_and_a_tag_that_is_there_in_two_cases_equals_nothin
 def test_what_is_not_understood_is_an_error_and_no_permission(wrong):
     with pytest.raises(ValueError, match=r"not supported|Allow or Deny"):
         judged(wrong, **{TAG: ["1"]})
+
+
+@pytest.mark.parametrize("condition", [{"NumericGreaterThan": {TAG: "1"}}, {"StringLike": {TAG: "${aws:username}"}}])
+def test_what_is_not_understood_is_an_error_although_the_statement_is_about_another_action(condition):
+    with pytest.raises(ValueError, match="not supported"):
+        judged(statement(action="ec2:StartInstances", **condition))
 
 
 # --- what a call requires --------------------------------------------------------------------------------

@@ -44,15 +44,20 @@ def _concerns(statement: Mapping[str, Any], asked: Asked) -> bool:
     if unknown := set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition"}:
         raise ValueError(f"{', '.join(sorted(unknown))} in a statement is not supported")
     conditions = [
-        _holds(operator, key, _several(expected), asked)
+        (key, _condition(operator, tuple(_several(expected))))
         for operator, keys in statement.get("Condition", {}).items()
         for key, expected in keys.items()
     ]
     return (
-        any(_like(asked.action.lower(), pattern.lower()) for pattern in _several(statement["Action"]))
+        any(_names(pattern, asked.action) for pattern in _several(statement["Action"]))
         and any(_like(asked.resource, pattern) for pattern in _several(statement["Resource"]))
-        and all(conditions)
+        and all(condition.holds(asked.value(key)) for key, condition in conditions)
     )
+
+
+@functools.cache  # a call has one of few actions, and each is compared with all patterns of a caller's policies
+def _names(pattern: str, action: str) -> bool:
+    return _like(action.lower(), pattern.lower())
 
 
 def _several(one_or_more: str | int | Sequence[str]) -> Sequence[str]:
@@ -83,20 +88,41 @@ _TESTS: Mapping[str, Callable[[str, Sequence[str]], bool]] = {
 }
 
 
-def _holds(operator: str, key: str, expected: Sequence[str], asked: Asked) -> bool:
-    values = asked.value(key)
-    if operator == "Null":
-        [missing] = expected
-        return (values is None) == {"true": True, "false": False}[missing]
+@dataclass(frozen=True)
+class _Condition:
+    """An operator, for example `ForAllValues:StringEqualsIfExists`, in its three parts, and what it compares with."""
+
+    quantity: str
+    base: str
+    if_exists: bool
+    expected: tuple[str, ...]
+
+    def holds(self, values: Sequence[str] | None) -> bool:
+        """Return whether the values of the condition's key meet it; None if the request does not have the key."""
+        if self.base == "Null":
+            return (values is None) == (self.expected == ("true",))
+        if not values:
+            # Without the key, StringNotEquals and every ForAllValues condition hold.
+            negated = self.base == "StringNotEquals" and not self.quantity
+            return self.if_exists or self.quantity == "ForAllValues" or negated
+        met = [_TESTS[self.base](value, self.expected) for value in values]
+        if self.quantity:
+            return any(met) if self.quantity == "ForAnyValue" else all(met)
+        # More than one value of a single-valued key: tags whose keys differ only in case.
+        return met == [True]
+
+
+@functools.cache  # a policy has few conditions, and each is read thousands of times
+def _condition(operator: str, expected: tuple[str, ...]) -> _Condition:
+    """Return the condition. Raises ValueError if its operator or one of its values is not supported."""
     quantity, colon, name = operator.rpartition(":")
     base = name.removesuffix("IfExists")
-    if base not in _TESTS or quantity not in ("", "ForAllValues", "ForAnyValue") or bool(colon) != bool(quantity):
+    if operator == "Null":
+        if expected not in (("true",), ("false",)):
+            raise ValueError(f"the value {', '.join(expected)} of Null is not supported")
+    elif base not in _TESTS or quantity not in ("", "ForAllValues", "ForAnyValue") or bool(colon) != bool(quantity):
         raise ValueError(f"the condition operator {operator} is not supported")
-    if not values:
-        # Without the key, StringNotEquals and every ForAllValues condition hold.
-        return name.endswith("IfExists") or quantity == "ForAllValues" or (base == "StringNotEquals" and not quantity)
-    met = [_TESTS[base](value, expected) for value in values]
-    if quantity:
-        return any(met) if quantity == "ForAnyValue" else all(met)
-    # More than one value of a single-valued key: tags whose keys differ only in case.
-    return met == [True]
+    if base == "StringLike":
+        for pattern in expected:
+            _expression(pattern)
+    return _Condition(quantity, base, name.endswith("IfExists"), expected)
