@@ -1,5 +1,6 @@
 """The doctor, with a stub of ssh: its requests to the machines, its conclusions, and that it prints no secrets."""
 
+import base64
 import json
 import os
 import re
@@ -32,20 +33,23 @@ PUSHED = "gitlab-stack/acceptance/acceptance:7@sha256:" + "ab" * 32
 SSH = """\
 #!/bin/bash
 # Stub for the machines: prints $folder/VIEW after VIEW.seconds, with VIEW.stderr on stderr; exits with VIEW.status.
-# Mostly builtin commands, since the tests run it hundreds of times.
+# Keeps the key as VIEW.key, and its mode if there is a file `mode`. Mostly builtin commands, since the tests run it
+# hundreds of times.
 folder={folder}
 show() {{ local text; [ ! -e "$1" ] || {{ IFS= read -rd '' text <"$1"; printf %s "$text"; }}; }}
 number() {{ local found=0; [ ! -e "$1" ] || read -r found <"$1"; answer=$found; }}
 printf '%s\\n' "$@" >>"$folder/arguments"
-show "${{4}}" >"$folder/$$" && mv "$folder/$$" "$folder/key" && stat -L -c %a "${{4}}" >"$folder/mode"
 for word in "$@"; do case $word in UserKnownHostsFile=*) show "${{word#*=}}" >"$folder/known_hosts" ;; esac; done
 address=${{@: -2:1}} command=${{@: -1}}
 case $command in
     *find_image*) view=volume ;;
     *) view=${{command##* }} ;;
 esac
+show "${{4}}" >"$folder/$view.key"
+[ ! -e "$folder/mode" ] || stat -L -c %a "${{4}}" >"$folder/mode"
 [ ! -e "$folder/${{address#*@}}" ] || {{ show "$folder/${{address#*@}}" >&2; exit 255; }}
 if [ -e "$folder/$view.seconds" ]; then
+    read -r  # the doctor has recorded this process before it sends input
     number "$folder/$view.seconds"
     echo "$$" >"$folder/$view.sleeps"
     sleep "$answer"
@@ -54,7 +58,7 @@ fi
 if [ "$view" = pipeline ]; then
     read -r size && head -c "$size" >/dev/null && read -r && read -r
     if ! read -r go; then echo '{{"error": "standard input ended before the start message"}}'; exit 2; fi
-    base64 -d <<<"$go" >"$folder/go"
+    printf %s "$go" >"$folder/go"
 fi
 show "$folder/$view"
 show "$folder/$view.stderr" >&2
@@ -103,6 +107,11 @@ class Stack:
 
     def read(self, name: str) -> str:
         return (self.folder / name).read_text()
+
+    @property
+    def started(self) -> Any:
+        """The message that starts the pipeline."""
+        return json.loads(base64.b64decode(self.read("go")))
 
 
 @pytest.fixture
@@ -213,7 +222,7 @@ def test_however_the_doctor_ends_it_leaves_no_key_behind_and_nothing_running(pla
             time.sleep(0.05)
         doctor.send_signal(end)
     assert doctor.wait(20) == (-end if end else 0)
-    assert played.read("key") == PRIVATE_KEY
+    assert played.read("server.key") == PRIVATE_KEY
     assert list(folder.iterdir()) == []
     if end is not signal.SIGKILL:
         deadline = time.monotonic() + 10
@@ -234,7 +243,7 @@ def test_without_a_private_key_in_the_stack_the_agent_is_asked_for_that_key_alon
     (played.folder / "bin" / "ssh-add").write_text("#!/bin/bash\necho ssh-ed25519 AAAA another\n")
     (played.folder / "bin" / "ssh-add").chmod(0o755)
     assert examine().status == 0
-    assert played.read("key") == "ssh-ed25519 AAAA administrators\n"
+    assert played.read("server.key") == "ssh-ed25519 AAAA administrators\n"
     assert "IdentitiesOnly=yes" in played.read("arguments").splitlines()
 
 
@@ -265,12 +274,12 @@ def test_openssh_takes_the_key_from_where_it_is(tmp_path):
     assert (done.stdout, done.stderr) == ((tmp_path / "key.pub").read_text(), "")
 
 
-def test_a_stack_that_is_well_is_found_so_check_by_check(examine_as_program, played):
-    found = examine_as_program()
+def test_a_stack_that_is_well_is_found_so_check_by_check(examine, played):
+    found = examine()
     assert (found.status, found.stderr) == (0, "")
     assert re.findall(r"^✓ (.+?)  +0\.50 s$", found.out, re.MULTILINE) == [check.title for check in checks.CHECKS]
     assert "All checks passed." in found.out
-    assert json.loads(played.read("go")) == {"facts": {"issuer": "known"}, "pipeline": True}
+    assert played.started == {"facts": {"issuer": "known"}, "pipeline": True}
 
 
 @pytest.mark.parametrize(("state", "options"), [("ok", ()), ("broken", ["--json"]), ("unseen", ["--quick"])])
@@ -302,7 +311,7 @@ def test_how_old_updates_are_is_said_and_old_ones_are_a_failure_that_stops_no_ot
     assert found.report["broken"]["check"] == "server-updates"
     assert found.states("broken") == ["server-updates"]
     assert found.states("unseen") == []
-    assert json.loads(played.read("go"))["pipeline"]
+    assert played.started["pipeline"]
 
 
 @pytest.mark.parametrize("before", [{"backup": False}, {}], ids=["off", "of an earlier version"])
@@ -334,13 +343,14 @@ def test_the_former_keys_of_the_json_are_there_beside_the_new_ones(examine):
 
 
 def test_machines_are_reached_as_the_user_of_the_stack_and_held_to_their_host_keys(examine_as_program, played):
+    played.put("mode", "")
     examine_as_program()
     arguments = played.read("arguments").splitlines()
     assert {f"ec2-user@{address}" for address in ADDRESSES.values()} <= set(arguments)
     assert "StrictHostKeyChecking=yes" in arguments
     assert "BatchMode=yes" in arguments
     assert played.read("known_hosts").splitlines() == [f"{ADDRESSES[place]} ssh-ed25519 {place}" for place in MACHINES]
-    assert played.read("key") == PRIVATE_KEY
+    assert played.read("server.key") == PRIVATE_KEY
     assert played.read("mode") == "600\n"
     assert not Path(arguments[arguments.index("-i") + 1]).exists()
     assert "run_read_only.sh" not in arguments
@@ -363,9 +373,13 @@ def test_a_machine_that_was_taken_writes_no_commands_into_the_administrators_ter
 @pytest.mark.parametrize(
     ("view", "check"),
     [
-        *(("server", check.id) for check in checks.checks_from(Place.SERVER)),
-        *(("runner", check.id) for check in checks.checks_from(Place.RUNNER)),
-        *(("pipeline", check.id) for check in checks.checks_by_pipeline()),
+        (view, check.id)
+        for view, seen in [
+            ("server", checks.checks_from(Place.SERVER)),
+            ("runner", checks.checks_from(Place.RUNNER)),
+            ("pipeline", checks.checks_by_pipeline()),
+        ]
+        for check in (seen[0], seen[1], seen[-1])
     ],
 )
 def test_the_check_that_is_broken_is_named_with_its_message_and_remedy(examine, played, view, check):
@@ -375,18 +389,32 @@ def test_the_check_that_is_broken_is_named_with_its_message_and_remedy(examine, 
         played.breaks(view, check)
     found = examine("--json")
     assert found.status == 1
-    assert found.report["verdict"] == "broken"
-    assert found.report["broken"] == {
+    assert named_alone(found.report, check)
+
+
+def named_alone(report: dict[str, Any], check: str) -> bool:
+    """Whether the report has that failed check and no other, with its message and its remedy."""
+    named = {
         "check": check,
         "hop": check,  # deprecated
         "message": checks.BY_ID[check].failure,
         "cause": "",
         "remedy": checks.BY_ID[check].remedy,
     }
-    assert found.states("broken") == [check]
-    text = doctor.as_text([doctor.Finding(checks.BY_ID[check], "broken")], settings={}, warnings=[], seconds=0)
-    assert f"✗ {checks.BY_ID[check].title}" in text
-    assert f"What to do: {checks.BY_ID[check].remedy}" in text
+    broken = [each["check"] for each in report["checks"] if each["state"] == "broken"]
+    return (report["verdict"], report["broken"], broken) == ("broken", named, [check])
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.id)
+def test_every_check_is_named_if_those_before_it_pass(check):
+    passed = {"state": "ok", "seconds": 0.5, "detail": ""}
+    found = {each.id: passed for each in checks.CHECKS[: checks.CHECKS.index(check)]}
+    found[check.id] = {**passed, "state": "broken"}
+    findings = doctor.judge(checks.CHECKS, found, errors={}, unreachable={}, without_pipeline="")
+    assert named_alone(json.loads(doctor.as_json(findings, settings={}, warnings=[], seconds=0)), check.id)
+    text = doctor.as_text(findings, settings={}, warnings=[], seconds=0)
+    assert f"✗ {check.title}" in text
+    assert f"What to do: {check.remedy}" in text
 
 
 def test_a_failure_with_a_cause_has_the_remedy_for_it(examine, played):
@@ -408,7 +436,7 @@ def test_checks_that_do_not_apply_to_a_stack_are_shown_so_and_stop_nothing(exami
     found = examine("--json")
     assert (found.status, found.report["verdict"], found.report["broken"]) == (0, "well", None)
     assert found.states("off") == ["certificate", "certificate-renewal"]
-    assert json.loads(played.read("go"))["pipeline"] is True
+    assert played.started["pipeline"] is True
     assert re.search(r"^\S certificate valid +external_url is http$", examine().out, re.MULTILINE)
 
 
@@ -436,7 +464,7 @@ def test_a_token_is_checked_although_the_runner_behind_it_is_broken_and_no_job_i
     played.put("pipeline", line("accepted", "broken", "Key: another"))
     played.put("pipeline.status", "1")
     found = examine("--json")
-    assert json.loads(played.read("go"))["pipeline"] is False
+    assert played.started["pipeline"] is False
     assert found.report["broken"]["check"] == "accepted"
 
 
@@ -495,16 +523,16 @@ def test_while_a_step_is_at_work_it_says_so_and_nothing_else(examine, played):
         assert "a step of pulumi up is running on the server machine" in found.detail(check)
 
 
-def test_what_was_not_checked_in_time_is_never_well(examine_as_program, played):
+def test_what_was_not_checked_in_time_is_never_well(examine, played):
     played.put("runner.seconds", "30")
-    found = examine_as_program("--json", "--within", "1")
+    found = examine("--json", "--within", "1")
     assert found.status == 2
     assert found.seconds < 5
     assert found.detail("name") == "not checked: no answer in time"
     played.put("runner.seconds", "0")
     played.put("pipeline", line("accepted") + line("taken") + json.dumps({"error": "no time left"}) + "\n")
     played.put("pipeline.status", "2")
-    found = examine_as_program("--json")
+    found = examine("--json")
     assert found.status == 2
     assert found.detail("pull") == "not checked: no time left"
 
@@ -522,10 +550,10 @@ def test_the_settings_of_gitlab_are_told_as_they_are_now_and_fail_no_check(exami
     assert "settings of GitLab" not in examine("--quick").out
 
 
-def test_machines_are_checked_from_at_the_same_time(examine_as_program, played):
+def test_machines_are_checked_from_at_the_same_time(examine, played):
     for view in MACHINES:
         played.put(f"{view}.seconds", "1")
-    assert examine_as_program().seconds < 2.9
+    assert examine().seconds < 2.9
 
 
 def test_without_the_pipeline_what_needs_it_is_left_out_and_the_rest_may_be_well(examine, played):
@@ -561,10 +589,10 @@ def test_a_full_run_has_time_for_gitlabs_console_and_two_jobs_and_a_quick_one_en
 
 
 @pytest.mark.parametrize("view", ["server", "pipeline", "volume"])
-def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(examine_as_program, played, view):
+def test_an_error_that_nobody_foresaw_is_one_line_and_never_a_broken_stack(examine, played, view):
     played.put(view, "{cut off")
     played.put(f"{view}.status", "1")
-    found = examine_as_program()
+    found = examine()
     assert (found.status, found.out) == (2, "")
     assert re.fullmatch(r"doctor: could not check: JSONDecodeError: .+\n", found.stderr)
 
