@@ -17,13 +17,6 @@ from lab.tests.cloud import Cloud, client, over_http, settle
 NAME = "git.lab.example.com"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_authorities(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(authority, "FOLDER", tmp_path_factory.mktemp("ca"))
-        yield
-
-
 @pytest.fixture(scope="module")
 def api():
     with over_http() as url:

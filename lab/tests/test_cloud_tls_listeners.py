@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from moto.elbv2.ssl_policies import SSL_POLICIES
 
-from lab import authority, workspace
+from lab import workspace
 from lab.authority import LAB, OUTSIDER
 from lab.cloud import balancers
 from lab.cloud.balancers import Balancer, Balancers, Listener, Policy, Target, TargetGroup
@@ -28,13 +28,6 @@ INTERFACE = Interface("eni-00000000000000bbb", LOOPBACK, "127.0.0.0/24", "127.0.
 DEFAULT = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 pytestmark = pytest.mark.needs("haproxy", "curl")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_authorities(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(authority, "FOLDER", tmp_path_factory.mktemp("ca"))
-        yield
 
 
 @pytest.fixture
