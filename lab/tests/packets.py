@@ -1,9 +1,10 @@
 """The lab's network with real packets. test_cloud_packets.py runs it in separate network and mount namespaces.
 
-Reads interfaces, rules, load balancer, ports and probes from standard input and creates the network as the cloud does.
-Every interface except the load balancer's, and another host of the internet, listen on the ports and send each client
-the source address they see. Prints one result per probe: that address, or null without a response in time. A probe
-without an interface is the operator's.
+Reads JSON from standard input. The first line has the interfaces, the load balancer and the ports: creates the network
+as the cloud does. Every interface except the load balancer's, and another host of the internet, listen on the ports and
+send each client the source address they see. Each other line has rules and probes: applies the rules, and prints a line
+with one result per probe: that address, or null without a response in time. A probe without an interface is the
+operator's.
 """
 
 import contextlib
@@ -37,15 +38,15 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    wanted = json.load(sys.stdin)
-    interfaces = [Interface(**{**i, "groups": i["groups"] and tuple(i["groups"])}) for i in wanted["interfaces"]]
-    rules = [Rule(**rule) for rule in wanted["rules"]]
+    wanted = json.loads(sys.stdin.readline())
+    interfaces = tuple(Interface(**{**i, "groups": i["groups"] and tuple(i["groups"])}) for i in wanted["interfaces"])
     keys = {interface.id: interface for interface in interfaces}
     balancer = _balancer(keys, **wanted["balancer"]) if wanted["balancer"] else None
     preserving = balancer.preserving() if balancer else None
     call("mount", "-t", "tmpfs", "tmpfs", "/run")  # for the names of the namespaces
     call("ip", "link", "set", "lo", "up")
-    host_network.Host().apply(Network(tuple(interfaces), tuple(rules), (preserving,) if preserving else ()))
+    host = host_network.Host()
+    host.apply(Network(interfaces, ()))
     for interface in interfaces:
         if balancer and interface == balancer.interface:
             continue
@@ -56,9 +57,13 @@ def main() -> None:
             threading.Thread(target=_serve, args=(listening,), daemon=True).start()
     for port in wanted["ports"]:
         threading.Thread(target=_serve, args=(_listen(port, ELSEWHERE),), daemon=True).start()
-    with _running(balancer), ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = pool.map(lambda probe: _probe(keys.get(probe[0]), *probe[1:]), wanted["probes"])
-        json.dump(list(answers), sys.stdout)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        rules = tuple(Rule(**rule) for rule in asked["rules"])
+        host.apply(Network(interfaces, rules, (preserving,) if preserving else ()))
+        with _running(balancer), ThreadPoolExecutor(AT_ONCE) as pool:
+            answers = pool.map(lambda probe: _probe(keys.get(probe[0]), *probe[1:]), asked["probes"])
+            print(json.dumps(list(answers)), flush=True)
 
 
 def _balancer(keys: dict[str, Interface], interface: str, target: str, preserves: bool, number: int) -> Balancer:

@@ -1,5 +1,6 @@
 """The network with real packets: which connections work, and which source address the target sees."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -46,36 +47,45 @@ def rule(group, direction, peer):
     return Rule(f"sgr-{group}-{direction}-{peer}".replace("/", "-"), group, direction == "out", "tcp", peer, 80, 80)
 
 
-def reach(*probes, rules, balancer=None):
-    """Return the response to each probe (from an interface, or None for the operator, to an address)."""
-    at_80 = [(source, address, 80) for source, address in probes]
-    return answers(at_80, (FRONT, SERVER, RUNNER, AWAY, HIDDEN, OTHER_STACK), rules, balancer=balancer)
+@contextlib.contextmanager
+def network(interfaces, *, ports=(80,), balancer=None):
+    """Create a network; yields a function of rules and probes that returns the response to each probe (from an
+    interface, or None for the operator, to an address and port).
+    """
+    made = {"interfaces": list(map(dataclasses.asdict, interfaces)), "ports": ports, "balancer": balancer}
+    command = [*NAMESPACES, sys.executable, "-m", "lab.tests.packets"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        print(json.dumps(made), file=process.stdin, flush=True)
+
+        def answers(probes, rules):
+            asked = {
+                "rules": list(map(dataclasses.asdict, rules)),
+                "probes": [(source.id if source else None, address, port) for source, address, port in probes],
+            }
+            print(json.dumps(asked), file=process.stdin, flush=True)
+            answered = process.stdout.readline()
+            assert answered, "the network could not be created, or not with these rules: see standard error"
+            return json.loads(answered)
+
+        yield answers
 
 
-def answers(probes, interfaces, rules, *, ports=(80,), balancer=None):
-    """Return the response to each probe (from an interface, or None for the operator, to an address and port)."""
-    scenario = {
-        "interfaces": [dataclasses.asdict(interface) for interface in interfaces],
-        "rules": [dataclasses.asdict(rule) for rule in rules],
-        "balancer": balancer,
-        "ports": ports,
-        "probes": [(source.id if source else None, address, port) for source, address, port in probes],
-    }
-    done = subprocess.run(
-        [*NAMESPACES, sys.executable, "-m", "lab.tests.packets"],
-        cwd=ROOT,
-        input=json.dumps(scenario),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@contextlib.contextmanager
+def machines(balancer=None):
+    """Create the network of the interfaces above; yields the same for probes of port 80."""
+    with network((FRONT, SERVER, RUNNER, AWAY, HIDDEN, OTHER_STACK), balancer=balancer) as answers:
+        yield lambda *probes, rules: answers([(source, address, 80) for source, address in probes], rules)
+
+
+@pytest.fixture(scope="module")
+def reach():
+    """A function of probes and rules, with one network for all tests: each sets all rules."""
+    with machines() as answers:
+        yield answers
 
 
 def test_the_network_is_made_without_moto_botocore_and_cryptography():
-    """Each scenario is a separate process; importing these would take most of its time."""
+    """Each network is a separate process; importing these would take most of its time."""
     program = "import sys, lab.tests.packets; sys.exit(bool({'moto', 'botocore', 'cryptography'} & {*sys.modules}))"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
@@ -83,7 +93,7 @@ def test_the_network_is_made_without_moto_botocore_and_cryptography():
 RUNNER_OUT = rule("sg-runner", "out", "0.0.0.0/0")
 
 
-def test_a_machine_is_seen_by_its_public_address_at_a_public_one():
+def test_a_machine_is_seen_by_its_public_address_at_a_public_one(reach):
     to_front = (RUNNER, FRONT.elastic)
     assert reach(to_front, rules=[RUNNER_OUT, rule("sg-front", "in", f"{RUNNER.elastic}/32")]) == [RUNNER.elastic]
 
@@ -102,19 +112,19 @@ INTO_FRONT = rule("sg-front", "in", "0.0.0.0/0")
     ],
     ids=["from a group", "from a private address", "to a group", "to a private address", "to the public address"],
 )
-def test_a_reference_to_a_group_does_not_match_a_public_address(rules, seen):
+def test_a_reference_to_a_group_does_not_match_a_public_address(reach, rules, seen):
     """Neither as the source of traffic through the gateway, nor as its destination."""
     assert reach((RUNNER, FRONT.elastic), rules=rules) == [seen]
 
 
-def test_a_reference_to_a_group_matches_private_addresses():
+def test_a_reference_to_a_group_matches_private_addresses(reach):
     rules = [rule("sg-runner", "out", "sg-server"), rule("sg-server", "in", "sg-runner")]
     private = [(RUNNER, SERVER.address), (AWAY, SERVER.address), (FRONT, SERVER.address)]
     assert reach(*private, rules=rules) == [RUNNER.address, AWAY.address, None]
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_a_connection_needs_a_rule_at_either_end(missing):
+def test_a_connection_needs_a_rule_at_either_end(reach, missing):
     rules = [rule("sg-front", "out", "sg-server"), rule("sg-server", "in", "sg-front")]
     to_server = (FRONT, SERVER.address)
     assert reach(to_server, rules=rules) == [FRONT.address]
@@ -122,17 +132,17 @@ def test_a_connection_needs_a_rule_at_either_end(missing):
     assert reach(to_server, rules=rules) == [None]
 
 
-def test_an_answer_needs_no_rule_and_the_other_direction_does():
+def test_an_answer_needs_no_rule_and_the_other_direction_does(reach):
     rules = [rule("sg-front", "out", "sg-server"), rule("sg-server", "in", "sg-front")]
     assert reach((FRONT, SERVER.address), (SERVER, FRONT.address), rules=rules) == [FRONT.address, None]
 
 
-def test_a_machine_without_a_public_address_has_no_way_out():
+def test_a_machine_without_a_public_address_has_no_way_out(reach):
     rules = [RUNNER_OUT, rule("sg-front", "in", "0.0.0.0/0")]
     assert reach((HIDDEN, FRONT.elastic), (HIDDEN, FRONT.address), rules=rules) == [None, HIDDEN.address]
 
 
-def test_two_stacks_reach_each_other_by_public_addresses_alone():
+def test_two_stacks_reach_each_other_by_public_addresses_alone(reach):
     """Each is a stranger on the internet to the other one: also a reference to a group is within one VPC."""
     rules = [rule("sg-server", "in", "0.0.0.0/0"), rule("sg-other", "out", "0.0.0.0/0")]
     probes = [(OTHER_STACK, SERVER.address), (OTHER_STACK, SERVER.elastic)]
@@ -141,7 +151,7 @@ def test_two_stacks_reach_each_other_by_public_addresses_alone():
     assert reach(*probes, rules=rules) == [None, None]
 
 
-def test_another_host_of_the_internet_sees_what_the_rules_of_the_sender_let_out():
+def test_another_host_of_the_internet_sees_what_the_rules_of_the_sender_let_out(reach):
     probes = [(RUNNER, ELSEWHERE), (HIDDEN, ELSEWHERE), (SERVER, ELSEWHERE)]
     assert reach(*probes, rules=[RUNNER_OUT]) == [RUNNER.elastic, None, None]
 
@@ -157,10 +167,15 @@ def front(*, preserves, number=0):
     return {"interface": FRONT.id, "target": SERVER.id, "preserves": preserves, "number": number}
 
 
+def reach_through(balancer, *probes, rules):
+    with machines(balancer) as answers:
+        return answers(*probes, rules=rules)
+
+
 @needs_haproxy
 def test_without_preservation_a_target_sees_the_balancer():
     probes = [(None, FRONT.elastic), (RUNNER, FRONT.elastic), (RUNNER, FRONT.address)]
-    assert reach(*probes, rules=BY_GROUP, balancer=front(preserves=False)) == [FRONT.address] * 3
+    assert reach_through(front(preserves=False), *probes, rules=BY_GROUP) == [FRONT.address] * 3
 
 
 @needs_haproxy
@@ -168,7 +183,7 @@ def test_without_preservation_a_target_sees_the_balancer():
 def test_with_preservation_a_target_sees_the_client_and_a_reference_to_the_balancers_group_matches(number):
     probes = [(None, FRONT.elastic), (RUNNER, FRONT.elastic), (AWAY, FRONT.address), (HIDDEN, FRONT.address)]
     seen = [OPERATOR, RUNNER.elastic, AWAY.address, HIDDEN.address]
-    assert reach(*probes, rules=BY_GROUP, balancer=front(preserves=True, number=number)) == seen
+    assert reach_through(front(preserves=True, number=number), *probes, rules=BY_GROUP) == seen
 
 
 @needs_haproxy
@@ -181,22 +196,22 @@ def test_with_preservation_rules_by_address_are_about_the_client(peer, seen):
     health_checks = rule("sg-server", "in", f"{FRONT.address}/32")
     rules = [*OPEN_FRONT, health_checks, rule("sg-server", "in", peer)]
     probes = [(RUNNER, FRONT.elastic), (None, FRONT.elastic)]
-    assert reach(*probes, rules=rules, balancer=front(preserves=True)) == seen
+    assert reach_through(front(preserves=True), *probes, rules=rules) == seen
 
 
 @needs_haproxy
 def test_the_balancers_own_rules_hold_with_preservation_too():
     rules = [*BY_GROUP[1:], rule("sg-front", "in", f"{RUNNER.elastic}/32")]
     probes = [(RUNNER, FRONT.elastic), (AWAY, FRONT.elastic)]
-    assert reach(*probes, rules=rules, balancer=front(preserves=True)) == [RUNNER.elastic, None]
+    assert reach_through(front(preserves=True), *probes, rules=rules) == [RUNNER.elastic, None]
 
 
 @needs_haproxy
 def test_a_target_reaches_itself_through_its_balancer_unless_addresses_are_preserved():
     rules = [*BY_GROUP, rule("sg-server", "out", "0.0.0.0/0")]
     to_itself = [(SERVER, FRONT.elastic), (SERVER, FRONT.address)]
-    assert reach(*to_itself, rules=rules, balancer=front(preserves=False)) == [FRONT.address] * 2
-    assert reach(*to_itself, rules=rules, balancer=front(preserves=True)) == [None, None]
+    assert reach_through(front(preserves=False), *to_itself, rules=rules) == [FRONT.address] * 2
+    assert reach_through(front(preserves=True), *to_itself, rules=rules) == [None, None]
 
 
 def test_nobody_speaks_in_the_name_of_a_balancers_client():
@@ -252,6 +267,16 @@ def registered(settings):
                 yield Rule(name, f"sg-{each.group}", egress, each.protocol, peer, each.port, each.port)
 
 
+TRIED = (22, 80, 443, 2222, 5000, 8443)
+
+
+@pytest.fixture(scope="module")
+def between_places():
+    """A function of probes and rules, with one network for all settings."""
+    with network(PLACES.values(), ports=TRIED) as answers:
+        yield answers
+
+
 @pytest.mark.parametrize(
     "wished",
     [
@@ -260,18 +285,17 @@ def registered(settings):
         pytest.param(settings(443, open_to_the_world=True), id="open to the world"),
     ],
 )
-def test_packets_reach_what_the_documented_matrix_says_and_nothing_else(wished):
-    tried = (22, 80, 443, 2222, 5000, 8443)
-    assert set(reachability.ports(wished)) <= set(tried)
+def test_packets_reach_what_the_documented_matrix_says_and_nothing_else(between_places, wished):
+    assert set(reachability.ports(wished)) <= set(TRIED)
     pairs = [pair for pair in itertools.permutations(PLACES, 2) if set(pair) & set(GROUPS)]
     probes = [
         (source, target, address, port)
         for source, target in pairs
         for address in (PLACES[target].address, PLACES[target].public)
-        for port in tried
+        for port in TRIED
     ]
     asked = [(PLACES[source], address, port) for source, _, address, port in probes]
-    answered = answers(asked, PLACES.values(), registered(wished), ports=tried)
+    answered = between_places(asked, registered(wished))
     reached: dict[tuple[Place, Place], set[int]] = {pair: set() for pair in pairs}
     for (source, target, _, port), answer in zip(probes, answered, strict=True):
         if answer:
