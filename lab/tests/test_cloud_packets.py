@@ -167,15 +167,18 @@ def front(*, preserves, number=0):
     return {"interface": FRONT.id, "target": SERVER.id, "preserves": preserves, "number": number}
 
 
-def reach_through(balancer, *probes, rules):
-    with machines(balancer) as answers:
-        return answers(*probes, rules=rules)
+@pytest.fixture(scope="module")
+def reach_preserved():
+    """The same as `reach`, with a load balancer that preserves the clients' addresses."""
+    with machines(front(preserves=True)) as answers:
+        yield answers
 
 
 @needs_haproxy
 def test_without_preservation_a_target_sees_the_balancer():
     probes = [(None, FRONT.elastic), (RUNNER, FRONT.elastic), (RUNNER, FRONT.address)]
-    assert reach_through(front(preserves=False), *probes, rules=BY_GROUP) == [FRONT.address] * 3
+    with machines(front(preserves=False)) as reach:
+        assert reach(*probes, rules=BY_GROUP) == [FRONT.address] * 3
 
 
 @needs_haproxy
@@ -183,7 +186,8 @@ def test_without_preservation_a_target_sees_the_balancer():
 def test_with_preservation_a_target_sees_the_client_and_a_reference_to_the_balancers_group_matches(number):
     probes = [(None, FRONT.elastic), (RUNNER, FRONT.elastic), (AWAY, FRONT.address), (HIDDEN, FRONT.address)]
     seen = [OPERATOR, RUNNER.elastic, AWAY.address, HIDDEN.address]
-    assert reach_through(front(preserves=True, number=number), *probes, rules=BY_GROUP) == seen
+    with machines(front(preserves=True, number=number)) as reach:
+        assert reach(*probes, rules=BY_GROUP) == seen
 
 
 @needs_haproxy
@@ -192,26 +196,27 @@ def test_with_preservation_a_target_sees_the_client_and_a_reference_to_the_balan
     [(f"{RUNNER.elastic}/32", [RUNNER.elastic, None]), ("sg-runner", [None, None])],
     ids=["by address", "by group"],
 )
-def test_with_preservation_rules_by_address_are_about_the_client(peer, seen):
+def test_with_preservation_rules_by_address_are_about_the_client(reach_preserved, peer, seen):
     health_checks = rule("sg-server", "in", f"{FRONT.address}/32")
     rules = [*OPEN_FRONT, health_checks, rule("sg-server", "in", peer)]
     probes = [(RUNNER, FRONT.elastic), (None, FRONT.elastic)]
-    assert reach_through(front(preserves=True), *probes, rules=rules) == seen
+    assert reach_preserved(*probes, rules=rules) == seen
 
 
 @needs_haproxy
-def test_the_balancers_own_rules_hold_with_preservation_too():
+def test_the_balancers_own_rules_hold_with_preservation_too(reach_preserved):
     rules = [*BY_GROUP[1:], rule("sg-front", "in", f"{RUNNER.elastic}/32")]
     probes = [(RUNNER, FRONT.elastic), (AWAY, FRONT.elastic)]
-    assert reach_through(front(preserves=True), *probes, rules=rules) == [RUNNER.elastic, None]
+    assert reach_preserved(*probes, rules=rules) == [RUNNER.elastic, None]
 
 
 @needs_haproxy
-def test_a_target_reaches_itself_through_its_balancer_unless_addresses_are_preserved():
+def test_a_target_reaches_itself_through_its_balancer_unless_addresses_are_preserved(reach_preserved):
     rules = [*BY_GROUP, rule("sg-server", "out", "0.0.0.0/0")]
     to_itself = [(SERVER, FRONT.elastic), (SERVER, FRONT.address)]
-    assert reach_through(front(preserves=False), *to_itself, rules=rules) == [FRONT.address] * 2
-    assert reach_through(front(preserves=True), *to_itself, rules=rules) == [None, None]
+    with machines(front(preserves=False)) as reach:
+        assert reach(*to_itself, rules=rules) == [FRONT.address] * 2
+    assert reach_preserved(*to_itself, rules=rules) == [None, None]
 
 
 def test_nobody_speaks_in_the_name_of_a_balancers_client():
