@@ -279,7 +279,7 @@ def test_a19_sign_up_is_open_until_it_is_shut_and_then_as_the_owner_says():
     def prepared(text: str, is_new: str) -> str:
         """Whether sign-up is open after the step's program ran."""
         console("Gitlab::CurrentSettings.update!(signup_enabled: true)")
-        console(text, "of-the-test", "[]", "of-the-test/acceptance", "any", is_new)
+        console(text, "of-the-test", "[]", "of-the-test/acceptance", "any", "instance_type", is_new)
         return console(ask)
 
     ask = "puts Gitlab::CurrentSettings.signup_enabled?"
@@ -308,7 +308,7 @@ def rotate_token_key(*options: str, program: Path | None = None) -> Finished:
 
 @pytest.mark.long
 def test_a37_a_token_key_that_only_the_registry_was_told_of_is_refused_there():
-    trigger = "triggers=[token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest())],"
+    trigger = "token_key.result.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest()),"
     with changed_program(IMPATIENT, {"components/gitlab_server.py": [(trigger, "")]}) as program:
         done = up(NOTHING_ELSE_CHANGED, program=program)
         assert done.status == 0, done.output
