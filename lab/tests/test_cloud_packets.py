@@ -55,15 +55,18 @@ def network(interfaces, *, ports=(80,), balancer=None):
     made = {"interfaces": list(map(dataclasses.asdict, interfaces)), "ports": ports, "balancer": balancer}
     command = [*NAMESPACES, sys.executable, "-m", "lab.tests.packets"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        print(json.dumps(made), file=process.stdin, flush=True)
+        requests, responses = process.stdin, process.stdout
+        assert requests
+        assert responses
+        print(json.dumps(made), file=requests, flush=True)
 
         def answers(probes, rules):
             asked = {
                 "rules": list(map(dataclasses.asdict, rules)),
                 "probes": [(source.id if source else None, address, port) for source, address, port in probes],
             }
-            print(json.dumps(asked), file=process.stdin, flush=True)
-            answered = process.stdout.readline()
+            print(json.dumps(asked), file=requests, flush=True)
+            answered = responses.readline()
             assert answered, "the network could not be created, or not with these rules: see standard error"
             return json.loads(answered)
 
