@@ -46,6 +46,11 @@ def psql(server, statement):
     return done.stdout.strip()
 
 
+def has_database(server):
+    """Return whether PostgreSQL answers; False while it restarts."""
+    return server.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n"
+
+
 def rake(server, task, **variables):
     done = server.run("gitlab-rake", task, *(f"{name}={value}" for name, value in variables.items()))
     assert done.returncode == 0, done.stderr
@@ -97,7 +102,7 @@ def test_every_write_extends_the_log_and_no_read_does(server):
     after = position(server)
     assert after > before
     assert server.run("gitlab-ctl", "restart", "postgresql").returncode == 0
-    wait_until(server.is_ready)
+    wait_until(lambda: has_database(server))
     assert position(server) >= after
 
 
@@ -363,23 +368,28 @@ def sinks():
         each.server_close()
 
 
+@pytest.fixture(scope="module")
+def mailing(server, sinks):
+    """GitLab with the mail server."""
+    configure(server, sinks[1])
+
+
 @pytest.fixture
-def outgoing(server, sinks):
-    """A webhook, a push mirror and a mail server; the sinks are empty. Yields the mirror."""
-    web, mail = sinks
+def outgoing(server, mailing, sinks):
+    """A webhook and a push mirror; the sinks are empty. Yields the mirror."""
+    web, _ = sinks
     HttpSink.received.clear()
     SmtpSink.received.clear()
-    configure(server, mail)
     server.console("Gitlab::CurrentSettings.update!(allow_local_requests_from_web_hooks_and_services: true)")
     post(server, "hooks", url=f"http://127.0.0.1:{web}/hook", token="of-the-hook")
     mirror = server.root / "mirror.git"
     subprocess.run(["git", "init", "--quiet", "--bare", mirror], check=True)
     post(server, "remote_mirrors", url=str(mirror), enabled=True)
     yield mirror
+    wait_until(lambda: queue_is_empty(server))  # sidekiq pushes to the mirror
     server.console("Gitlab::CurrentSettings.update!(silent_mode_enabled: false)")
-    psql(server, "DELETE FROM web_hooks")
-    psql(server, "DELETE FROM remote_mirrors")
-    psql(server, "DELETE FROM ci_pipeline_schedules")
+    for table in ("web_hooks", "remote_mirrors", "ci_pipeline_schedules"):
+        psql(server, f"DELETE FROM {table}")
     shutil.rmtree(mirror)
 
 
@@ -451,8 +461,8 @@ def test_in_silent_mode_nothing_is_sent_not_even_what_was_queued_before(server, 
     assert pushed_to(outgoing) != sha
 
 
-def test_without_sidekiq_jobs_wait_in_the_dump_of_redis_and_are_lost_with_it(server, outgoing, sinks):
-    configure(server, sinks[1], sidekiq=False)
+def test_without_sidekiq_jobs_wait_in_the_dump_of_redis_and_are_lost_with_it(server, outgoing):
+    assert server.run("gitlab-ctl", "stop", "sidekiq").returncode == 0
     dump = server.root / "var/opt/gitlab/redis/dump.rdb"
     commit(server, {f"{time.monotonic_ns()}": ""})
     server.run("gitlab-ctl", "restart", "redis")
@@ -461,7 +471,7 @@ def test_without_sidekiq_jobs_wait_in_the_dump_of_redis_and_are_lost_with_it(ser
     kept = dump.read_text()
     dump.unlink()
     server.run("gitlab-ctl", "start", "redis")
-    configure(server, sinks[1])
+    server.run("gitlab-ctl", "start", "sidekiq")
     time.sleep(2)
     assert HttpSink.received == []
     server.run("gitlab-ctl", "stop", "redis")
@@ -470,7 +480,7 @@ def test_without_sidekiq_jobs_wait_in_the_dump_of_redis_and_are_lost_with_it(ser
     wait_until(lambda: HttpSink.received)
 
 
-def test_a_schedule_that_is_due_creates_a_pipeline_while_sidekiq_runs_and_it_is_active(server, outgoing, sinks):
+def test_a_schedule_that_is_due_creates_a_pipeline_while_sidekiq_runs_and_it_is_active(server, outgoing):
     def due(condition="1"):
         psql(server, f"UPDATE ci_pipeline_schedules SET next_run_at = '2020-01-01T00:00:00.000000Z' WHERE {condition}")
 
@@ -489,10 +499,10 @@ def test_a_schedule_that_is_due_creates_a_pipeline_while_sidekiq_runs_and_it_is_
     assert (answer.status, answer.json["message"]) == (400, {"cron": ["syntax is invalid"]})
     due()
     wait_until(lambda: scheduled() == 1)
-    configure(server, sinks[1], sidekiq=False)
+    assert server.run("gitlab-ctl", "stop", "sidekiq").returncode == 0
     due()
     assert server.console("puts Ci::PipelineSchedule.where(active: true).update_all(active: false)") == "1"
-    configure(server, sinks[1])
+    server.run("gitlab-ctl", "start", "sidekiq")
     time.sleep(2)
     assert scheduled() == 1
     assert server.console("puts Ci::PipelineSchedule.where(active: true).map(&:id).inspect") == "[]"
@@ -512,7 +522,7 @@ def test_a_stale_lock_file_of_postgresql_is_replaced_unless_a_process_has_its_nu
         server.run("gitlab-ctl", "start", "postgresql")
         wait_until(lambda: log.read_text().count('lock file "postmaster.pid" already exists') > before)
         other.kill()
-    wait_until(lambda: server.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n")
+    wait_until(lambda: has_database(server))
     wait_until(server.is_ready)
 
 

@@ -4,6 +4,7 @@ Source: gitlab-org/gitlab lib/json_web_token/rsa_token.rb, container_registry_au
 """
 
 import base64
+import functools
 import hashlib
 import json
 import time
@@ -66,9 +67,15 @@ def key_id(key: rsa.RSAPublicKey) -> str:
 
 
 def _key(app: Application) -> rsa.RSAPrivateKey:
-    key = serialization.load_pem_private_key(paths.at(app.registry["key"]).read_bytes(), password=None)
+    return _parsed(paths.at(app.registry["key"]).read_bytes())
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed(pem: bytes) -> rsa.RSAPrivateKey:
+    """Return the key of a PEM file. Raises ValueError. Cached because its validation takes longer than a request."""
+    key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise ValueError(f"{app.registry['key']} is not an RSA key")
+        raise ValueError("the key of the registry's tokens is not an RSA key")
     return key
 
 
