@@ -1,6 +1,6 @@
 """Runs Python programs as forks of one process that has imported their modules.
 
-A program of the stand-in for GitLab does little, but Python takes a tenth of a second to import what it uses. Each run
+A stand-in's program does little, but Python takes a tenth of a second to import what it uses. Each run
 is still a process of its own that executes the program's file.
 """
 
@@ -24,13 +24,16 @@ class Forks:
     """The process that forks, in `environment`; it has imported `modules` of `folder`."""
 
     def __init__(self, folder: Path, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, __file__, str(theirs.fileno()), str(folder), *modules]
             self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
 
-    def run(self, program: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a program to its end, like subprocess.run."""
+    def run(
+        self, program: Path, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end, like subprocess.run, in the environment of all or in another one."""
         command = [str(program), *arguments]
         ours, theirs = socket.socketpair()
         with ours, tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -38,7 +41,8 @@ class Forks:
             given.seek(0)
             with theirs:
                 descriptors = [file.fileno() for file in (given, out, err, theirs)]
-                socket.send_fds(self._requests, [json.dumps(command).encode()], descriptors)
+                request = json.dumps({"command": command, "environment": dict(environment or self._environment)})
+                socket.send_fds(self._requests, [request.encode()], descriptors)
             code = ours.recv(8)
             assert code, f"killed: {command}"
             for file in (out, err):
@@ -61,16 +65,18 @@ def _serve(requests: socket.socket) -> None:
             return
         if os.fork() == 0:
             requests.close()
-            _execute(json.loads(request), descriptors)
+            _execute(**json.loads(request), descriptors=descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _execute(command: list[str], descriptors: list[int]) -> None:
+def _execute(command: list[str], environment: dict[str, str], descriptors: list[int]) -> None:
     """Execute a program in this process, send its exit code, and end."""
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     sys.argv[:] = command
+    os.environ.clear()
+    os.environ.update(environment)
     code = 0
     try:
         runpy.run_path(command[0], run_name="__main__")

@@ -1,12 +1,16 @@
 """The gitlab-runners that tests run: the stand-in, and the real one if `LAB_PARTS` contains it."""
 
+import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lab import parts
+from lab.tests.forks import Forks
 from lab.workspace import ROOT
 
 SOURCE = ROOT / "lab/played/gitlab_runner"
@@ -32,3 +36,17 @@ def played_runner(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def program(request: pytest.FixtureRequest, played_runner: list[str]) -> list[str]:
     """The command of each runner."""
     return played_runner if request.param == "played" else [str(REAL)]
+
+
+@pytest.fixture(scope="session")
+def verify() -> Iterator[Callable[[list[str]], subprocess.CompletedProcess[str]]]:
+    """A function that runs `gitlab-runner verify` with a runner's command."""
+    forks = Forks(SOURCE, ["lab_gitlab_runner.commands"], os.environ)
+
+    def run(program: list[str]) -> subprocess.CompletedProcess[str]:
+        if program[0] == sys.executable:
+            return forks.run(Path(program[1]), "verify", environment=os.environ)
+        return subprocess.run([*program, "verify"], capture_output=True, text=True, check=False)
+
+    yield run
+    forks.close()

@@ -133,7 +133,7 @@ def jobs(pipeline: Any) -> dict[str, Any]:
 
 def ended(project: Any, pipeline: Any) -> dict[str, Any]:
     """Wait for all jobs to finish and return them by name."""
-    wait_until(lambda: all(job.finished_at for job in jobs(pipeline).values()), 120, pause=0.25)
+    wait_until(lambda: all(job.finished_at for job in jobs(pipeline).values()), 120, pause=0.5)
     return {name: project.jobs.get(job.id) for name, job in jobs(pipeline).items()}
 
 

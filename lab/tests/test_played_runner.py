@@ -16,11 +16,11 @@ import pytest
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab import authority
-from lab.tests.gitlab_runner import SOURCE, played_runner, program
+from lab.tests.gitlab_runner import SOURCE, played_runner, program, verify
 from lab.workspace import write_secret
 from tests.test_settings import PRIVILEGED, load
 
-__all__ = ["played_runner", "program"]
+__all__ = ["played_runner", "program", "verify"]
 TOKEN = "glrt-t1_0123456789abcdefghij"
 
 
@@ -80,10 +80,6 @@ def file(tmp_path, monkeypatch) -> Path:
     return found
 
 
-def verify(program: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*program, "verify"], capture_output=True, text=True, check=False)
-
-
 def service(program: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen([*program, "run"], stderr=subprocess.PIPE, text=True)
 
@@ -93,7 +89,7 @@ def configuration(url: str, more: str = "") -> str:
     return f"concurrent = 1\ncheck_interval = 1\n[[runners]]\n{runner}"
 
 
-def test_verify_sends_token_and_system_id(gitlab, program, file):
+def test_verify_sends_token_and_system_id(gitlab, program, file, verify):
     file.write_text(configuration(gitlab.url))
     done = verify(program)
     assert done.returncode == 0
@@ -105,7 +101,7 @@ def test_verify_sends_token_and_system_id(gitlab, program, file):
     assert gitlab.asked[0] == gitlab.asked[1]
 
 
-def test_verify_fails_for_an_invalid_runner_and_logs_that_in_colour(gitlab, program, file):
+def test_verify_fails_for_an_invalid_runner_and_logs_that_in_colour(gitlab, program, file, verify):
     file.write_text(configuration(gitlab.url))
     gitlab.status["verify"] = 403
     done = verify(program)
@@ -115,7 +111,7 @@ def test_verify_fails_for_an_invalid_runner_and_logs_that_in_colour(gitlab, prog
     assert f"\033[31;1mFATAL: {'Failed to verify runners':43}\033[0;m " in lines
 
 
-def test_verify_succeeds_without_runners_and_without_an_answer(program, file):
+def test_verify_succeeds_without_runners_and_without_an_answer(program, file, verify):
     assert verify(program).returncode == 0
     file.write_text(configuration("http://127.0.0.1:1"))
     done = verify(program)
@@ -127,7 +123,7 @@ def test_verify_succeeds_without_runners_and_without_an_answer(program, file):
 @pytest.mark.parametrize(
     "more", ["memory = 512", "cpus = 2", 'privileged = "yes"', 'allowed_pull_policies = "always"', "image = "]
 )
-def test_what_cannot_be_read_as_configuration_stops_everything(gitlab, program, file, more):
+def test_what_cannot_be_read_as_configuration_stops_everything(gitlab, program, file, more, verify):
     file.write_text(configuration(gitlab.url, f"[runners.docker]\n{more}\n"))
     done = verify(program)
     assert done.returncode == 1
@@ -143,7 +139,7 @@ def test_what_cannot_be_read_as_configuration_stops_everything(gitlab, program, 
         ("[runners.feature_flags]\nFF_NETWORK_PER_JOB = true\n", "runners.feature_flags.FF_NETWORK_PER_JOB"),
     ],
 )
-def test_the_played_one_refuses_a_key_that_would_change_nothing(gitlab, played_runner, file, more, name):
+def test_the_played_one_refuses_a_key_that_would_change_nothing(gitlab, played_runner, file, more, name, verify):
     """The real one ignores unknown keys."""
     file.write_text(configuration(gitlab.url, more))
     done = verify(played_runner)
@@ -152,7 +148,7 @@ def test_the_played_one_refuses_a_key_that_would_change_nothing(gitlab, played_r
 
 
 @pytest.mark.parametrize("changes", [{}, {"runnerSharedCache": "true"}, PRIVILEGED])
-def test_the_programs_own_configuration_is_understood(gitlab, program, file, changes):
+def test_the_programs_own_configuration_is_understood(gitlab, program, file, changes, verify):
     limits = JobLimits(memory=1792, cpus=1)
     settings = load(**changes)
     file.write_text(
@@ -213,7 +209,7 @@ def trusted(tmp_path, monkeypatch) -> Path:
     ],
     ids=["right", "another authority", "another name", "expired"],
 )
-def test_gitlabs_certificate_is_verified(gitlab, program, file, trusted, tmp_path, issuer, names, days, result):
+def test_gitlabs_certificate_is_verified(gitlab, program, file, trusted, tmp_path, issuer, names, days, result, verify):
     gitlab.serve_tls(issuer.issue(names, days=days), tmp_path)
     file.write_text(configuration(gitlab.url))
     done = verify(program)
@@ -221,7 +217,7 @@ def test_gitlabs_certificate_is_verified(gitlab, program, file, trusted, tmp_pat
     assert ("is valid" in done.stderr) == (issuer is authority.LAB and names == ["localhost"] and days > 0)
 
 
-def test_the_service_learns_of_another_authority_only_when_it_starts(gitlab, program, file, trusted, tmp_path):
+def test_the_service_learns_of_another_authority_only_when_it_starts(gitlab, program, file, trusted, tmp_path, verify):
     """So the program restarts it; Go reads the machine's certificates once per process."""
     gitlab.serve_tls(authority.OUTSIDER.issue(["localhost"]), tmp_path)
     file.write_text(configuration(gitlab.url))
