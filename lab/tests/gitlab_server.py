@@ -68,11 +68,16 @@ class Answer:
 
 @dataclass
 class Server:
-    """A folder that takes the place of a machine. `http` and `ssh` are ports; without the latter gitlab-sshd is off."""
+    """A folder that takes the place of a machine.
+
+    `http` and `ssh` are ports; without the latter gitlab-sshd is off. `registry` is the port where GitLab expects the
+    registry, which a test may start.
+    """
 
     root: Path
     http: int
     ssh: int | None
+    registry: int
     secrets: dict[str, Any] = field(default_factory=dict)
     """Tokens of the administrator and of the runner `r`, and the id of the group `stack`."""
 
@@ -116,7 +121,7 @@ class Server:
             gitlab_rails['registry_enabled'] = true
             gitlab_rails['registry_host'] = '203.0.113.16'
             gitlab_rails['registry_port'] = '5000'
-            gitlab_rails['registry_api_url'] = 'http://127.0.0.1:1'
+            gitlab_rails['registry_api_url'] = 'http://127.0.0.1:{self.registry}'
             gitlab_rails['initial_root_password'] = '{PASSWORD}'
             {more}
             """
@@ -241,11 +246,14 @@ def balancer(server: Server, certificate: Path | None = None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def registry(program: str, certificate: x509.Certificate, folder: Path) -> Iterator[str]:
-    """Run a registry with the program's configuration, which trusts the certificate; yield its address."""
+def registry(program: str, certificate: x509.Certificate, folder: Path, port: int | None = None) -> Iterator[str]:
+    """Run a registry with the program's configuration, which trusts the certificate; yield its address.
+
+    Without a port it has a free one.
+    """
     folder.joinpath("config.yml").write_text(render_registry_config(external_url="http://203.0.113.16", port=5000))
     folder.joinpath("token.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{port or free_port()}"
     elsewhere = {
         "REGISTRY_HTTP_ADDR": address,
         "REGISTRY_HTTP_SECRET": "kept",
@@ -311,7 +319,7 @@ def running(*, ssh: int | None = None) -> Iterator[Server]:
     root = Path(tempfile.mkdtemp(prefix="lab-"))
     install(root)
     (root / "etc/gitlab").mkdir(parents=True)
-    machine = Server(root, free_port(), ssh)
+    machine = Server(root, free_port(), ssh, registry=free_port())
     with supervision(root / "opt/gitlab/service"):
         done = machine.configure()
         assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -338,9 +338,7 @@ def test_old_images_are_deleted_by_their_tags(server, program, tmp_path):
         return server.get(f"{images}{path}?per_page=100", Private_Token=server.secrets["api"]).json
 
     images = f"{OF_THE_PROJECT}/registry/repositories"
-    with registry(program, server.certificate, tmp_path) as address:
-        assert server.configure(f"gitlab_rails['registry_api_url'] = 'http://{address}'").returncode == 0
-        wait_until(server.is_ready)
+    with registry(program, server.certificate, tmp_path, server.registry) as address:
         for tag in ("1", "2", "latest"):
             put_image(server, address, tag)
         [image] = [image for image in listed("") if image["path"] == f"{PROJECT}/image"]
@@ -351,8 +349,6 @@ def test_old_images_are_deleted_by_their_tags(server, program, tmp_path):
         assert server.ask("DELETE", f"{images}{tags}/2", Private_Token=token).status == 404
         assert [tag["name"] for tag in listed(tags)] == ["1", "latest"]
     assert server.get(f"{images}{tags}", Private_Token=token).status == 503
-    assert server.configure().returncode == 0
-    wait_until(server.is_ready)
 
 
 # The console
@@ -705,8 +701,21 @@ def log_in(server: Server, *, form: Mapping[str, str] = LOGIN, token: bool = Tru
     return server.ask("POST", "/users/sign_in", form=sent, Host=NAME, Cookie=cookie, **headers)
 
 
-def test_behind_a_load_balancer_with_tls_everything_is_https(server):
-    with configured(server, f"external_url 'https://{NAME}'; nginx['listen_https'] = false"):
+@pytest.fixture(scope="class")
+def https(server: Server) -> Iterator[Callable[..., None]]:
+    """A function that configures an external_url for HTTPS, with more lines; the usual one is back at the end."""
+
+    def configure(more: str = "") -> None:
+        assert server.configure(f"external_url 'https://{NAME}'; {more}").returncode == 0
+
+    yield configure
+    assert server.configure().returncode == 0
+    wait_until(server.is_ready)
+
+
+class TestHttps:
+    def test_behind_a_load_balancer_with_tls_everything_is_https(self, server, https):
+        https("nginx['listen_https'] = false")
         wait_until(server.is_ready)
         page = server.get("/users/sign_in", Host=NAME, X_Forwarded_Proto="http")
         assert b'content="https://git.example.com/users/sign_in" property="og:url"' in page.body
@@ -718,6 +727,26 @@ def test_behind_a_load_balancer_with_tls_everything_is_https(server):
         assert log_in(server, Origin=f"https://{NAME}").headers["Location"] == f"https://{NAME}/"
         for origin in (f"http://{NAME}", "https://other.example.com", "null"):
             assert log_in(server, Origin=origin).status == 422, origin
+
+    def test_an_nginx_that_terminates_tls_needs_key_files_and_rejects_plain_http(self, server, https):
+        log, keys = server.root / "var/log/gitlab/nginx/current", server.root / "etc/gitlab/ssl"
+        keys.mkdir()
+        own = certificates.certificate(certificates.authority("own"), NAME)
+        (keys / f"{NAME}.crt").write_text(own.pem)
+        (keys / f"{NAME}.key").write_text(own.key_pem)
+        for listen_https in ("", "nginx['listen_https'] = true"):
+            https(listen_https)
+            wait_until(lambda: accepts(server))
+            rejected = server.get("/users/sign_in")
+            assert rejected.status == 400
+            assert b"The plain HTTP request was sent to HTTPS port" in rejected.body
+            assert over_tls(server).startswith(b"HTTP/1.1 200 OK")
+        before = log.read_text().count("cannot load certificate")
+        shutil.rmtree(keys)
+        server.run("gitlab-ctl", "term", "nginx")
+        wait_until(lambda: log.read_text().count("cannot load certificate") > before)
+        with pytest.raises(ConnectionRefusedError):
+            server.get("/users/sign_in")
 
 
 def test_a_gitlab_for_plain_http_rejects_browsers_that_use_tls_but_commits_them_to_it(server):
@@ -740,36 +769,6 @@ def test_hsts_can_be_disabled(server):
     with configured(server, "nginx['hsts_max_age'] = 0"):
         wait_until(server.is_ready)
         assert server.get("/users/sign_in").headers["Strict-Transport-Security"] is None
-
-
-def test_an_nginx_that_terminates_tls_needs_key_files_and_rejects_plain_http(server):
-    log, keys = server.root / "var/log/gitlab/nginx/current", server.root / "etc/gitlab/ssl"
-    keys.mkdir()
-    own = certificates.certificate(certificates.authority("own"), NAME)
-    (keys / f"{NAME}.crt").write_text(own.pem)
-    (keys / f"{NAME}.key").write_text(own.key_pem)
-    try:
-        with configured(server, f"external_url 'https://{NAME}'"):
-            rejects_plain_http(server)
-            assert server.configure(f"external_url 'https://{NAME}'; nginx['listen_https'] = true").returncode == 0
-            rejects_plain_http(server)
-            before = log.read_text().count("cannot load certificate")
-            shutil.rmtree(keys)
-            server.run("gitlab-ctl", "term", "nginx")
-            wait_until(lambda: log.read_text().count("cannot load certificate") > before)
-            with pytest.raises(ConnectionRefusedError):
-                server.get("/users/sign_in")
-    finally:
-        shutil.rmtree(keys, ignore_errors=True)
-
-
-def rejects_plain_http(server: Server) -> None:
-    """Assert that nginx terminates TLS and rejects other requests."""
-    wait_until(lambda: accepts(server))
-    rejected = server.get("/users/sign_in")
-    assert rejected.status == 400
-    assert b"The plain HTTP request was sent to HTTPS port" in rejected.body
-    assert over_tls(server).startswith(b"HTTP/1.1 200 OK")
 
 
 def accepts(server: Server) -> bool:
