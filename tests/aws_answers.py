@@ -1,5 +1,6 @@
 """AWS for tests of the recovery commands: real clients of boto3, which check what is sent, and answers of the test."""
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,23 +11,28 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 REGION = "eu-central-1"
 
 
+@functools.cache  # making a client takes most of a test's time
+def _client(service: str, region: str) -> Any:
+    return boto3.client(service, region_name=region)
+
+
 class Aws:
-    """Returns clients of services. `answers` has the answer of each call, or a function of its parameters; a call
-    without one returns empty lists. `calls` has what was sent.
+    """Returns clients of services, which all tests share: the last instance that returned a client answers its calls.
+
+    `answers` has the answer of each call, or a function of its parameters; a call without one returns empty lists.
+    `calls` has what was sent.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self._clients: dict[tuple[str, str], Any] = {}
 
     def __call__(self, service: str, region: str = REGION) -> Any:
-        if (service, region) not in self._clients:
-            client = boto3.client(service, region_name=region)
-            client.meta.events.register("before-parameter-build", self._record)
-            client.meta.events.register("before-call", self._answer)
-            self._clients[service, region] = client
-        return self._clients[service, region]
+        client = _client(service, region)
+        for event, handler in (("before-parameter-build", self._record), ("before-call", self._answer)):
+            client.meta.events.unregister(event, unique_id=event)
+            client.meta.events.register(event, handler, unique_id=event)
+        return client
 
     def sent(self, call: str) -> list[dict[str, Any]]:
         return [parameters for name, parameters in self.calls if name == call]

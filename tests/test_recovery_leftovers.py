@@ -1,5 +1,6 @@
 """recovery/leftovers.py finds what a stack has in AWS, on moto."""
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ STACK = "gitlab/prod"
 OTHER = "gitlab/prod-b"
 
 
+@functools.cache
 def clients(service: str) -> Any:
     return boto3.client(service, region_name=REGION)
 
