@@ -553,7 +553,7 @@ def client(api: str, service: str, key: str, region: str = REGION) -> Any:
 
 @pytest.fixture
 def places(api) -> Iterator[tuple[Place, Place, Place]]:
-    """One of the stack, one of another stack, and nobody's."""
+    """One of the stack, one of another stack, and one of none."""
     with mock_aws():
         yield build(api, STACK), build(api, OTHER), build(api, None)
     permissions.lift(api=api)
