@@ -333,7 +333,7 @@ def running(*, ssh: int | None = None) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server without gitlab-sshd, whose host keys take a second to make."""
+    """A server without gitlab-sshd, whose host keys take half a second to make."""
     with running() as machine:
         yield machine
 
