@@ -41,6 +41,7 @@ from tests.e2e.programs import Edits, changed_program
 pytestmark = pytest.mark.long
 
 STEPS = (
+    *("server-restrict-metadata", "registry-restrict-metadata", "server-schedule-forget-root-password"),
     *("server-schedule-updates", "registry-schedule-updates", "runner-schedule-updates"),
     *("server-trust-authority", "registry-trust-authority", "runner-trust-authority"),
     *("server-grow-root", "server-mount-data", "server-grow-data", "server-make-token-key"),
