@@ -6,7 +6,7 @@ import os
 import signal
 import types
 import unittest.mock
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -16,7 +16,7 @@ from tests.certificates import Signed, authority, issue
 from tests.check_runs import PlayedGitLab
 from tests.engine import Graph, run_program, stack_config
 from tests.registry import fill
-from tools.registry_server import SERVERS, Registry, find
+from tools.registry_server import SERVERS, Registry, State, find
 from validation import private_keys
 from validation.ed25519 import public_from_seed
 from validation.private_keys import ED25519, OPENSSH_MAGIC
@@ -187,34 +187,35 @@ def reduced_graph() -> Graph:
     )
 
 
-def offered(server: str, need: Callable[..., None]) -> None:
-    """Skip unless the registry's server is installed: Debian's, or GitLab's as a real part of the lab."""
-    if server == "docker-registry":
-        need(server)
-    elif not find(server):
-        pytest.skip(f"{server} is not in LAB_PARTS (see lab/README.md)")
+@pytest.fixture(scope="session", params=SERVERS)
+def server(request, need) -> str:
+    """Each registry server that is installed: Debian's, and GitLab's as a real part of the lab."""
+    if request.param == "docker-registry":
+        need(request.param)
+    elif not find(request.param):
+        pytest.skip(f"{request.param} is not in LAB_PARTS (see lab/README.md)")
+    return request.param
 
 
 class Filled(NamedTuple):
-    """A server with the example content, and the digests by name."""
+    """A running server with the example content, the digests by name, and its state."""
 
     registry: Registry
     made: dict[str, str]
+    state: State
 
 
-@pytest.fixture(scope="session", params=SERVERS)
-def filled(request, tmp_path_factory, need) -> Filled:
-    offered(request.param, need)
-    registry = Registry(request.param, tmp_path_factory.mktemp("registry"))
-    with registry.running():
-        made = fill(registry)
-    return Filled(registry, made)
+@pytest.fixture(scope="session")
+def filled(server, tmp_path_factory) -> Iterator[Filled]:
+    with Registry(server, tmp_path_factory.mktemp("registry")).running() as registry:
+        yield Filled(registry, fill(registry), registry.state())
 
 
 @pytest.fixture
-def registry(filled, tmp_path) -> Registry:
-    """A copy of the filled store that a test may change."""
-    return filled.registry.copy(tmp_path / "copy")
+def registry(filled) -> Iterator[Registry]:
+    """The filled registry, which a test may change: it is restored afterwards."""
+    yield filled.registry
+    filled.registry.restore(filled.state)
 
 
 @pytest.fixture

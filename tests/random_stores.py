@@ -182,25 +182,23 @@ def judge(server: str, seed: int, folder: Path) -> dict[str, str]:
 
     Returns for each: free, refused, refused in vain (nothing would have been lost). A loss raises AssertionError.
     """
-    registry = Registry(server, folder / "made")
-    with registry.running():
-        RandomStore(registry, seed).fill()
-        before = served(registry)
     words = {}
-    for option in ("", "-m"):
-        copy = registry.copy(folder / f"copy{option}")
-        store = Store(str(copy.root), Progress(None))
-        data = reclaim.gather(store, argparse.Namespace(root=str(copy.root), untagged=bool(option)))
-        why = [*store.problems, *store.obstacles]
-        taken: set[str] | None = None
-        with contextlib.suppress(AssertionError):
-            taken, _ = copy.collect(*filter(None, [option]))
-        with copy.running():
-            after = served(copy)
-        lost = {name for name, digest in before.items() if after.get(name) != digest}
-        assert why or not lost, (seed, option, lost)
-        assert why or taken == {blob["digest"] for blob in data["blobs"]}, (seed, option, taken, data)
-        words[option] = "free" if not why else "refused" if lost or taken is None else f"in vain: {why}"
+    with Registry(server, folder).running() as registry:
+        RandomStore(registry, seed).fill()
+        before, state = served(registry), registry.state()
+        for option in ("", "-m"):
+            registry.restore(state)
+            store = Store(str(registry.root), Progress(None))
+            data = reclaim.gather(store, argparse.Namespace(root=str(registry.root), untagged=bool(option)))
+            why = [*store.problems, *store.obstacles]
+            taken: set[str] | None = None
+            with contextlib.suppress(AssertionError):
+                taken, _ = registry.collect(*filter(None, [option]))
+            after = served(registry)
+            lost = {name for name, digest in before.items() if after.get(name) != digest}
+            assert why or not lost, (seed, option, lost)
+            assert why or taken == {blob["digest"] for blob in data["blobs"]}, (seed, option, taken, data)
+            words[option] = "free" if not why else "refused" if lost or taken is None else f"in vain: {why}"
     return words
 
 

@@ -18,8 +18,11 @@ import pytest
 import yaml
 
 from configuration import acceptance_project
+from tests.certificates import certificate
+from tests.conftest import own_authority
 from tests.shell import SHELLCHECK
 from tests.test_settings import PRIVILEGED, load
+from tools.registry_server import Registry
 
 FILES = acceptance_project.files(acceptance_project.DEFAULT_IMAGE)
 
@@ -95,13 +98,19 @@ class Guard(http.server.BaseHTTPRequestHandler):
 Job = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="module")
+def registry(server, tmp_path_factory) -> Iterator[Registry]:
+    """A running registry, which the tests share: each push is another image."""
+    with Registry(server, tmp_path_factory.mktemp("registry")).running() as registry:
+        yield registry
+
+
 @pytest.fixture
-def guarded(registry, filled) -> Iterator[GuardedRegistry]:
-    with registry.running():
-        server = GuardedRegistry(registry.address)
-        yield server
-        server.shutdown()
-        server.server_close()
+def guarded(registry) -> Iterator[GuardedRegistry]:
+    server = GuardedRegistry(registry.address)
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -150,24 +159,16 @@ def test_an_image_is_pushed_and_pulled_with_the_jobs_token_by_plain_http(job, tm
     assert "the-job-token" not in pushed.stdout + pushed.stderr + pulled.stdout + pulled.stderr
 
 
-@pytest.fixture
-def own(tmp_path) -> Path:
-    """The certificate of an own authority, which is also the one of the server, with its key."""
-    file = tmp_path / "own.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-keyout", file, "-subj", "/CN=own"]
-    made = subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
-    file.write_bytes(file.read_bytes() + made.stdout)
-    return file
-
-
-def test_an_own_authority_is_known_to_the_jobs_from_the_runners_file_and_not_otherwise(job, guarded, own, tmp_path):
-    guarded.serve_tls(own)
+def test_an_own_authority_is_known_to_the_jobs_from_the_runners_file_and_not_otherwise(job, guarded, tmp_path):
+    guarded.serve_tls(certificate(own_authority(), "127.0.0.1").write(tmp_path / "server.pem"))
+    authority = tmp_path / "authority.pem"
+    authority.write_text(own_authority().pem)
     unknown = job("push.sh")
     assert unknown.returncode == 1
     assert re.search("check job-token broken .*certificate", unknown.stdout), unknown.stdout + unknown.stderr
-    pushed = job("push.sh", CI_SERVER_TLS_CA_FILE=str(own))
+    pushed = job("push.sh", CI_SERVER_TLS_CA_FILE=str(authority))
     assert pushed.returncode == 0, pushed.stdout + pushed.stderr
-    pulled = job("pull.sh", DIGEST=digest_in(tmp_path), CI_SERVER_TLS_CA_FILE=str(own))
+    pulled = job("pull.sh", DIGEST=digest_in(tmp_path), CI_SERVER_TLS_CA_FILE=str(authority))
     assert pulled.returncode == 0, pulled.stdout + pulled.stderr
 
 
@@ -210,9 +211,8 @@ def test_what_is_broken_about_a_push_is_named_by_the_job(job, guarded, variables
     assert re.search(said, failed.stdout), failed.stdout + failed.stderr
 
 
-def test_what_is_broken_about_a_pull_is_named_by_the_job(job, guarded, tmp_path, registry):
-    assert job("push.sh").returncode == 0
-    digest = digest_in(tmp_path)
+def test_what_is_broken_about_a_pull_is_named_by_the_job(job, guarded, registry):
+    digest = registry.push_image("group/project/acceptance", "1", b"a layer")
     guarded.answers = {"GET /v2/group/project/acceptance/blobs": 404}
     assert re.search("check pull broken The registry returned 404 for the blob", job("pull.sh", DIGEST=digest).stdout)
     guarded.answers = {f"manifests/{digest}": 200}

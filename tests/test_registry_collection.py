@@ -4,8 +4,7 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +14,27 @@ from programs.registry_tree import du, ls, reclaim, show, verify
 from programs.registry_tree.obstacles import why_no_name
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
-from tests.conftest import offered
 from tests.effort import EFFORT
 from tests.random_stores import BUILDKIT, judge, served
-from tools.registry_server import IMAGE_LIST, OCI_IMAGE, OCI_INDEX, SERVERS, Registry, digest_of, some_bytes
+from tools.registry_server import IMAGE_LIST, OCI_IMAGE, OCI_INDEX, SERVERS, Registry, State, digest_of, some_bytes
 
 GITLABS = SERVERS[1]
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request, need) -> str:
-    offered(request.param, need)
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def image(server, tmp_path_factory) -> Registry:
-    """A registry with one image, a/b:1."""
-    registry = Registry(server, tmp_path_factory.mktemp("image"))
-    with registry.running():
+def image(server, tmp_path_factory) -> Iterator[tuple[Registry, State]]:
+    """A running registry with one image, a/b:1, and its state."""
+    with Registry(server, tmp_path_factory.mktemp("image")).running() as registry:
         registry.push_image("a/b", "1", b"a layer", oci=True)
-    return registry
+        yield registry, registry.state()
 
 
 @pytest.fixture
-def made(image, tmp_path) -> Registry:
-    """A copy of the registry with one image, which a test may change."""
-    return image.copy(tmp_path / "made")
+def made(image) -> Iterator[Registry]:
+    """The registry with one image, which a test may change: it is restored afterwards."""
+    registry, state = image
+    yield registry
+    registry.restore(state)
 
 
 def asked(gather: Callable[..., dict[str, Any]], root: Path, **options: object) -> tuple[Store, dict[str, Any]]:
@@ -65,8 +58,7 @@ def damage(root: Path) -> set[tuple[str, str]]:
 
 def ends(registry: Registry, *options: str) -> bool:
     """Whether the server's own collection fails."""
-    command = [str(registry.program), "garbage-collect", "--dry-run", *options, str(registry.configuration)]
-    return subprocess.run(command, capture_output=True, check=False).returncode != 0
+    return registry.garbage_collect("--dry-run", *options).returncode != 0
 
 
 # Collections that would delete what a tag needs -----------------------------------------------------------------------
@@ -169,38 +161,36 @@ TAKEN_WITH_UNTAGGED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("push", "options"),
-    [(push, "") for push in TAKEN_BY_ANY] + [(push, "-m") for push in [*TAKEN_BY_ANY, *TAKEN_WITH_UNTAGGED]],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
-)
-def test_a_collection_that_would_break_an_image_is_refused_with_its_name(made, push, options):
-    with made.running():
-        push(made)
-        before = served(made)
-    assert damage(made.root) == set()
-    found = refusals(made.root, untagged=bool(options))
+def is_refused_and_breaks_a_tag(registry: Registry, option: str) -> None:
+    """Check that `reclaim` refuses the collection with this option, and that the server's own breaks a/b:t."""
+    before = served(registry)
+    assert damage(registry.root) == set()
+    found = refusals(registry.root, untagged=bool(option))
     assert {kind for kind, _, _ in found} == {"would be lost"}
     assert all("a/b:t" in images for _, _, images in found)
-    made.collect(*filter(None, [options]))
-    with made.running():
-        assert served(made) != before, "the server's collection does not break the image"
+    registry.collect(*filter(None, [option]))
+    assert served(registry) != before, "the server's collection does not break the image"
+
+
+@pytest.mark.parametrize("option", ["", "-m"])
+@pytest.mark.parametrize("push", TAKEN_BY_ANY, ids=lambda push: push.__name__)
+def test_a_collection_that_would_break_an_image_is_refused_with_its_name(made, push, option):
+    push(made)
+    is_refused_and_breaks_a_tag(made, option)
 
 
 @pytest.mark.parametrize("push", TAKEN_WITH_UNTAGGED, ids=lambda push: push.__name__)
-def test_the_collection_that_keeps_untagged_manifests_is_not_refused_for_indexes(made, push):
-    with made.running():
-        push(made)
-        before = served(made)
+def test_an_index_is_kept_by_a_collection_unless_it_takes_untagged_manifests_which_is_refused(made, push):
+    push(made)
+    before = served(made)
     assert refusals(made.root) == []
     made.collect()
-    with made.running():
-        assert served(made) == before
+    assert served(made) == before
+    is_refused_and_breaks_a_tag(made, "-m")
 
 
 def test_an_index_of_images_is_kept_by_gitlabs_collection_and_broken_by_distributions(made, server):
-    with made.running():
-        made.push_manifest("a/b", "t", index_of(child(made)))
+    made.push_manifest("a/b", "t", index_of(child(made)))
     found = refusals(made.root, untagged=True)
     if server == GITLABS:
         assert found == []
@@ -214,42 +204,34 @@ def test_an_index_of_images_is_kept_by_gitlabs_collection_and_broken_by_distribu
 def test_a_manifest_that_an_index_names_and_was_pushed_as_a_layer_is_not_lost(made, server):
     if server == GITLABS:
         pytest.skip("GitLab's registry rejects it")
-    with made.running():
-        content = json.dumps(image_of(made.push_blob("a/b", b"hidden"))).encode()
-        entry = dict(made.push_blob("a/b", content), mediaType=OCI_IMAGE)
-        made.push_manifest("a/b", "t", index_of(entry))
+    content = json.dumps(image_of(made.push_blob("a/b", b"hidden"))).encode()
+    entry = dict(made.push_blob("a/b", content), mediaType=OCI_IMAGE)
+    made.push_manifest("a/b", "t", index_of(entry))
     assert damage(made.root) == set()
     assert {tuple(images) for _, _, images in refusals(made.root)} == {("a/b:t",)}
 
 
 def test_what_is_shared_with_an_image_that_stays_may_be_named_by_any_digest(made):
-    with made.running():
-        layer_by_another_digest(made)
-        registry_image = made.push_image("other", "1", b"by another", b"{}", oci=True)
-    assert registry_image
+    layer_by_another_digest(made)
+    made.push_image("other", "1", b"by another", b"{}", oci=True)
     assert refusals(made.root) == []
-    with made.running():
-        before = served(made)
+    before = served(made)
     made.collect()
-    with made.running():
-        assert served(made) == before
+    assert served(made) == before
 
 
 def test_an_image_can_do_without_the_subject_that_it_is_about(made):
-    with made.running():
-        subject = child(made)
-        made.push_artifact("a/b", "signature", b"signed", subject=subject)
-        before = served(made)
+    subject = child(made)
+    made.push_artifact("a/b", "signature", b"signed", subject=subject)
+    before = served(made)
     assert refusals(made.root, untagged=True) == []
     taken, _ = made.collect("-m")
     assert taken
-    with made.running():
-        assert served(made) == before
+    assert served(made) == before
 
 
 def test_a_layer_by_another_digest_is_shown_counted_and_verified(made):
-    with made.running():
-        layer_by_another_digest(made)
+    layer_by_another_digest(made)
     _, shown = asked(show.gather, made.root, image="a/b:t")
     layer = next(row for row in shown["contents"] if row["role"] == "layer")
     assert layer["digest"].startswith("sha512:")
@@ -264,8 +246,7 @@ def test_a_layer_by_another_digest_is_shown_counted_and_verified(made):
 
 
 def test_a_link_by_another_digest_that_leads_to_other_bytes_is_damage(made):
-    with made.running():
-        layer_by_another_digest(made)
+    layer_by_another_digest(made)
     [link] = made.store.glob("repositories/a/b/_layers/sha512/*/link")
     link.write_text(digest_of(b"a layer"))
     assert ("malformed link", str(link.relative_to(made.store))) in damage(made.root)
@@ -278,7 +259,6 @@ def test_no_tag_of_a_random_store_loses_a_byte_to_a_collection_that_was_let_pass
 
 # What the registry accepts and serves ---------------------------------------------------------------------------------
 
-LAYER = b"a layer"
 SERVED: dict[str, dict[str, object]] = {
     "no size": {"size": None, "drop": "size"},
     "size null": {"size": None},
@@ -308,47 +288,45 @@ WRITTEN: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def is_taken(registry: Registry, written: Callable[[bytes], bytes], **oddity: object) -> None:
-    """Check that the server accepts and serves a manifest, and that registry-tree accepts it."""
-    with registry.running():
-        body = written(plain(registry, **oddity))
-        registry.push_manifest_bytes("a/b", "odd", body, OCI_IMAGE)
-        assert registry.get("/v2/a/b/manifests/odd", Accept=OCI_IMAGE) == body
-        before = served(registry)
-    assert damage(registry.root) == set()
-    _, data = asked(ls.gather, registry.root)
-    assert {tag["tag"] for tag in data["repositories"][0]["tags"]} == {"1", "odd"}
-    assert {tag["kind"] for tag in data["repositories"][0]["tags"]} <= {"OCI image", "artifact"}
-    _, shown = asked(show.gather, registry.root, image="a/b:odd")
-    assert digest_of(LAYER) in {row["digest"] for row in shown["contents"]}
-    assert refusals(registry.root) == []
-    assert refusals(registry.root, untagged=True) == []
-    registry.collect()
-    with registry.running():
-        assert served(registry) == before
-
-
-def plain(registry: Registry, **more: object) -> bytes:
+def plain(registry: Registry, oddity: str, **more: object) -> bytes:
+    """The manifest of an image with one layer, which no other image has."""
     config = dict(registry.push_blob("a/b", b"{}"), mediaType="application/vnd.oci.image.config.v1+json")
-    layer = dict(registry.push_blob("a/b", LAYER), mediaType="application/vnd.oci.image.layer.v1.tar")
+    layer = dict(registry.push_blob("a/b", oddity.encode()), mediaType="application/vnd.oci.image.layer.v1.tar")
     layer |= more
     layer.pop(str(layer.pop("drop", "")), None)
     return json.dumps(image_of(layer, config)).encode()
 
 
-@pytest.mark.parametrize("oddity", SERVED)
-def test_a_descriptor_that_the_registry_takes_and_serves_is_no_damage(made, oddity):
-    is_taken(made, lambda text: text, **SERVED[oddity])
+def are_taken(registry: Registry, manifests: dict[str, bytes]) -> None:
+    """Check that the server accepts and serves these manifests, and that registry-tree accepts them."""
+    tags = {oddity: oddity.replace(" ", "-") for oddity in manifests}
+    for oddity, body in manifests.items():
+        registry.push_manifest_bytes("a/b", tags[oddity], body, OCI_IMAGE)
+        assert registry.get(f"/v2/a/b/manifests/{tags[oddity]}", Accept=OCI_IMAGE) == body, oddity
+    before = served(registry)
+    assert damage(registry.root) == set()
+    _, data = asked(ls.gather, registry.root)
+    kinds = {tag["tag"]: tag["kind"] for tag in data["repositories"][0]["tags"]}
+    assert kinds.keys() == {"1", *tags.values()}
+    assert set(kinds.values()) <= {"OCI image", "artifact"}, kinds
+    for oddity in manifests:
+        _, shown = asked(show.gather, registry.root, image=f"a/b:{tags[oddity]}")
+        assert digest_of(oddity.encode()) in {row["digest"] for row in shown["contents"]}, oddity
+    assert refusals(registry.root) == []
+    assert refusals(registry.root, untagged=True) == []
+    registry.collect()
+    assert served(registry) == before
 
 
-@pytest.mark.parametrize("oddity", WRITTEN)
-def test_a_manifest_as_the_registry_takes_and_serves_it_is_no_damage(made, oddity):
-    def written(text: bytes) -> bytes:
-        odd = WRITTEN[oddity](text)
-        assert odd != text
-        return odd
+def test_a_descriptor_that_the_registry_takes_and_serves_is_no_damage(made):
+    are_taken(made, {oddity: plain(made, oddity, **more) for oddity, more in SERVED.items()})
 
-    is_taken(made, written)
+
+def test_a_manifest_as_the_registry_takes_and_serves_it_is_no_damage(made):
+    usual = {oddity: plain(made, oddity) for oddity in WRITTEN}
+    odd = {oddity: write(usual[oddity]) for oddity, write in WRITTEN.items()}
+    assert not [oddity for oddity in WRITTEN if odd[oddity] == usual[oddity]]
+    are_taken(made, odd)
 
 
 # What aborts a collection, or makes it skip repositories --------------------------------------------------------------
@@ -368,9 +346,9 @@ def test_a_folder_that_ends_a_collection_by_its_name_is_named(made, name):
     assert ends(made)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_copy_of_a_repository_whose_name_the_registry_takes_is_a_repository(made, name):
-    shutil.copytree(made.store / "repositories/a/b", made.store / "repositories" / name)
+def test_copies_of_a_repository_whose_names_the_registry_takes_are_repositories(made):
+    for name in NAMES:
+        shutil.copytree(made.store / "repositories/a/b", made.store / "repositories" / name)
     assert refusals(made.root) == []
     assert not ends(made)
 
@@ -474,7 +452,7 @@ def test_a_registry_to_which_a_push_has_only_begun_is_sound(server, tmp_path):
 
 
 def test_a_blob_that_is_a_folder_is_damage(made):
-    [path] = [path for path in made.store.glob("blobs/sha256/*/*/data") if path.read_bytes() == LAYER]
+    [path] = [path for path in made.store.glob("blobs/sha256/*/*/data") if path.read_bytes() == b"a layer"]
     path.unlink()
     path.mkdir()
     assert [kind for kind, _, _ in refusals(made.root)] == ["not a file or folder"]

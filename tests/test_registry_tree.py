@@ -192,23 +192,12 @@ def test_the_program_on_the_machine_says_the_same_as_in_this_process(filled, com
 
 
 @pytest.mark.needs("skopeo")
-def test_a_store_that_was_pushed_to_by_a_real_client_is_sound_and_shown(filled, tmp_path):
-    layout = tmp_path / "layout"
-    registry = filled.registry.copy(tmp_path / "copy")
-    with registry.running():
-        for tag, form in (("oci", "oci"), ("docker", "v2s2")):
-            source = f"docker://{registry.address}/another:v1"
-            copy = [
-                "skopeo",
-                "--insecure-policy",
-                "copy",
-                "--quiet",
-                "--src-tls-verify=false",
-                "--dest-tls-verify=false",
-            ]
-            subprocess.run([*copy, source, f"oci:{layout}:v1"], check=True)
-            target = f"docker://{registry.address}/by/skopeo:{tag}"
-            subprocess.run([*copy, "--format", form, f"oci:{layout}:v1", target], check=True)
+def test_a_store_that_was_pushed_to_by_a_real_client_is_sound_and_shown(registry, tmp_path):
+    copy = ["skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    layout = f"oci:{tmp_path}/layout:v1"
+    subprocess.run([*copy, f"docker://{registry.address}/another:v1", layout], check=True)
+    for tag, form in (("oci", "oci"), ("docker", "v2s2")):
+        subprocess.run([*copy, "--format", form, layout, f"docker://{registry.address}/by/skopeo:{tag}"], check=True)
     assert verified(registry.root)["damage"] == set()
     [repository] = asked("ls by/skopeo", registry.root)["repositories"]
     assert {tag["tag"]: tag["kind"] for tag in repository["tags"]} == {"oci": "OCI image", "docker": "image"}
@@ -263,15 +252,13 @@ def test_reclaim_says_of_each_blob_where_it_comes_from(filled):
     assert why[bytes_of("round 0")] == f"only needed by the untagged often@{filled.made['round 0']}"
 
 
-def test_an_index_in_an_index_is_no_garbage_and_a_subject_is_needed_by_nobody(filled, tmp_path):
-    registry = filled.registry.copy(tmp_path / "copy")
-    with registry.running():
-        inner = registry.push_index("nested", "", {registry.push_image("nested", "", some_bytes("i"), oci=True): "a/b"})
-        entry = {"mediaType": OCI_INDEX, "digest": inner, "size": registry.size(inner)}
-        registry.push_manifest("nested", "outer", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
-        subject = registry.push_image("nested", "", some_bytes("subject"), oci=True)
-        described = {"mediaType": OCI_IMAGE, "digest": subject, "size": registry.size(subject)}
-        registry.push_artifact("nested", "signature", b"signed", subject=described)
+def test_an_index_in_an_index_is_no_garbage_and_a_subject_is_needed_by_nobody(registry):
+    inner = registry.push_index("nested", "", {registry.push_image("nested", "", some_bytes("i"), oci=True): "a/b"})
+    entry = {"mediaType": OCI_INDEX, "digest": inner, "size": registry.size(inner)}
+    registry.push_manifest("nested", "outer", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
+    subject = registry.push_image("nested", "", some_bytes("subject"), oci=True)
+    described = {"mediaType": OCI_IMAGE, "digest": subject, "size": registry.size(subject)}
+    registry.push_artifact("nested", "signature", b"signed", subject=described)
     assert would_go(registry) == registry.collect()
     done = run("reclaim --untagged", registry.root)
     assert done.returncode == 1
@@ -427,19 +414,18 @@ EXCLUDE_EACH_OTHER = [{malformed_link, tag_of_a_manifest_whose_link_is_gone}]
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damage_is_found_and_named_and_nothing_else_is(registry, filled, damage):
     expected = damage(registry.store, filled.made)
-    assert verified(registry.root)["damage"] == expected
     done = run("verify", registry.root)
     assert done.returncode == 1
-    [(kind, path)] = expected
-    assert f"DAMAGE {kind}: {path}: " in done.stdout
+    assert set(re.findall("^DAMAGE (.+?): (.+?): ", done.stdout, re.MULTILINE)) == expected
 
 
 def test_two_damages_at_a_time_are_both_found_and_nothing_else_is(registry, filled):
     pairs = [pair for pair in itertools.combinations(DAMAGES, 2) if set(pair) not in EXCLUDE_EACH_OTHER]
     for one, other in random.Random(4711).sample(pairs, min(len(pairs), 10 * EFFORT)):
-        with registry.restored_afterwards() as store:
-            expected = one(store, filled.made) | other(store, filled.made)
-            assert verified(registry.root)["damage"] == expected, f"{one.__name__} and {other.__name__}"
+        expected = one(registry.store, filled.made) | other(registry.store, filled.made)
+        assert verified(registry.root)["damage"] == expected, f"{one.__name__} and {other.__name__}"
+        registry.restore(filled.state)
+        assert registry.state() == filled.state
     assert verified(registry.root)["damage"] == set()
 
 
@@ -455,15 +441,13 @@ def test_several_processes_find_what_one_finds(registry, filled, monkeypatch):
     )
 
 
-def test_manifests_that_give_a_wrong_size_are_named_and_are_no_damage(filled, tmp_path):
-    registry = filled.registry.copy(tmp_path / "copy")
-    with registry.running():
-        config = dict(registry.push_blob("lies", b"{}"), mediaType="application/vnd.oci.empty.v1+json")
-        digests = []
-        for size in (4, 6):
-            layer = dict(registry.push_blob("lies", b"five!"), mediaType="text/plain", size=size)
-            manifest = {"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": config, "layers": [layer]}
-            digests.append(registry.push_manifest("lies", f"of-{size}", manifest))
+def test_manifests_that_give_a_wrong_size_are_named_and_are_no_damage(registry):
+    config = dict(registry.push_blob("lies", b"{}"), mediaType="application/vnd.oci.empty.v1+json")
+    digests = []
+    for size in (4, 6):
+        layer = dict(registry.push_blob("lies", b"five!"), mediaType="text/plain", size=size)
+        manifest = {"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": config, "layers": [layer]}
+        digests.append(registry.push_manifest("lies", f"of-{size}", manifest))
     found = json.loads(run("verify --json", registry.root).stdout)
     assert found["damage"] == []
     assert {notice["path"] for notice in found["notices"] if notice["kind"] == "wrong size"} == set(digests)
@@ -488,9 +472,8 @@ def test_a_file_that_cannot_be_read_is_damage(registry, filled, monkeypatch):
     assert verified(registry.root)["damage"] == {("unreadable", blob(bytes_of("app")))}
 
 
-def test_random_corruptions_are_all_found(filled, tmp_path):
-    registry = Registry("docker-registry", tmp_path / "small")
-    registry.program = filled.registry.program
+def test_random_corruptions_are_all_found(server, tmp_path):
+    registry = Registry(server, tmp_path / "small")
     with registry.running():
         image = registry.push_image("a/b", "1", some_bytes("small", 200), oci=True)
         registry.push_index("a/b", "2", {image: "linux/amd64"})
@@ -587,14 +570,12 @@ def test_a_blob_that_no_repository_links_is_named_and_is_no_damage(registry):
     assert ("unreferenced blob", digest_of(content)) in {(row["kind"], row["path"]) for row in data["notices"]}
 
 
-def test_layers_that_are_kept_elsewhere_may_be_missing(filled, tmp_path):
-    registry = filled.registry.copy(tmp_path / "copy")
-    with registry.running():
-        config = dict(registry.push_blob("windows", b"{}"), mediaType="application/vnd.docker.container.image.v1+json")
-        kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-        layer = {"mediaType": kind, "digest": digest_of(b"?"), "size": 1, "urls": ["https://example.com/layer"]}
-        manifest = {"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [layer]}
-        registry.push_manifest("windows", "latest", manifest)
+def test_layers_that_are_kept_elsewhere_may_be_missing(registry):
+    config = dict(registry.push_blob("windows", b"{}"), mediaType="application/vnd.docker.container.image.v1+json")
+    kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    layer = {"mediaType": kind, "digest": digest_of(b"?"), "size": 1, "urls": ["https://example.com/layer"]}
+    manifest = {"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [layer]}
+    registry.push_manifest("windows", "latest", manifest)
     assert verified(registry.root)["damage"] == set()
 
 

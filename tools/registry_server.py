@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import os
 import random
 import shutil
 import socket
@@ -24,6 +25,11 @@ EMPTY = "application/vnd.oci.empty.v1+json"
 
 SERVERS = ("docker-registry", "GitLab's registry")
 """Debian's build of distribution 2.8, and the registry that the program installs."""
+
+GO_RUNTIME = {"GOMAXPROCS": "1", "GOGC": "1000"}
+"""A server's environment: one thread is enough for one client, and freeing memory less often saves processor time
+(https://pkg.go.dev/runtime#hdr-Environment_Variables).
+"""
 
 
 def find(server: str) -> str | None:
@@ -49,6 +55,12 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> str:
 def some_bytes(name: str, size: int = 3000) -> bytes:
     """Pseudo-random bytes, the same for the same name in every run."""
     return random.Random(name).randbytes(size)
+
+
+State = dict[Path, tuple[bytes, int] | None]
+"""A registry's files with their content and modification time in nanoseconds, and its folders with None; each folder
+comes before its entries. A store has no symbolic links: for one that a test adds, the content is empty.
+"""
 
 
 class Registry:
@@ -84,8 +96,9 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
     @contextlib.contextmanager
     def running(self) -> Iterator["Registry"]:
         """Run the server within this context. It has 20 seconds to respond."""
+        command = [str(self.program), "serve", str(self.configuration)]
         with (self.folder / "server.log").open("w") as log:
-            server = subprocess.Popen([str(self.program), "serve", self.configuration], stdout=log, stderr=log)
+            server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | GO_RUNTIME)
         try:
             deadline = time.monotonic() + 20
             while True:
@@ -101,32 +114,53 @@ validation: {{manifests: {{urls: {{allow: ["^https://example.com/"]}}}}}}
             server.terminate()
             server.wait()
 
-    def copy(self, folder: Path) -> "Registry":
-        """A copy of the store, with its own configuration."""
-        shutil.copytree(self.root, folder / "images", symlinks=True)
-        made = Registry("docker-registry", folder)
-        made.program = self.program
-        return made
+    def state(self) -> State:
+        """All files and folders, to be restored."""
+        found: State = {}
+        folders = [self.root]
+        for folder in folders:
+            for entry in os.scandir(folder):
+                path = folder / entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    found[path] = None
+                    folders.append(path)
+                else:
+                    content = b"" if entry.is_symlink() else path.read_bytes()
+                    found[path] = content, entry.stat(follow_symlinks=False).st_mtime_ns
+        return found
 
-    @contextlib.contextmanager
-    def restored_afterwards(self) -> Iterator[Path]:
-        """The store, to be damaged; it is restored at the end of this context."""
-        files = {path: path.read_bytes() for path in self.store.rglob("*") if path.is_file()}
-        yield self.store
-        for path in self.store.rglob("*"):
-            if path.is_symlink() or (path.is_file() and path not in files):
-                path.unlink()
-        for path, content in files.items():
-            if not path.exists() or path.read_bytes() != content:
+    def restore(self, state: State) -> None:
+        """Restore all files and folders.
+
+        The server may run meanwhile: without `storage.cache` in its configuration, it caches nothing
+        (https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/app.go, "configure storage caches").
+        """
+        now = self.state()
+        same = {path for path in state if path in now and now[path] == state[path]}
+        for path in reversed(now):
+            if path not in same:
+                path.rmdir() if now[path] is None else path.unlink()
+        for path, kept in state.items():
+            if path in same:
+                continue
+            if kept is None:
+                path.mkdir()
+            else:
+                content, modified = kept
                 path.write_bytes(content)
+                os.utime(path, ns=(modified, modified))
 
     def collect(self, *options: str) -> tuple[set[str], set[str]]:
         """Run the server's own garbage collection. Returns the blobs and manifest links that it removed."""
         blobs, manifests = self.blobs(), self.manifests()
-        command = [str(self.program), "garbage-collect", *options, str(self.configuration)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = self.garbage_collect(*options)
         assert done.returncode == 0, done.stdout + done.stderr
         return blobs - self.blobs(), manifests - self.manifests()
+
+    def garbage_collect(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run the server's command of that name, and wait for it."""
+        command = [str(self.program), "garbage-collect", *options, str(self.configuration)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | GO_RUNTIME)
 
     def blobs(self) -> set[str]:
         """The digests of all blobs."""
