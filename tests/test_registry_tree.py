@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import unittest.mock
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ COMMANDS = (
     "reclaim",
 )
 """The commands; `fill` pushes the images in them."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_processor() -> Iterator[None]:
+    """`verify` starts no processes unless a test says how many: each would be a copy of pytest's."""
+    with unittest.mock.patch.object(os, "cpu_count", return_value=1):
+        yield
 
 
 def run(command: str, root: Path) -> subprocess.CompletedProcess[str]:
@@ -716,11 +724,38 @@ def test_long_work_says_on_a_terminal_how_far_it_is_and_nothing_elsewhere(filled
 
 def test_names_cannot_command_the_terminal(registry):
     (registry.store / "repositories/evil\x1b[2J/_layers").mkdir(parents=True)
-    assert "\x1b" not in installed("ls", registry.root).stdout
+    done = run("ls", registry.root)
+    assert "evil" in done.stdout
+    assert "\x1b" not in done.stdout
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "reclaim --untagged", "ls --json", "verify --json"])
-def test_python_3_6_says_the_same(filled, command):
+EACH_IN_ONE_PROCESS = """
+import json, os, sys, tempfile
+program, root, *commands = sys.argv[1:]
+sys.path.insert(0, program)
+from programs.registry_tree import cli
+printed = os.dup(1)
+for command in commands:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        os.dup2(output.fileno(), 1)
+        status = cli.main(command.split() + ["--root", root])
+        output.seek(0)
+        os.write(printed, json.dumps([command, status, output.read()]).encode() + b"\\n")
+"""
+
+
+def test_python_3_6_says_the_same(filled):
+    commands = [*COMMANDS, "reclaim --untagged", "ls --json", "verify --json"]
+    here = {command: run(command, filled.registry.root) for command in commands}
+    arguments = [oldest_python(), "-c", EACH_IN_ONE_PROCESS, PROGRAM, filled.registry.root, *commands]
+    old = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert old.stderr == ""
+    new = [[command, done.returncode, done.stdout] for command, done in here.items()]
+    assert [json.loads(line) for line in old.stdout.splitlines()] == new
+
+
+@pytest.mark.parametrize("command", ["verify", "show no:tag"])
+def test_the_program_on_the_machine_runs_with_python_3_6(filled, command):
     old, new = installed(command, filled.registry.root, python=oldest_python()), run(command, filled.registry.root)
     assert (old.returncode, old.stdout, old.stderr) == (new.returncode, new.stdout, new.stderr)
 
@@ -750,7 +785,7 @@ def test_it_is_run_by_the_python_of_rhel_8():
 def test_a_checkout_runs_it_as_well(filled):
     command = [sys.executable, "-m", "programs.registry_tree", "ls", "--root", filled.registry.root]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == installed("ls", filled.registry.root).stdout
+    assert done.stdout == run("ls", filled.registry.root).stdout
 
 
 def test_a_reader_that_stops_reading_is_no_failure(filled):
