@@ -53,7 +53,7 @@ def network(interfaces, *, ports=(80,), balancer=None):
     interface, or None for the operator, to an address and port).
     """
     made = {"interfaces": list(map(dataclasses.asdict, interfaces)), "ports": ports, "balancer": balancer}
-    command = [*NAMESPACES, sys.executable, "-m", "lab.tests.packets"]
+    command = ["timeout", "300", *NAMESPACES, sys.executable, "-m", "lab.tests.packets"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         requests, responses = process.stdin, process.stdout
         assert requests
@@ -71,6 +71,8 @@ def network(interfaces, *, ports=(80,), balancer=None):
             return json.loads(answered)
 
         yield answers
+        requests.close()
+        assert process.wait() == 0, "see standard error"
 
 
 @contextlib.contextmanager
