@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from settings import SettingsError
 from tests.conftest import openssh_pair
 from tests.test_settings import load
+from validation.private_keys import string as ssh_string
 
 OPENSSH, PKCS1, PKCS8 = PrivateFormat.OpenSSH, PrivateFormat.TraditionalOpenSSL, PrivateFormat.PKCS8
 
@@ -193,7 +194,7 @@ def test_what_is_something_else_is_refused_by_what_it_is(value, reason):
 def rsa_line(bits: int) -> str:
     """The line of a public key of that length; finding prime numbers for a real one takes seconds."""
     number = b"\0" + ((1 << bits - 1) + 1).to_bytes(bits // 8)
-    blob = b"".join(len(each).to_bytes(4) + each for each in (b"ssh-rsa", b"\1\0\1", number))
+    blob = b"".join(map(ssh_string, (b"ssh-rsa", b"\1\0\1", number)))
     return f"ssh-rsa {base64.b64encode(blob).decode()}"
 
 

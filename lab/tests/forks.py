@@ -1,7 +1,7 @@
 """Runs Python programs as forks of one process that has imported their modules.
 
-A stand-in's program does little, but Python takes a tenth of a second to import what it uses. Each run
-is still a process of its own that executes the program's file.
+A stand-in's program does little, but Python takes a tenth of a second to import what it uses. Each run is still a
+process of its own that executes the program's file.
 """
 
 import contextlib

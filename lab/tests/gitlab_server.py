@@ -171,6 +171,10 @@ class Server:
             return self.get("/-/readiness", client=None).status == 200
         return False
 
+    def has_database(self) -> bool:
+        """Return whether PostgreSQL answers; False while it restarts."""
+        return self.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n"
+
     def token(self, user: str, password: str, *scopes: str) -> Answer:
         query = "&".join(["service=container_registry", *(f"scope={scope}" for scope in scopes)])
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -462,7 +462,7 @@ def test_the_database_answers_by_gitlab_psql(server):
     assert stopped.returncode == 2
     assert stopped.stderr.startswith("psql: error: connection to server on socket")
     assert server.run("gitlab-ctl", "start", "postgresql").returncode == 0
-    wait_until(lambda: ask("-tAc", count).returncode == 0)
+    wait_until(server.has_database)
 
 
 def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_a_time(server):
@@ -828,7 +828,7 @@ def test_the_database_starts_only_if_other_users_cannot_read_its_folder(server):
     assert server.run("gitlab-ctl", "term", "postgresql").returncode == 0
     wait_until(lambda: f'data directory "{data}" has invalid permissions' in log.read_text())
     data.chmod(0o700)
-    wait_until(lambda: server.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n")
+    wait_until(server.has_database)
 
 
 def test_secrets_that_were_lost_leave_tokens_unreadable(server):

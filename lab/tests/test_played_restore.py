@@ -46,11 +46,6 @@ def psql(server, statement):
     return done.stdout.strip()
 
 
-def has_database(server):
-    """Return whether PostgreSQL answers; False while it restarts."""
-    return server.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n"
-
-
 def rake(server, task, **variables):
     done = server.run("gitlab-rake", task, *(f"{name}={value}" for name, value in variables.items()))
     assert done.returncode == 0, done.stderr
@@ -102,7 +97,7 @@ def test_every_write_extends_the_log_and_no_read_does(server):
     after = position(server)
     assert after > before
     assert server.run("gitlab-ctl", "restart", "postgresql").returncode == 0
-    wait_until(lambda: has_database(server))
+    wait_until(server.has_database)
     assert position(server) >= after
 
 
@@ -522,7 +517,7 @@ def test_a_stale_lock_file_of_postgresql_is_replaced_unless_a_process_has_its_nu
         server.run("gitlab-ctl", "start", "postgresql")
         wait_until(lambda: log.read_text().count('lock file "postmaster.pid" already exists') > before)
         other.kill()
-    wait_until(lambda: has_database(server))
+    wait_until(server.has_database)
     wait_until(server.is_ready)
 
 

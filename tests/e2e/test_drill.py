@@ -14,7 +14,7 @@ from lab.cloud import dns
 from lab.cloud.network import ELSEWHERE
 from lab.workspace import ROOT
 from tests.e2e import backups, kept, people, projects, recovery
-from tests.e2e.operations import client, must
+from tests.e2e.operations import Finished, client, must
 from tests.e2e.programs import IMPATIENT, Edits, changed_program
 from tests.e2e.recovery import DRILL, drill
 from tests.e2e.sink import Sink
@@ -162,7 +162,7 @@ def test_a_copy_that_signs_with_the_key_of_the_original_is_found_out(outputs, tm
     assert failed_checks(done, tmp_path / "drill.json") == {"token-key"}
 
 
-def drill_of_a_damaged_backup(outputs: dict[str, Any], role: str, damage: str, *options: str) -> Any:
+def drill_of_a_damaged_backup(outputs: dict[str, Any], role: str, damage: str, report: Path) -> Finished:
     """The drill of a backup after `damage` in the snapshot of the machine `role`. It must mark the backup as failed."""
     kept.push("intact")
     with projects.made(outputs, "intact") as project:
@@ -173,7 +173,7 @@ def drill_of_a_damaged_backup(outputs: dict[str, Any], role: str, damage: str, *
         [damaged] = [backup for backup in recovery.snapshots_of(pair) if backup.tags["gitlab-role"] == role]
         recovery.damage(damaged.id, damage)
         recovery.raise_quota()
-        done = drill(*options)
+        done = drill("--json", str(report))
         for backup in recovery.snapshots_of(pair):
             assert backup.tags["gitlab-drilled"].endswith(" failed")
         assert recovery.left_of(DRILL) == []
@@ -185,14 +185,15 @@ def drill_of_a_damaged_backup(outputs: dict[str, Any], role: str, damage: str, *
 @pytest.mark.long
 @pytest.mark.parametrize(("role", "damage", "check"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_backup_fails_its_drill_and_is_marked(outputs, tmp_path, role, damage, check):
-    done = drill_of_a_damaged_backup(outputs, role, damage, "--json", str(tmp_path / "drill.json"))
-    assert check in failed_checks(done, tmp_path / "drill.json"), done.output
+    report = tmp_path / "drill.json"
+    done = drill_of_a_damaged_backup(outputs, role, damage, report)
+    assert check in failed_checks(done, report), done.output
 
 
 @pytest.mark.long
 def test_a_backup_without_its_secrets_fails_its_drill_before_gitlab_makes_new_ones(outputs, tmp_path):
     report = tmp_path / "drill.json"
-    done = drill_of_a_damaged_backup(outputs, "server", "rm etc-gitlab/gitlab-secrets.json", "--json", str(report))
+    done = drill_of_a_damaged_backup(outputs, "server", "rm etc-gitlab/gitlab-secrets.json", report)
     assert failed_checks(done, report) == set()
     assert "/etc/gitlab/gitlab-secrets.json is missing" in done.output
     assert "server-configure-gitlab" not in done.output
