@@ -52,7 +52,7 @@ def _updates(place: Place, machine: str) -> Check:
         place=place,
         limit=0,
         failure=f"Security updates of {machine} were not installed on schedule, or a reboot is pending.",
-        remedy=f"On {machine}: cat {SECURITY_UPDATES_LOG}; systemctl list-timers install-security-updates. "
+        remedy=f"On {machine}: cat {SECURITY_UPDATES_LOG}; systemctl list-timers install-security-updates.timer. "
         f"To install them now, with a reboot if needed: sudo systemd-run {INSTALL_SECURITY_UPDATES}. "
         f"If the timer is missing: pulumi up --replace '**::{place}-schedule-updates'",
         only_warns=True,
@@ -66,7 +66,7 @@ def _backup(place: Place, machine: str) -> Check:
         place=place,
         limit=0,
         failure=f"The backups of {machine} do not succeed on schedule.",
-        remedy=f"On {machine}: journalctl -u gitlab-backup-volume; systemctl list-timers gitlab-backup-volume. "
+        remedy=f"On {machine}: journalctl -u gitlab-backup-volume; systemctl list-timers gitlab-backup-volume.timer. "
         "To take one now: sudo gitlab-backup-volume now. "
         f"If the timer is missing: pulumi up --replace '**::{place}-schedule-backups'",
         only_warns=True,
