@@ -73,15 +73,15 @@ def snapshots(ec2: Any, stack_tag: str) -> list[Snapshot]:  # noqa: ANN401, boto
 
 def pairs(snapshots: Sequence[Snapshot]) -> list[Pair]:
     """The pairs, the newest one first: with each snapshot of the server the registry's of the same backup, or else the
-    first one that is not older.
+    first one that is not older. Copies of one backup may have been started in the other order.
     """
     oldest_first = sorted(snapshots, key=lambda snapshot: snapshot.started)
     registries = [each for each in oldest_first if each.role == Place.REGISTRY and each.state != "error"]
     found = []
     for server in reversed([each for each in oldest_first if each.role == Place.SERVER]):
+        own = [each for each in registries if server.pair and each.pair == server.pair]
         later = [each for each in registries if each.started >= server.started]
-        own = [each for each in later if each.pair == server.pair]
-        if later:
+        if own or later:
             found.append(Pair(server.pair, server, (own or later)[0]))
     return found
 

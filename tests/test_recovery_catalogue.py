@@ -90,8 +90,15 @@ def test_without_its_own_a_pair_has_the_first_snapshot_of_the_registry_that_is_n
 
 
 def test_a_snapshot_of_the_registry_that_is_older_than_the_servers_makes_no_pair():
-    older = described("snap-r2", "registry", "11-27 22:59", pair="20261127T230004Z")
+    older = described("snap-r2", "registry", "11-27 22:59", pair="20261127T225804Z")
     assert catalogue.pairs(found(HOURLY[2], older)) == []
+
+
+def test_copies_of_one_backup_are_a_pair_whichever_was_started_first():
+    older = described("snap-r2", "registry", "11-27 22:59", pair="20261127T230004Z")
+    assert ids(catalogue.pairs(found(HOURLY[2], older))) == [("20261127T230004Z", "snap-s2", "snap-r2")]
+    nameless = [{**each, "Tags": [tag for tag in each["Tags"] if tag["Key"] != "gitlab-backup"]} for each in HOURLY[:2]]
+    assert ids(catalogue.pairs(found(nameless[0], older))) == [("", "snap-s1", "snap-r2")]
 
 
 def test_the_latest_backup_is_the_newest_one_that_is_complete():
