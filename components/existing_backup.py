@@ -52,7 +52,9 @@ def _own_volumes(role: Place, *filters: tuple[str, str]) -> Sequence[str]:
 
 def _snapshot(snapshot_id: str) -> Snapshot | None:
     return lookup(
-        lambda: aws.ebs.get_snapshot(filters=[aws.ebs.GetSnapshotFilterArgs(name="snapshot-id", values=[snapshot_id])])
+        lambda: aws.ebs.get_snapshot(
+            owners=["self"], filters=[aws.ebs.GetSnapshotFilterArgs(name="snapshot-id", values=[snapshot_id])]
+        )
     )
 
 
