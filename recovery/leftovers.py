@@ -115,15 +115,30 @@ def _load_balancing(elb: Client, stack_tag: str) -> Iterator[Resource]:
     ]
     for first in range(0, len(found), MOST_ARNS):
         some = found[first : first + MOST_ARNS]
-        answer = elb.describe_tags(ResourceArns=[each.id for each in some])
-        owned = {each["ResourceArn"] for each in answer["TagDescriptions"] if _owns(stack_tag, each["Tags"])}
+        described = _described(elb, [each.id for each in some])
+        owned = {each["ResourceArn"] for each in described if _owns(stack_tag, each["Tags"])}
         yield from (each for each in some if each.id in owned)
+
+
+def _described(elb: Client, arns: list[str]) -> list[dict[str, Any]]:
+    """The tags of load balancing resources. AWS describes none if one of them was deleted after it was listed."""
+    gone = (elb.exceptions.LoadBalancerNotFoundException, elb.exceptions.TargetGroupNotFoundException)
+    try:
+        return list(elb.describe_tags(ResourceArns=arns)["TagDescriptions"])
+    except gone:
+        if len(arns) == 1:
+            return []
+        return [found for arn in arns for found in _described(elb, [arn])]
 
 
 def _certificates(acm: Client, stack_tag: str) -> Iterator[Resource]:
     for found in _listed(acm, "list_certificates", "CertificateSummaryList", Includes={"keyTypes": list(KEY_TYPES)}):
         arn = found["CertificateArn"]
-        if _owns(stack_tag, acm.list_tags_for_certificate(CertificateArn=arn)["Tags"]):
+        try:
+            tags = acm.list_tags_for_certificate(CertificateArn=arn)["Tags"]
+        except acm.exceptions.ResourceNotFoundException:  # deleted after it was listed
+            continue
+        if _owns(stack_tag, tags):
             yield Resource("certificate", arn)
 
 

@@ -10,7 +10,7 @@ import pytest
 from moto import mock_aws
 
 from recovery import leftovers
-from tests.aws_answers import REGION, Aws, once
+from tests.aws_answers import REGION, Aws, failure, once
 from tests.certificates import issue
 from tests.conftest import openssh_pair
 
@@ -144,6 +144,20 @@ def test_tags_of_load_balancing_are_requested_for_twenty_resources_at_a_time():
     aws.answers["DescribeTags"] = once({"TagDescriptions": [other]}, {}, {"TagDescriptions": [own]})
     assert list(leftovers.resources(aws, STACK)) == [leftovers.Resource("load balancer", arns[44])]
     assert [len(each["ResourceArns"]) for each in aws.sent("DescribeTags")] == [20, 20, 5]
+
+
+def test_what_is_deleted_while_it_is_listed_is_not_left():
+    aws = Aws()
+    arns = ["arn:own", "arn:gone"]
+    aws.answers["DescribeTargetGroups"] = {"TargetGroups": [{"TargetGroupArn": arn} for arn in arns]}
+    own = {"ResourceArn": "arn:own", "Tags": [{"Key": "gitlab-stack", "Value": STACK}]}
+    gone = failure("TargetGroupNotFound")
+    aws.answers["DescribeTags"] = once(gone, {"TagDescriptions": [own]}, gone)
+    aws.answers["ListCertificates"] = {
+        "CertificateSummaryList": [{"CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/1"}]
+    }
+    aws.answers["ListTagsForCertificate"] = failure("ResourceNotFoundException")
+    assert list(leftovers.resources(aws, STACK)) == [leftovers.Resource("target group", "arn:own")]
 
 
 @pytest.fixture
