@@ -12,6 +12,11 @@ import yaml
 from recovery import stack_file
 from recovery.errors import RecoveryError
 
+UNSUPPORTED = ("aws:accessKey", "aws:assumeRole", "aws:assumeRoles", "aws:assumeRoleWithWebIdentity", "aws:secretKey")
+"""Settings of Pulumi's AWS provider that choose other credentials than the shell's (Pulumi Registry, AWS Classic,
+Configuration Reference).
+"""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -45,13 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(chosen: argparse.Namespace) -> Stack:
-    """The stack that the arguments name. Raises RecoveryError if its region is unknown."""
+    """The stack that the arguments name. Raises RecoveryError if its region is unknown, or if the file has credentials
+    that only `up` uses.
+    """
     name = chosen.stack
     file = (chosen.settings or stack_file.ROOT / stack_file.name(name)).resolve()
     exists = file.is_file()
     if chosen.settings and not exists:
         raise RecoveryError(f"--settings: {chosen.settings} does not exist")
     config = ((yaml.safe_load(file.read_text()) or {}).get("config") or {}) if exists else {}
+    if others := [key for key in UNSUPPORTED if key in config]:
+        raise RecoveryError(
+            f"{file.name} contains {' and '.join(others)}, which only pulumi uses, so this command could search "
+            "another account: use the credentials of the shell, or of a profile that assumes the role (aws:profile)"
+        )
     region = chosen.region or config.get("aws:region")
     if not region:
         why = "does not contain aws:region" if exists else "does not exist"

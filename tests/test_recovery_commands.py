@@ -129,6 +129,12 @@ def test_the_region_is_that_of_the_settings_or_of_the_command(tmp_path):
             read(tmp_path, text)
 
 
+def test_credentials_that_only_pulumi_uses_are_refused_since_another_account_would_be_searched(tmp_path):
+    settings = "config:\n  aws:region: eu-west-1\n  aws:assumeRoles: [{roleArn: 'arn:aws:iam::123456789012:role/up'}]\n"
+    with pytest.raises(RecoveryError, match=r"contains aws:assumeRoles, which only pulumi uses.* \(aws:profile\)"):
+        read(tmp_path, settings)
+
+
 def test_a_file_of_settings_may_be_missing_only_if_it_is_not_named(tmp_path):
     with pytest.raises(RecoveryError, match=r"--settings: .*Pulumi.prod.yaml does not exist"):
         read(tmp_path, None, "--region", "eu-west-1")
