@@ -32,8 +32,13 @@ def copy_pair(pair: Pair, source: Client, target: Client, *, tags: Mapping[str, 
         # A filter, since AWS may not find a new copy by its ID at once.
         listed = target.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "snapshot-id", "Values": started}])
         found = {each["SnapshotId"]: each for each in listed["Snapshots"]}
-        if failed := [name for name, each in found.items() if each["State"] == "error"]:
-            raise RecoveryError(f"AWS failed to copy {' and '.join(failed)}. Delete it and run this again")
+        failed = [
+            f"{name} ({each.get('StateMessage') or 'without a reason'})"
+            for name, each in found.items()
+            if each["State"] == "error"
+        ]
+        if failed:
+            raise RecoveryError(f"AWS failed to copy {' and '.join(failed)}. This command, run again, copies it again")
         progress = " and ".join(found.get(name, {}).get("Progress") or "0%" for name in started)
         if progress != shown:
             print(f"copying to {target.meta.region_name}: {progress}", flush=True)

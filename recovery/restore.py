@@ -29,6 +29,7 @@ from recovery.pulumi_cli import Pulumi, exclusive, interruptible
 from recovery.stack import Stack
 from recovery.stack_file import Document
 from recovery.sweep import USERS_OF_NETWORKS, sweep
+from validation import ssh_agent
 
 RUNNING = ("pending", "running", "stopping")
 """States of a machine that may still do something."""
@@ -94,6 +95,7 @@ class Restore:
             resources = self._pulumi.resources()
             if resources and not unfinished:
                 raise RecoveryError(f"the stack {name} already exists: choose a name that no stack has, with STACK=")
+            self._check_agent(unfinished or settings)
             if not unfinished:
                 addresses.check(self._target.client("ec2"), self._target.client("service-quotas"))
             taken = taken_at(pair)
@@ -153,6 +155,7 @@ class Restore:
             if stack_file.is_of(unfinished, pair):
                 if self._chosen.backup not in (catalogue.LATEST, pair.id):
                     break
+                self._refuse_other_settings(unfinished)
                 self._target = dataclasses.replace(self._target, region=region)
                 print(f"continuing the restore of {self._pulumi.file.name}")
                 return pair
@@ -160,6 +163,31 @@ class Restore:
             f"{self._pulumi.file.name} restores snapshots that are not this backup, or that no longer exist: choose "
             "another name, or destroy that stack and delete the file"
         )
+
+    def _refuse_other_settings(self, unfinished: Document) -> None:
+        """Raise RecoveryError if the command has other settings than the interrupted one, whose volumes may exist."""
+        wanted = {stack_file.key(name): value for name, value in self._chosen.overrides}
+        if self._chosen.zone:
+            wanted[stack_file.key("availabilityZone")] = self._chosen.zone
+        if self._chosen.region:
+            wanted[stack_file.REGION] = self._chosen.region
+        # Pulumi, which has written the file since, may have turned a number into text.
+        had = unfinished["config"]
+        others = [f"{key}: {value}" for key, value in wanted.items() if str(had.get(key)) != str(value)]
+        if others:
+            raise RecoveryError(
+                f"{self._pulumi.file.name} is from an interrupted restore and does not have {', '.join(others)}. "
+                "Change it there and repeat the command without it; but if volumes exist already, a zone or region can "
+                f"be changed only by a new restore: make destroy STACK={self._pulumi.stack}, and delete the file"
+            )
+
+    def _check_agent(self, settings: Document) -> None:
+        """Raise RecoveryError if `up` could not log in, since the former machines are stopped before it."""
+        config = {**settings["config"], **{stack_file.key(name): value for name, value in self._chosen.overrides}}
+        if config.get(stack_file.key("sshPrivateKey")):
+            return
+        if problem := ssh_agent.problem(str(config[stack_file.key("sshPublicKey")])):
+            raise RecoveryError(f"sshPublicKey: sshPrivateKey is not set, and {problem}")
 
     def _pairs(self, region: str) -> list[Pair]:
         return catalogue.pairs(catalogue.snapshots(self._ec2(region), self._source.tag))
@@ -194,6 +222,8 @@ class Restore:
         print(f"The machines of {name} are stopped first: {', '.join(machines)}.")
         print("What was written since the backup remains on their volumes.")
         confirmation.confirm(name, yes=self._chosen.yes)
+        ids = " ".join(machines)
+        print(f"Should they serve again: aws ec2 start-instances --region {region} --instance-ids {ids}")
         try:
             ec2.stop_instances(InstanceIds=machines)
             ec2.get_waiter("instance_stopped").wait(InstanceIds=machines, WaiterConfig=STOPPED_WITHIN)
@@ -201,7 +231,6 @@ class Restore:
             if not isinstance(error, WaiterError):
                 _raise_unless_unavailable(error)
             print(f"THE MACHINES OF {name} MAY STILL BE RUNNING: {error}")
-            ids = " ".join(machines)
             print(f"Continue to stop them: aws ec2 stop-instances --force --region {region} --instance-ids {ids}")
 
 

@@ -22,6 +22,7 @@ def world(tmp_path, monkeypatch):
 
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr(restore, "sweep", swept)
+    monkeypatch.setattr("validation.ssh_agent.problem", lambda public_key: None)
     return made
 
 
@@ -137,6 +138,65 @@ def test_an_interrupted_restore_of_another_backup_is_not_continued(world):
     world.home.add_pair("20261128T000004Z", START + datetime.timedelta(hours=1))
     with pytest.raises(RecoveryError, match="snapshots that are not this backup"):
         restored(world, backup="20261128T000004Z")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"zone": "eu-central-1c"}, "gitlab:availabilityZone: eu-central-1c"),
+        ({"region": "eu-west-1"}, "aws:region: eu-west-1"),
+        ({"overrides": [("serverInstanceType", "m6i.2xlarge")]}, "gitlab:serverInstanceType: m6i.2xlarge"),
+    ],
+)
+def test_an_interrupted_restore_with_other_settings_is_not_continued(world, given, named):
+    restored(world)
+    done = list(world.cloud.events)
+    with pytest.raises(RecoveryError, match=f"does not have {named}. Change it there .* make destroy STACK=new"):
+        restored(world, **given)
+    assert world.cloud.events == done
+
+
+def test_an_interrupted_restore_is_continued_with_the_same_settings(world):
+    given = {"zone": "eu-central-1c", "region": "eu-central-1", "overrides": [("serverDataVolumeSize", 200)]}
+    restored(world, **given)
+    file = world.folder / "Pulumi.new.yaml"
+    file.write_text(file.read_text().replace("serverDataVolumeSize: 200", "serverDataVolumeSize: '200'"))
+    restored(world, **given)
+    assert world.cloud.events.count("up") == 2
+
+
+def test_machines_are_not_stopped_before_the_agent_can_log_in_to_the_new_ones(world, monkeypatch):
+    world.home.running = ["i-server"]
+    monkeypatch.setattr("validation.ssh_agent.problem", lambda public_key: f"the agent does not hold {public_key}")
+    with pytest.raises(RecoveryError, match="sshPrivateKey is not set, and the agent does not hold ssh-ed25519 AAAA"):
+        restored(world)
+    assert world.cloud.events == []
+    restored(world, overrides=[("sshPrivateKey", {"secure": "v1:key"})])
+    assert world.cloud.events[-1] == "up"
+
+
+def test_the_command_that_starts_the_former_machines_again_is_shown(world, capsys):
+    world.home.running = ["i-server", "i-runner"]
+    restored(world)
+    command = "aws ec2 start-instances --region eu-central-1 --instance-ids i-server i-runner"
+    assert command in capsys.readouterr().out
+
+
+def test_a_copy_that_aws_could_not_make_is_named_with_the_reason_and_copied_again(world, monkeypatch):
+    target = world.cloud.region("eu-west-1")
+    copied = target.copy_snapshot
+
+    def refused(**parameters):
+        made = copied(**parameters)
+        target.snapshots[made["SnapshotId"]] |= {"State": "error", "StateMessage": "Given key ID is not accessible"}
+        return made
+
+    monkeypatch.setattr(target, "copy_snapshot", refused)
+    with pytest.raises(RecoveryError, match=r"failed to copy snap-copy-0 \(Given key ID is not accessible\) and "):
+        restored(world, region="eu-west-1")
+    monkeypatch.setattr(target, "copy_snapshot", copied)
+    restored(world, region="eu-west-1")
+    assert world.cloud.events[-1] == "up"
 
 
 def test_a_stack_that_exists_is_not_overwritten(world):
