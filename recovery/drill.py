@@ -19,6 +19,7 @@ from configuration import cost
 from configuration.flows import MACHINES, Place
 from programs.volume_backup.backup import age, utc_now
 from recovery import addresses, catalogue, copies, keys, leftovers, stack_file
+from recovery.backups import STALE
 from recovery.catalogue import Pair
 from recovery.copy_checks import Verdict, check_copy
 from recovery.errors import RecoveryError
@@ -66,7 +67,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Run a drill. Returns the exit status: 1 if the copy did not come up, or if a check failed."""
+    """Run a drill. Returns the exit status: 1 if the copy did not come up, if a check failed, if the newest backup is
+    old, if the result could not be stored, or if a part of the copy is left.
+    """
     source = read_source(chosen.stack, chosen.settings)
     with exclusive() as lock, interruptible():
         return Drill(source, Pulumi(f"{source.name}-drill", lock=lock), chosen).run()
@@ -94,16 +97,22 @@ class Drill:
             addresses.check(self._copy.client("ec2"), self._copy.client("service-quotas"))
             caller = self._chosen.caller or own_network()
         started = utc_now()
+        stale = self._chosen.backup == catalogue.LATEST and started - taken_at(pair) > STALE
         print(f"Backup {pair.id} of {self._source.name}, {age(taken_at(pair), started)} old")
         try:
             verdict, failure = self._attempt(pair, caller)
             passed = verdict is not None and verdict.passed
             print(verdict.table() if verdict else f"The copy could not be checked: {failure}")
-            copies.tag_result(ec2, pair, f"{started:%Y-%m-%d} {RESULTS[passed]}")
+            stored = _stored(ec2, pair, f"{started:%Y-%m-%d} {RESULTS[passed]}")
         finally:
             left = self._end()
         self._report(pair, started, verdict, failure, left)
-        return int(not passed or bool(left))
+        if stale:
+            print(
+                f"The newest complete backup is older than {STALE.seconds // 3600} hours: make doctor "
+                f"STACK={self._source.name} names the machine whose backups fail"
+            )
+        return int(not passed or bool(left) or stale or not stored)
 
     def _attempt(self, pair: Pair, caller: str) -> tuple[Verdict | None, str]:
         """The verdict on the copy, or the reason why there is none. Any error means that the backup is not usable."""
@@ -218,6 +227,16 @@ class Drill:
                 **(verdict.as_json() if verdict else {"passed": False, "newestEventSeconds": None, "checks": []}),
             }
             self._chosen.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _stored(ec2: copies.Client, pair: Pair, result: str) -> bool:
+    """Whether the result could be stored as a tag of the backup. A drill has a report without it, too."""
+    try:
+        copies.tag_result(ec2, pair, result)
+    except (BotoCoreError, ClientError) as error:
+        print(f"The result could not be stored as the tag {catalogue.DRILLED} of the backup: {error}")
+        return False
+    return True
 
 
 def newest_event(verdict: Verdict | None) -> str:

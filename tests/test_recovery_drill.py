@@ -11,7 +11,8 @@ from recovery.copy_checks import Outcome, Verdict
 from recovery.errors import RecoveryError
 from recovery.leftovers import Resource
 from recovery.pulumi_cli import Interrupted
-from tests.recovery_doubles import World, arguments
+from tests.aws_answers import failure
+from tests.recovery_doubles import START, World, arguments
 
 PAIR = "20261127T230004Z"
 GONE = ["cancel", "destroy", "rm"]
@@ -26,6 +27,7 @@ def verdict(*, passed: bool) -> Verdict:
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(drill, "utc_now", lambda: START + datetime.timedelta(hours=1))
     monkeypatch.setattr("recovery.leftovers.remaining", lambda clients, tag: [])
     monkeypatch.setattr("recovery.leftovers.resources", lambda clients, tag: iter(()))
     monkeypatch.setattr(drill, "check_copy", lambda inspection, pair, external_url, limit: verdict(passed=True))
@@ -45,8 +47,7 @@ def test_a_good_drill_checks_stores_its_result_and_leaves_nothing(world, tmp_pat
     assert drilled(world, json=file) == 0
     tagged = [event for event in world.cloud.events if event.startswith("tag")]
     assert world.cloud.events == [*BEFORE_UP, "up", *tagged, *GONE]
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    assert results(world) == [f"{today} passed"] * 2
+    assert results(world) == ["2026-11-28 passed"] * 2
     assert world.stacks == {}
     assert sorted(path.name for path in world.folder.iterdir()) == ["Pulumi.prod.yaml", "result.json"]
     found = json.loads(file.read_text())
@@ -71,6 +72,30 @@ def test_a_bad_drill_is_destroyed_and_stored_too(world, monkeypatch, broken, cap
     assert [result.split()[-1] for result in results(world)] == ["failed", "failed"]
     assert world.stacks == {}
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_newest_backup_that_is_old_is_a_failure_but_an_older_one_may_be_chosen(world, monkeypatch, capsys):
+    monkeypatch.setattr(drill, "utc_now", lambda: START + datetime.timedelta(hours=2, seconds=1))
+    assert drilled(world) == 1
+    assert results(world) == ["2026-11-28 passed"] * 2
+    assert "The newest complete backup is older than 2 hours: make doctor STACK=prod" in capsys.readouterr().out
+    assert drilled(world, backup=PAIR) == 0
+
+
+def test_a_result_that_cannot_be_stored_is_reported_and_the_copy_destroyed(world, monkeypatch, tmp_path, capsys):
+    def refused(**_):
+        raise failure("UnauthorizedOperation")
+
+    monkeypatch.setattr(world.home, "create_tags", refused)
+    file = tmp_path / "result.json"
+    assert drilled(world, json=file) == 1
+    assert world.cloud.events == [*BEFORE_UP, "up", *GONE]
+    assert json.loads(file.read_text())["passed"]
+    out = capsys.readouterr().out
+    assert (
+        "could not be stored as the tag gitlab-drilled of the backup: An error occurred (UnauthorizedOperation)" in out
+    )
+    assert "PASSED" in out
 
 
 @pytest.mark.parametrize("phase", ["init", "set", "up"])
