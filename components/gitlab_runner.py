@@ -68,6 +68,7 @@ class GitLabRunner(pulumi.ComponentResource):
             arguments=[settings.docker_version, settings.containerd_version],
             payload=[daemon],
             after=[docker_repository.command],
+            limit=JOBS_LIMIT,
             parent=self,
         )
         refused = host.run(

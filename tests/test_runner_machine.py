@@ -176,6 +176,18 @@ def test_a_docker_that_does_not_run_is_started_with_its_networks(machine):
     assert installed(machine) == ["restart", "install"]
 
 
+@pytest.mark.parametrize("upgraded", [True, False])
+def test_an_upgrade_of_docker_which_restarts_it_waits_for_the_jobs(machine, upgraded):
+    done_mark = machine.folder / "job-done"
+    machine.put("docker", "")
+    machine.put("rpm", f'case "$*" in "-q docker-ce-28.5.3-1.el8") exit {int(upgraded)} ;; *) printf 2.3.4 ;; esac')
+    with service(machine, f"sleep 1; touch {done_mark}"):
+        done = machine.run(script("install_docker.sh"), "28.5.3", "2.3.4", payload=("{}",))
+        assert not upgraded or done_mark.exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert installed(machine) == (["download", "finish", "stop", "install", "start"] if upgraded else ["install"])
+
+
 # The authority --------------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +214,7 @@ def test_an_authority_that_docker_could_not_load_is_loaded_by_the_repeated_step(
 
 
 def test_another_configuration_does_not_restart_the_registrys_docker():
-    assert "restart" not in script("install_docker.sh")
+    assert "systemctl restart" not in script("install_docker.sh")
     assert "restart docker" not in script("run_registry.sh")
 
 
@@ -289,6 +301,7 @@ def test_containerd_is_of_the_version_of_the_settings_or_a_later_patch_of_it(
 ):
     machine.put("rpm", f"printf {present}" if present else "echo 'package containerd.io is not installed'; exit 1")
     machine.put("docker", "")
+    machine.put("systemctl", "[ $1 != is-active ]")
     done = machine.run(script("install_docker.sh"), "28.5.2", wanted, payload=("{}",))
     assert done.returncode == 0, done.stdout + done.stderr
     [install] = [call for call in machine.calls if call.startswith("dnf ")]
