@@ -62,6 +62,7 @@ TEST_TOOLS = {
     "ssh-add": "openssh-client",
     "ssh-keygen": "openssh-client",
     "systemd-analyze": "systemd",
+    "systemd-tmpfiles": "systemd",
     "unshare": "util-linux",
     "xz": "xz-utils",
 }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# prepare_host.sh [PORT...]: waits for the first boot, installs run-step, which runs all later steps, and opens each PORT if firewalld
-# is active (the RHEL 8 image does not include it).
+# prepare_host.sh [PORT...]: waits for the first boot, installs run-step, which runs all later steps, with its lock, and opens each PORT
+# if firewalld is active (the RHEL 8 image does not include it).
 # Standard input: this script, which bash reads line by line, then run-step in base64.
 set -euo pipefail
 
@@ -15,6 +15,9 @@ main() {
     base64 -d <<<"$run_step" >/usr/local/sbin/run-step.new
     chmod 0755 /usr/local/sbin/run-step.new
     mv /usr/local/sbin/run-step.new /usr/local/sbin/run-step
+    # Now and at each boot. flock(2) needs no permission to write, so any user could hold a lock that others can read.
+    printf 'f %s 0600\n' /run/gitlab-stack.lock /run/gitlab-stack-acceptance.lock >/etc/tmpfiles.d/gitlab-stack.conf
+    systemd-tmpfiles --create gitlab-stack.conf
     if systemctl is-active --quiet firewalld; then
         for port in "$@"; do firewall-cmd --quiet --permanent --add-port="$port/tcp"; done
         firewall-cmd --quiet --reload

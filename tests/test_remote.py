@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from configuration import remote_step
-from configuration.paths import volume_device
+from configuration.paths import ACCEPTANCE_LOCK, LOCK, volume_device
 from configuration.remote_step import PROGRAMS as PROGRAMS_FOLDER
 from configuration.remote_step import (
     REMOTE,
@@ -507,13 +507,13 @@ def test_every_script_is_used_and_every_step_has_its_script():
 @pytest.fixture
 def prepare(tmp_path):
     """Run prepare_host.sh after a successful first boot, with its paths redirected to a temporary folder."""
-    folders = ("usr/local/sbin", "var/lib/gitlab-stack")
+    folders = ("etc/tmpfiles.d", "usr/local/sbin", "var/lib/gitlab-stack")
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "var/lib/gitlab-stack/first-boot-done").touch()
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool, text in {"cloud-init": "echo noise", "firewall-cmd": "", "systemctl": ""}.items():
+    for tool, text in {"cloud-init": "echo noise", "firewall-cmd": "", "systemctl": "", "systemd-tmpfiles": ""}.items():
         (tools / tool).write_text(f'#!/bin/bash\ncat >/dev/null\necho "{tool} $*" >>{tmp_path}/calls\n{text}\n')
         (tools / tool).chmod(0o755)
 
@@ -542,6 +542,18 @@ def test_a_machine_is_prepared_without_a_word_and_gets_run_step(prepare, tmp_pat
     assert installed.read_text() == program("run-step")
     assert installed.stat().st_mode & 0o777 == 0o755
     assert "firewall-cmd --quiet --permanent --add-port=2222/tcp" in (tmp_path / "calls").read_text()
+
+
+@pytest.mark.needs("systemd-tmpfiles", root=True)
+def test_no_user_but_root_can_open_a_lock_and_so_hold_it(prepare, tmp_path):
+    assert prepare().returncode == 0
+    assert "systemd-tmpfiles --create gitlab-stack.conf" in (tmp_path / "calls").read_text()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/gitlab-stack.lock").touch(mode=0o644)
+    configuration = tmp_path / "etc/tmpfiles.d/gitlab-stack.conf"
+    subprocess.run(["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(configuration)], check=True)
+    for lock in (LOCK, ACCEPTANCE_LOCK):
+        assert (tmp_path / lock[1:]).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("missing", [1, 200, 3000])
