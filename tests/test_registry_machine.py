@@ -316,7 +316,6 @@ def test_a_collection_waits_for_a_step_and_touches_nothing_when_it_has_waited_to
         os.killpg(step.pid, 9)
     assert status == 75
     assert journal == (
-        "garbage collection: not started: a step has been running on this machine for an hour: "
-        f"fuser -v {collection.folder}/run/gitlab-stack.lock\n"
+        "garbage collection: not started: a step has been running on this machine for an hour: ps -ef --forest\n"
     )
     assert collection.changes() == []
