@@ -95,7 +95,7 @@ class Restore:
             resources = self._pulumi.resources()
             if resources and not unfinished:
                 raise RecoveryError(f"the stack {name} already exists: choose a name that no stack has, with STACK=")
-            self._check_agent(unfinished or settings)
+            self._check_agent(settings, unfinished)
             if not unfinished:
                 addresses.check(self._target.client("ec2"), self._target.client("service-quotas"))
             taken = taken_at(pair)
@@ -181,9 +181,11 @@ class Restore:
                 f"be changed only by a new restore: make destroy STACK={self._pulumi.stack}, and delete the file"
             )
 
-    def _check_agent(self, settings: Document) -> None:
+    def _check_agent(self, settings: Document, unfinished: Document | None) -> None:
         """Raise RecoveryError if `up` could not log in, since the former machines are stopped before it."""
-        config = {**settings["config"], **{stack_file.key(name): value for name, value in self._chosen.overrides}}
+        overrides = {stack_file.key(name): value for name, value in self._chosen.overrides}
+        # An interrupted run may not have copied the secrets yet.
+        config = {**settings["config"], **(unfinished["config"] if unfinished else {}), **overrides}
         if config.get(stack_file.key("sshPrivateKey")):
             return
         if problem := ssh_agent.problem(str(config[stack_file.key("sshPublicKey")])):
