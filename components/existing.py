@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
-from components.existing_backup import backup_problems
+from components.existing_backup import backup_problems, own_volumes
 from components.lookups import lookup, not_found
 from components.naming import named, stack_tag
 from configuration import red_hat
@@ -181,7 +181,23 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
             f"Set it to {volume.size}."
         )
     problems += _mark_problem(key, volume_id, volume.tags)
+    problems += _other_problem(key, volume_id, own_volumes(role), "To go back to a backup, restore into a new stack.")
     return problems + _volume_in_use(key, volume_id, named(role))
+
+
+def _other_problem(key: str, resource_id: str, own: Sequence[str], alternative: str) -> list[str]:
+    """An import in place of a resource that the stack has deletes that one, and does not consider its protection
+    (pulumi 3.259, pkg/resource/deploy/step.go, NewImportReplacementStep and DeleteStep.Apply).
+    """
+    if not own or resource_id in own:
+        return []
+    return [
+        (
+            f"{key}: this stack has {', '.join(own)} already, which would be deleted in favour of {resource_id!r}. "
+            f"Remove the key. {alternative} If the stack's state was lost, first remove the tag {STACK_TAG} of "
+            f"{', '.join(own)}."
+        )
+    ]
 
 
 def _mark_problem(key: str, resource_id: str, tags: Mapping[str, str] | None) -> list[str]:
@@ -223,6 +239,13 @@ def _address_problem(allocation_id: str) -> list[str]:
     if address is None:
         return not_found(key, allocation_id, "Leave it empty to create a new address.")
     problems = _mark_problem(key, allocation_id, address.tags)
+    own = aws.ec2.get_eips(
+        filters=[
+            aws.ec2.GetEipsFilterArgs(name="tag:Name", values=[named(f"gitlab-{Place.LOAD_BALANCER}")]),
+            aws.ec2.GetEipsFilterArgs(name=f"tag:{STACK_TAG}", values=[stack_tag()]),
+        ]
+    ).allocation_ids
+    problems += _other_problem(key, allocation_id, own or (), "A new stack can have that address.")
     if not address.association_id:
         return problems
     # After its adoption it is associated with an interface that the load balancer created without the program's tags:

@@ -24,8 +24,8 @@ def backup_problems(settings: Settings) -> list[str]:
         if machine.data_snapshot_id is None or machine.data_volume_size is None:
             continue
         key, snapshot_id = f"{role}DataSnapshotId", machine.data_snapshot_id
-        if volumes := _own_volumes(role):
-            if not _own_volumes(role, ("snapshot-id", snapshot_id)):
+        if volumes := own_volumes(role):
+            if not own_volumes(role, ("snapshot-id", snapshot_id)):
                 problems.append(
                     f"{key}: this stack has {', '.join(volumes)} already, which was not created from {snapshot_id!r}, "
                     "and a restore does not change existing volumes. Restore into a new stack, or remove the key."
@@ -42,7 +42,8 @@ def backup_problems(settings: Settings) -> list[str]:
     return problems or (_pair_problem(*found) if len(found) == 2 else [])
 
 
-def _own_volumes(role: Place, *filters: tuple[str, str]) -> Sequence[str]:
+def own_volumes(role: Place, *filters: tuple[str, str]) -> Sequence[str]:
+    """The IDs of the data volumes that this stack has created for a machine."""
     own = (("tag:Name", named(f"{role}-data")), (f"tag:{STACK_TAG}", stack_tag()))
     found = aws.ebs.get_ebs_volumes(
         filters=[aws.ebs.GetEbsVolumesFilterArgs(name=name, values=[value]) for name, value in (*own, *filters)]

@@ -102,14 +102,20 @@ NAMED_BY_SETTINGS = (
 
 def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """AWS's lists. `existing` has the `offered` instance types (None: all), the Name of the machine that `holds` the
-    volumes, the Name of the `network` that contains the address, `servedTls` if the stack's load balancer does, and the
-    snapshots from which the stack's own volumes were created (`createdFrom`), by Name.
+    volumes, the Name of the `network` that contains the address, `servedTls` if the stack's load balancer does, the
+    snapshots from which the stack's own volumes were created (`createdFrom`), by Name, the IDs of these volumes
+    (`volumeIds`), and its own load balancer's `addresses`.
     """
     names = filters.get("tag:Name")
     if token == "aws:ebs/getEbsVolumes:getEbsVolumes":
         volumes = {name: made_of for name, made_of in existing.get("createdFrom", {}).items() if name in (names or ())}
         wanted = filters.get("snapshot-id")
-        return {"ids": [f"vol-of-{name}" for name, made_of in volumes.items() if wanted is None or made_of in wanted]}
+        ids = existing.get("volumeIds", {})
+        found = [name for name, made_of in volumes.items() if wanted is None or made_of in wanted]
+        return {"ids": [ids.get(name, f"vol-of-{name}") for name in found]}
+    if token == "aws:ec2/getEips:getEips":
+        own = filters == {"tag:Name": ["gitlab-balancer-test"], "tag:gitlab-stack": [MARKED["gitlab-stack"]]}
+        return {"allocationIds": existing.get("addresses", []) if own else []}
     if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
         offered = existing.get("offered")
         return {"instanceTypes": [each for each in filters["instance-type"] if offered is None or each in offered]}
@@ -119,9 +125,8 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
     if token == "aws:ec2/getSecurityGroups:getSecurityGroups":
         own = filters == {"tag:Name": ["gitlab-balancer-test"], "ip-permission.from-port": ["443"]}
         return {"ids": ["sg-0123456789abcdef0"] if own and existing.get("servedTls") else []}
-    if token == "aws:ec2/getVpcs:getVpcs":
-        return {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []}
-    return None
+    vpcs = {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []} if "vpc-id" in filters else {}
+    return vpcs if token == "aws:ec2/getVpcs:getVpcs" else None
 
 
 @dataclass(frozen=True)

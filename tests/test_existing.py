@@ -212,6 +212,22 @@ def test_an_address_that_this_stack_has_adopted_is_its_own():
     accepted(settings, {**IN_USE, "network": "gitlab-test"})
 
 
+def test_a_stack_that_has_data_and_an_address_does_not_exchange_them(refused):
+    own = {"createdFrom": {"server-data-test": None}, "addresses": ["eipalloc-own"]}
+    problems = refused(KEPT, own)
+    assert [problem.split(", which would be deleted in favour of ")[0] for problem in problems] == [
+        "serverDataVolumeId: this stack has vol-of-server-data-test already",
+        "balancerAddressId: this stack has eipalloc-own already",
+    ]
+    assert "To go back to a backup, restore into a new stack." in problems[0]
+
+
+def test_what_a_stack_of_the_same_name_has_left_is_adopted_by_its_id():
+    volumes = {f"{role}-data-test": KEPT[f"{role}DataVolumeId"] for role in ("server", "registry")}
+    left = {"createdFrom": volumes, "volumeIds": volumes, "addresses": [KEPT["balancerAddressId"]]}
+    accepted(KEPT, left)
+
+
 def test_nobody_is_asked_who_has_an_address_that_nothing_has():
     free = accepted({"balancerAddressId": KEPT["balancerAddressId"]}, {})
     assert not free.asked("aws:ec2/getNetworkInterface:getNetworkInterface")

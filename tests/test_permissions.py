@@ -73,6 +73,7 @@ LOOKED_UP = {
     "aws:ebs/getSnapshot:getSnapshot": ("ec2:DescribeSnapshots",),
     "aws:ebs/getVolume:getVolume": ("ec2:DescribeVolumes",),
     "aws:ec2/getAmi:getAmi": ("ec2:DescribeImages",),
+    "aws:ec2/getEips:getEips": ("ec2:DescribeAddresses",),
     "aws:ec2/getElasticIp:getElasticIp": ("ec2:DescribeAddresses", "ec2:DescribeAddressesAttribute"),
     "aws:ec2/getInstanceType:getInstanceType": ("ec2:DescribeInstanceTypes",),
     "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": ("ec2:DescribeInstanceTypeOfferings",),
