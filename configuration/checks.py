@@ -14,10 +14,19 @@ from configuration.paths import INSTALL_SECURITY_UPDATES, SECURITY_UPDATES_LOG
 NEW_BALANCER = 300
 """Seconds until a new AWS load balancer serves its first request, including health checks."""
 
+OWN_CERTIFICATE = (
+    "Otherwise: set a new certificatePem and certificateKeyPem and run pulumi up, or renew the certificate of "
+    "certificateArn."
+)
 RENEW = (
-    "If the program requested the certificate: create the CNAME record of the stack's output dnsRecords again, which "
-    "AWS needs to renew it (docs/tls.md). Otherwise: set a new certificatePem and certificateKeyPem and run pulumi up, "
-    "or renew the certificate of certificateArn."
+    "If the program requested the certificate: run pulumi up, which creates the CNAME record that AWS needs to renew "
+    "it if hostedZoneId is set; if not, create that record of the stack's output dnsRecords again (docs/tls.md). "
+    f"{OWN_CERTIFICATE}"
+)
+REQUEST_AGAIN = "pulumi up --replace '**aws:acm/certificate:Certificate::gitlab'"
+EXPIRED = (
+    "If the program requested the certificate: request another one, since AWS does not renew an expired one: "
+    f"{REQUEST_AGAIN}. {OWN_CERTIFICATE}"
 )
 
 
@@ -99,7 +108,7 @@ CHECKS = (
         failure="Clients cannot trust the connection to GitLab.",
         remedy="Run pulumi up: it recreates a missing listener or rule.",
         remedies={
-            "expired": RENEW,
+            "expired": EXPIRED,
             "wrong-name": "Set domain to a name of the certificate, or certificateArn or certificatePem to a "
             "certificate for the domain; then run pulumi up.",
             "untrusted": "If your own authority signed the certificate: set certificateAuthority. If an intermediate "

@@ -9,7 +9,7 @@ from . import clients
 from .outcomes import Deferred, FailedCheckError, Measured, NotApplicable, Result
 
 LEAST_DAYS = 14
-"""AWS renews 60 days before a certificate expires and warns from 45 days on (ACM User Guide, Managed renewal)."""
+"""AWS renews at least 45 days before a certificate expires (ACM User Guide, Managed renewal)."""
 DAY = 24 * 60 * 60  # seconds
 MOST_NAMES = 5  # shown; a certificate may have a hundred
 
