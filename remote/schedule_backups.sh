@@ -47,6 +47,9 @@ if [ "$first" = first ] && ! taken; then
         sleep 5
     done
     if [ "$status" != 0 ]; then
+        if [ "$status" = 77 ]; then
+            echo "AWS does not permit it: the permissions boundary of the machine's role has to list this stack and its region (permissionsBoundary)"
+        fi
         echo "the first backup of $(hostname) failed, see above. To go without backups: pulumi config set backup false"
         exit "$status"
     fi

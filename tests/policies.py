@@ -25,7 +25,9 @@ NAMES = {
     "FORMER-STACK": "gitlab/former",
     "IMAGE-OWNER": "309956199498",
     "REGION": "eu-central-1",
+    '"REGIONS"': '"eu-central-1", "eu-west-1"',
     "STACK": "gitlab/dev",
+    '"STACKS"': '"gitlab/dev", "gitlab/dev-b"',
     "ZONE": "Z0123456789ABC",
 }
 """Default values of the placeholders."""

@@ -155,10 +155,21 @@ def test_the_boundary_of_the_documentation_limits_no_backup():
     assert allowed(filled(("boundary",)), asked("LockSnapshot", SNAPSHOT, longest))
 
 
+def test_the_boundary_limits_no_backup_of_a_stack_that_is_restored_in_another_region():
+    restored, region = "gitlab/dev-b", "eu-west-1"
+    for action, resource, keys in NEEDED:
+        there = {key: restored if key.endswith("/gitlab-stack") else value for key, value in keys.items()}
+        own = tags("ResourceTag", restored) if resource == VOLUME else {}
+        call = asked(action, resource.replace(REGION, region), {"aws:RequestedRegion": region, **there, **own})
+        assert allowed(filled(("boundary",)), call), action
+
+
 @pytest.mark.parametrize(
     ("action", "resource", "keys"),
     [
         ("CreateSnapshot", VOLUME, {"aws:ResourceTag/gitlab-stack": "gitlab/prod"}),
+        ("CreateSnapshot", VOLUME, {"aws:ResourceTag/gitlab-stack": STACK, "aws:RequestedRegion": "us-east-1"}),
+        ("DescribeSnapshots", "*", {"aws:RequestedRegion": "us-east-1"}),
         ("CreateSnapshot", SNAPSHOT, tags("RequestTag", "gitlab/prod")),
         ("LockSnapshot", SNAPSHOT, locking("weekly", LONGEST_LOCK + 1)),
         ("DeleteSnapshot", SNAPSHOT, tags("ResourceTag", "gitlab/prod")),

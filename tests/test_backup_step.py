@@ -110,6 +110,7 @@ def test_a_first_backup_that_fails_ends_the_step_and_schedules_nothing(machine, 
     done = machine.step()
     assert done.returncode == statuses[0]
     assert "pulumi config set backup false" in done.stdout
+    assert ("permissions boundary" in done.stdout) == (statuses[0] == errors.NOT_PERMITTED)
     assert len(machine.backups) == attempts
     assert not machine.unit("timer").exists()
     assert machine.step().returncode == 0
