@@ -22,6 +22,7 @@ PROVIDER_5 = {
 NAMES = {
     "ACCOUNT": "123456789012",  # moto's
     "DOMAIN": "git.example.com",
+    "FORMER-REGION": "eu-west-1",
     "FORMER-STACK": "gitlab/former",
     "IMAGE-OWNER": "309956199498",
     "REGION": "eu-central-1",

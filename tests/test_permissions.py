@@ -127,12 +127,16 @@ def test_the_policy_for_previews_allows_what_a_preview_and_a_refresh_call_and_th
     assert not [action for action in allowed("preview") if not re.search(r":(Describe|Get|List)", action)]
 
 
-def test_a_restore_finds_snapshots_and_may_use_those_of_one_former_stack():
+def test_a_restore_may_use_the_snapshots_of_one_former_stack_and_stop_its_machines():
     assert recorded("restore") - allowed(*FIRST_UP) - set(NOT_NEEDED) == {"ec2:DescribeSnapshots"}
-    [find, use] = policy("restore")
-    assert find["Action"] == ["ec2:DescribeSnapshots"]
+    former = {"StringEquals": {"aws:ResourceTag/gitlab-stack": "FORMER-STACK"}}
+    [find, stop, use] = policy("restore")
+    assert find["Condition"] == {"StringEquals": {"aws:RequestedRegion": ["FORMER-REGION", "REGION"]}}
+    assert not [action for action in find["Action"] if not action.startswith("ec2:Describe")]
+    assert stop["Resource"] == "arn:aws:ec2:FORMER-REGION:ACCOUNT:instance/*"
+    assert (stop["Action"], stop["Condition"]) == (["ec2:StopInstances"], former)
     assert (use["Action"], use["Resource"]) == (["ec2:CreateVolume"], "arn:aws:ec2:REGION::snapshot/*")
-    assert use["Condition"] == {"StringEquals": {"aws:ResourceTag/gitlab-stack": "FORMER-STACK"}}
+    assert use["Condition"] == former
 
 
 def test_the_program_is_made_of_what_was_recorded(graph, tls_graph, requested_graph, own_graph):
@@ -158,7 +162,7 @@ def test_a_policy_names_every_action_and_fits_into_a_managed_policy(name):
 
 
 def test_what_is_made_is_made_in_the_stacks_region_only():
-    for statement in [each for name in RESTORE for each in policy(name)]:
+    for statement in [each for name in FIRST_UP for each in policy(name)]:
         if any(action.startswith(("acm:", "ec2:", "elasticloadbalancing:")) for action in statement["Action"]):
             resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
             asked = statement.get("Condition", {}).get("StringEquals", {}).get("aws:RequestedRegion")
@@ -255,9 +259,8 @@ def test_a_backup_is_copied_to_the_region_as_a_backup_of_the_former_stack_and_as
 
 def test_a_drill_may_mark_and_copy_the_original_and_delete_only_its_own_copies():
     statements = {statement["Sid"]: statement for statement in policy("drill")}
-    [of_original] = [each for each in statements.values() if "FORMER-STACK" in json.dumps(each)]
-    assert of_original == statements["StoreTheResult"]
-    assert of_original["Action"] == ["ec2:CreateTags"]
+    of_original = {name: each["Action"] for name, each in statements.items() if "FORMER-STACK" in json.dumps(each)}
+    assert of_original == {"RestoreTheBackup": ["ec2:CreateVolume"], "StoreTheResult": ["ec2:CreateTags"]}
     assert statements["CopyTheBackup"] == COPY_OWN_SNAPSHOTS
     assert statements["StoreTheResult"]["Condition"]["ForAllValues:StringEquals"] == {"aws:TagKeys": DRILLED}
     # ForAllValues is also true for a request without any key.

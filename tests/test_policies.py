@@ -178,9 +178,27 @@ def test_a_backup_is_restored_with_its_own_policy_and_only_of_the_former_stack()
     assert not [each for each in snapshots if allowed(filled(FIRST_UP), each)]
 
 
+@pytest.mark.parametrize(
+    ("owner", "region", "stopped"),
+    [
+        (NAMES["FORMER-STACK"], NAMES["FORMER-REGION"], True),
+        (OTHER, NAMES["FORMER-REGION"], False),
+        (NAMES["FORMER-STACK"], "us-east-1", False),
+    ],
+)
+def test_a_restore_stops_the_machines_of_the_former_stack_in_its_region_and_does_nothing_else_to_them(
+    owner, region, stopped
+):
+    arn = f"arn:aws:ec2:{region}:{NAMES['ACCOUNT']}:instance/i-1"
+    keys = {"aws:RequestedRegion": [region], "aws:ResourceTag/gitlab-stack": [owner]}
+    done = {name for name, type_ in JUDGED if type_ == "instance" and allowed(filled(RESTORE), Asked(name, arn, keys))}
+    assert done == ({"ec2:StopInstances"} if stopped else set())
+
+
 COPYING = (*RESTORE, "recovery", "copy-backup")
 AS_BACKUP = {"gitlab-stack": NAMES["FORMER-STACK"], "gitlab-copy-of": "snap-1"}
-FORMER_REGION = "eu-west-1"
+DRILLING = (*FIRST_UP, "recovery", "drill")
+FORMER_REGION = NAMES["FORMER-REGION"]
 
 
 def copying(given: Mapping[str, str], owner: str = NAMES["ACCOUNT"], region: str = REGION) -> list[Asked]:
@@ -632,9 +650,9 @@ DRILLED = {COPY: DRILL["STACK"]}
         (COPYING, {"FORMER-STACK": STACK}, {}, True),
         ((*RESTORE, "recovery"), {"FORMER-STACK": STACK}, {}, False),
         (COPYING, {"FORMER-STACK": OTHER}, {}, False),
-        ((*RESTORE, "recovery", "drill"), DRILL, DRILLED, True),
-        ((*RESTORE, "recovery", "drill"), DRILL, {}, False),
-        ((*RESTORE, "recovery", "drill"), DRILL, {COPY: OTHER}, False),
+        (DRILLING, DRILL, DRILLED, True),
+        (DRILLING, DRILL, {}, False),
+        (DRILLING, DRILL, {COPY: OTHER}, False),
     ],
     ids=["restore", "without its policy", "another stack", "drill", "as a backup", "as another drill's"],
 )
@@ -644,8 +662,7 @@ def test_a_backup_is_copied_to_another_region_by_those_who_may(api, monkeypatch,
     with mock_aws():
         source, target = (client(api, "ec2", "operator", region) for region in (FORMER_REGION, REGION))
         pair = backup(client(api, "ec2", "root", FORMER_REGION))
-        there = filled(("preview", "recovery"), REGION=FORMER_REGION, **names)
-        permissions.enforce("operator", [*filled(policies, **names), *there], api=api)
+        permissions.enforce("operator", filled(policies, **names), api=api)
         if allowed_:
             copied = copies.copy_pair(pair, source, target, tags=tags)
             assert (copied.server.state, copied.registry.region) == ("completed", REGION)

@@ -21,7 +21,13 @@ from tests.policies import IAM
 from tests.test_markdown import INDENTED
 
 PAGE = IAM.parent / "pull-requests.md"
-RUNNING, COPY = "gitlab/dev", "gitlab/dev-drill"
+RUNNING, COPY, REGION = "gitlab/dev", "gitlab/dev-drill", "eu-central-1"
+OPERATORS = {
+    "OPERATOR": (RUNNING, REGION),
+    "RESTORER": ("gitlab/dev-b", REGION),
+    "RESTORER-ELSEWHERE": ("gitlab/dev-c", "eu-west-1"),
+}
+"""The roles with which `pulumi up` is run, with stack and region; the last two restore a backup of the first stack."""
 
 AWS = """\
 #!/bin/bash
@@ -37,7 +43,7 @@ esac
 def commands() -> str:
     section = PAGE.read_text().split("\n## Set-up: the roles\n")[1].split("\n## ")[0]
     blocks = [block[0].replace("\n    ", "\n").removeprefix("    ") for block in INDENTED.finditer(section)]
-    return "\n".join(block for block in blocks if "aws iam" in block or "values.sed" in block)
+    return "\n".join(block for block in blocks if re.search(r"aws iam|render|values\.sed", block))
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,15 @@ class Made:
     def of(self, name: str) -> list[Call]:
         return [call for call in self.calls if call.name == name]
 
-    def attached(self, role: str) -> list[dict[str, Any]]:
-        """The managed policies of a role."""
-        documents = {call.options["policy-name"]: call.document(self.folder) for call in self.of("create-policy")}
+    def names(self, role: str) -> list[str]:
+        """The names of a role's managed policies."""
         attached = [call.options for call in self.of("attach-role-policy") if call.options["role-name"] == role]
-        return [documents[options["policy-arn"].rpartition("/")[2]] for options in attached]
+        return [options["policy-arn"].rpartition("/")[2] for options in attached]
+
+    def attached(self, role: str) -> list[dict[str, Any]]:
+        """A role's managed policies."""
+        documents = {call.options["policy-name"]: call.document(self.folder) for call in self.of("create-policy")}
+        return [documents[name] for name in self.names(role)]
 
     @property
     def roles(self) -> Counter[str]:
@@ -133,13 +143,34 @@ def test_the_drills_role_changes_the_copy_and_of_the_running_stack_nothing_but_a
     assert changed(policies, COPY) > {("ec2:TerminateInstances", "instance"), ("ec2:DeleteVolume", "volume")}
     assert changed(policies, RUNNING) == {("ec2:CreateVolume", "snapshot")}  # a volume of the copy
     drilled = {"aws:TagKeys": ["gitlab-drilled"], "aws:ResourceTag/gitlab-stack": [RUNNING]}
-    assert allowed(policies, Asked("ec2:CreateTags", "arn:aws:ec2:eu-central-1::snapshot/snap-1", drilled))
+    assert allowed(policies, Asked("ec2:CreateTags", f"arn:aws:ec2:{REGION}::snapshot/snap-1", drilled))
 
 
-def changed(policies: list[dict[str, Any]], stack: str) -> set[tuple[str, str]]:
+@pytest.mark.parametrize("role", ["RESTORER", "RESTORER-ELSEWHERE"])
+def test_a_role_that_restores_is_the_new_stacks_operator_and_stops_the_machines_of_the_former_one(made, role):
+    policies = made.attached(role)
+    _, region = OPERATORS[role]
+    assert changed(policies, *OPERATORS[role]) == changed(made.attached("OPERATOR"), RUNNING)
+    assert changed(policies, RUNNING) | changed(policies, RUNNING, region) == {
+        ("ec2:CreateVolume", "snapshot"),
+        ("ec2:StopInstances", "instance"),
+    }
+
+
+def test_the_boundary_admits_the_backups_of_every_stack_whose_role_runs_up(made):
+    assert {role for role in made.roles if any(name.endswith("up-roles") for name in made.names(role))} == set(
+        OPERATORS
+    )
+    [boundary] = [call for call in made.of("create-policy") if call.options["policy-name"] == "gitlab-boundary"]
+    for stack, region in OPERATORS.values():
+        done = changed([boundary.document(made.folder)], stack, region)
+        assert done >= {("ec2:CreateSnapshot", "volume"), ("ec2:DeleteSnapshot", "snapshot")}, stack
+
+
+def changed(policies: list[dict[str, Any]], stack: str, region: str = REGION) -> set[tuple[str, str]]:
     """The changing actions that policies allow on existing resources with a stack's tag, and the resource types."""
     keys = {
-        "aws:RequestedRegion": ["eu-central-1"],
+        "aws:RequestedRegion": [region],
         "aws:ResourceTag/gitlab-stack": [stack],
         "ec2:Owner": ["123456789012"],
     }
@@ -147,7 +178,7 @@ def changed(policies: list[dict[str, Any]], stack: str) -> set[tuple[str, str]]:
     for name, action in actions().items():
         for type_ in () if action.reads else action.types:
             account = "" if type_ in ("image", "snapshot") else "123456789012"
-            resource = f"arn:aws:{name.partition(':')[0]}:eu-central-1:{account}:{type_}/snap-1"
+            resource = f"arn:aws:{name.partition(':')[0]}:{region}:{account}:{type_}/snap-1"
             if not action.makes(type_) and allowed(policies, Asked(name, resource, keys)):
                 found.add((name, type_))
     return found
