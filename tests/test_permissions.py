@@ -221,11 +221,11 @@ def test_a_role_is_for_one_repository_by_name(name):
     assert [value for key, value in conditions.items() if key.endswith(":aud")] == ["sts.amazonaws.com"]
 
 
-def test_the_policies_of_the_state_cover_one_bucket_and_one_key():
+def test_the_policies_of_the_state_cover_one_bucket_and_one_key_in_its_own_region():
     for name in ("state-preview", "state-up"):
         for statement in policy(name):
             assert re.fullmatch(
-                r"arn:aws:(s3:::BUCKET(/\.pulumi/\*)?|kms:REGION:ACCOUNT:key/KEY)", statement["Resource"]
+                r"arn:aws:(s3:::BUCKET(/\.pulumi/\*)?|kms:STATE-REGION:ACCOUNT:key/KEY)", statement["Resource"]
             )
     assert not allowed("state-preview") & {"s3:PutObject", "s3:DeleteObject", "kms:Encrypt"}
 
