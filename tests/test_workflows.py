@@ -116,6 +116,20 @@ def test_code_that_is_not_merged_and_the_nightly_run_have_different_roles():
     assert "AWS_ROLE_ARN" not in GITLAB[".aws"]["variables"]
 
 
+def test_a_drill_has_as_long_to_come_up_and_be_destroyed_as_its_checks_may_take_and_more():
+    [job] = WORKFLOWS["drill"]["jobs"].values()
+    minutes = job["timeout-minutes"]
+    [session] = [
+        step["with"]["role-duration-seconds"] for step in job["steps"] if "role-to-assume" in step.get("with", {})
+    ]
+    assert GITLAB["aws-drill"]["timeout"] == f"{minutes // 60} hours"
+    assert session == minutes * 60
+    assert f"--max-session-duration {session} " in (ROOT / "docs/pull-requests.md").read_text()
+    limits = {int(found) for line in commands() for found in re.findall(r"CHECK_LIMIT=(\d+)", line)}
+    assert len(limits) == 1
+    assert limits.pop() * 2 < minutes
+
+
 def test_a_job_is_skipped_where_its_role_is_not_set():
     for name, role in (("preview", "AWS_PREVIEW_ROLE"), ("drift", "AWS_DRIFT_ROLE"), ("drill", "AWS_DRILL_ROLE")):
         [job] = WORKFLOWS[name]["jobs"].values()
