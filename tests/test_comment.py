@@ -429,6 +429,11 @@ def test_a_report_of_a_command_that_failed_says_so_and_fails_as_well(tmp_path):
     assert "broken" in text
 
 
+def test_a_report_names_the_commit_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMMIT", "7d077a1e")
+    assert report(tmp_path, "true")[1].startswith("### a title at 7d077a1e\n")
+
+
 def test_a_report_of_a_command_of_one_word_that_failed_says_so(tmp_path):
     done, text = report(tmp_path, "false")
     assert done.returncode == 1

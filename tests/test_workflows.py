@@ -4,6 +4,7 @@ Schemas and linters check the files themselves (`make lint`).
 """
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ def jobs() -> list[tuple[str, dict[str, Any]]]:
 
 
 def commands() -> list[str]:
-    """Every command of a step, in both CI systems, except those that prepare an image or show a result."""
+    """Every command of a step, in both CI systems, except those that prepare an image, or show or return a result."""
     lines = [line for _, job in jobs() for step in job["steps"] for line in step.get("run", "").splitlines()]
     lines += [line for job in GITLAB.values() if isinstance(job, dict) for line in job.get("script", [])]
-    return [line for line in lines if not re.match(r"cat \w+\.(md|json)", line)]
+    return [line for line in lines if not re.match(r"cat \w+\.(md|json)|exit \"\$\{status:-0\}\"", line)]
 
 
 def trigger(workflow: dict[Any, Any]) -> dict[str, Any]:
@@ -156,6 +157,25 @@ def test_the_token_that_comments_is_asked_for_in_its_environment_only():
     assert comments == ["aws-preview"]
     page = (ROOT / "docs/pull-requests.md").read_text()
     assert re.search(r"`COMMENT_TOKEN`, [^.]*\*environment scope\* `preview`", page)
+
+
+def test_a_preview_that_failed_is_commented_with_its_commit_and_fails_the_job(tmp_path):
+    [job] = WORKFLOWS["preview"]["jobs"].values()
+    preview, comment = job["steps"][-2:]
+    assert preview["env"]["COMMIT"] == "${{ github.event.pull_request.head.sha }}"
+    assert (comment["run"], comment["if"]) == (
+        "make comment IN=preview.md",
+        "${{ !cancelled() && hashFiles('preview.md') != '' }}",
+    )
+    assert GITLAB["aws-preview"]["variables"]["COMMIT"] == "$CI_COMMIT_SHA"
+    # The runner ends a job at the first line that fails.
+    make = 'make() { echo "$1" >>calls; [ "$1" = comment ] || return "$fails"; }'
+    script = "\n".join(["set -e", make, *GITLAB["aws-preview"]["script"]])
+    for status in (0, 2):
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env={"fails": str(status)}, check=False)
+        assert done.returncode == status
+        assert (tmp_path / "calls").read_text().split() == ["aws-preview", "comment"]
+        (tmp_path / "calls").unlink()
 
 
 def test_the_stacks_own_gitlab_is_not_offered_as_the_ci_of_this_repository():
