@@ -40,6 +40,17 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     abort("GitLab could not create the project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
   end
 
+  # GitLab protects a new default branch in the background after the first push (Projects::ProtectDefaultBranchService, with the same
+  # service and levels), and jobs of pipelines created before that are never protected. ProtectedBranch.protected? does not help: it is
+  # true for every branch of an empty repository.
+  if jobs == 'protected' && project.protected_branches.find_by(name: 'main').nil?
+    maintainers = [{ access_level: Gitlab::Access::MAINTAINER }]
+    branch = ProtectedBranches::CreateService.new(
+      project, admin, { name: 'main', push_access_levels_attributes: maintainers, merge_access_levels_attributes: maintainers }
+    ).execute(skip_authorization: true)
+    abort("GitLab could not protect the branch main of #{project_path}: #{branch.errors.full_messages}") unless branch.persisted?
+  end
+
   runner = Ci::Runner.public_send(runner_type).find_by(description: runner_name)
   unless runner
     of_project = runner_type == 'project_type' ? { scope: project } : {}

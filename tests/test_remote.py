@@ -30,6 +30,7 @@ from configuration.remote_step import (
     step_input,
 )
 from configuration.upgrade_stops import minimum_postgresql, stops_before
+from programs.acceptance_checks.gitlab_project import BRANCH
 from tests.shell import check_shell, run_with_tools
 from tests.test_configuration import gitlab_rb
 
@@ -591,6 +592,10 @@ def test_the_runner_is_made_once_and_found_again_and_what_the_owner_decides_late
     assert "paused: false" in text
     assert "active:" not in text
     assert text.index("if is_new == 'true'") < text.index("current.update(known.to_h)")
+
+
+def test_the_branch_of_the_acceptance_is_the_one_that_is_protected():
+    assert re.findall(r"name: '(.*?)'", script("prepare_gitlab.rb")) == [BRANCH, BRANCH]
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ from lab.tests.gitlab_server import (
     wait_until,
 )
 from lab.workspace import ROOT
+from programs.acceptance_checks.gitlab_project import BRANCH
 from tests import certificates
 from tests.e2e import people
 from tests.test_settings import load
@@ -642,6 +643,34 @@ def test_a_privileged_runner_takes_protected_jobs_with_a_tag_until_it_is_none(se
     prepared("any")
     assert state() == '[true, "ref_protected"]'
     server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'not_protected')")
+
+
+def test_a_privileged_runner_takes_the_first_job_of_the_project_before_sidekiq_has_seen_a_push(server):
+    """GitLab protects a new default branch only in the background, and a job stays what it was at the beginning."""
+
+    def created(path: str, **body: object) -> Any:
+        answer = server.ask("POST", f"{project}/{path}", body=body, Private_Token=server.secrets["api"])
+        assert answer.status == 201, answer.body
+        return answer.json
+
+    project, file = "/api/v4/projects/lab%2Facceptance", {"action": "create", "file_path": ".gitlab-ci.yml"}
+    assert server.run("gitlab-ctl", "stop", "sidekiq").returncode == 0
+    try:
+        # The second run finds the branch protected.
+        for _ in range(2):
+            done = prepare(server, "false", tags='["docker"]', jobs="protected")
+            assert done.returncode == 0, done.stderr
+        server.console("Ci::Runner.find_by(description: 'lab').update!(active: true)")
+        actions = [{**file, "content": "job: {script: exit 0, tags: [docker]}"}]
+        created("repository/commits", branch=BRANCH, commit_message="x [skip ci]", actions=actions)
+        pipeline = created("pipeline", ref=BRANCH)
+        token = json.loads(done.stdout.splitlines()[-1])["runnerToken"]
+        taken = server.ask("POST", "/api/v4/jobs/request", body={"token": token, "system_id": "s_0123456789ab"})
+        assert taken.status == 201
+        assert taken.json["git_info"]["sha"] == pipeline["sha"]
+    finally:
+        server.run("gitlab-ctl", "start", "sidekiq")
+        server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'not_protected')")
 
 
 def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):

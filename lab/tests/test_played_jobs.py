@@ -441,7 +441,8 @@ other: {tags: [privileged], script: [echo two]}
 
 @pytest.fixture
 def protected_runner(server) -> Iterator[None]:
-    """Set the runner's record as the program does for a privileged runner."""
+    """Set the runner's record as the program does for a privileged runner, once Sidekiq has protected main."""
+    wait_until(lambda: server.console("puts ProtectedBranch.count") == "1")
     with runner_with(server, "run_untagged: false, access_level: 'ref_protected', tag_list: %w[privileged]"):
         yield
 

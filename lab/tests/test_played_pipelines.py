@@ -283,6 +283,27 @@ def test_a_runner_takes_the_jobs_of_its_tags(project, runner, tagged_runner):
     assert states(pipeline) == {"untagged": "canceled", "other": "canceled", "its": "success"}
 
 
+def test_a_new_default_branch_is_protected_by_sidekiq_and_only_for_the_pipelines_that_follow(server, url, project):
+    """Jobs keep what held when their pipeline was created (Ci::Build#protected)."""
+    group = server.secrets["group"]
+    server.console(f"Projects::CreateService.new(User.first, {{ name: 'young', namespace_id: {group} }}).execute")
+    young = project.manager.gitlab.projects.get("stack/young")
+    runner = Runner(url, server.secrets["runner"])
+    with runner_with(server, "access_level: 'ref_protected'"):
+        assert server.run("gitlab-ctl", "stop", "sidekiq").returncode == 0
+        change(young, ".gitlab-ci.yml", "create", "job: {script: exit 0}")
+        early = young.pipelines.create({"ref": "main"})
+        assert runner.take() is None
+        server.run("gitlab-ctl", "start", "sidekiq")
+        count = "puts Project.find_by_full_path('stack/young').protected_branches.count"
+        wait_until(lambda: server.console(count) == "1")
+        assert runner.take() is None
+        young.pipelines.create({"ref": "main"})
+        runner.do_all()
+    assert states(early) == {"job": "pending"}
+    early.cancel()
+
+
 def test_what_a_job_runs_with(project, runner):
     variables = [{"key": "GIVEN", "value": "by a user"}, {"key": "WRITTEN", "value": "over"}]
     start(project, "job: {variables: {WRITTEN: x}, script: exit 0, timeout: 90 minutes}", variables=variables)

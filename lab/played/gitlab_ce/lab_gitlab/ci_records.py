@@ -58,6 +58,7 @@ class Build(Model):
         "failure_reason": Column(),
         "options": Column("json"),
         "tag_list": Column("list", []),
+        "protected": Column("boolean", False),
         "timeout": Column("integer"),
         "output_variables": Column("json"),
         "token_encrypted": Column(),

@@ -28,13 +28,12 @@ def take(app: Application, runner: Record) -> dict[str, Any] | None:
             continue
         if runner["project_id"] not in (None, waiting["project_id"]):
             continue
-        project = projects.PROJECT.select(app, {"id": waiting["project_id"]})[0]
-        pipeline = PIPELINE.select(app, {"id": waiting["pipeline_id"]})[0]
-        # In the lab's GitLab only the default branch is protected.
-        if runner["access_level"] == "ref_protected" and pipeline["ref"] != project["default_branch"]:
+        if runner["access_level"] == "ref_protected" and not waiting["protected"]:
             continue
         job = _claimed(app, waiting)
         if job is not None:
+            project = projects.PROJECT.select(app, {"id": job["project_id"]})[0]
+            pipeline = PIPELINE.select(app, {"id": job["pipeline_id"]})[0]
             pipeline_processing.process(app, pipeline["id"])
             return _payload(app, project, pipeline, job, runner)
     return None

@@ -6,7 +6,7 @@ Source: gitlab-org/gitlab app/services/ci/create_pipeline_service.rb, lib/gitlab
 import re
 from collections.abc import Mapping, Sequence
 
-from lab_gitlab import ci_configuration, pipeline_processing, projects, repositories
+from lab_gitlab import ci_configuration, pipeline_processing, projects, protected_branches, repositories
 from lab_gitlab.application import Application
 from lab_gitlab.ci_configuration import InvalidConfigurationError
 from lab_gitlab.ci_records import BUILD, PIPELINE
@@ -41,6 +41,7 @@ def create(
     if configuration.sources is not None and source not in configuration.sources:
         raise _refused("Pipeline filtered out by workflow rules.")
     about = {"project_id": project["id"], "user_id": user["id"]}
+    protected = protected_branches.is_protected(app, project["id"], ref)
     with app.database.transaction():
         pipeline = PIPELINE.create(app, **about, ref=ref, sha=sha, source=source, variables=list(variables))
         for job in configuration.jobs:
@@ -53,6 +54,7 @@ def create(
                 stage_idx=configuration.stages.index(job.stage),
                 options=job.options,
                 tag_list=job.tags,
+                protected=protected,
                 timeout=job.timeout,
             )
     repositories.set_reference(project, pipeline_processing.reference(pipeline), sha)

@@ -7,7 +7,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import activity, ci_records, members, outgoing, registry_client, repositories, uploads
+from lab_gitlab import (
+    activity,
+    ci_records,
+    members,
+    outgoing,
+    protected_branches,
+    registry_client,
+    repositories,
+    uploads,
+)
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Errors, Model, Record
 
@@ -116,7 +125,8 @@ class Project(Model):
         for repository in CONTAINER_REPOSITORY.select(app, {"project_id": record["id"]}):
             registry_client.delete_tags(app, repository_path(record, repository))
             CONTAINER_REPOSITORY.destroy(app, repository)
-        for model in (ci_records.PIPELINE, outgoing.PROJECT_HOOK, outgoing.REMOTE_MIRROR, activity.EVENT):
+        protected = protected_branches.PROTECTED_BRANCH
+        for model in (ci_records.PIPELINE, outgoing.PROJECT_HOOK, outgoing.REMOTE_MIRROR, activity.EVENT, protected):
             for belonging in model.select(app, {"project_id": record["id"]}):
                 model.destroy(app, belonging)
         for upload in uploads.UPLOAD.select(app, {"model_id": record["id"]}):

@@ -6,7 +6,7 @@ Source: gitlab-org/gitlab lib/api/projects.rb, commits.rb, files.rb, repositorie
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import projects, pushes, repositories, uploads
+from lab_gitlab import projects, protected_branches, pushes, repositories, uploads
 from lab_gitlab.api.common import bad_request, boolean, for_user, invalid, needed, not_found, page, project_of, require
 from lab_gitlab.application import Application
 from lab_gitlab.authentication import Caller
@@ -45,9 +45,10 @@ def create_commit(app: Application, request: Request, caller: Caller, project: s
 
 
 def _parent(app: Application, project: Record, caller: Caller, fields: Mapping[str, Any], branch: str) -> str | None:
-    """Return the parent of a new commit. Raises RefusedError; the default branch is protected by default."""
+    """Return the parent of a new commit. Raises RefusedError."""
     known = repositories.branches(project)
-    if branch == project["default_branch"] and known and not projects.may_administer(app, project, caller.user):
+    protected = protected_branches.is_protected(app, project["id"], branch)
+    if protected and known and not projects.may_administer(app, project, caller.user):
         raise bad_request("You are not allowed to push into this branch")
     start = fields.get("start_branch")
     if start and branch in known and not boolean(fields.get("force")):

@@ -88,7 +88,12 @@ class Project < ApplicationRecord
   columns
 
   def member_source = 'Project'
+  def protected_branches = ProtectedBranch.where(project_id: id)
   def bots = Console.call('bots', project_id: id).map { |row| User.load(row) }
+end
+
+class ProtectedBranch < ApplicationRecord
+  columns virtual: %i[push_access_levels_attributes merge_access_levels_attributes]
 end
 
 class CommitStatus < ApplicationRecord
@@ -186,6 +191,17 @@ module Projects
     def execute = project.destroy
   end
   DestroyService::DestroyError = Class.new(StandardError)
+end
+
+module ProtectedBranches
+  CreateService = Struct.new(:project, :user, :params) do
+    # Returns the protected branch, saved or not.
+    def execute(skip_authorization: false)
+      raise NotImplementedError, 'the lab supports only skip_authorization: true' unless skip_authorization
+
+      ProtectedBranch.new(params.merge(project_id: project.id)).tap(&:save)
+    end
+  end
 end
 
 module Gitlab
