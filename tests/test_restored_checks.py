@@ -295,8 +295,11 @@ def test_a_database_that_lost_something_is_found(copy, file, text, named):
 
 
 def test_the_user_that_the_acceptance_of_the_copy_deleted_is_not_missed(copy):
-    copy.put("counts", "users|2\nprojects|2\n")
+    copy.manifest(tables={"users": 3, "events": 9, "projects": 2})
+    copy.put("counts", "users|2\nevents|8\nprojects|2\n")
     assert all(line["state"] == "ok" for line in copy.lines() if "check" in line)
+    copy.put("counts", "users|2\nevents|7\nprojects|2\n")
+    assert copy.fails("contents") == "events has 7 of 9 rows"
 
 
 def test_a_manifest_without_the_facts_of_a_stopped_gitlab_fails_with_the_reason(copy):

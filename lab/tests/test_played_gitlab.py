@@ -287,13 +287,15 @@ def test_a_commit_creates_missing_files_and_updates_existing_ones(server):
     assert content("b").status == 404
 
 
-def test_the_acceptance_token_grants_access_to_its_project_only_until_it_is_revoked(server):
-    def console(action: str) -> str:
-        program = (ROOT / "remote/acceptance_token.rb").read_text()
-        done = server.run("gitlab-rails", "runner", program, action, PROJECT, "r", '["signup_enabled", "none"]')
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+def acceptance_token(server: Server, action: str) -> str:
+    """Run the console script that issues or revokes the acceptance's token, and return its output."""
+    program = (ROOT / "remote/acceptance_token.rb").read_text()
+    done = server.run("gitlab-rails", "runner", program, action, PROJECT, "r", '["signup_enabled", "none"]')
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
+
+def test_the_acceptance_token_grants_access_to_its_project_only_until_it_is_revoked(server):
     def statuses(token: str) -> list[int]:
         paths = (OF_THE_PROJECT, OF_THE_PROJECT.replace("acceptance", "other"))
         return [
@@ -303,15 +305,49 @@ def test_the_acceptance_token_grants_access_to_its_project_only_until_it_is_revo
 
     group = server.secrets["group"]
     server.console(f"Projects::CreateService.new(User.first, {{ name: 'other', namespace_id: {group} }}).execute")
-    issued = json.loads(console("issue"))
+    issued = json.loads(acceptance_token(server, "issue"))
     assert issued["runner"] == {"active": True}
     assert list(issued["settings"]) == ["signup_enabled"]
     assert statuses(issued["token"]) == [200, 200, 404]
-    another = json.loads(console("issue"))["token"]
+    another = json.loads(acceptance_token(server, "issue"))["token"]
     assert statuses(issued["token"]) == [401, 401, 401]
     assert statuses(another) == [200, 200, 404]
     revoke = "/api/v4/personal_access_tokens/self"
     assert [server.ask("DELETE", revoke, Private_Token=another).status for _ in range(2)] == [204, 401]
+
+
+def test_the_next_run_deletes_the_user_of_the_former_acceptance_token_and_keeps_its_pipeline(server):
+    """GitLab keeps the user of a revoked token for 30 days, with its namespace and its membership."""
+
+    def send(method: str, path: str, **body: object) -> Answer:
+        answer = server.ask(method, path, body=body, Private_Token=token)
+        assert answer.status in (201, 204), answer.body
+        return answer
+
+    def found() -> Any:
+        """The names of the bots, and the numbers of rows of what a bot has."""
+        bots = "User.where(user_type: 'project_bot').map(&:name).sort"
+        return json.loads(server.console(f"puts JSON.generate([{bots}, *[Namespace, Member].map(&:count)])"))
+
+    create = f"ResourceAccessTokens::CreateService.new(User.first, Project.find_by_full_path('{PROJECT}'),"
+    server.console(f"{create} {{ name: 'of an owner', scopes: ['api'], expires_at: Date.tomorrow.iso8601 }}).execute")
+    acceptance_token(server, "revoke")
+    wait_until(lambda: found()[0] == ["of an owner"], pause=0.5)
+    _, namespaces, memberships = found()
+
+    token = json.loads(acceptance_token(server, "issue"))["token"]
+    file = {"action": "create", "file_path": ".gitlab-ci.yml", "content": "job: {script: exit 0}"}
+    commit = {"branch": "main", "commit_message": "x [skip ci]", "actions": [file]}
+    send("POST", f"{OF_THE_PROJECT}/repository/commits", **commit)
+    pipeline = send("POST", f"{OF_THE_PROJECT}/pipeline", ref="main").json["id"]
+    send("DELETE", "/api/v4/personal_access_tokens/self")
+    assert found() == [["gitlab-stack-acceptance", "of an owner"], namespaces + 1, memberships + 1]
+
+    acceptance_token(server, "revoke")
+    wait_until(lambda: found() == [["of an owner"], namespaces, memberships], pause=0.5)
+    script = f"puts User.find_by(id: Ci::Pipeline.find_by(id: {pipeline}).user_id).user_type"
+    assert server.console(script) == "ghost"
+    server.console(f"Ci::Pipeline.find_by(id: {pipeline}).destroy")
 
 
 def put_image(server: Server, address: str, tag: str) -> None:

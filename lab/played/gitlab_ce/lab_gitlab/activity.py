@@ -6,7 +6,7 @@ Source: gitlab-org/gitlab app/models/event.rb.
 from lab_gitlab.application import Application
 from lab_gitlab.records import Column, Model
 
-CREATED, PUSHED = 1, 5
+CREATED, PUSHED, JOINED = 1, 5, 8
 
 
 class Event(Model):

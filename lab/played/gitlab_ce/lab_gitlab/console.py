@@ -13,6 +13,7 @@ from typing import Any
 
 from lab_gitlab import (
     application,
+    background_jobs,
     ci_records,
     crypto,
     instance_settings,
@@ -183,6 +184,10 @@ def bots(app: Application, project_id: int) -> list[Record]:
     return project_access_tokens.bots(app, _record(app, "Project", project_id))
 
 
+def queue_user_deletion(_app: Application, user_id: int) -> None:
+    background_jobs.enqueue("DeleteUserWorker", user_id=user_id)
+
+
 def add_member(app: Application, kind: str, source_id: int, user_id: int, level: int) -> Record:
     source = _record(app, "Project" if kind == "Project" else "Namespace", source_id)
     return members.add(app, kind, source, _record(app, "User", user_id), level=level)
@@ -212,6 +217,7 @@ CALLS: Mapping[str, Callable[..., Any]] = {
             bypass_session,
             create_runner,
         ),
-        *(create_group, create_project, create_project_token, revoke_project_token, bots, add_member),
+        *(create_group, create_project, create_project_token, revoke_project_token, bots, queue_user_deletion),
+        add_member,
     )
 }

@@ -1,5 +1,7 @@
 """Project access tokens. Each belongs to a bot user that is created for it and is a member of that project only.
 
+From GitLab 17.9 on, the bot stays when its token is revoked; GitLab deletes it after 30 days, the stand-in never.
+
 Source: gitlab-org/gitlab app/services/resource_access_tokens/create_service.rb, revoke_service.rb.
 """
 
@@ -7,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import members, projects, users
+from lab_gitlab import activity, members, projects, users
 from lab_gitlab.application import Application
 from lab_gitlab.records import Record
 
@@ -43,15 +45,14 @@ def create(app: Application, user: Record, project: Record, params: Mapping[str,
             user_type="project_bot",
             password=secrets.token_urlsafe(32),
         )
+        projects.NAMESPACE.create(app, path=name, name=token["name"], organization_id=project["organization_id"])
         members.add(app, "Project", project, bot, level=level)
+        activity.record(app, project["id"], bot["id"], activity.JOINED)
         return users.PERSONAL_ACCESS_TOKEN.create(app, user_id=bot["id"], **token)
 
 
 def revoke(app: Application, token: Record) -> None:
-    """Revoke the token and remove its bot from the project; the real GitLab deletes the bot in the background."""
     users.PERSONAL_ACCESS_TOKEN.update(app, token, revoked=True)
-    for member in members.MEMBER.select(app, {"user_id": token["user_id"]}):
-        members.MEMBER.destroy(app, member)
 
 
 def bots(app: Application, project: Record) -> list[Record]:

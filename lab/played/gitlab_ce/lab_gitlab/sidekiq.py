@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 
-from lab_gitlab import application, background_jobs, outgoing, pipeline_schedules, pushes
+from lab_gitlab import application, background_jobs, outgoing, pipeline_schedules, pushes, user_deletion
 from lab_gitlab.application import Application
 from lab_gitlab.database import DatabaseError
 
@@ -12,6 +12,7 @@ PAUSE = 1.0  # seconds
 
 WORKERS: Mapping[str, Callable[..., None]] = {
     "ActionMailer::MailDeliveryJob": outgoing.deliver_mail,
+    "DeleteUserWorker": user_deletion.delete,
     "PostReceive": pushes.protect_default_branch,
     "RepositoryUpdateRemoteMirrorWorker": outgoing.update_mirror,
     "WebHookWorker": outgoing.deliver_hook,

@@ -30,6 +30,7 @@ end
 
 class PersonalAccessToken < ApplicationRecord
   columns virtual: %i[token]
+  scope :active
 
   def revoke! = update!(revoked: true)
 end
@@ -50,6 +51,14 @@ class User < ApplicationRecord
 
     Namespace.create!(path: username, name: name, organization_id: @organization.id) if @organization
     true
+  end
+end
+
+class DeleteUserWorker
+  def self.perform_async(_current_user_id, user_id, options = {})
+    raise NotImplementedError, 'the lab supports only skip_authorization' unless options == { 'skip_authorization' => true }
+
+    Console.call('queue_user_deletion', user_id: user_id)
   end
 end
 
