@@ -338,6 +338,11 @@ def test_without_time_left_a_check_is_not_made_and_never_passes(pipeline):
     assert pipeline.revoked
 
 
+def test_the_token_outlives_the_longest_run_of_the_checks_that_need_it():
+    longest = acceptance_token.CONSOLE_LIMIT + sum(check.limit for check in checks.checks_by_pipeline())
+    assert longest < int(acceptance_token.TOKEN_LIFE.replace("min", "")) * 60
+
+
 def test_two_do_not_run_the_pipeline_at_once(pipeline, tmp_path):
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

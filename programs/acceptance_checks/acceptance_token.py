@@ -15,7 +15,8 @@ from .run import CheckRun
 TOKEN_LOCK = "/run/gitlab-stack-acceptance.lock"
 REVOCATION = "gitlab-stack-revoke"  # prefix of the names of the timer and of the service it starts
 CONSOLE_LIMIT = 300  # seconds; the console loads all of GitLab
-TOKEN_LIFE = "15min"  # until a systemd timer revokes the token, if this process was killed
+TOKEN_LIFE = "30min"
+"""When a systemd timer revokes the token if this process was killed; longer than the limits of its checks together."""
 
 
 @contextlib.contextmanager
