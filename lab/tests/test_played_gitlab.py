@@ -597,6 +597,19 @@ def test_with_admin_mode_an_administrator_needs_the_bypass_in_the_console(server
         server.console(AS_IT_WAS)
 
 
+def test_the_program_does_not_act_as_an_administrator_that_is_gitlabs_own(server):
+    """GitLab's admin_bot is an administrator, but internal, so not `active` (app/models/user.rb)."""
+    bot = "{ username: 'GitLab-Admin-Bot', name: 'GitLab Admin Bot', user_type: 'admin_bot', admin: true,"
+    server.console(f"User.create!({bot} email: 'admin-bot@example.com', password: '{PASSWORD}' }})")
+    try:
+        server.console("User.find_by_username('root').update!(state: 'blocked')")
+        refused = prepare(server, "false")
+        assert (refused.returncode, refused.stderr) == (1, "GitLab has no active administrator\n")
+    finally:
+        server.console("User.find_by_username('root').update!(state: 'active')")
+        server.console("User.find_by_username('GitLab-Admin-Bot').destroy")
+
+
 def test_what_the_owner_decides_outlives_the_programs_preparation(server):
     def prepared(is_new: str) -> Any:
         done = prepare(server, is_new, tags='["docker"]')

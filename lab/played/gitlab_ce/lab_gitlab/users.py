@@ -1,4 +1,7 @@
-"""Users and their personal access tokens."""
+"""Users and their personal access tokens.
+
+Source: gitlab-org/gitlab app/models/user.rb, app/models/concerns/has_user_type.rb, lib/users/internal.rb.
+"""
 
 import datetime
 
@@ -15,7 +18,9 @@ PAT_SCOPES = (
 
 
 class User(Model):
-    """A user; the password is stored only as a hash."""
+    """A user; the password is stored only as a hash. `user_type` is human, project_bot, or that of an internal user, such
+    as ghost or admin_bot; `active` does not include internal users.
+    """
 
     name = "User"
     table = "users"
@@ -31,7 +36,11 @@ class User(Model):
         "created_at": Column("time"),
     }
     virtual = ("password", "password_confirmation")
-    scopes = {"active": "state = 'active'", "admins": "admin = 1", "human": "user_type = 'human'"}
+    scopes = {
+        "active": "state = 'active' AND user_type IN ('human', 'project_bot')",
+        "admins": "admin = 1",
+        "human": "user_type = 'human'",
+    }
 
     def validate(self, app: Application, record: Record) -> Errors:
         errors: Errors = []
