@@ -18,8 +18,10 @@ PAT_SCOPES = (
 
 
 class User(Model):
-    """A user; the password is stored only as a hash. `user_type` is human, project_bot, or that of an internal user, such
-    as ghost or admin_bot; `active` does not include internal users.
+    """A user; the password is stored only as a hash.
+
+    `user_type` is human, project_bot, or that of an internal user, such as ghost or admin_bot; the scope `active`
+    leaves out internal users.
     """
 
     name = "User"
