@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from programs.volume_backup import cli, ec2, machine, manifest, metadata
+from programs.volume_backup import backup, cli, ec2, machine, manifest, metadata
 from tests.check_runs import run_here
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,9 @@ esac"""
 
 
 class PlayedEc2(http.server.ThreadingHTTPServer):
-    """EC2's snapshots and a machine's metadata service. `faults` maps an action to what it does instead."""
+    """EC2's snapshots and a machine's metadata service. `faults` maps an action to what it does instead, or a list of
+    what it does instead the first times.
+    """
 
     daemon_threads = True
 
@@ -131,6 +133,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         action = form["Action"]
         self.server.calls.append((action, (self.server.folder / "frozen").exists()))
         fault = self.server.faults.get(action)
+        if isinstance(fault, list):
+            fault = fault.pop(0) if fault else None
         if fault == "hangs":
             time.sleep(5)
             return
@@ -202,6 +206,8 @@ class Machine:
             (manifest, "GITLAB_VERSION"): str(folder / "VERSION"),
             (metadata, "SERVICE"): self.ec2.url,
             (ec2, "PAUSES"): (0, 0),
+            (ec2, "NEW_PAUSES"): (0, 0),
+            (backup, "LISTING_PAUSES"): (0, 0),
             (cli, "Ec2"): functools.partial(ec2.Ec2, endpoint=self.ec2.url),
             (os.path, "ismount"): lambda path: path == str(folder / "volume"),
         }

@@ -56,7 +56,12 @@ def test_another_body_or_secret_has_another_signature():
 
 @pytest.mark.parametrize(
     ("region", "host"),
-    [("eu-central-1", "ec2.eu-central-1.amazonaws.com"), ("cn-north-1", "ec2.cn-north-1.amazonaws.com.cn")],
+    [
+        ("eu-central-1", "ec2.eu-central-1.amazonaws.com"),
+        ("us-gov-west-1", "ec2.us-gov-west-1.amazonaws.com"),
+        ("cn-north-1", "ec2.cn-north-1.amazonaws.com.cn"),
+        ("eusc-de-east-1", "ec2.eusc-de-east-1.amazonaws.eu"),
+    ],
 )
 def test_each_region_has_its_own_address(region, host):
     assert Ec2(region, Credentials("", "", "")).url.geturl() == f"https://{host}"

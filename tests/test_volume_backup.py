@@ -147,6 +147,21 @@ def test_a_registry_without_a_snapshot_of_the_server_takes_none(played):
     assert not played.ec2.snapshots
 
 
+def test_a_snapshot_of_the_server_that_is_not_listed_yet_is_waited_for(played, monkeypatch):
+    tags = {"gitlab_stack": "gitlab/dev", "gitlab_role": "server", "gitlab_keep": "weekly"}
+    played.ec2.add(datetime.datetime.now(datetime.UTC), gitlab_backup="20261127T230004Z", **tags)
+    listed, pages = played.ec2.describe_snapshots, []
+
+    def late(form):
+        pages.append(form)
+        return listed(form) if len(pages) > 2 else "<snapshotSet/>"
+
+    monkeypatch.setattr(played.ec2, "describe_snapshots", late)
+    played.configure("registry")
+    assert played.run("now")[0] == 0
+    assert played.record["pair"] == "20261127T230004Z"
+
+
 def test_the_record_describes_the_last_backup(played):
     played.run("now")
     [name] = played.ec2.snapshots
@@ -185,6 +200,40 @@ def test_expired_snapshots_are_deleted_and_those_still_locked_are_left(played):
     played.ec2.snapshots[old[0]]["locked"] = 0
     assert played.run("prune")[1].endswith("1 snapshots deleted\n")
     assert {*recent, foreign} <= set(played.ec2.snapshots)
+
+
+def expired_ones(played, number: int) -> list[str]:
+    now = datetime.datetime.now(datetime.UTC)
+    tags = {"gitlab_stack": "gitlab/dev", "gitlab_role": "server", "gitlab_keep": "hourly"}
+    for hour in range(1, 25):
+        played.ec2.add(now - datetime.timedelta(hours=hour), gitlab_backup=f"new{hour}", **tags)
+    return [
+        played.ec2.add(now - datetime.timedelta(days=9, hours=hour), gitlab_backup=f"old{hour}", **tags)
+        for hour in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "says"),
+    [
+        ("InvalidSnapshot.InUse", 0, "is kept: an image needs it"),
+        ("InvalidSnapshot.NotFound", 0, "1 snapshots deleted"),
+        ("InternalError", 1, "2 expired snapshots were not deleted: AWS refused DeleteSnapshot: Internal"),
+    ],
+)
+def test_an_expired_snapshot_that_aws_does_not_delete_keeps_no_other_one(played, monkeypatch, code, status, says):
+    old = expired_ones(played, 3)
+    deleted = played.ec2.delete_snapshot
+
+    def refused(form):
+        if form["SnapshotId"] in old[:2]:
+            raise PermissionError(code)
+        return deleted(form)
+
+    monkeypatch.setattr(played.ec2, "delete_snapshot", refused)
+    ended, out, errors = played.run("prune")
+    assert (ended, says in out + errors) == (status, True), out + errors
+    assert old[2] not in played.ec2.snapshots
 
 
 def test_the_list_has_every_snapshot_of_the_stack_and_no_other(played):
@@ -332,6 +381,35 @@ def test_the_lock_is_tried_again_and_a_backup_that_stays_unlocked_is_a_failure(h
     assert hurried.record["snapshot"] == name
     assert hurried.record["locked_until"] is None
     assert "LockSnapshot" in hurried.record["error"]
+
+
+@pytest.mark.parametrize("fault", [(400, "InvalidSnapshot.NotFound"), (403, "UnauthorizedOperation")])
+def test_a_snapshot_that_aws_does_not_know_everywhere_yet_is_locked_by_a_repeated_request(played, fault):
+    played.ec2.faults["LockSnapshot"] = [fault, fault]
+    assert played.run("now")[0] == 0
+    assert played.ec2.actions().count("LockSnapshot") == 3
+    assert played.ec2.actions().count("CreateSnapshot") == 1
+    [snapshot] = played.ec2.snapshots.values()
+    assert snapshot["locked"] == 56
+
+
+def test_what_one_run_could_not_lock_is_locked_by_the_next_one(played):
+    played.ec2.faults["LockSnapshot"] = (400, "InvalidSnapshot.NotFound")
+    assert played.run("now")[0] == 1
+    [first] = played.ec2.snapshots.values()
+    assert first["locked"] == 0
+    played.ec2.faults.clear()
+    assert played.run("now")[0] == 0
+    assert [each["locked"] for each in played.ec2.snapshots.values()] == [56, 1]
+
+
+def test_a_backup_is_taken_even_if_the_last_one_still_cannot_be_locked(played):
+    played.ec2.faults["LockSnapshot"] = (403, "UnauthorizedOperation")
+    assert played.run("now")[0] == 77
+    status, out, _ = played.run("now")
+    assert status == 77
+    assert "is still not locked: AWS refused LockSnapshot: UnauthorizedOperation" in out
+    assert len(played.ec2.snapshots) == 2
 
 
 def test_a_file_system_that_was_thawed_during_the_call_makes_the_snapshot_no_backup(played):

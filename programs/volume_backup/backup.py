@@ -1,6 +1,7 @@
 """Takes a backup, and deletes expired ones: the order of events."""
 
 import datetime
+import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import machine, manifest
@@ -19,6 +20,10 @@ PAIR_WITHOUT_SECONDS = "%Y%m%dT%H%MZ"
 """The form of earlier versions, whose backups are still there."""
 MARGIN = datetime.timedelta(minutes=1)
 """By how much the clocks of AWS and of this machine may differ; a signature allows five."""
+LISTING_PAUSES = (1, 2, 4, 8, 15)
+"""Seconds before the list of snapshots is requested again for one that AWS may not list yet (Amazon EC2 Developer
+Guide, "Eventual consistency in the Amazon EC2 API").
+"""
 LONGEST_REASON = 200  # characters; a tag's value has at most 256
 
 
@@ -39,7 +44,8 @@ class Backups:
         frozen.prepare()
         self.discard_unfinished()
         now = utc_now()
-        snapshots = self.ec2.snapshots(self.known.stack)
+        snapshots = self._snapshots()
+        self._lock_last(snapshots)
         pair, kind = self._pair_and_kind(now, snapshots)
         tags = self._tags(pair, kind, reason)
         manifest.write(
@@ -51,7 +57,6 @@ class Backups:
         except BackupError as error:
             self._discard_after(error)
             raise
-        days = self.known.keep.days(kind)
         taken = {
             "snapshot": snapshot_id,
             "pair": pair,
@@ -61,8 +66,7 @@ class Backups:
             "error": "interrupted before the snapshot was locked",
         }
         machine.save(taken)
-        ends = self.ec2.lock(snapshot_id, days) or utc_now() + datetime.timedelta(days=days)
-        taken["locked_until"] = ends.isoformat()
+        taken["locked_until"] = self._locked(snapshot_id, kind)
         taken["error"] = "interrupted before expired snapshots were deleted"
         machine.save(taken)
         self.prune()
@@ -71,9 +75,16 @@ class Backups:
         return taken
 
     def prune(self) -> List[Snapshot]:
-        """Delete this machine's expired snapshots, and return them. Locked ones stay until the next time."""
+        """Delete this machine's expired snapshots, and return them. Locked ones stay until the next time. Raises
+        BackupError after all others if one cannot be deleted.
+        """
         own = self._own(self.ec2.snapshots(self.known.stack))
-        return [snapshot for snapshot in expired(utc_now(), own, self.known.keep) if self._deleted(snapshot)]
+        errors: List[ApiError] = []
+        old = expired(utc_now(), own, self.known.keep)
+        deleted = [snapshot for snapshot in old if self._deleted(snapshot, errors)]
+        if errors:
+            raise BackupError(f"{len(errors)} expired snapshots were not deleted: {errors[0]}", errors[0].status)
+        return deleted
 
     def discard_unfinished(self) -> None:
         """Delete what a run that was killed, or whose request AWS did not answer, may have left.
@@ -85,11 +96,44 @@ class Backups:
         since = known.get("unfinished")
         if since is None:
             return
+        errors: List[ApiError] = []
         for snapshot in self._own(self.ec2.snapshots(self.known.stack)):
             if snapshot.started >= _parsed(since) - MARGIN and snapshot.id != known.get("snapshot"):
-                self._deleted(snapshot)
+                self._deleted(snapshot, errors)
+        if errors:
+            raise errors[0]
         del known["unfinished"]
         machine.save(known)
+
+    def _snapshots(self) -> List[Snapshot]:
+        """The stack's snapshots, including the one that this machine's next one joins."""
+        for pause in LISTING_PAUSES:
+            found = self.ec2.snapshots(self.known.stack)
+            if self.known.after is None or self._joined(found):
+                return found
+            time.sleep(pause)
+        return self.ec2.snapshots(self.known.stack)
+
+    def _joined(self, snapshots: List[Snapshot]) -> Optional[Snapshot]:
+        usable = (each for each in snapshots if each.role == self.known.after and each.state != "error")
+        return next(usable, None)
+
+    def _lock_last(self, snapshots: List[Snapshot]) -> None:
+        """Lock the last backup if the run that took it did not get so far. If it fails, a new backup is needed more."""
+        known = machine.record()
+        for snapshot in snapshots:
+            if snapshot.id == known.get("snapshot") and not known.get("locked_until"):
+                try:
+                    known["locked_until"] = self._locked(snapshot.id, snapshot.keep)
+                except BackupError as error:
+                    print(f"the last backup, {snapshot.id}, is still not locked: {error}")
+                else:
+                    machine.save(known)
+
+    def _locked(self, snapshot_id: str, kind: str) -> str:
+        days = self.known.keep.days(kind)
+        ends = self.ec2.lock(snapshot_id, days) or utc_now() + datetime.timedelta(days=days)
+        return ends.isoformat()
 
     def _start_snapshot(self, frozen: Frozen, tags: Dict[str, str]) -> str:
         description = f"{tags[Tag.NAME]} {tags[Tag.PAIR]}"
@@ -111,10 +155,10 @@ class Backups:
     def _pair_and_kind(self, now: datetime.datetime, snapshots: List[Snapshot]) -> Tuple[str, str]:
         if self.known.after is None:
             return now.strftime(PAIR), kind_of_next(now, self._own(snapshots), self.known.keep)
-        for snapshot in snapshots:
+        joined = self._joined(snapshots)
+        if joined is not None:
             # Both snapshots of a pair expire at the same time.
-            if snapshot.role == self.known.after and snapshot.state != "error":
-                return snapshot.pair, snapshot.keep
+            return joined.pair, joined.keep
         raise BackupError(
             f"there is no snapshot of the {self.known.after} yet, which this one would belong to. On the "
             f"{self.known.after}: sudo gitlab-backup-volume now"
@@ -135,12 +179,15 @@ class Backups:
     def _own(self, snapshots: List[Snapshot]) -> List[Snapshot]:
         return [snapshot for snapshot in snapshots if snapshot.role == self.known.role]
 
-    def _deleted(self, snapshot: Snapshot) -> bool:
+    def _deleted(self, snapshot: Snapshot, errors: List[ApiError]) -> bool:
+        """Whether the snapshot was deleted now; what prevents that and is unexpected is added to `errors`."""
         try:
             self.ec2.delete(snapshot.id)
         except ApiError as error:
-            if not error.locked:
-                raise
+            if error.in_use:
+                print(f"{snapshot.id} of {snapshot.pair} is kept: an image needs it")
+            elif not error.locked and not error.missing:
+                errors.append(error)
             return False
         print(f"deleted {snapshot.id} of {snapshot.pair} ({snapshot.keep})")
         return True

@@ -22,6 +22,12 @@ LIMIT = 10
 """Seconds for one request in total. While it waits for CreateSnapshot, the file system is frozen."""
 PAUSES = (1, 2, 4, 8)
 """Seconds before each further attempt of a request that AWS throttled or failed to process."""
+NEW_PAUSES = (1, 2, 4, 8, 15)
+"""The same for a request about a snapshot that was created a moment ago: AWS may not know it, or the tags on which a
+permission depends, everywhere yet (Amazon EC2 Developer Guide, "Eventual consistency in the Amazon EC2 API").
+"""
+DOMAINS = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
+"""Domains of partitions that have another one, by how their regions begin (botocore, partitions.json)."""
 SHOWN = 300  # characters of an error; a refusal contains a long encoded explanation
 
 
@@ -43,6 +49,9 @@ class ApiError(BackupError):
     def __init__(self, action: str, status: int, code: str, message: str) -> None:
         self.denied = code in ("UnauthorizedOperation", "AuthFailure", "InvalidClientTokenId", "RequestExpired")
         self.temporary = status >= 500 or code in ("RequestLimitExceeded", "Throttling")
+        self.missing = code == "InvalidSnapshot.NotFound"
+        self.in_use = code == "InvalidSnapshot.InUse"
+        """Whether a snapshot belongs to an image, which an administrator has made of it."""
         self.locked = "lock" in f"{code} {message}".lower()
         """Whether a snapshot is locked. AWS's list of error codes has none for it, but every text contains the word."""
         text = f"AWS refused {action}: {code}: {message}" if code else f"AWS answered {status} to {action}"
@@ -89,7 +98,7 @@ class Ec2:
     def __init__(self, region: str, credentials: Credentials, endpoint: str = "") -> None:
         self.region = region
         self.credentials = credentials
-        domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        domain = DOMAINS.get(region.partition("-")[0], "amazonaws.com")
         self.url = urllib.parse.urlsplit(endpoint or f"https://ec2.{region}.{domain}")
 
     def prepared_snapshot(self, volume_id: str, description: str, tags: Mapping[str, str]) -> Callable[[], str]:
@@ -103,13 +112,13 @@ class Ec2:
         return lambda: _text(send(), "snapshotId")
 
     def lock(self, snapshot_id: str, days: int) -> Optional[datetime.datetime]:
-        """Lock a snapshot so that nothing without the right to unlock it can delete it for this number of days.
+        """Lock a new snapshot so that nothing without the right to unlock it can delete it for this number of days.
 
         Returns when the lock ends; None if the days start later, once the snapshot is completed (Amazon EBS User Guide,
         "Considerations for Amazon EBS snapshot lock").
         """
         duration = {"LockMode": "governance", "LockDuration": str(days)}
-        answer = self._call("LockSnapshot", {"SnapshotId": snapshot_id, **duration})
+        answer = self._call("LockSnapshot", {"SnapshotId": snapshot_id, **duration}, new=True)
         ends = _text(answer, "lockExpiresOn")
         return _time(ends) if ends else None
 
@@ -129,14 +138,18 @@ class Ec2:
                 return sorted(found, key=lambda snapshot: snapshot.started, reverse=True)
             selected["NextToken"] = token
 
-    def _call(self, action: str, parameters: Mapping[str, str], failures: int = 0) -> ET.Element:
-        try:
-            return self._prepared(action, parameters)()
-        except (ApiError, NoAnswerError) as error:
-            if failures == len(PAUSES) or not error.temporary:
-                raise
-        time.sleep(PAUSES[failures])
-        return self._call(action, parameters, failures + 1)
+    def _call(self, action: str, parameters: Mapping[str, str], *, new: bool = False) -> ET.Element:
+        """The answer to a request that can be repeated; with `new`, it is about a new snapshot."""
+        for pause in NEW_PAUSES if new else PAUSES:
+            try:
+                return self._prepared(action, parameters)()
+            except NoAnswerError:
+                pass
+            except ApiError as error:
+                if not error.temporary and not (new and (error.missing or error.denied)):
+                    raise
+            time.sleep(pause)
+        return self._prepared(action, parameters)()
 
     def _prepared(self, action: str, parameters: Mapping[str, str]) -> Callable[[], ET.Element]:
         body = urllib.parse.urlencode({**parameters, "Action": action, "Version": VERSION}).encode()

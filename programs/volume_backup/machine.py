@@ -17,7 +17,7 @@ CHECK_TIME = 2  # seconds; the check of backups holds the lock of backups for a 
 
 BUSY_MESSAGE = (
     "not started: a step of pulumi up, a garbage collection or another backup is running on this machine. "
-    f"Check: fuser -v {STEPS_LOCK}"
+    "Check: ps -ef --forest"
 )
 
 
