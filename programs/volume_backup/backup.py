@@ -126,13 +126,17 @@ class Backups:
                 try:
                     known["locked_until"] = self._locked(snapshot.id, snapshot.keep)
                 except BackupError as error:
-                    print(f"the last backup, {snapshot.id}, is still not locked: {error}")
+                    print(f"the last backup: {error}")
                 else:
                     machine.save(known)
 
     def _locked(self, snapshot_id: str, kind: str) -> str:
         days = self.known.keep.days(kind)
-        ends = self.ec2.lock(snapshot_id, days) or utc_now() + datetime.timedelta(days=days)
+        try:
+            ends = self.ec2.lock(snapshot_id, days) or utc_now() + datetime.timedelta(days=days)
+        except BackupError as error:
+            # Never NOT_PERMITTED, with which the step schedule_backups would take another snapshot.
+            raise BackupError(f"{snapshot_id} is not locked: {error}") from None
         return ends.isoformat()
 
     def _start_snapshot(self, frozen: Frozen, tags: Dict[str, str]) -> str:

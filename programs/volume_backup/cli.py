@@ -1,6 +1,7 @@
 """The command line of gitlab-backup-volume.
 
-Exit status: 0 done, 1 failed, 75 not started because another program holds the lock, 77 not permitted by AWS.
+Exit status: 0 done, 1 failed, 75 not started because another program holds the lock, 77 not permitted by AWS, and no
+snapshot taken.
 """
 
 import argparse
