@@ -57,7 +57,7 @@ def check_existing(settings: Settings) -> MachineSize:
         problems += _volume_problem(role, machine, settings.availability_zone)
     problems += backup_problems(settings)
     if settings.balancer_address_id:
-        problems += _address_problem(settings.balancer_address_id)
+        problems += _address_problem(settings.balancer_address_id, protected=settings.deletion_protection)
     if settings.domain and settings.hosted_zone_id:
         problems += _hosted_zone_problem(settings.hosted_zone_id, settings.domain)
     if not settings.serves_tls and not settings.accept_plain_http_after_tls:
@@ -233,19 +233,15 @@ def _instances(*filters: tuple[str, str]) -> Sequence[str]:
     return found.ids or ()
 
 
-def _address_problem(allocation_id: str) -> list[str]:
+def _address_problem(allocation_id: str, *, protected: bool) -> list[str]:
     key = "balancerAddressId"
     address = lookup(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
     if address is None:
         return not_found(key, allocation_id, "Leave it empty to create a new address.")
     problems = _mark_problem(key, allocation_id, address.tags)
-    own = aws.ec2.get_eips(
-        filters=[
-            aws.ec2.GetEipsFilterArgs(name="tag:Name", values=[named(f"gitlab-{Place.LOAD_BALANCER}")]),
-            aws.ec2.GetEipsFilterArgs(name=f"tag:{STACK_TAG}", values=[stack_tag()]),
-        ]
-    ).allocation_ids
-    problems += _other_problem(key, allocation_id, own or (), "A new stack can have that address.")
+    if protected:
+        unprotected = "If it may be released: set deletionProtection to false, run pulumi up, and set the key again."
+        problems += _other_problem(key, allocation_id, _own_addresses(), unprotected)
     if not address.association_id:
         return problems
     # After its adoption it is associated with an interface that the load balancer created without the program's tags:
@@ -267,6 +263,17 @@ def _address_problem(allocation_id: str) -> list[str]:
             "it or disassociate it, or leave this key empty to create a new address."
         ),
     ]
+
+
+def _own_addresses() -> Sequence[str]:
+    """The load balancer's address that this stack has allocated."""
+    found = aws.ec2.get_eips(
+        filters=[
+            aws.ec2.GetEipsFilterArgs(name="tag:Name", values=[named(f"gitlab-{Place.LOAD_BALANCER}")]),
+            aws.ec2.GetEipsFilterArgs(name=f"tag:{STACK_TAG}", values=[stack_tag()]),
+        ]
+    )
+    return found.allocation_ids or ()
 
 
 def _hosted_zone_problem(zone_id: str, domain: str) -> list[str]:

@@ -220,6 +220,12 @@ def test_a_stack_that_has_data_and_an_address_does_not_exchange_them(refused):
         "balancerAddressId: this stack has eipalloc-own already",
     ]
     assert "To go back to a backup, restore into a new stack." in problems[0]
+    assert "If it may be released: set deletionProtection to false" in problems[1]
+
+
+def test_an_address_that_is_not_protected_may_be_exchanged():
+    settings = {"balancerAddressId": KEPT["balancerAddressId"], "deletionProtection": "false"}
+    accepted(settings, {"addresses": ["eipalloc-own"]})
 
 
 def test_what_a_stack_of_the_same_name_has_left_is_adopted_by_its_id():
