@@ -1,7 +1,7 @@
 #!/bin/bash
 # schedule_backups.sh CALENDAR FIRST: installs gitlab-backup-volume and a timer that starts it at CALENDAR (systemd.time(7)). If CALENDAR is
-# empty, no backups are taken, but those that exist can be listed. If FIRST is `first` and this machine has taken no backup yet, it takes
-# one now. Standard input, base64, one per line: the zipapp, its configuration, its service, its timer.
+# empty, no backups are taken, but those that exist can be listed. If FIRST is `first` and this machine has no last backup, or it
+# is not locked, it takes one now. Standard input, base64, one per line: the zipapp, its configuration, its service, its timer.
 set -euo pipefail
 calendar=$1 first=$2
 unit=gitlab-backup-volume
@@ -36,9 +36,10 @@ if [ -z "$calendar" ]; then
     exit
 fi
 
-taken() { grep -q '"snapshot"' /var/lib/gitlab-stack/last-backup.json 2>/dev/null; }
+# It is null until the backup is locked.
+locked() { grep -q '"locked_until": "' /var/lib/gitlab-stack/last-backup.json 2>/dev/null; }
 
-if [ "$first" = first ] && ! taken; then
+if [ "$first" = first ] && ! locked; then
     # A new role or its policy is not effective at once (IAM User Guide, "Changes that I make are not always immediately visible").
     for attempt in {1..12}; do
         status=0

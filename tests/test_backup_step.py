@@ -30,7 +30,7 @@ echo "gitlab-backup-volume $*" >>{folder}/calls
 [ "$1" = now ] || exit 0
 read -r status <{folder}/statuses || status=0
 sed -i 1d {folder}/statuses
-[ "$status" != 0 ] || echo '{{"snapshot": "snap-1"}}' >{folder}/var/lib/gitlab-stack/last-backup.json
+[ "$status" != 0 ] || echo '{{"locked_until": "2027-01-22"}}' >{folder}/var/lib/gitlab-stack/last-backup.json
 exit "$status"
 """
 
@@ -91,6 +91,14 @@ def test_the_first_step_takes_a_backup_and_later_ones_do_not(machine):
     assert "systemctl restart gitlab-backup-volume.timer" in (machine.folder / "calls").read_text()
     assert machine.step().returncode == 0
     assert machine.backups == []
+
+
+def test_a_backup_that_is_not_locked_does_not_count_as_the_first_one(machine):
+    record = machine.folder / "var/lib/gitlab-stack/last-backup.json"
+    record.parent.mkdir()
+    record.write_text(json.dumps({"locked_until": None, "snapshot": "snap-1"}, indent=1))
+    assert machine.step().returncode == 0
+    assert len(machine.backups) == 1
 
 
 def test_no_backup_is_taken_unless_it_is_asked_for(machine):
