@@ -12,9 +12,10 @@ import yaml
 from recovery import stack_file
 from recovery.errors import RecoveryError
 
-UNSUPPORTED = ("aws:accessKey", "aws:assumeRole", "aws:assumeRoles", "aws:assumeRoleWithWebIdentity", "aws:secretKey")
-"""Settings of Pulumi's AWS provider that choose other credentials than the shell's (Pulumi Registry, AWS Classic,
-Configuration Reference).
+ROLES = ("aws:assumeRole", "aws:assumeRoles", "aws:assumeRoleWithWebIdentity")
+KEYS = ("aws:accessKey", "aws:secretKey", "aws:token")
+"""Settings of Pulumi's AWS provider that choose other credentials than the shell's, in addition to aws:profile (Pulumi
+Registry, AWS Classic, Configuration Reference).
 """
 
 
@@ -36,7 +37,8 @@ class Stack:
 
     def client(self, service: str) -> Any:  # noqa: ANN401, boto3 has no types
         """A client of an AWS service in the stack's region, of the account that `pulumi up` uses."""
-        session = boto3.Session(profile_name=self.config.get("aws:profile"), region_name=self.region)
+        key, secret, token = (self.config.get(name) for name in KEYS)
+        session = boto3.Session(key, secret, token, self.region, profile_name=self.config.get("aws:profile"))
         return session.client(service)
 
 
@@ -59,9 +61,10 @@ def read(chosen: argparse.Namespace) -> Stack:
     if chosen.settings and not exists:
         raise RecoveryError(f"--settings: {chosen.settings} does not exist")
     config = ((yaml.safe_load(file.read_text()) or {}).get("config") or {}) if exists else {}
-    if others := [key for key in UNSUPPORTED if key in config]:
+    encrypted = [key for key in KEYS if isinstance(config.get(key), dict)]
+    if others := [*(key for key in ROLES if key in config), *encrypted]:
         raise RecoveryError(
-            f"{file.name} contains {' and '.join(others)}, which only pulumi uses, so this command could search "
+            f"{file.name} contains {' and '.join(others)}, which only pulumi can use, so this command could search "
             "another account: use the credentials of the shell, or of a profile that assumes the role (aws:profile)"
         )
     region = chosen.region or config.get("aws:region")

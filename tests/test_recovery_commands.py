@@ -129,10 +129,24 @@ def test_the_region_is_that_of_the_settings_or_of_the_command(tmp_path):
             read(tmp_path, text)
 
 
-def test_credentials_that_only_pulumi_uses_are_refused_since_another_account_would_be_searched(tmp_path):
-    settings = "config:\n  aws:region: eu-west-1\n  aws:assumeRoles: [{roleArn: 'arn:aws:iam::123456789012:role/up'}]\n"
-    with pytest.raises(RecoveryError, match=r"contains aws:assumeRoles, which only pulumi uses.* \(aws:profile\)"):
-        read(tmp_path, settings)
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("aws:assumeRoles", "[{roleArn: 'arn:aws:iam::123456789012:role/up'}]"),
+        ("aws:secretKey", "{secure: 'v1:key'}"),
+    ],
+)
+def test_credentials_that_only_pulumi_can_use_are_refused_since_another_account_would_be_searched(
+    tmp_path, setting, value
+):
+    with pytest.raises(RecoveryError, match=rf"contains {setting}, which only pulumi can use.* \(aws:profile\)"):
+        read(tmp_path, f"config:\n  aws:region: eu-west-1\n  {setting}: {value}\n")
+
+
+def test_keys_of_the_settings_are_used_as_pulumi_uses_them(tmp_path):
+    found = read(tmp_path, "config: {aws:region: eu-west-1, aws:accessKey: AKIDEXAMPLE, aws:secretKey: secret}")
+    signer = found.client("ec2")._request_signer
+    assert signer._credentials.access_key == "AKIDEXAMPLE"
 
 
 def test_a_file_of_settings_may_be_missing_only_if_it_is_not_named(tmp_path):
