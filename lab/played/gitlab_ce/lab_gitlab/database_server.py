@@ -97,7 +97,7 @@ class Session(socketserver.StreamRequestHandler):
         connection = sqlite3.connect(self.server.database, timeout=30, isolation_level=None)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a commit survives the loss of the volume, as in PostgreSQL
         connection.execute("PRAGMA foreign_keys = ON")
         connection.create_function("pg_current_wal_lsn", 0, lambda: _position(connection))
         try:

@@ -71,6 +71,8 @@ def ensure(project: Record) -> Path:
         branch = f"--initial-branch={project['default_branch']}"
         run("init", "--quiet", "--bare", branch, str(found))
         run("config", "receive.denyNonFastForwards", "false", repository=found)
+        # As in Gitaly (internal/git/gitcmd): a reference that was accepted survives the loss of the volume.
+        run("config", "core.fsync", "objects,derived-metadata,reference", repository=found)
     return found
 
 
