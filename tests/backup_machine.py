@@ -207,7 +207,7 @@ class Machine:
             (metadata, "SERVICE"): self.ec2.url,
             (ec2, "PAUSES"): (0, 0),
             (ec2, "NEW_PAUSES"): (0, 0),
-            (backup, "LISTING_PAUSES"): (0, 0),
+            (backup, "NEW_PAUSES"): (0, 0),
             (cli, "Ec2"): functools.partial(ec2.Ec2, endpoint=self.ec2.url),
             (os.path, "ismount"): lambda path: path == str(folder / "volume"),
         }

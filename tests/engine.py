@@ -107,26 +107,28 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
     (`volumeIds`), and its own load balancer's `addresses`.
     """
     names = filters.get("tag:Name")
+    answer: Mapping[str, Any] | None = None
     if token == "aws:ebs/getEbsVolumes:getEbsVolumes":
         volumes = {name: made_of for name, made_of in existing.get("createdFrom", {}).items() if name in (names or ())}
         wanted = filters.get("snapshot-id")
         ids = existing.get("volumeIds", {})
         found = [name for name, made_of in volumes.items() if wanted is None or made_of in wanted]
-        return {"ids": [ids.get(name, f"vol-of-{name}") for name in found]}
-    if token == "aws:ec2/getEips:getEips":
+        answer = {"ids": [ids.get(name, f"vol-of-{name}") for name in found]}
+    elif token == "aws:ec2/getEips:getEips":
         own = filters == {"tag:Name": ["gitlab-balancer-test"], "tag:gitlab-stack": [MARKED["gitlab-stack"]]}
-        return {"allocationIds": existing.get("addresses", []) if own else []}
-    if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
+        answer = {"allocationIds": existing.get("addresses", []) if own else []}
+    elif token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
         offered = existing.get("offered")
-        return {"instanceTypes": [each for each in filters["instance-type"] if offered is None or each in offered]}
-    if token == "aws:ec2/getInstances:getInstances":
+        answer = {"instanceTypes": [each for each in filters["instance-type"] if offered is None or each in offered]}
+    elif token == "aws:ec2/getInstances:getInstances":
         holder = existing.get("holds")
-        return {"ids": ["i-0123456789abcdef0"] if holder and (names is None or holder in names) else []}
-    if token == "aws:ec2/getSecurityGroups:getSecurityGroups":
+        answer = {"ids": ["i-0123456789abcdef0"] if holder and (names is None or holder in names) else []}
+    elif token == "aws:ec2/getSecurityGroups:getSecurityGroups":
         own = filters == {"tag:Name": ["gitlab-balancer-test"], "ip-permission.from-port": ["443"]}
-        return {"ids": ["sg-0123456789abcdef0"] if own and existing.get("servedTls") else []}
-    vpcs = {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []} if "vpc-id" in filters else {}
-    return vpcs if token == "aws:ec2/getVpcs:getVpcs" else None
+        answer = {"ids": ["sg-0123456789abcdef0"] if own and existing.get("servedTls") else []}
+    elif token == "aws:ec2/getVpcs:getVpcs":
+        answer = {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []}
+    return answer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import machine, manifest
-from .ec2 import ApiError, Ec2, Snapshot, Tag
+from .ec2 import NEW_PAUSES, ApiError, Ec2, Snapshot, Tag
 from .errors import BackupError
 from .freezing import Frozen
 from .machine import Configuration
@@ -20,10 +20,6 @@ PAIR_WITHOUT_SECONDS = "%Y%m%dT%H%MZ"
 """The form of earlier versions, whose backups are still there."""
 MARGIN = datetime.timedelta(minutes=1)
 """By how much the clocks of AWS and of this machine may differ; a signature allows five."""
-LISTING_PAUSES = (1, 2, 4, 8, 15)
-"""Seconds before the list of snapshots is requested again for one that AWS may not list yet (Amazon EC2 Developer
-Guide, "Eventual consistency in the Amazon EC2 API").
-"""
 LONGEST_REASON = 200  # characters; a tag's value has at most 256
 
 
@@ -107,7 +103,7 @@ class Backups:
 
     def _snapshots(self) -> List[Snapshot]:
         """The stack's snapshots, including the one that this machine's next one joins."""
-        for pause in LISTING_PAUSES:
+        for pause in NEW_PAUSES:
             found = self.ec2.snapshots(self.known.stack)
             if self.known.after is None or self._joined(found):
                 return found
