@@ -3,6 +3,7 @@
 from typing import Any
 
 from moto.route53 import models
+from moto.route53.exceptions import Route53ClientError
 
 from lab.cloud.patches.correction import correction
 
@@ -17,3 +18,35 @@ def ids_of_hosted_zones_begin_with_z() -> None:
         return f"Z{original(*arguments, **named)[1:]}"
 
     models.create_route53_zone_id = create_route53_zone_id
+
+
+@correction
+def records_are_created_when_absent_and_deleted_when_present() -> None:
+    """AWS refuses to create a record that exists, and to delete one that does not (moto: it decides by its journal of
+    changes, so that a record deleted before cannot be created again while the zone has a record that follows it, one
+    with other values is created beside the first, and one is deleted twice). Related upstream: getmoto/moto#5059
+    (closed)."""
+    original = models.Route53Backend.change_resource_record_sets
+
+    def change_resource_record_sets(self: Any, zoneid: str, change_list: list[dict[str, Any]]) -> None:
+        zone = self.get_hosted_zone(zoneid)
+        present = {(record.name.lower(), record.type, record.set_identifier) for record in zone.rrsets}
+        for change in change_list:
+            record = change["ResourceRecordSet"]
+            name, kind = record["Name"].strip(".").lower() + ".", record["Type"]
+            key = (name, kind, record.get("SetIdentifier"))
+            if change["Action"] == "CREATE" and key in present:
+                raise models.ResourceRecordAlreadyExists(name, kind)
+            if change["Action"] == "DELETE":
+                if key not in present:
+                    message = f"Tried to delete resource record set [name='{name}', type='{kind}'] but it was not found"
+                    raise Route53ClientError("InvalidChangeBatch", message)
+                present.remove(key)
+            else:
+                present.add(key)
+        original(self, zoneid, change_list)
+        for change in zone.rr_changes:
+            if change["Action"] == "CREATE":
+                change["Action"] = "UPSERT"  # moto looks for former CREATEs in its journal, and refuses an equal one
+
+    models.Route53Backend.change_resource_record_sets = change_resource_record_sets

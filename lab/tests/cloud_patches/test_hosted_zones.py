@@ -1,0 +1,70 @@
+"""Hosted zones: their records are created and deleted once."""
+
+import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from moto import mock_aws
+
+from lab.tests.cloud import client
+
+NAME = "git.example.com."
+LATER = "zz.git.example.com."
+EXISTS = r"InvalidChangeBatch.*name='git\.example\.com\.', type='A'\] but it already exists"
+NOT_FOUND = r"InvalidChangeBatch.*name='git\.example\.com\.', type='A'\] but it was not found"
+
+
+@pytest.fixture
+def change():
+    """Change records of one zone. Each change is an action, a name and an address."""
+    with mock_aws():
+        route53 = client("route53")
+        zone = route53.create_hosted_zone(Name="example.com.", CallerReference="1")["HostedZone"]["Id"]
+
+        def change(*changes):
+            records = [
+                {
+                    "Action": action,
+                    "ResourceRecordSet": {"Name": name, "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": value}]},
+                }
+                for action, name, value in changes
+            ]
+            route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": records})
+            listed = route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+            return [(each["Name"], each["ResourceRecords"][0]["Value"]) for each in listed if each["Type"] == "A"]
+
+        yield change
+
+
+def test_a_deleted_record_is_created_again_whatever_other_records_there_are(change):
+    change(("CREATE", NAME, "203.0.113.7"))
+    change(("DELETE", NAME, "203.0.113.7"))
+    change(("CREATE", LATER, "203.0.113.8"))
+    assert change(("CREATE", NAME, "203.0.113.7")) == [(NAME, "203.0.113.7"), (LATER, "203.0.113.8")]
+
+
+@pytest.mark.parametrize("value", ["203.0.113.7", "203.0.113.8"])
+@pytest.mark.parametrize("name", [NAME, "Git.example.com"])
+def test_a_record_that_exists_is_not_created_with_any_value(change, name, value):
+    change(("UPSERT", NAME, "203.0.113.7"))
+    with pytest.raises(ClientError, match=EXISTS):
+        change(("CREATE", name, value))
+    assert change(("UPSERT", NAME, "203.0.113.9")) == [(NAME, "203.0.113.9")]
+
+
+def test_a_record_that_does_not_exist_is_not_deleted(change):
+    change(("CREATE", NAME, "203.0.113.7"))
+    change(("DELETE", NAME, "203.0.113.7"))
+    with pytest.raises(ClientError, match=NOT_FOUND):
+        change(("DELETE", NAME, "203.0.113.7"))
+
+
+def test_a_record_is_replaced_in_one_call(change):
+    change(("CREATE", NAME, "203.0.113.7"))
+    assert change(("DELETE", NAME, "203.0.113.7"), ("CREATE", NAME, "203.0.113.8")) == [(NAME, "203.0.113.8")]
+    assert change(("DELETE", NAME, "203.0.113.8"), ("CREATE", NAME, "203.0.113.8")) == [(NAME, "203.0.113.8")]
+
+
+def test_a_call_with_one_change_that_is_refused_changes_nothing(change):
+    change(("CREATE", NAME, "203.0.113.7"))
+    with pytest.raises(ClientError, match=EXISTS):
+        change(("CREATE", LATER, "203.0.113.8"), ("CREATE", NAME, "203.0.113.8"))
+    assert change(("UPSERT", NAME, "203.0.113.7")) == [(NAME, "203.0.113.7")]
