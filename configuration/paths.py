@@ -6,6 +6,7 @@ cloud-init/ repeat these paths literally; tests/test_paths.py checks that they u
 INSTALLED_PROGRAMS = "/usr/local/sbin"
 """Directory of the programs that steps install. RHEL's sudo does not search it (secure_path): use absolute paths."""
 RUN_STEP = f"{INSTALLED_PROGRAMS}/run-step"
+FINISH_JOBS = f"{INSTALLED_PROGRAMS}/finish-jobs"
 FIRST_BOOT = f"{INSTALLED_PROGRAMS}/first-boot"
 STATE = "/var/lib/gitlab-stack"
 FIRST_BOOT_DONE = f"{STATE}/first-boot-done"

@@ -37,12 +37,12 @@ def prepare_command(ports: Sequence[int]) -> str:
 
 
 def prepare_input() -> str:
-    """prepare_host.sh, followed by run-step as a base64 line, which the script's last command reads.
+    """prepare_host.sh, followed by run-step and finish-jobs as base64 lines, which the script's last command reads.
 
     Bash reads a script from a pipe byte by byte, so the input after a command is left for that command (POSIX, sh,
     "STDIN").
     """
-    return script("prepare_host.sh") + payload_line(program("run-step"))
+    return script("prepare_host.sh") + payload_line(program("run-step")) + payload_line(program("finish-jobs"))
 
 
 def step_command(step: str, limit: int, arguments: Sequence[str], *, ended_at_limit: bool = False) -> str:

@@ -17,15 +17,12 @@ if [ "${present%.*}" = "${containerd%.*}" ]; then containerd=$newest; fi
 # A version of containerd.io can have several package releases, each with a different runc.
 install=(dnf -y --enablerepo=docker-ce-stable install "docker-ce-$version-1.el8" "docker-ce-cli-$version-1.el8" "containerd.io-$containerd-*.el8")
 
-# An upgrade restarts Docker (%postun of docker-ce.spec), which stops the containers of jobs. As in install_runner.sh, the running jobs end
-# first. Containers survive a restart of containerd (KillMode=process in its unit).
+# An upgrade restarts Docker (%postun of docker-ce.spec), which stops the containers of jobs. Containers survive a restart of containerd
+# (KillMode=process in its unit).
 if ! rpm -q "docker-ce-$version-1.el8" && systemctl is-active --quiet gitlab-runner; then
     "${install[@]}" --downloadonly
-    service=$(systemctl show --property MainPID --value gitlab-runner)
-    systemctl kill --kill-who=main --signal=SIGQUIT gitlab-runner
-    timeout 30m tail --pid="$service" --follow /dev/null || echo "jobs still running after 30 minutes are aborted"
-    systemctl stop gitlab-runner
     trap 'systemctl start gitlab-runner' EXIT
+    /usr/local/sbin/finish-jobs 30m || systemctl stop gitlab-runner # which aborts those that are still running
 fi
 "${install[@]}"
 systemctl enable --now docker

@@ -15,16 +15,12 @@ rpm -q "gitlab-runner-$version-1" || upgrade=true
 loaded=$(docker info --format '{{range .RegistryConfig.IndexConfigs}}{{if not .Secure}}{{.Name}}{{end}}{{end}}') || true
 [ "$loaded" = "$insecure" ] || restart=true
 
-# The package stops the service with SIGTERM, which aborts its jobs, and a restart of Docker stops their containers. On SIGQUIT the
-# runner accepts no more jobs and exits when the running ones are done (docs/commands of gitlab-runner, "Signals").
+# The package stops the service, which aborts its jobs, and a restart of Docker stops their containers.
 if { $upgrade || $restart; } && systemctl is-active --quiet gitlab-runner; then
     "${install[@]}" --downloadonly
-    service=$(systemctl show --property MainPID --value gitlab-runner)
-    systemctl kill --kill-who=main --signal=SIGQUIT gitlab-runner
-    # Half an hour is enough for most jobs; JOBS_LIMIT in components/remote_host.py leaves enough time to install afterwards.
-    timeout 30m tail --pid="$service" --follow /dev/null || echo "jobs still running after 30 minutes are aborted"
-    systemctl stop gitlab-runner
     trap 'systemctl start gitlab-runner' EXIT
+    # Half an hour is enough for most jobs; JOBS_LIMIT in components/remote_host.py leaves enough time to install afterwards.
+    /usr/local/sbin/finish-jobs 30m || systemctl stop gitlab-runner # which aborts those that are still running
 fi
 if $restart; then systemctl restart docker; fi
 "${install[@]}"

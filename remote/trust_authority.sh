@@ -21,13 +21,9 @@ if [ -n "$wanted$before" ]; then update-ca-trust extract; fi
 
 # Docker and gitlab-runner load the machine's certificates once per process (crypto/x509 of Go, root.go).
 if [ "$wanted" != "$before" ]; then
-    # As in install_runner.sh: the running jobs end first.
     if systemctl is-active --quiet gitlab-runner; then
-        service=$(systemctl show --property MainPID --value gitlab-runner)
-        systemctl kill --kill-who=main --signal=SIGQUIT gitlab-runner
-        timeout 30m tail --pid="$service" --follow /dev/null || echo "jobs still running after 30 minutes are aborted"
-        systemctl stop gitlab-runner
         trap 'systemctl start gitlab-runner' EXIT
+        /usr/local/sbin/finish-jobs 30m || systemctl stop gitlab-runner # which aborts those that are still running
     fi
     if systemctl is-active --quiet docker; then systemctl restart docker; fi
     printf '%s\n' "$wanted" >"$loaded"

@@ -17,7 +17,7 @@ from components import acceptance, certificate, remote_host
 from configuration import acceptance_project, checks, remote_step
 from configuration.checks import Endpoints
 from configuration.flows import Place
-from configuration.remote_step import PROGRAMS, program, script
+from configuration.remote_step import PROGRAMS, REMOTE, program, script
 from configuration.zipapp import build_zipapp
 from tests import engine
 from tests.certificates import issue
@@ -682,8 +682,10 @@ def test_steps_that_change_nothing_are_ended_at_their_limit_and_what_may_migrate
 
 
 def test_a_step_that_waits_for_jobs_has_more_time_than_it_waits(graph):
-    assert "timeout 30m " in script("install_runner.sh")
-    assert f"run-step {2 * 3600} " in graph.step("runner-install-runner").inputs["create"]
+    waiting = {path.stem for path in REMOTE.glob("*.sh") if "/finish-jobs 30m " in path.read_text()}
+    assert waiting == {"install_docker", "install_runner", "trust_authority"}
+    for step in waiting:
+        assert f"run-step {2 * 3600} " in graph.step(f"runner-{step.replace('_', '-')}").inputs["create"]
 
 
 def test_a_volume_that_comes_late_is_mounted_by_its_own_name(graph):

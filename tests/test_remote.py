@@ -72,7 +72,7 @@ def test_holds_no_program(path):
 
 def test_the_programs_that_stay_on_the_machines_are_found():
     assert [path.name for path in PROGRAMS] == [
-        *("collect-garbage", "forget-root-password", "install-security-updates", "keep-data-mounted"),
+        *("collect-garbage", "finish-jobs", "forget-root-password", "install-security-updates", "keep-data-mounted"),
         *("prune-docker", "refuse-containers", "restrict-egress", "restrict-metadata", "run-step"),
     ]
 
@@ -536,12 +536,13 @@ def prepare(tmp_path):
     return run
 
 
-def test_a_machine_is_prepared_without_a_word_and_gets_run_step(prepare, tmp_path):
+def test_a_machine_is_prepared_without_a_word_and_gets_what_steps_need(prepare, tmp_path):
     done = prepare()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    installed = tmp_path / "usr/local/sbin/run-step"
-    assert installed.read_text() == program("run-step")
-    assert installed.stat().st_mode & 0o777 == 0o755
+    for name in ("run-step", "finish-jobs"):
+        installed = tmp_path / "usr/local/sbin" / name
+        assert installed.read_text() == program(name)
+        assert installed.stat().st_mode & 0o777 == 0o755
     assert "firewall-cmd --quiet --permanent --add-port=2222/tcp" in (tmp_path / "calls").read_text()
 
 
@@ -560,7 +561,7 @@ def test_no_user_but_root_can_open_a_lock_and_so_hold_it(prepare, tmp_path):
 @pytest.mark.parametrize("missing", [1, 200, 3000])
 def test_a_preparation_that_was_cut_off_installs_nothing(prepare, tmp_path, missing):
     assert prepare(cut_off=missing).returncode != 0
-    assert not (tmp_path / "usr/local/sbin/run-step").exists()
+    assert list((tmp_path / "usr/local/sbin").iterdir()) == []
 
 
 def test_what_an_unknown_machine_is_asked_prints_type_and_key_alone(tmp_path):

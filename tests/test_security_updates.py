@@ -31,6 +31,8 @@ class Machine:
         self.folder = folder
         (folder / "bin").mkdir()
         (folder / "marks").mkdir()
+        (folder / "finish-jobs").write_text(program("finish-jobs"))
+        (folder / "finish-jobs").chmod(0o755)
         self.put("systemctl", "[ $1 != is-active ]")
         self.put("dnf", "case $* in *repoquery*) echo 2.3.5-1.el8 ;; esac")
         self.packages()
@@ -63,7 +65,7 @@ class Machine:
     def run(self, jobs_time: str = "90m") -> subprocess.CompletedProcess[str]:
         text = TEXT.replace("/var/lib/gitlab-stack", f"{self.folder}/marks").replace("/var/log/", f"{self.folder}/log/")
         text = text.replace("/run/gitlab-stack.lock", f"{self.folder}/lock").replace("90m", jobs_time)
-        text = text.replace("--wait 3600", "--wait 0.1")
+        text = text.replace("--wait 3600", "--wait 0.1").replace("/usr/local/sbin/", f"{self.folder}/")
         environment = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, env=environment, check=False)
 
