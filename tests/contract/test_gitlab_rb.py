@@ -88,7 +88,7 @@ def test_removed_keys_are_refused_as_reconfigure_does(judged, checkout):
 
 def test_however_the_owners_lines_set_it_what_the_program_relies_on_comes_out_the_same(judged):
     """Tries all at once. Another test checks that the settings reject most of them by name."""
-    plain, changed = judged(), judged("\n".join([*SETS, *OTHER_WAYS]))
+    plain, changed = judged(), judged("\n".join([SETS, *OTHER_WAYS]))
     assert changed.refusal == ""
     nginx = [path.relative_to(plain.folder) for path in plain.folder.glob("var/opt/gitlab/nginx/conf/**/*.*")]
     assert nginx
