@@ -24,8 +24,6 @@ SERVER_MEMORY = 8
 LOAD_BALANCER_INTERFACE = "network_load_balancer"
 """The EC2 API's type of a network load balancer's interface (DescribeNetworkInterfaces)."""
 
-OFFERINGS = "aws ec2 describe-instance-type-offerings --location-type availability-zone"
-
 NOT_TERMINATED = ("pending", "running", "shutting-down", "stopping", "stopped")
 """States of an instance that may have a volume attached. AWS lists terminated instances for another hour."""
 
@@ -48,16 +46,16 @@ def check_existing(settings: Settings) -> MachineSize:
     problems = _agent_problem(settings)
     problems += rule_limit_problems(settings) + extra_egress_problems(settings)
     types = _offered_types(machines, settings.availability_zone)
-    problems += _instance_type_problems(machines, settings.availability_zone, types)
+    problems += _instance_type_problems(machines, types, settings)
     runner = types.get(settings.runner.instance_type)
     size = MachineSize(memory=runner.memory_size, cpus=runner.default_vcpus) if runner else None
     problems += job_limit_problems(settings, size) if size else []
     problems += _image_problem(settings.ami_id) if settings.ami_id else _image_owner_problem(settings.region)
     for role, machine in machines.items():
-        problems += _volume_problem(role, machine, settings.availability_zone)
+        problems += _volume_problem(role, machine, settings)
     problems += backup_problems(settings)
     if settings.balancer_address_id:
-        problems += _address_problem(settings.balancer_address_id, protected=settings.deletion_protection)
+        problems += _address_problem(settings.balancer_address_id, settings)
     if settings.domain and settings.hosted_zone_id:
         problems += _hosted_zone_problem(settings.hosted_zone_id, settings.domain)
     if not settings.serves_tls and not settings.accept_plain_http_after_tls:
@@ -89,17 +87,21 @@ def _offered_types(machines: dict[Place, MachineSettings], zone: str) -> dict[st
 
 
 def _instance_type_problems(
-    machines: dict[Place, MachineSettings], zone: str, found: dict[str, aws.ec2.GetInstanceTypeResult]
+    machines: dict[Place, MachineSettings], found: dict[str, aws.ec2.GetInstanceTypeResult], settings: Settings
 ) -> list[str]:
+    zone = settings.availability_zone
     names = {f"{role}InstanceType": machine.instance_type for role, machine in machines.items()}
     wanted = " or ".join(sorted(set(names.values())))
-    list_them = f"{OFFERINGS} --filters Name=location,Values={zone}"
+    list_them = (
+        f"aws ec2 describe-instance-type-offerings --region {settings.region} --location-type availability-zone "
+        f"--filters Name=location,Values={zone}"
+    )
     if not found:
         return [
             (
                 f"availabilityZone: AWS does not offer {wanted} in {zone!r}. Use another zone of the region (list "
-                "them: aws ec2 describe-availability-zones) or other instance types (list those of this zone: "
-                f"{list_them})"
+                f"them: aws ec2 describe-availability-zones --region {settings.region}) or other instance types (list "
+                f"those of this zone: {list_them})"
             )
         ]
     problems = []
@@ -158,7 +160,7 @@ def _image_owner_problem(region: str) -> list[str]:
     return []
 
 
-def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[str]:
+def _volume_problem(role: Place, machine: MachineSettings, settings: Settings) -> list[str]:
     if machine.data_volume_id is None or machine.data_volume_size is None:
         return []
     key, volume_id, size = f"{role}DataVolumeId", machine.data_volume_id, machine.data_volume_size
@@ -168,7 +170,7 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
     if volume is None:
         return not_found(key, volume_id, "Leave it empty to create a new volume.")
     problems = []
-    if volume.availability_zone != zone:
+    if volume.availability_zone != settings.availability_zone:
         problems.append(
             f"{key}: {volume_id!r} is in {volume.availability_zone}, and a volume cannot be moved to another zone. "
             "Set availabilityZone to that zone."
@@ -180,7 +182,7 @@ def _volume_problem(role: Place, machine: MachineSettings, zone: str) -> list[st
             f"{role}DataVolumeSize: {size} GiB, but {volume_id!r} has {volume.size} GiB, and a volume cannot shrink. "
             f"Set it to {volume.size}."
         )
-    problems += _mark_problem(key, volume_id, volume.tags)
+    problems += _mark_problem(key, volume_id, volume.tags, settings.region)
     problems += _other_problem(key, volume_id, own_volumes(role), "To go back to a backup, restore into a new stack.")
     return problems + _volume_in_use(key, volume_id, named(role))
 
@@ -200,12 +202,12 @@ def _other_problem(key: str, resource_id: str, own: Sequence[str], alternative: 
     ]
 
 
-def _mark_problem(key: str, resource_id: str, tags: Mapping[str, str] | None) -> list[str]:
+def _mark_problem(key: str, resource_id: str, tags: Mapping[str, str] | None, region: str) -> list[str]:
     """An adopted resource must be tagged by someone with permission to do so; the stack's operators have none."""
     owner = (tags or {}).get(STACK_TAG)
     if owner == stack_tag():
         return []
-    mark = f"aws ec2 create-tags --resources {resource_id} --tags Key={STACK_TAG},Value={stack_tag()}"
+    mark = f"aws ec2 create-tags --region {region} --resources {resource_id} --tags Key={STACK_TAG},Value={stack_tag()}"
     found = f"is tagged as belonging to {owner}" if owner else "is not tagged as belonging to this stack"
     return [f"{key}: {resource_id!r} {found} (tag {STACK_TAG}). To let this stack adopt it, tag it: {mark}"]
 
@@ -233,13 +235,13 @@ def _instances(*filters: tuple[str, str]) -> Sequence[str]:
     return found.ids or ()
 
 
-def _address_problem(allocation_id: str, *, protected: bool) -> list[str]:
+def _address_problem(allocation_id: str, settings: Settings) -> list[str]:
     key = "balancerAddressId"
     address = lookup(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
     if address is None:
         return not_found(key, allocation_id, "Leave it empty to create a new address.")
-    problems = _mark_problem(key, allocation_id, address.tags)
-    if protected:
+    problems = _mark_problem(key, allocation_id, address.tags, settings.region)
+    if settings.deletion_protection:
         unprotected = "If it may be released: set deletionProtection to false, run pulumi up, and set the key again."
         problems += _other_problem(key, allocation_id, _own_addresses(), unprotected)
     if not address.association_id:

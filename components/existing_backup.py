@@ -36,7 +36,7 @@ def backup_problems(settings: Settings) -> list[str]:
             problems += not_found(key, snapshot_id, "List the backups of a stack: make backups STACK=...")
             continue
         found.append(snapshot)
-        problems += _snapshot_problems(role, snapshot, machine.data_volume_size)
+        problems += _snapshot_problems(role, snapshot, machine.data_volume_size, settings.region)
         if role is Place.SERVER:
             problems += _version_problem(key, snapshot, settings.gitlab_version)
     return problems or (_pair_problem(*found) if len(found) == 2 else [])
@@ -59,7 +59,7 @@ def _snapshot(snapshot_id: str) -> Snapshot | None:
     )
 
 
-def _snapshot_problems(role: Place, snapshot: Snapshot, size: int) -> list[str]:
+def _snapshot_problems(role: Place, snapshot: Snapshot, size: int, region: str) -> list[str]:
     key = f"{role}DataSnapshotId"
     problems = []
     made_of = snapshot.tags.get(Tag.ROLE)
@@ -71,7 +71,8 @@ def _snapshot_problems(role: Place, snapshot: Snapshot, size: int) -> list[str]:
     if snapshot.state != "completed":
         problems.append(
             f"{key}: {snapshot.id!r} is {snapshot.state}, and a volume can be created only from a completed snapshot. "
-            f"Wait for it (aws ec2 wait snapshot-completed --snapshot-ids {snapshot.id}), or use another backup."
+            f"Wait for it (aws ec2 wait snapshot-completed --region {region} --snapshot-ids {snapshot.id}), or use "
+            "another backup."
         )
     if not snapshot.encrypted:
         problems.append(f"{key}: {snapshot.id!r} is not encrypted, unlike every backup. Use another one.")

@@ -61,7 +61,7 @@ ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large
 def test_a_type_that_the_zone_has_not_is_refused_with_the_command_that_lists_those_it_has(refused):
     [problem] = refused({"serverInstanceType": "m6i.xlage"}, {"offered": ["t3.small", "t3.large"]})
     assert problem.startswith("serverInstanceType: AWS does not offer 'm6i.xlage' in eu-central-1a. ")
-    assert "aws ec2 describe-instance-type-offerings" in problem
+    assert "aws ec2 describe-instance-type-offerings --region eu-central-1 " in problem
     assert "Values=eu-central-1a" in problem
 
 
@@ -71,7 +71,7 @@ def test_a_zone_that_has_none_of_the_types_is_refused(refused):
         "availabilityZone: AWS does not offer m6i.xlarge or t3.large or t3.small in 'eu-central-1x'. "
         "Use another zone of the region"
     )
-    assert "aws ec2 describe-availability-zones" in problem
+    assert "aws ec2 describe-availability-zones --region eu-central-1)" in problem
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_is_not_marked_as_this_stacks_is_refused_with_the_command_that_mark
     assert problems == [
         (
             f"{key}: {each!r} {found} (tag gitlab-stack). To let this stack adopt it, tag it: "
-            f"aws ec2 create-tags --resources {each} --tags Key=gitlab-stack,Value=gitlab/test"
+            f"aws ec2 create-tags --region eu-central-1 --resources {each} --tags Key=gitlab-stack,Value=gitlab/test"
         )
         for key, each in KEPT.items()
     ]
@@ -265,7 +265,7 @@ def test_a_zone_that_does_not_exist_is_refused_by_its_key(monkeypatch):
     with pytest.raises(LookupError):
         run_program(dev_config(**DOMAIN), existing=None)
     [problem] = shown
-    assert problem.startswith("hostedZoneId: AWS did not find 'Z0123456789ABC' in this account. ")
+    assert problem.startswith("hostedZoneId: AWS did not find 'Z0123456789ABC' in this account, or denied the request ")
     assert problem.endswith("Leave it empty and create the domain's record yourself.")
 
 

@@ -70,7 +70,10 @@ def test_a_snapshot_that_does_not_exist_is_refused_by_its_key(monkeypatch):
     with pytest.raises(LookupError):  # the engine's own error
         run_program(dev_config(**RESTORED), existing={"snapshots": {SERVER: None, REGISTRY: None}})
     assert shown == [
-        f"{key}: AWS did not find {snapshot_id!r} in this region. List the backups of a stack: make backups STACK=..."
+        (
+            f"{key}: AWS did not find {snapshot_id!r} in this region, or denied the request (see its error). "
+            "List the backups of a stack: make backups STACK=..."
+        )
         for key, snapshot_id in RESTORED.items()
     ]
 
@@ -82,8 +85,8 @@ def test_a_snapshot_that_does_not_exist_is_refused_by_its_key(monkeypatch):
             changed(SERVER, state="pending"),
             (
                 f"serverDataSnapshotId: '{SERVER}' is pending, and a volume can be created only from a "
-                f"completed snapshot. Wait for it (aws ec2 wait snapshot-completed --snapshot-ids {SERVER}), "
-                "or use another backup."
+                "completed snapshot. Wait for it (aws ec2 wait snapshot-completed --region eu-central-1 --snapshot-ids "
+                f"{SERVER}), or use another backup."
             ),
         ),
         (
