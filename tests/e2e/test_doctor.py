@@ -14,7 +14,7 @@ from configuration import checks
 from lab import stack
 from lab.workspace import STATE
 from programs.acceptance_checks.server_checks import HEALTH_CHECK_MAX_AGE
-from tests.e2e import clock
+from tests.e2e import clock, full_volume
 from tests.e2e.operations import (
     client,
     eventually,
@@ -156,15 +156,10 @@ def registry_answers() -> bool:
     return target_health(5000) == "healthy" and on("registry", "curl -fsS http://127.0.0.1:5000/").status == 0
 
 
-def fill_volume() -> None:
-    must("registry", "fallocate -l $(df --output=avail -B1 /srv/registry | tail -n 1) /srv/registry/filler || true")
-    must("registry", "cat /dev/zero >/srv/registry/images/rest 2>/dev/null || true")
-
-
 def enlarge_volume() -> None:
     stack.configure("registryDataVolumeSize", "14")
     repair()
-    must("registry", "rm -f /srv/registry/filler /srv/registry/images/rest")
+    full_volume.empty()
 
 
 def misdirect_name() -> None:
@@ -255,7 +250,7 @@ FAULTS = (
         on_runner("systemctl stop docker.socket docker"),
         on_runner("systemctl start docker gitlab-runner"),
     ),
-    Fault("data volume full on the registry", "push", "data volume is full", fill_volume, enlarge_volume),
+    Fault("data volume full on the registry", "push", "data volume is full", full_volume.fill, enlarge_volume),
     Fault("GitLab machine dead", "target", "does not answer over SSH", terminate_server, repair),
     Fault("DNS name wrong", "name", "resolves to 198.51.100.99", misdirect_name, repair),
 )

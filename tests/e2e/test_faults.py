@@ -16,7 +16,7 @@ from configuration.remote_step import step_command, step_input
 from lab import stack
 from lab.cloud import faults
 from lab.vendors import front, packages
-from tests.e2e import kept
+from tests.e2e import full_volume, kept
 from tests.e2e.operations import (
     ROLES,
     Finished,
@@ -437,15 +437,14 @@ def test_a_package_repository_that_offers_another_key(image):
     heals="a larger `registryDataVolumeSize`, then `pulumi up`",
 )
 def test_a_full_volume(image, measured):
-    must("registry", "fallocate -l $(df --output=avail -B1 /srv/registry | tail -n 1) /srv/registry/filler || true")
-    must("registry", "cat /dev/zero >/srv/registry/images/rest 2>/dev/null || rm -f /srv/registry/images/rest.not")
+    full_volume.fill()
     full = repeat_acceptance()
     assert full.status != 0
     assert "push failed" in full.output
     assert "data volume is full" in full.output
     stack.configure("registryDataVolumeSize", "12")
     measured(repair())
-    must("registry", "rm -f /srv/registry/filler /srv/registry/images/rest")
+    full_volume.empty()
 
 
 @pytest.mark.fault(
