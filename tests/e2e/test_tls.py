@@ -245,6 +245,7 @@ def test_a_gitlab_rb_that_does_not_work_gives_way_to_the_former_one_so_a_setting
     outputs, own_settings
 ):
     """An nginx with TLS does not start without a certificate; with one it refuses the load balancer's plain HTTP."""
+    repair()  # the gitlab.rb of the wrong program before this test works, too
     back = "GitLab did not work with the new gitlab.rb, so it has the former one again"
     refused(NGINX_WITH_TLS, "configure_gitlab failed", back)
     assert examine("--quick").status == 0
