@@ -109,13 +109,13 @@ FLIP = "printf X | dd of={} bs=1 seek=100 conv=notrunc status=none"
 STORED = "images/docker/registry/v2/blobs/sha256"
 REPOSITORIES = "var-opt-gitlab/git-data/repositories"
 DAMAGES = {
-    "a blob": ("registry", f"f=$(find {STORED} -name data -size +1k | head -n 1); {FLIP.format('$f')}", "images"),
+    "a blob": ("registry", f"f=$(find {STORED} -name data -size +1k -print -quit); {FLIP.format('$f')}", "images"),
     "a repository": (
         "server",
         # The newest one: in that of the acceptance, its pipeline would fail first.
         (
-            f"r=$(ls -td {REPOSITORIES}/@hashed/*/*/*.git | head -n 1); "
-            f"f=$(find $r -path '*/objects/??/*' -type f | head -n 1); chmod u+w $f; {FLIP.format('$f')}"
+            f"r=$(ls -td {REPOSITORIES}/@hashed/*/*/*.git | sed -n 1p); "
+            f"f=$(find $r -path '*/objects/??/*' -type f -print -quit); chmod u+w $f; {FLIP.format('$f')}"
         ),
         "repositories",
     ),
