@@ -2,16 +2,19 @@
 
 from tests.e2e.operations import must
 
-FILES = "/srv/registry/filler /srv/registry/images/rest"
+VOLUME = "/srv/registry"
+FILLER = f"{VOLUME}/filler"
+REST = f"{VOLUME}/images/rest"
+"""Takes what the file system did not give to the filler."""
 
 
 def fill() -> None:
-    must("registry", "fallocate -l $(df --output=avail -B1 /srv/registry | tail -n 1) /srv/registry/filler || true")
-    must("registry", "cat /dev/zero >/srv/registry/images/rest 2>/dev/null || true")
+    must("registry", f"fallocate -l $(df --output=avail -B1 {VOLUME} | tail -n 1) {FILLER} || true")
+    must("registry", f"cat /dev/zero >{REST} 2>/dev/null || true")
 
 
 def empty() -> None:
     """Give the space back to this machine, too: the lab would copy it with each backup, which takes longer than a file
     system may be frozen.
     """
-    must("registry", f"rm -f {FILES} && fstrim /srv/registry")
+    must("registry", f"rm -f {FILLER} {REST} && fstrim {VOLUME}")
