@@ -22,7 +22,7 @@ install=(dnf -y --enablerepo=docker-ce-stable install "docker-ce-$version-1.el8"
 if ! rpm -q "docker-ce-$version-1.el8" && systemctl is-active --quiet gitlab-runner; then
     "${install[@]}" --downloadonly
     trap 'systemctl start gitlab-runner' EXIT
-    /usr/local/sbin/finish-jobs 30m || systemctl stop gitlab-runner # which aborts those that are still running
+    /usr/local/sbin/finish-jobs 30m --abort
 fi
 "${install[@]}"
 systemctl enable --now docker

@@ -20,7 +20,7 @@ if { $upgrade || $restart; } && systemctl is-active --quiet gitlab-runner; then
     "${install[@]}" --downloadonly
     trap 'systemctl start gitlab-runner' EXIT
     # Half an hour is enough for most jobs; JOBS_LIMIT in components/remote_host.py leaves enough time to install afterwards.
-    /usr/local/sbin/finish-jobs 30m || systemctl stop gitlab-runner # which aborts those that are still running
+    /usr/local/sbin/finish-jobs 30m --abort
 fi
 if $restart; then systemctl restart docker; fi
 "${install[@]}"

@@ -23,7 +23,7 @@ if [ -n "$wanted$before" ]; then update-ca-trust extract; fi
 if [ "$wanted" != "$before" ]; then
     if systemctl is-active --quiet gitlab-runner; then
         trap 'systemctl start gitlab-runner' EXIT
-        /usr/local/sbin/finish-jobs 30m || systemctl stop gitlab-runner # which aborts those that are still running
+        /usr/local/sbin/finish-jobs 30m --abort
     fi
     if systemctl is-active --quiet docker; then systemctl restart docker; fi
     printf '%s\n' "$wanted" >"$loaded"

@@ -682,7 +682,7 @@ def test_steps_that_change_nothing_are_ended_at_their_limit_and_what_may_migrate
 
 
 def test_a_step_that_waits_for_jobs_has_more_time_than_it_waits(graph):
-    waiting = {path.stem for path in REMOTE.glob("*.sh") if "/finish-jobs 30m " in path.read_text()}
+    waiting = {path.stem for path in REMOTE.glob("*.sh") if "/finish-jobs 30m --abort" in path.read_text()}
     assert waiting == {"install_docker", "install_runner", "trust_authority"}
     for step in waiting:
         assert f"run-step {2 * 3600} " in graph.step(f"runner-{step.replace('_', '-')}").inputs["create"]

@@ -130,6 +130,21 @@ def test_jobs_are_waited_for_half_an_hour_at_most(machine):
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("step", "arguments", "payload"),
+    [
+        ("install_runner.sh", ("17.10.2", BRIDGE, ""), ()),
+        ("install_docker.sh", ("28.5.3", "2.3.4"), ("{}",)),
+        ("trust_authority.sh", (), ("one\n",)),
+    ],
+)
+def test_a_step_that_cannot_tell_the_runner_to_finish_aborts_no_job(machine, step, arguments, payload):
+    machine.put("rpm", "[[ $* == *containerd* ]]")
+    machine.put("systemctl", "case $1 in show) echo 1 ;; kill) exit 1 ;; esac")
+    assert machine.run(script(step), *arguments, payload=payload).returncode == 1
+    assert [word for word in installed(machine) if word != "download"] == ["finish", "start"]
+
+
 def test_a_runner_that_could_not_be_upgraded_goes_on(machine):
     machine.put("rpm", "exit 1")
     machine.put("dnf", "case $* in *--downloadonly) ;; *) exit 1 ;; esac")

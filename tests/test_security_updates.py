@@ -192,6 +192,14 @@ def test_jobs_that_take_too_long_are_not_cut_and_the_run_has_failed(machine):
     assert not machine.succeeded()
 
 
+def test_a_runner_that_cannot_be_told_to_finish_is_not_said_to_have_long_jobs(machine):
+    machine.put("systemctl", "[ $1 != kill ]")
+    done = machine.run()
+    assert done.returncode == 1
+    assert done.stdout.startswith("the installation of security updates failed; see ")
+    assert machine.changed()[-1].startswith("systemctl kill")
+
+
 def test_a_failed_installation_reboots_nothing_and_is_told_until_one_succeeds(machine):
     assert machine.run().returncode == 0
     machine.put("dnf", "echo no network; exit 1")
