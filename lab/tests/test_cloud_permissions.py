@@ -238,7 +238,7 @@ def test_a_machine_is_launched_from_an_image_on_an_interface_in_a_subnet_with_gr
     )
     made = {"aws:RequestTag/t": ["x"], "aws:TagKeys": ["t"]}
     assert found == {
-        ("RunInstances", f"image/{image}"): {"ec2:Owner": ["309956199498"]},
+        ("RunInstances", f"image/{image}"): {"ec2:Owner": ["amazon"]},
         # AWS does not evaluate the tags of an interface here.
         ("RunInstances", f"network-interface/{interface['NetworkInterfaceId']}"): {"aws:TagKeys": []},
         ("RunInstances", f"subnet/{subnet}"): {"aws:ResourceTag/t": ["x"]},

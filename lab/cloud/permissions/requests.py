@@ -290,7 +290,9 @@ def _of_ec2(call: Call) -> Iterator[Resource]:
     for each in dict.fromkeys(ids):
         if type_ := PREFIXES.get(each.rpartition("-")[0]):
             image = backend.amis.get(each)
-            yield Resource(type_, each, dict(backend.tags.get(each, {})), str(image.owner_id) if image else "")
+            # The alias of the owner, if it has one (EC2 User Guide, "Example policies to control access": amazon).
+            owner = str(image.owner_alias or image.owner_id) if image else ""
+            yield Resource(type_, each, dict(backend.tags.get(each, {})), owner)
     if name := call.value("KeyName"):
         pair = backend.key_pairs.get(name)
         yield Resource("key-pair", name, dict(backend.tags.get(pair.id, {})) if pair else {})
