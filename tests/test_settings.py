@@ -188,6 +188,8 @@ REFUSALS = [
     ("tags", {"tags": ["a"]}, "not a map of strings"),
     ("tags.aws:team", {"tags": {"aws:team": "x"}}, "AWS rejects"),
     ("tags.Name", {"tags": {"Name": "x"}}, "sets Name itself"),
+    ("tags.name", {"tags": {"name": "x"}}, "sets Name itself"),
+    ("tags.environment", {"tags": {"Environment": "x", "environment": "x"}}, "differs from another tag only in case"),
     ("tags.gitlab-stack", {"tags": {"gitlab-stack": "x"}}, "sets gitlab-stack itself"),
     ("tags.GitLab-Stack", {"tags": {"GitLab-Stack": "x"}}, "sets gitlab-stack itself"),
     ("tags.Team", {"tags": {"Team": "x" * 257}}, "AWS rejects"),

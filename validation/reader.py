@@ -187,12 +187,14 @@ class Reader:
             self.problems.append(
                 f"{key}: {len(values)} tags. Set at most {MOST_TAGS}: AWS allows 50 per resource, and ten are reserved."
             )
-        texts = {}
+        texts: dict[str, str] = {}
         for name, value in values.items():
             place = _place(key, name)
             text = self._text(place, value)
             if text is None:
                 continue
+            if any(name.lower() == other.lower() for other in texts):
+                self.refuse(place, text, "differs from another tag only in case, which IAM does not distinguish")
             texts[name] = text
             try:
                 check(name, text)

@@ -279,9 +279,10 @@ def tag(name: str, value: str) -> None:
         raise ValueError("has a key that AWS rejects (1 to 128 letters, digits, spaces and _ . : / = + - @; not aws:)")
     if len(value) > 256 or not _is_tag_text(value):
         raise ValueError("is a value that AWS rejects (one line of up to 256 letters, digits, spaces, _ . : / = + - @)")
-    if name == "Name":
+    # IAM does not distinguish the case of tag keys, neither of its resources' tags (IAM User Guide, "Tags for IAM
+    # resources") nor in policies ("Condition").
+    if name.lower() == "name":
         raise ValueError("would give every resource the same name; the program sets Name itself")
-    # Tag keys are not case-sensitive in policies (IAM User Guide, "Condition").
     if name.lower() == STACK_TAG:
         raise ValueError(f"would let another stack's operators change this one; the program sets {STACK_TAG} itself")
 
