@@ -45,6 +45,7 @@ def check_existing(settings: Settings) -> MachineSize:
     }
     problems = _agent_problem(settings)
     problems += rule_limit_problems(settings) + extra_egress_problems(settings)
+    problems += _network_problem(settings)
     types = _offered_types(machines, settings.availability_zone)
     problems += _instance_type_problems(machines, types, settings)
     runner = types.get(settings.runner.instance_type)
@@ -70,6 +71,33 @@ def _agent_problem(settings: Settings) -> list[str]:
         return []
     problem = ssh_agent.problem(settings.ssh_public_key)
     return [f"sshPublicKey: sshPrivateKey is not set, and {problem}"] if problem else []
+
+
+def _network_problem(settings: Settings) -> list[str]:
+    """Another CIDR block replaces the VPC, which fails halfway: the internet gateway cannot be moved to the new one
+    while machines have public addresses in the former (EC2 API Reference, DetachInternetGateway). The former block then
+    needs yet another VPC (pulumi/pulumi#7139).
+    """
+    own = _own_networks()
+    if not own or _own_networks(("cidr", str(settings.network))):
+        return []
+    return [
+        (
+            f"networkCidr: {str(settings.network)!r}, but the VPC of this stack, {', '.join(own)}, has another CIDR "
+            f"block, which cannot be changed. Set that one (aws ec2 describe-vpcs --region {settings.region} --vpc-ids "
+            f"{' '.join(own)} --query 'Vpcs[].CidrBlock'), or first destroy everything but the data and the load "
+            "balancer's address: pulumi destroy --exclude-protected."
+        )
+    ]
+
+
+def _own_networks(*filters: tuple[str, str]) -> Sequence[str]:
+    """The IDs of the VPCs that this stack has created."""
+    own = (("tag:Name", named("gitlab")), (f"tag:{STACK_TAG}", stack_tag()))
+    found = aws.ec2.get_vpcs(
+        filters=[aws.ec2.GetVpcsFilterArgs(name=name, values=[value]) for name, value in (*own, *filters)]
+    )
+    return found.ids or ()
 
 
 def _offered_types(machines: dict[Place, MachineSettings], zone: str) -> dict[str, aws.ec2.GetInstanceTypeResult]:

@@ -102,9 +102,9 @@ NAMED_BY_SETTINGS = (
 
 def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """AWS's lists. `existing` has the `offered` instance types (None: all), the Name of the machine that `holds` the
-    volumes, the Name of the `network` that contains the address, `servedTls` if the stack's load balancer does, the
-    snapshots from which the stack's own volumes were created (`createdFrom`), by Name, the IDs of these volumes
-    (`volumeIds`), and its own load balancer's `addresses`.
+    volumes, the Name of the `network` that contains the address, the `networkCidr` of the stack's own, `servedTls` if
+    the stack's load balancer does, the snapshots from which the stack's own volumes were created (`createdFrom`), by
+    Name, the IDs of these volumes (`volumeIds`), and its own load balancer's `addresses`.
     """
     names = filters.get("tag:Name")
     answer: Mapping[str, Any] | None = None
@@ -127,7 +127,12 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
         own = filters == {"tag:Name": ["gitlab-balancer-test"], "ip-permission.from-port": ["443"]}
         answer = {"ids": ["sg-0123456789abcdef0"] if own and existing.get("servedTls") else []}
     elif token == "aws:ec2/getVpcs:getVpcs":
-        answer = {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []}
+        if "vpc-id" in filters:
+            answer = {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []}
+        else:
+            own = names == ["gitlab-test"] and filters.get("tag:gitlab-stack") == [MARKED["gitlab-stack"]]
+            block = existing.get("networkCidr")
+            answer = {"ids": ["vpc-of-gitlab-test"] if own and block in filters.get("cidr", [block]) and block else []}
     return answer
 
 

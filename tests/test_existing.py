@@ -55,6 +55,21 @@ def test_neither_a_preview_nor_a_stack_with_a_private_key_asks_the_agent(monkeyp
     accepted({"sshPrivateKey": None}, {})
 
 
+def test_another_network_for_a_stack_that_has_one_is_refused(refused):
+    [problem] = refused({"networkCidr": "10.43.0.0/16"}, {"networkCidr": "10.42.0.0/16"})
+    assert problem == (
+        "networkCidr: '10.43.0.0/16', but the VPC of this stack, vpc-of-gitlab-test, has another CIDR block, which "
+        "cannot be changed. Set that one (aws ec2 describe-vpcs --region eu-central-1 --vpc-ids vpc-of-gitlab-test "
+        "--query 'Vpcs[].CidrBlock'), or first destroy everything but the data and the load balancer's address: pulumi "
+        "destroy --exclude-protected."
+    )
+
+
+@pytest.mark.parametrize("existing", [{}, {"networkCidr": "10.43.0.0/16"}], ids=["none", "the same"])
+def test_the_network_is_chosen_with_the_first_up(existing):
+    accepted({"networkCidr": "10.43.0.0/16"}, existing)
+
+
 ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large"}
 
 
