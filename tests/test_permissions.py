@@ -109,14 +109,15 @@ def test_the_policy_for_up_allows_what_was_recorded_and_what_no_record_shows_and
     assert not recorded(*OPERATIONS) & set(NOT_RECORDED)
 
 
-def test_volumes_of_an_account_with_a_key_of_its_own_may_be_made_and_grants_are_for_aws_only():
-    # AWS, "Requirements for Amazon EBS encryption", "Permissions for users"; ReEncrypt is two actions of IAM.
+def test_volumes_and_copies_with_keys_of_the_account_may_be_made_and_grants_are_for_aws_only():
+    # AWS, "Requirements for Amazon EBS encryption", "Permissions for users", and "Copy an Amazon EBS snapshot",
+    # "Permissions for copying encrypted snapshots"; ReEncrypt is two actions of IAM.
     assert allowed("ebs-key") == {
-        *("kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext"),
-        *("kms:ReEncryptFrom", "kms:ReEncryptTo"),
+        *("kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"),
+        *("kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"),
     }
     for statement in policy("ebs-key"):
-        assert statement["Resource"] == "arn:aws:kms:REGION:ACCOUNT:key/EBS-KEY"
+        assert statement["Resource"] == ["EBS-KEYS"]
         grants = statement["Action"] == ["kms:CreateGrant"]
         assert ("kms:CreateGrant" in statement["Action"]) == grants
         assert statement.get("Condition") == ({"Bool": {"kms:GrantIsForAWSResource": "true"}} if grants else None)

@@ -152,6 +152,7 @@ def test_no_role_gets_other_policies_or_trust_or_loses_its_boundary(action):
 def test_the_stacks_roles_alone_are_given_to_ec2_alone():
     by_ec2 = {"iam:PassedToService": "ec2.amazonaws.com"}
     assert does("PassRole", OWN_ROLE, **by_ec2)
+    assert does("PassRole", OWN_ROLE, **{"iam:PassedToService": "ec2.amazonaws.com.cn"})  # EC2's name in China
     assert not does("PassRole", OWN_ROLE)
     assert not does("PassRole", OWN_ROLE, **{"iam:PassedToService": "lambda.amazonaws.com"})
     assert not [role for role in OTHER_ROLES if does("PassRole", role, **by_ec2)]
@@ -165,6 +166,23 @@ def test_the_stacks_instance_profiles_alone_are_made_and_changed(action):
     own, *others = (role.replace(":role/", ":instance-profile/") for role in (OWN_ROLE, *OTHER_ROLES))
     assert does(action, own)
     assert not [profile for profile in others if does(action, profile)]
+
+
+def test_the_domain_changes_with_the_policies_of_both():
+    """The former record is deleted before the new one is created."""
+
+    def change(record: str) -> Asked:
+        keys = {"NormalizedRecordNames": [record], "RecordTypes": ["CNAME" if record.startswith("_") else "A"]}
+        names = {f"route53:ChangeResourceRecordSets{key}": values for key, values in keys.items()}
+        return Asked("route53:ChangeResourceRecordSets", f"arn:aws:route53:::hostedzone/{NAMES['ZONE']}", names)
+
+    new = "code.example.com"
+    both = [*filled(UP), *filled(("up-load-balancer",), DOMAIN=new)]
+    for domain in (NAMES["DOMAIN"], new):
+        assert allowed(both, change(domain))
+        assert allowed(both, change(f"_0123456789abcdef.{domain}"))
+    assert not allowed(both, change("www.example.com"))
+    assert not allowed(filled(UP), change(new))
 
 
 def test_an_image_of_somebody_else_is_not_launched():
