@@ -28,7 +28,13 @@ if [ -z "$calendar" ]; then
     echo "$unit is not scheduled; start it manually" >&3
     exit
 fi
-base64 -d <<<"$timer" >"/etc/systemd/system/$unit.timer"
+base64 -d <<<"$timer" >"/etc/systemd/system/$unit.timer.new"
+if ! cmp --silent "/etc/systemd/system/$unit.timer.new" "/etc/systemd/system/$unit.timer"; then
+    # If it is persistent and CALENDAR has occurred since its last run, another timer would start UNIT at once (systemd issue 16732).
+    systemctl stop "$unit.timer" 2>/dev/null || true
+    install -D -m 0644 /dev/null "/var/lib/systemd/timers/stamp-$unit.timer"
+fi
+mv "/etc/systemd/system/$unit.timer.new" "/etc/systemd/system/$unit.timer"
 systemctl daemon-reload
 systemctl enable --quiet "$unit.timer"
 systemctl restart "$unit.timer"

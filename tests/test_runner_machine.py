@@ -410,6 +410,26 @@ def test_a_program_without_a_calendar_loses_its_timer_and_stays(machine):
     assert machine.calls == ["systemctl disable --now a-unit.timer", "systemctl daemon-reload"]
 
 
+def test_another_calendar_does_not_start_what_it_would_have_started_before(machine):
+    """A persistent timer starts its unit at once if its calendar has occurred since its last run."""
+    timer, stamp = (machine.folder / path for path in ("etc/systemd/system/a-unit.timer", "var/lib/systemd/timers"))
+    for present, changes in (("", True), ("[Timer]\n", False), ("[Timer]\n#another\n", True)):
+        if present:
+            timer.write_text(present)
+        machine.log.unlink(missing_ok=True)
+        before = time.time_ns()
+        done = machine.run(script("schedule_program.sh"), "a-program", "a-unit", "daily", "aSetting", payload=SCHEDULED)
+        assert done.returncode == 0, done.stderr
+        assert timer.read_text() == "[Timer]\n"
+        [last_run] = stamp.iterdir()
+        assert last_run.name == "stamp-a-unit.timer"
+        assert (last_run.stat().st_mtime_ns >= before - 10**7) == changes  # the kernel's clock of files is coarse
+        stop = ["systemctl stop a-unit.timer"] if changes else []
+        enable = ["systemctl enable --quiet a-unit.timer", "systemctl restart a-unit.timer"]
+        assert [call for call in machine.calls if "systemctl" in call] == [*stop, "systemctl daemon-reload", *enable]
+        os.utime(last_run, (0, 0))
+
+
 @pytest.mark.parametrize("answer", ["echo '    Next elapse: never'", "echo 'Failed to parse calendar' >&2; exit 1"])
 def test_a_calendar_that_never_occurs_again_is_refused_by_the_name_of_its_setting(machine, answer):
     machine.put("systemd-analyze", answer)
