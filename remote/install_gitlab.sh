@@ -56,6 +56,9 @@ check_background_migrations() { # FROM
 package=gitlab-ce-$version-ce.0.el8
 configured=$(cat /etc/gitlab/configured-version 2>/dev/null || echo "$version")
 if [ "$configured" != "$version" ]; then check_path "$configured" "$@"; fi
+# An upgrade that failed after its migrations has not changed configured-version.
+installed=$(cat /opt/gitlab/embedded/service/gitlab-rails/VERSION 2>/dev/null || echo "$version")
+if [ -e /var/opt/gitlab/bootstrapped ]; then check_path "$installed"; fi
 if ! rpm -q "$package"; then
     # Skipped if the package is already installed: then its own migrations are queued, and the upgrade can only continue.
     if [ "$configured" != "$version" ]; then

@@ -316,6 +316,20 @@ def test_gitlab_is_upgraded_only_along_its_required_stops_and_never_back(
         assert "gitlabVersion" in done.stdout
 
 
+def test_an_upgrade_that_failed_after_its_migrations_is_not_taken_back(gitlab_machine, tmp_path):
+    """configured-version is still the former one, and dnf would downgrade the package."""
+    (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
+    (tmp_path / "etc/gitlab/gitlab-secrets.json").write_text("{}")
+    (tmp_path / "var/opt/gitlab/bootstrapped").touch()
+    (tmp_path / "opt/gitlab/embedded/service/gitlab-rails/VERSION").write_text("17.11.7\n")
+    (tmp_path / "installed").write_text("gitlab-ce-17.11.7-ce.0.el8\n")
+    refused = gitlab_machine("install_gitlab.sh", *install_arguments("17.10.4"))
+    assert refused.returncode == 1
+    assert "gitlabVersion 17.10.4 is older than 17.11.7, which has already migrated the data" in refused.stdout
+    assert (tmp_path / "installed").read_text() == "gitlab-ce-17.11.7-ce.0.el8\n"
+    assert gitlab_machine("install_gitlab.sh", *install_arguments("17.11.7")).returncode == 0
+
+
 def test_a_refused_upgrade_names_the_next_stop(gitlab_machine, tmp_path):
     (tmp_path / "etc/gitlab/configured-version").write_text("17.10.4\n")
     refused = gitlab_machine("install_gitlab.sh", *install_arguments("18.5.1"))
