@@ -178,7 +178,8 @@ def collect_garbage_service(*, port: int, untagged: bool) -> str:
             "ExecStart": f"{COLLECT_GARBAGE} collect {port}{' -m' if untagged else ''}",
             # Runs after a failure, a timeout or a kill as well.
             "ExecStopPost": f"{COLLECT_GARBAGE} finish {port}",
-            "TimeoutStopSec": "300",
+            # `finish` waits for the lock, which security updates or a step may have by then.
+            "TimeoutStopSec": "2h",
         },
     )
 

@@ -15,6 +15,7 @@ import pytest
 
 from configuration import zipapp
 from configuration.remote_step import PROGRAMS, program, script
+from configuration.systemd_units import collect_garbage_service
 from programs.registry_tree.garbage_collection import mark
 from programs.registry_tree.store import Store
 from programs.registry_tree.text import Progress
@@ -304,6 +305,11 @@ def test_a_collection_that_is_killed_leaves_a_registry_that_takes_pushes(collect
     killed.wait()
     assert "interrupted while freeing" in collection.finish("signal")
     assert collection.changes()[-2:] == BACK
+
+
+def test_what_accepts_pushes_again_is_not_killed_while_updates_have_the_lock():
+    """They wait for a long collection, and get the lock before `finish` does."""
+    assert "\nTimeoutStopSec=2h\n" in collect_garbage_service(port=5000, untagged=False)
 
 
 def test_a_collection_waits_for_a_step_and_touches_nothing_when_it_has_waited_too_long(collection):
