@@ -2,6 +2,7 @@
 
 import pytest
 
+from lab import stack
 from tests.e2e import kept
 from tests.e2e.operations import eventually, must, on, repair, repeat_acceptance
 from tests.e2e.test_doctor import examine
@@ -32,6 +33,20 @@ def test_a_machine_that_reboots_for_a_kernel_serves_again_by_itself(outputs, rol
         assert must(role, "rpm -q gitlab-ce") == "gitlab-ce-17.10.4-ce.0.el8.x86_64"
     eventually(lambda: examine("--quick").status == 0)
     kept.pull(image)
+
+
+@pytest.mark.long
+def test_another_time_starts_no_updates_during_the_up(outputs):
+    """A persistent timer starts what it has missed, and this one has missed its new time three times."""
+    must("registry", f"systemctl stop {TIMER} && touch --date '3 days ago' /var/lib/systemd/timers/stamp-{TIMER}")
+    stack.configure("securityUpdates", must("registry", "date --date '10 minutes ago' +%H:%M"))
+    try:
+        repair()
+        assert must("registry", f"systemctl is-active {TIMER}") == "active"
+        assert on("registry", "systemctl is-active install-security-updates").output.strip() == "inactive"
+    finally:
+        stack.configure("securityUpdates", None)
+        repair()
 
 
 @pytest.mark.long
