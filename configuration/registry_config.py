@@ -22,6 +22,9 @@ def render_registry_config(*, external_url: str, port: int) -> str:
                 "cache": {"blobdescriptor": "inmemory"},
                 "delete": {"enabled": True},
             },
+            # From 4.40.0 on, a registry prefers a database: a new one does not start without it, and an older one does
+            # not collect its garbage (container-registry issue 2391).
+            "database": {"enabled": False},
             "http": {
                 "addr": f":{port}",
                 # TLS may terminate at the load balancer: the registry does not know the client's scheme.

@@ -171,6 +171,7 @@ def test_a_login_is_sent_in_the_way_that_is_set(mechanism):
 
 def test_the_registry_listens_where_it_is_published_and_trusts_gitlabs_tokens():
     config = yaml.safe_load(render_registry_config(external_url="http://203.0.113.20", port=5050))
+    assert config["database"] == {"enabled": False}, "4.40.0 and later prefer a database"
     assert config["http"]["addr"] == ":5050"
     assert config["http"]["relativeurls"] is True
     assert config["http"]["headers"] == {"X-Content-Type-Options": ["nosniff"]}
