@@ -59,6 +59,12 @@ for attempt in {1..120}; do
     sleep 1
 done
 
+# GitLab's registry marks its files when it starts, but from 4.20.0 on not those of an empty store (its changelog), and registry-tree
+# knows by the mark how its garbage collection works. The registry of distribution has no database.
+if [ -n "$(docker exec registry /bin/registry database --help 2>/dev/null)" ]; then
+    docker exec registry sh -c 'mkdir -p "$1" && touch "$1/filesystem-in-use"' sh /var/lib/registry/docker/registry/lockfiles
+fi
+
 # Remove images of earlier versions, by ID because an image that was pulled by digest has no tag.
 repository=${image%@*}
 if [[ ${repository##*/} = *:* ]]; then repository=${repository%:*}; fi

@@ -18,6 +18,7 @@ case "$*" in
     inspect*) echo 'template parsing error: map has no entry for key "Health"' >&2; exit 1 ;;
     "image ls --no-trunc --quiet registry.example.com:5000/registry") printf 'sha256:%s\\n' first second ;;
     logs*) echo 'panic: no configuration' ;;
+    exec*--help) cat {folder}/help ;;
 esac
 """
 
@@ -27,6 +28,7 @@ class Machine:
         self.folder, self.tools = folder, folder / "bin"
         self.tools.mkdir()
         (folder / "restarts").write_text("0\n")
+        (folder / "help").write_text("")
         for tool, text in {
             "docker": DOCKER.format(folder=folder),
             "curl": "",
@@ -96,6 +98,17 @@ def test_images_of_earlier_versions_go_once_the_new_one_answers(machine, image):
     (machine.folder / "calls").unlink()
     machine.run()
     assert not [call for call in machine.calls if call.startswith("image rm")]
+
+
+@pytest.mark.parametrize("help_of_database", ["", "Manages the registry metadata database\n"])
+def test_the_files_of_gitlabs_registry_are_marked_as_such(machine, help_of_database):
+    """registry-tree applies the rules of distribution's garbage collection to others."""
+    (machine.folder / "help").write_text(help_of_database)
+    assert machine.run().returncode == 0
+    marked = [call for call in machine.calls if call.startswith("exec registry sh -c ")]
+    assert len(marked) == bool(help_of_database)
+    for call in marked:
+        assert call.endswith('touch "$1/filesystem-in-use" sh /var/lib/registry/docker/registry/lockfiles')
 
 
 def test_a_secret_that_cannot_be_generated_is_not_left_empty(machine):
