@@ -9,7 +9,8 @@ require 'json'
 action, project_path, runner_name, settings = ARGV
 name = 'gitlab-stack-acceptance'
 project = Project.find_by_full_path(project_path) || abort("project #{project_path} does not exist; run pulumi up --replace '**::server-prepare-gitlab'")
-admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
+admin = User.admins.active.order(:id).first or
+  abort('GitLab has no active administrator. A deactivated one is active again after a sign-in to GitLab; then try again')
 
 Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   # Only an owner can grant the role, and the project's first owner may have left.

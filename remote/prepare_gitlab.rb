@@ -7,7 +7,8 @@ require 'json'
 
 runner_name, runner_tags, project_path, jobs, runner_type, is_new = ARGV
 group_path, project_name = project_path.split('/', 2)
-admin = User.admins.active.order(:id).first or abort('GitLab has no active administrator')
+admin = User.admins.active.order(:id).first or
+  abort('GitLab has no active administrator. A deactivated one is active again after a sign-in to GitLab; then run pulumi up again')
 
 # Only once: later the administrators manage these settings.
 unknown = []
@@ -31,11 +32,17 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     group = created.payload.fetch(:group)
   end
 
+  # What a pipeline needs; the administrators may have other defaults for projects (app/models/project.rb).
+  needed = {
+    shared_runners_enabled: true, builds_access_level: 'enabled', container_registry_access_level: 'enabled', ci_config_path: nil
+  }
   project = Project.find_by_full_path(project_path)
-  unless project
+  if project
+    project.update(needed) || abort("GitLab could not change the project #{project_path}: #{project.errors.full_messages}")
+  else
     project = Projects::CreateService.new(
       admin,
-      { name: project_name, path: project_name, namespace_id: group.id, visibility_level: Gitlab::VisibilityLevel::PRIVATE }
+      { name: project_name, path: project_name, namespace_id: group.id, visibility_level: Gitlab::VisibilityLevel::PRIVATE, **needed }
     ).execute
     abort("GitLab could not create the project #{project_path}: #{project.errors.full_messages}") unless project.persisted?
   end
@@ -67,7 +74,9 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
   access = { access_level: 'ref_protected' } if jobs == 'protected'
   # Except in a silenced copy, where all runners are paused.
   access[:active] = true if runner_type == 'project_type'
-  runner.update!(run_untagged: jobs != 'protected', tag_list: JSON.parse(runner_tags), **access)
+  # With runner_token_expiration_interval the token would expire: gitlab-runner rotates only one whose expiry its config.toml has
+  # (commands/multi.go), and pulumi up would put the former one back.
+  runner.update!(run_untagged: jobs != 'protected', tag_list: JSON.parse(runner_tags), token_expires_at: nil, **access)
 
   puts JSON.generate(runnerToken: runner.token, unknownSettings: unknown.map(&:first))
 end

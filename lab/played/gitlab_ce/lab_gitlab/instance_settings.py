@@ -35,6 +35,7 @@ class ApplicationSetting(Model):
         "require_admin_two_factor_authentication": Column("boolean", False),
         "require_personal_access_token_expiry": Column("boolean", True),
         "restricted_visibility_levels": Column("list", []),
+        "runner_token_expiration_interval": Column("integer"),
         "shared_runners_enabled": Column("boolean", True),
         "signup_enabled": Column("boolean", True),
         "silent_mode_enabled": Column("boolean", False),

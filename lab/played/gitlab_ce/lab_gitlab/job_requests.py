@@ -30,6 +30,9 @@ def take(app: Application, runner: Record) -> dict[str, Any] | None:
             continue
         if runner["access_level"] == "ref_protected" and not waiting["protected"]:
             continue
+        of_job = projects.PROJECT.select(app, {"id": waiting["project_id"]})[0]
+        if runner["runner_type"] == "instance_type" and not of_job["shared_runners_enabled"]:
+            continue
         job = _claimed(app, waiting)
         if job is not None:
             project = projects.PROJECT.select(app, {"id": job["project_id"]})[0]

@@ -10,6 +10,7 @@ from typing import Any
 from lab_gitlab import (
     activity,
     ci_records,
+    instance_settings,
     members,
     outgoing,
     protected_branches,
@@ -92,6 +93,10 @@ class Project(Model):
         "creator_id": Column("integer"),
         "visibility_level": Column("integer", PRIVATE),
         "container_registry_enabled": Column("boolean", True),
+        "container_registry_access_level": Column("text", "enabled"),
+        "builds_access_level": Column("text", "enabled"),
+        "ci_config_path": Column(),
+        "shared_runners_enabled": Column("boolean"),
         "default_branch": Column("text", "main"),
         "created_at": Column("time"),
     }
@@ -112,6 +117,10 @@ class Project(Model):
         if record["visibility_level"] != PRIVATE:
             errors.append(NOT_PRIVATE)
         return errors
+
+    def before_save(self, app: Application, record: Record) -> None:
+        if record["shared_runners_enabled"] is None:
+            record["shared_runners_enabled"] = instance_settings.current(app)["shared_runners_enabled"]
 
     def save(self, app: Application, record_id: int | None, attributes: Mapping[str, Any]) -> Record:
         record = super().save(app, record_id, attributes)

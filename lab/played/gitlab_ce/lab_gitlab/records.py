@@ -207,7 +207,12 @@ def full_messages(errors: Errors) -> list[str]:
 
 def now() -> str:
     """Return the current time in the stored format."""
-    return datetime.datetime.now(datetime.UTC).strftime(FORMAT)
+    return after(0)
+
+
+def after(seconds: int) -> str:
+    """Return the time in so many seconds, in the stored format."""
+    return (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)).strftime(FORMAT)
 
 
 def shown(moment: str | None) -> str | None:

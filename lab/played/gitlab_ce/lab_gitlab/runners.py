@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lab_gitlab import crypto, projects
+from lab_gitlab import crypto, instance_settings, projects
 from lab_gitlab.application import Application
-from lab_gitlab.records import Column, Errors, Model, Record
+from lab_gitlab.records import Column, Errors, Model, Record, after, now
 
 TOKEN_PREFIXES = {"instance_type": "glrt-t1_", "project_type": "glrt-t3_"}
 """Of runners that a user has created."""
@@ -28,6 +28,7 @@ class Runner(Model):
         "access_level": Column("text", "not_protected"),
         "tag_list": Column("list", []),
         "token_encrypted": Column(),
+        "token_expires_at": Column("time"),
         "created_at": Column("time"),
     }
     scopes = {
@@ -42,6 +43,8 @@ class Runner(Model):
 
     def before_save(self, app: Application, record: Record) -> None:
         if not record["token_encrypted"]:
+            if lifetime := instance_settings.current(app)["runner_token_expiration_interval"]:
+                record["token_expires_at"] = after(lifetime)
             record["token_encrypted"] = app.cipher.encrypt(
                 TOKEN_PREFIXES[record["runner_type"]] + crypto.friendly_token()
             )
@@ -72,4 +75,6 @@ def create_runner(app: Application, user: Record, params: Mapping[str, Any]) -> 
 
 
 def runner_with_token(app: Application, token: str) -> Record | None:
-    return RUNNER.find(app, token_encrypted=app.cipher.encrypt(token)) if token else None
+    """Return the runner of a token that has not expired (lib/authn/token_field/base.rb)."""
+    found = RUNNER.find(app, token_encrypted=app.cipher.encrypt(token)) if token else None
+    return found if found and (found["token_expires_at"] is None or found["token_expires_at"] >= now()) else None
