@@ -254,7 +254,7 @@ def test_a23_a_volume_without_its_secrets_is_not_given_new_ones(outputs, image):
     right = up("--replace", step("server-install-gitlab"))
     assert right.status != 0
     assert "gitlab-secrets.json is missing" in right.output
-    careless = {"remote/install_gitlab.sh": [("if [ -e /var/opt/gitlab/bootstrapped ]", "if false")]}
+    careless = {"remote/install_gitlab.sh": [("if [ -e /var/opt/gitlab/bootstrapped ] &&", "if false &&")]}
     with changed_program(IMPATIENT, careless) as program:
         wrong = up("--replace", step("server-configure-gitlab"), program=program)
     assert wrong.status != 0
