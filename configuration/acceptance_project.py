@@ -7,6 +7,8 @@ from pathlib import Path
 from settings import Settings
 
 ACCEPTANCE = Path(__file__).resolve().parent.parent / "acceptance"
+FILES = (".gitlab-ci.yml", "README.md", "pull.sh", "push.sh", "registry.sh")
+"""The files of that folder. Desktops and editors leave others there, such as .DS_Store."""
 PROJECT_PATH = "gitlab-stack/acceptance"
 """Its group and name in GitLab."""
 
@@ -23,7 +25,7 @@ def runner_tags(settings: Settings) -> tuple[str, ...]:
 
 def files(image: str, tags: Sequence[str] = ()) -> dict[str, str]:
     """The content of every file by its path in the repository, with the jobs' `image` and their runner's `tags`."""
-    texts = {path.name: path.read_text() for path in sorted(ACCEPTANCE.iterdir())}
+    texts = {name: (ACCEPTANCE / name).read_text() for name in FILES}
     texts[".gitlab-ci.yml"] = texts[".gitlab-ci.yml"].replace(DEFAULT_IMAGE, image)
     if tags:
         tagged = f"default:\n  tags: {json.dumps(tags)} # setting runnerTags\n"

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import threading
@@ -25,6 +26,16 @@ from tests.test_settings import PRIVILEGED, load
 from tools.registry_server import Registry
 
 FILES = acceptance_project.files(acceptance_project.DEFAULT_IMAGE)
+
+
+def test_the_project_has_the_files_of_its_folder_and_not_what_a_desktop_left_there(tmp_path, monkeypatch):
+    folder = acceptance_project.ACCEPTANCE
+    kept = subprocess.run(["git", "ls-files", "."], cwd=folder, capture_output=True, text=True, check=True)
+    assert sorted(FILES) == kept.stdout.split()
+    shutil.copytree(folder, tmp_path / "acceptance")
+    (tmp_path / "acceptance/.DS_Store").write_bytes(b"\0\xca")
+    monkeypatch.setattr(acceptance_project, "ACCEPTANCE", tmp_path / "acceptance")
+    assert acceptance_project.files(acceptance_project.DEFAULT_IMAGE) == FILES
 
 
 @pytest.mark.parametrize("path", sorted(acceptance_project.ACCEPTANCE.glob("*.sh")), ids=lambda path: path.name)
