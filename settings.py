@@ -203,7 +203,13 @@ class Settings:
                 f"unencrypted. {'Remove plainHttp' if self.domain else 'Set domain'} to serve only TLS."
             )
         if self.certificate_pem:
-            warnings += certificates.warnings(self.certificate_pem)
+            warnings += certificates.warnings(self.certificate_pem, self.certificate_authority)
+        for key, networks in (("adminCidrs", self.admin_cidrs), ("clientCidrs", self.client_cidrs)):
+            if private := values.private_networks(networks):
+                warnings.append(
+                    f"{key}: {', '.join(private)} is private, but clients reach machines and load balancer over the "
+                    "internet, with a public address. Set that; curl https://checkip.amazonaws.com shows it to them."
+                )
         if not self.backup and not self.drill:
             warnings.append(
                 "backup: false, so GitLab's data and the pushed images are not backed up. What is deleted, or lost "

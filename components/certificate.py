@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from datetime import datetime
 from typing import Any
 
 import pulumi
@@ -19,6 +20,9 @@ VALIDATION_MINUTES = 45
 Manager, "DNS validation"), and a repeated `up` waits again.
 """
 PROGRESS_INTERVAL = 60.0  # seconds
+
+UNSUPPORTED_KEYS = ("RSA_1024", "RSA_4096")
+"""Of those that ACM imports (ACM API Reference, CertificateDetail, KeyAlgorithm): see certificates.KEY_TYPES."""
 
 
 class Certificate(pulumi.ComponentResource):
@@ -112,23 +116,32 @@ class Certificate(pulumi.ComponentResource):
         it does not exist.
         """
         found = aws.acm.Certificate.get("certificateArn", arn, opts=pulumi.ResourceOptions(parent=self))
-        return pulumi.Output.all(found.status, found.domain_name, found.subject_alternative_names).apply(
-            lambda known: checked(settings, arn, status=known[0], names={known[1], *(known[2] or ())})
+        return pulumi.Output.all(
+            found.status, found.domain_name, found.subject_alternative_names, found.key_algorithm
+        ).apply(
+            lambda known: checked(
+                settings, arn, status=known[0], names={known[1], *(known[2] or ())}, key=known[3] or "unknown"
+            )
         )
 
     def _imported(self, name: str, settings: Settings) -> pulumi.Output[str]:
         pem = settings.certificate_pem or ""
         first = certificates.parse(pem)[0]
         # Another name than that of a requested certificate, whose ARN accepts no import.
-        return aws.acm.Certificate(
+        imported = aws.acm.Certificate(
             f"{name}-own",
             certificate_body=first.pem,
             certificate_chain=certificates.chain(pem, settings.certificate_authority),
             private_key=pulumi.Output.secret(settings.certificate_key_pem),
             tags=tagged(settings, f"{name}-own"),
-            # An import cannot change the key's type and size (AWS Certificate Manager, "Reimport a certificate").
-            opts=pulumi.ResourceOptions(parent=self, replacement_trigger=first.key),
-        ).arn
+            # An import to the same ARN can change neither of them (AWS Certificate Manager, "Reimport a certificate").
+            opts=pulumi.ResourceOptions(parent=self, replacement_trigger=", ".join([first.key, *first.usages])),
+        )
+        if pulumi.runtime.is_dry_run():
+            return imported.arn
+        return pulumi.Output.all(imported.arn, imported.not_after).apply(
+            lambda known: in_force(known[0], until=known[1], wanted=first.valid_until)
+        )
 
 
 async def report_wait(records: Sequence[DnsRecord], issued: Awaitable[object], about: pulumi.Resource) -> None:
@@ -158,9 +171,32 @@ def _validation_records(options: Sequence[Any]) -> list[DnsRecord]:
     ]
 
 
-def checked(settings: Settings, arn: str, *, status: str, names: set[str]) -> str:
-    """The ARN. Raises RunError if the certificate's status is not ISSUED, or none of its names includes the domain."""
+def in_force(arn: str, *, until: str | None, wanted: datetime) -> str:
+    """The ARN. Raises RunError if the certificate in ACM is valid `until` another time than the one `wanted`.
+
+    The provider keeps the new certificate in its state if ACM refuses to import it, and does not import it again
+    (terraform-provider-aws, issue 34968).
+    """
+    if until and datetime.fromisoformat(until) != wanted:
+        raise pulumi.RunError(
+            f"certificatePem: is valid until {wanted:%Y-%m-%d}, but the certificate in ACM is another one, valid until "
+            f"{until}: AWS refused to import the new one. Create it anew: pulumi up --replace "
+            "'**aws:acm/certificate:Certificate::gitlab-own'"
+        )
+    return arn
+
+
+def checked(settings: Settings, arn: str, *, status: str, names: set[str], key: str) -> str:
+    """The ARN. Raises RunError if the certificate's status is not ISSUED, its key is not supported by load balancers,
+    or none of its names includes the domain.
+    """
     problems = []
+    if key.replace("-", "_") in UNSUPPORTED_KEYS:
+        problems.append(
+            f"certificateArn: the key of {arn!r} is {key}, and a Network Load Balancer supports only "
+            f"{', '.join(certificates.KEY_TYPES)}. Use another certificate, or remove the setting: the program then "
+            "requests one."
+        )
     if status != "ISSUED":
         problems.append(
             f"certificateArn: {arn!r} has the status {status}, and a load balancer accepts only issued certificates. "

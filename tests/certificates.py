@@ -76,8 +76,11 @@ def issue(
     days: tuple[float, float] = (-1, 90),
     is_authority: bool = False,
     usage: ObjectIdentifier = SERVER,
+    more: Sequence[x509.ExtensionType] = (),
 ) -> Signed:
-    """A certificate with the common name `name`, valid between two days from now; self-signed without an issuer."""
+    """A certificate with the common name `name`, valid between two days from now; self-signed without an issuer. `more`
+    extensions are critical.
+    """
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -101,6 +104,8 @@ def issue(
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([_name(each) for each in names]), critical=False
             )
+    for extension in more:
+        builder = builder.add_extension(extension, critical=True)
     return Signed(builder.sign(signer, hashes.SHA256()), key)
 
 

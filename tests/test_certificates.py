@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -276,6 +277,37 @@ def test_without_an_authority_this_machines_public_ones_are_trusted(tmp_path, mo
     assert "Append the intermediate certificates" in line
     # Only the authority of the setting is trusted if there is one.
     assert refusals(**BELOW.settings(MIDDLE, authority=OTHER))[0].startswith("- certificateAuthority: did not issue")
+
+
+def key_usage(*, enciphers: bool) -> x509.KeyUsage:
+    others = ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign")
+    never = dict.fromkeys((*others, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=True, key_encipherment=enciphers, **never)
+
+
+def usages(**changes) -> tuple[str, ...]:
+    return parse(issue(issuer=ROOT, **changes).pem)[0].usages
+
+
+def test_the_usages_of_a_key_are_those_that_an_import_to_the_same_arn_may_not_change():
+    """AWS Certificate Manager, "Reimport a certificate": client authentication and, of ECDSA, encipherment may go."""
+    server = "purpose 2b06010505070301"
+    assert usages() == (server,)
+    assert usages(usage=CLIENT) == ()
+    enciphers = [key_usage(enciphers=True)]
+    assert usages(key=RSA, more=enciphers) == (server, "usage 0", "usage 2")
+    assert usages(more=enciphers) == usages(more=[key_usage(enciphers=False)]) == (server, "usage 0")
+    assert parse(ROOT.pem)[0].usages == ()
+
+
+def test_an_authority_with_another_algorithm_is_warned_of():
+    other = issue("RSA", key=RSA, is_authority=True)
+    below = issue("RSA below", other, key=RSA, is_authority=True)
+    for given in (issue(issuer=other).settings(authority=other), issue(issuer=below).settings(below, authority=other)):
+        [warning] = load(**given, gitlabVersion=NEWEST).warnings
+        assert warning.startswith(
+            "certificatePem: its key is ECDSA P-256, but that of its authority RSA 2048, and ACM imports only a"
+        )
 
 
 @pytest.mark.parametrize(("days", "warned"), [(30.5, False), (29.5, True), (0.5, True)])

@@ -1,6 +1,8 @@
 """Settings that do not match what exists in AWS are rejected, by key, before any resource is created."""
 
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -312,21 +314,31 @@ FOR_OTHERS = f"{ARN!r} is for *.git.example.com, www.example.com, which does not
 
 
 @pytest.mark.parametrize(
-    ("status", "names", "words"),
+    ("status", "names", "key", "words"),
     [
-        ("PENDING_VALIDATION", {"git.example.com"}, PENDING),
-        ("EXPIRED", {"git.example.com"}, f"{ARN!r} has the status EXPIRED"),
-        ("ISSUED", {"www.example.com", "*.git.example.com"}, FOR_OTHERS),
-        ("ISSUED", {"*.com"}, f"{ARN!r} is for *.com, which does not include"),
+        ("PENDING_VALIDATION", {"git.example.com"}, "RSA_2048", PENDING),
+        ("EXPIRED", {"git.example.com"}, "RSA_2048", f"{ARN!r} has the status EXPIRED"),
+        ("ISSUED", {"www.example.com", "*.git.example.com"}, "RSA_2048", FOR_OTHERS),
+        ("ISSUED", {"*.com"}, "RSA_2048", f"{ARN!r} is for *.com, which does not include"),
+        ("ISSUED", {"git.example.com"}, "RSA-4096", f"the key of {ARN!r} is RSA-4096, and a Network Load Balancer"),
     ],
-    ids=["not issued yet", "expired", "another name", "two labels above"],
+    ids=["not issued yet", "expired", "another name", "two labels above", "a key of 4096 bits"],
 )
-def test_a_certificate_that_the_load_balancer_could_not_use_is_refused_by_its_key(status, names, words):
+def test_a_certificate_that_the_load_balancer_could_not_use_is_refused_by_its_key(status, names, key, words):
     with pytest.raises(pulumi.RunError) as refusal:
-        certificate.checked(load(**GIVEN), ARN, status=status, names=names)
+        certificate.checked(load(**GIVEN), ARN, status=status, names=names, key=key)
     [problem] = str(refusal.value).splitlines()[1:]
     assert problem.startswith(f"- certificateArn: {words}")
-    assert problem.endswith("remove the key: the program then requests one.")
+    assert re.search(r"remove the (key|setting): the program then requests one\.$", problem)
+
+
+def test_a_certificate_that_acm_did_not_take_is_not_passed_over():
+    """The provider has it in its state all the same, and imports it no more."""
+    wanted = datetime(2027, 3, 1, 12, tzinfo=UTC)
+    for until in (None, "2027-03-01T12:00:00Z"):
+        assert certificate.in_force(ARN, until=until, wanted=wanted) == ARN
+    with pytest.raises(pulumi.RunError, match=r"is valid until 2027-03-01, but the certificate in ACM is another one"):
+        certificate.in_force(ARN, until="2026-12-01T12:00:00Z", wanted=wanted)
 
 
 def test_the_program_refuses_a_certificate_by_all_that_acm_tells_about_it():
@@ -340,7 +352,10 @@ def test_the_program_refuses_a_certificate_by_all_that_acm_tells_about_it():
 
 @pytest.mark.parametrize("name", ["*.example.com", "git.example.com", "GIT.example.com"])
 def test_a_certificate_that_covers_the_domain_is_accepted(name):
-    assert certificate.checked(load(**GIVEN), ARN, status="ISSUED", names={"www.example.org", name}) == ARN
+    assert (
+        certificate.checked(load(**GIVEN), ARN, status="ISSUED", names={"www.example.org", name}, key="EC_prime256v1")
+        == ARN
+    )
 
 
 def test_a_certificate_that_covers_the_domain_is_used_whatever_its_first_name():

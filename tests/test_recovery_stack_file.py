@@ -136,7 +136,7 @@ def test_the_generated_keys_and_certificates_are_accepted_by_the_settings():
         certificates.authority(tls.authority),
         stack_file.DRILL_DOMAIN,
     )
-    assert certificates.warnings(tls.certificate) == []
+    assert certificates.warnings(tls.certificate, tls.authority) == []
     with pytest.raises(ValueError, match="certificatePem"):
         certificates.check(tls.certificate, tls.private_key, tls.authority, "git.example.com")
     other = keys.server_certificate(stack_file.DRILL_DOMAIN)

@@ -228,6 +228,12 @@ def test_networks_that_are_large_but_not_the_world_are_taken():
     assert load(**world, acceptUnsupportedGitlab="true").open_to_the_world
 
 
+def test_private_networks_are_warned_of_where_only_public_addresses_arrive():
+    settings = load(adminCidrs=["192.168.1.0/24", "198.51.100.0/24"], clientCidrs=["198.51.100.0/24", "100.64.7.0/24"])
+    found = [line.partition(" is private")[0] for line in settings.warnings if " is private" in line]
+    assert found == ["adminCidrs: 192.168.1.0/24", "clientCidrs: 100.64.7.0/24"]
+
+
 def test_two_wrong_values_of_a_list_are_no_duplicates_of_each_other():
     with pytest.raises(SettingsError) as refusal:
         load(adminCidrs=["0.0.0.0/0", "::/0"])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from validation.private_keys import INTEGER, OBJECT, RSA_OBJECT, SEQUENCE, der
+from validation.private_keys import INTEGER, OBJECT, OCTET_STRING, RSA_OBJECT, SEQUENCE, der
 
 LARGEST_CERTIFICATE, LARGEST_KEY = 32_768, 5_120
 """Bytes that ACM imports (ACM API Reference, ImportCertificate). The first is its limit for the domain's certificate,
@@ -45,7 +45,11 @@ CURVES = {
 }
 """Names by DER values (RFC 5480, section 2.1.1.1)."""
 
-BIT_STRING, UTC_TIME, EXPLICIT_VERSION = 0x03, 0x17, 0xA0
+BOOLEAN, BIT_STRING, UTC_TIME, EXPLICIT_VERSION = 0x01, 0x03, 0x17, 0xA0
+
+KEY_USAGE, EXTENDED_KEY_USAGE = bytes.fromhex("551d0f"), bytes.fromhex("551d25")
+"""DER values of 2.5.29.15 and 2.5.29.37."""
+KEY_ENCIPHERMENT, CLIENT_AUTHENTICATION = "usage 2", "purpose 2b06010505070302"
 
 NOT_YET_VALID, EXPIRED, WRONG_NAME, UNKNOWN_ISSUER = 9, 10, 62, (2, 18, 19, 20, 21)
 """Results of a verification, X509_V_ERR_* (openssl/x509_vfy.h)."""
@@ -60,12 +64,15 @@ SET_BOTH = "set certificatePem and certificateKeyPem"
 
 @dataclass(frozen=True)
 class Certificate:
-    """Parts of a certificate (RFC 5280, section 4.1). Names are in DER; `key` is one of KEY_TYPES, or a description."""
+    """Parts of a certificate (RFC 5280, section 4.1). Names are in DER; `key` is one of KEY_TYPES, or a description;
+    `usages` are those of its key that ACM compares when it imports another certificate to the same ARN.
+    """
 
     pem: str
     issuer: bytes
     subject: bytes
     key: str
+    usages: tuple[str, ...]
     valid_from: datetime
     valid_until: datetime
 
@@ -148,13 +155,22 @@ def check(certificate_pem: str, key_pem: str, trusted: str | None, domain: str) 
         raise ValueError(f"certificatePem: is unusable for TLS ({error.reason}). Use another certificate.") from None
 
 
-def warnings(certificate_pem: str) -> list[str]:
-    """A warning if the certificate, or one of its issuers, expires soon."""
+def warnings(certificate_pem: str, trusted: str | None) -> list[str]:
+    """Warnings if the certificate, or one of its issuers, expires soon, or if ACM may not import it."""
+    own = parse(certificate_pem)[0]
     end = min(each.valid_until for each in parse(certificate_pem))
     left = end - datetime.now(UTC)
-    if left >= SOON:
-        return []
-    return [f"certificatePem: expires on {end:%Y-%m-%d}, in {left.days} days. Renew it, and {SET_BOTH}."]
+    found = []
+    if left < SOON:
+        found.append(f"certificatePem: expires on {end:%Y-%m-%d}, in {left.days} days. Renew it, and {SET_BOTH}.")
+    issuer = parse(chain(certificate_pem, trusted) or certificate_pem)[0]
+    if own.key.split()[0] != issuer.key.split()[0]:
+        found.append(
+            f"certificatePem: its key is {own.key}, but that of its authority {issuer.key}, and ACM imports only a "
+            "certificate with the algorithm of its authority (ACM API Reference, ImportCertificate). If it refuses it, "
+            "have a certificate issued for a key of the other algorithm."
+        )
+    return found
 
 
 def _objection(error: ssl.SSLCertVerificationError, own: Certificate, trusted: str | None) -> str:
@@ -297,15 +313,47 @@ def _parsed(blob: bytes) -> Certificate:
         issuer, body = der(body, SEQUENCE)
         validity, body = der(body, SEQUENCE)
         subject, body = der(body, SEQUENCE)
-        key, _ = der(body, SEQUENCE)
+        key, body = der(body, SEQUENCE)
         valid_from, validity = _time(validity)
         valid_until, _ = _time(validity)
-        parsed = Certificate(_pem("CERTIFICATE", blob), issuer, subject, _key_type(key), valid_from, valid_until)
+        type_ = _key_type(key)
+        parsed = Certificate(
+            _pem("CERTIFICATE", blob), issuer, subject, type_, _usages(body, type_), valid_from, valid_until
+        )
     except (ValueError, IndexError):
         raise ValueError(CORRUPT) from None
     if rest:
         raise ValueError(CORRUPT)
     return parsed
+
+
+def _usages(fields: bytes, key: str) -> tuple[str, ...]:
+    """The usages in the extensions (RFC 5280, sections 4.2.1.3 and 4.2.1.12) among the fields after the key, sorted:
+    bits of KeyUsage, and objects of ExtKeyUsage. Without those that ACM does not insist on (AWS Certificate Manager,
+    "Reimport a certificate").
+    """
+    extensions = b""
+    while fields:
+        content, fields = der(fields, fields[0])
+        if fields == b"" and content[:1] == bytes([SEQUENCE]):
+            extensions, _ = der(content, SEQUENCE)
+    usages = set()
+    while extensions:
+        extension, extensions = der(extensions, SEQUENCE)
+        object_id, value = der(extension, OBJECT)
+        if value[0] == BOOLEAN:
+            _, value = der(value, BOOLEAN)
+        value, _ = der(value, OCTET_STRING)
+        if object_id == KEY_USAGE:
+            bits = "".join(f"{octet:08b}" for octet in der(value, BIT_STRING)[0][1:])
+            usages |= {f"usage {number}" for number, bit in enumerate(bits) if bit == "1"}
+        elif object_id == EXTENDED_KEY_USAGE:
+            purposes, _ = der(value, SEQUENCE)
+            while purposes:
+                purpose, purposes = der(purposes, OBJECT)
+                usages.add(f"purpose {purpose.hex()}")
+    optional = {CLIENT_AUTHENTICATION, *([KEY_ENCIPHERMENT] if key.startswith("ECDSA") else [])}
+    return tuple(sorted(usages - optional))
 
 
 def _time(data: bytes) -> tuple[datetime, bytes]:

@@ -6,7 +6,7 @@ import ipaddress
 import re
 import string
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from validation.supported_versions import OLDEST
 
@@ -18,6 +18,7 @@ SECRET_LINE = re.compile(f"{_SECRET_NAME}{_SECRET_VALUE}|-----BEGIN [A-Z ]*PRIVA
 WEAK_PASSWORD_PARTS = ("gitlab", "devops", "administrator", "admin", "root", "example")
 """GitLab rejects passwords that contain these or a part of the administrator's name: lib/security/weak_passwords.rb."""
 
+SHARED_NETWORK = ipaddress.IPv4Network("100.64.0.0/10")
 PRIVATE_NETWORKS = tuple(ipaddress.IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 """RFC 1918."""
 
@@ -224,6 +225,15 @@ def admin_cidr(value: str) -> str:
             "Use your own address, for example 198.51.100.7/32"
         )
     return checked
+
+
+def private_networks(networks: Sequence[str]) -> list[str]:
+    """Those that lie in a private network (RFC 1918) or a provider's shared one (RFC 6598)."""
+    return [
+        block
+        for block in networks
+        if any(ipaddress.IPv4Network(block).subnet_of(private) for private in (*PRIVATE_NETWORKS, SHARED_NETWORK))
+    ]
 
 
 def network(value: str) -> ipaddress.IPv4Network:

@@ -177,7 +177,7 @@ def test_a_placeholder_certificate_passes_the_programs_own_checks(domain):
     )
     name = domain if domain.endswith(".com") else "placeholder.example.com"
     certificates.check(certificates.certificate(pem), certificates.private_key(key), trusted, name)
-    assert certificates.warnings(pem) == []
+    assert certificates.warnings(pem, trusted) == []
 
 
 def test_an_own_authority_has_a_placeholder_that_issued_the_certificate(tmp_path):
