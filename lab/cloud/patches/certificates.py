@@ -9,6 +9,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from moto.acm.exceptions import AWSValidationException, CertificateNotFound
 from moto.acm.models import AWSCertificateManagerBackend, CertBundle
 from moto.acm.responses import AWSCertificateManagerResponse
@@ -175,10 +177,45 @@ def _signed(certificate: x509.Certificate, *, by: x509.Certificate) -> bool:
     return True
 
 
+def _check_usages(before: x509.Certificate, after: x509.Certificate) -> None:
+    """Raise the error if the new certificate lacks usages of its key, or has some and the former has no such extension
+    (AWS Certificate Manager User Guide, "Reimport a certificate" and "Prerequisites for importing ACM certificates").
+    """
+    for kind, find, optional in (
+        (
+            "Key",
+            _key_usages,
+            {"key_encipherment"} if isinstance(before.public_key(), ec.EllipticCurvePublicKey) else (),
+        ),
+        ("Extended Key", _extended_key_usages, {ExtendedKeyUsageOID.CLIENT_AUTH}),
+    ):
+        former, latter = find(before), find(after)
+        if former - latter - set(optional) or (latter and not former):
+            raise AWSValidationException(
+                f"New certificate is missing one or more {kind} Usages supported by the currently imported certificate."
+            )
+
+
+def _key_usages(certificate: x509.Certificate) -> set[str]:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return set()
+    bits = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    return {bit for bit in bits if getattr(usage, bit)}
+
+
+def _extended_key_usages(certificate: x509.Certificate) -> set[x509.ObjectIdentifier]:
+    try:
+        return set(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return set()
+
+
 @correction
 def imports_replace_imports_alone() -> None:
-    """An import to an ARN replaces an imported certificate by one with the same type and size of key, and keeps its
-    tags, which it cannot change. (moto replaces any certificate, and forgets the tags.)"""
+    """An import to an ARN replaces an imported certificate by one with the same type and size of key and the usages of
+    the former, and keeps its tags, which it cannot change. (moto replaces any certificate, and forgets the tags.)"""
     original = AWSCertificateManagerBackend.import_certificate
 
     def import_certificate(self: Any, certificate: bytes, private_key: bytes, *, arn: str | None, **more: Any) -> Any:
@@ -196,6 +233,7 @@ def imports_replace_imports_alone() -> None:
             made = self._certificates[arn]
             if certificates.algorithm(made._key) != certificates.algorithm(before._key):
                 raise AWSValidationException("The key type and size cannot be changed.")
+            _check_usages(before._cert, made._cert)
         except AWSError:
             self._certificates[arn] = before
             raise

@@ -6,6 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from moto import mock_aws
 
 from lab import authority
@@ -128,11 +129,18 @@ RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
 CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
+SERVER, CLIENT, MAIL = (
+    ExtendedKeyUsageOID.SERVER_AUTH,
+    ExtendedKeyUsageOID.CLIENT_AUTH,
+    ExtendedKeyUsageOID.EMAIL_PROTECTION,
+)
+
+
 def common_name(name):
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
 
 
-def signed(key, *, by=None, subject=DOMAIN, issuer=None, days=1):
+def signed(key, *, by=None, subject=DOMAIN, issuer=None, days=1, purposes=()):
     now = datetime.datetime.now(datetime.UTC)
     start = now - datetime.timedelta(days=2)
     made = x509.CertificateBuilder(
@@ -143,6 +151,8 @@ def signed(key, *, by=None, subject=DOMAIN, issuer=None, days=1):
         start,
         now + datetime.timedelta(days=days),
     )
+    if purposes:
+        made = made.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     return made.sign(by or key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
@@ -212,6 +222,26 @@ def test_imports_to_an_arn_that_are_refused_change_nothing(acm):
     refused("ValidationException", acm.import_certificate, CertificateArn=request(acm), **OWN)
     refused("ResourceNotFoundException", acm.import_certificate, CertificateArn=f"{arn}0", **OWN)
     assert certificates.material(arn) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "taken"),
+    [
+        ([SERVER], [SERVER], True),
+        ([SERVER], [SERVER, MAIL], True),
+        ([SERVER, CLIENT], [SERVER], True),
+        ([SERVER, MAIL], [SERVER], False),
+        ([], [SERVER], False),
+    ],
+    ids=["the same", "one more", "without clients", "one less", "the first"],
+)
+def test_an_import_to_an_arn_keeps_the_usages_of_the_key(acm, before, after, taken):
+    arn = acm.import_certificate(Certificate=signed(RSA, purposes=before), PrivateKey=pem(RSA))["CertificateArn"]
+    given = {"CertificateArn": arn, "Certificate": signed(OTHER_RSA, purposes=after), "PrivateKey": pem(OTHER_RSA)}
+    if taken:
+        assert acm.import_certificate(**given)["CertificateArn"] == arn
+    else:
+        refused("ValidationException", acm.import_certificate, **given)
 
 
 def test_certificates_with_other_keys_are_listed_on_request_only(acm):
