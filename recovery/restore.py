@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from botocore.exceptions import (  # type: ignore[import-untyped]
     BotoCoreError,
     ClientError,
@@ -149,13 +148,15 @@ class Restore:
         )
 
     def _restored_by(self, unfinished: Document) -> Pair:
-        """The backup that an interrupted run chose; a newer one may have appeared meanwhile."""
+        """The backup that an interrupted run chose."""
         region = stack_file.region(unfinished)
         for pair in self._pairs(region):
             if stack_file.is_of(unfinished, pair):
                 if self._chosen.backup not in (catalogue.LATEST, pair.id):
                     break
                 self._refuse_other_settings(unfinished)
+                if self._chosen.backup == catalogue.LATEST:
+                    self._refuse_older(pair)
                 self._target = dataclasses.replace(self._target, region=region)
                 print(f"continuing the restore of {self._pulumi.file.name}")
                 return pair
@@ -164,6 +165,23 @@ class Restore:
             "another name, or destroy that stack and delete the file"
         )
 
+    def _refuse_older(self, pair: Pair) -> None:
+        """Raise RecoveryError if there is a newer backup than that of the stack's file: the former machines take none
+        while a restore is interrupted, so the file is from a restore that was given up.
+        """
+        try:
+            newest = catalogue.find(self._pairs(self._source.region))
+        except (BotoCoreError, ClientError, RecoveryError) as error:
+            if not isinstance(error, RecoveryError):
+                _raise_unless_unavailable(error)
+            return
+        if newest.id != pair.id and taken_at(newest) > taken_at(pair):  # one is a copy of the other
+            raise RecoveryError(
+                f"{self._pulumi.file.name} restores the backup {pair.id}, but {newest.id} is newer. To continue that "
+                f"restore: BACKUP={pair.id}. For a new one: make destroy STACK={self._pulumi.stack}, then pulumi stack "
+                f"rm {self._pulumi.stack}, which also deletes the file"
+            )
+
     def _refuse_other_settings(self, unfinished: Document) -> None:
         """Raise RecoveryError if the command has other settings than the interrupted one, whose volumes may exist."""
         wanted = {stack_file.key(name): value for name, value in self._chosen.overrides}
@@ -171,9 +189,9 @@ class Restore:
             wanted[stack_file.key("availabilityZone")] = self._chosen.zone
         if self._chosen.region:
             wanted[stack_file.REGION] = self._chosen.region
-        # Pulumi, which has written the file since, may have turned a number into text.
+        # Pulumi, which has written the file since, may have turned a number or a boolean into text.
         had = unfinished["config"]
-        others = [f"{key}: {value}" for key, value in wanted.items() if str(had.get(key)) != str(value)]
+        others = [f"{key}: {value}" for key, value in wanted.items() if _as_text(had.get(key)) != _as_text(value)]
         if others:
             raise RecoveryError(
                 f"{self._pulumi.file.name} is from an interrupted restore and does not have {', '.join(others)}. "
@@ -266,8 +284,13 @@ def _raise_unless_unavailable(error: BotoCoreError | ClientError) -> None:
         raise error
 
 
+def _as_text(value: object) -> str:
+    """A value as Pulumi's CLI writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     found = re.fullmatch(r"(\w+)=(.*)", text, re.DOTALL)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return found[1], yaml.safe_load(found[2])
+    return found[1], stack_file.parsed(found[2])

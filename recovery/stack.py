@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import yaml
 
 from recovery import stack_file
 from recovery.errors import RecoveryError
@@ -35,6 +34,11 @@ class Stack:
         """The value of the tag of all its resources and snapshots."""
         return f"{stack_file.NAME}/{stack_file.short(self.name)}"
 
+    @property
+    def schedule(self) -> str:
+        """When backups are taken: the setting backupSchedule."""
+        return str(stack_file.setting({"config": self.config}, "backupSchedule"))
+
     def client(self, service: str) -> Any:  # noqa: ANN401, boto3 has no types
         """A client of an AWS service in the stack's region, of the account that `pulumi up` uses."""
         key, secret, token = (self.config.get(name) for name in KEYS)
@@ -60,7 +64,7 @@ def read(chosen: argparse.Namespace) -> Stack:
     exists = file.is_file()
     if chosen.settings and not exists:
         raise RecoveryError(f"--settings: {chosen.settings} does not exist")
-    config = ((yaml.safe_load(file.read_text()) or {}).get("config") or {}) if exists else {}
+    config = ((stack_file.parsed(file.read_text()) or {}).get("config") or {}) if exists else {}
     encrypted = [key for key in KEYS if isinstance(config.get(key), dict)]
     if others := [*(key for key in ROLES if key in config), *encrypted]:
         raise RecoveryError(

@@ -5,6 +5,7 @@ stay valid as long as the keys for decryption (DECRYPTION) are copied, too.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,33 @@ DRILL_NETWORKS = ("10.142.0.0/16", "172.30.0.0/16")
 """Networks for a drill; the first that does not overlap the stack's own, to which it may be connected some day."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes for something else than text only what Pulumi does. By YAML 1.1, as PyYAML knows it, `12:30` would be a
+    number of seconds, and `no` a boolean.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012, as in PyYAML
+
+
+for _tag, _pattern, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("merge", r"^<<$", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+def parsed(text: str) -> Any:  # noqa: ANN401, any YAML
+    """The value of a YAML text, as Pulumi reads it."""
+    return yaml.load(text, _Loader)
+
+
 def read(path: Path) -> Document:
     """The content of a stack file. Raises RecoveryError if there is none."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parsed(path.read_text())
     except FileNotFoundError:
         raise RecoveryError(f"{path} does not exist: name the settings of the stack with --settings FILE") from None
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):

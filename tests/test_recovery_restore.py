@@ -107,6 +107,7 @@ def test_a_backup_is_copied_once_to_another_region_and_kept_there(world, capsys)
     )
     assert len(target.snapshots) == 2
     assert "copying to eu-west-1: 50% and 50%" in capsys.readouterr().out
+    assert restored(world, region="eu-west-1") == settings, "the original is not newer than its copy"
 
 
 @pytest.mark.parametrize("phase", ["init", "up"])
@@ -116,11 +117,22 @@ def test_the_same_command_continues_an_interrupted_restore_with_the_same_backup(
     pulumi.fails_at, pulumi.failure = phase, KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         restored(world, pulumi)
-    world.home.add_pair("20261128T000004Z", START + datetime.timedelta(hours=1))
     settings = restored(world)
     assert settings["config"]["gitlab:serverDataSnapshotId"] == f"snap-server-{PAIR}"
     assert world.cloud.events[-1] == "up"
     assert world.cloud.events.count("stop i-server") == 1
+
+
+def test_a_restore_that_was_given_up_is_not_continued_when_there_is_a_newer_backup(world):
+    """After make destroy the stack's file is still there."""
+    restored(world)
+    done = list(world.cloud.events)
+    world.home.add_pair("20261128T000004Z", START + datetime.timedelta(hours=1))
+    with pytest.raises(RecoveryError, match=f"restores the backup {PAIR}, but 20261128T000004Z is newer.*rm new"):
+        restored(world)
+    assert world.cloud.events == done
+    settings = restored(world, backup=PAIR)
+    assert settings["config"]["gitlab:serverDataSnapshotId"] == f"snap-server-{PAIR}"
 
 
 def test_a_restore_is_continued_without_what_a_killed_engine_left(world):
@@ -157,10 +169,15 @@ def test_an_interrupted_restore_with_other_settings_is_not_continued(world, give
 
 
 def test_an_interrupted_restore_is_continued_with_the_same_settings(world):
-    given = {"zone": "eu-central-1c", "region": "eu-central-1", "overrides": [("serverDataVolumeSize", 200)]}
+    given = {
+        "zone": "eu-central-1c",
+        "region": "eu-central-1",
+        "overrides": [("serverDataVolumeSize", 200), ("backup", False)],
+    }
     restored(world, **given)
     file = world.folder / "Pulumi.new.yaml"
-    file.write_text(file.read_text().replace("serverDataVolumeSize: 200", "serverDataVolumeSize: '200'"))
+    text = file.read_text().replace("serverDataVolumeSize: 200", "serverDataVolumeSize: '200'")
+    file.write_text(text.replace("backup: false", "backup: 'false'"))
     restored(world, **given)
     assert world.cloud.events.count("up") == 2
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recovery import catalogue, keys, stack_file
+from recovery import catalogue, keys, restore, stack_file
 from recovery.errors import RecoveryError
 from tests.recovery_doubles import SETTINGS, Cloud
 from validation import certificates, ssh_keys, values
@@ -142,3 +142,17 @@ def test_the_generated_keys_and_certificates_are_accepted_by_the_settings():
     other = keys.server_certificate(stack_file.DRILL_DOMAIN)
     with pytest.raises(ValueError, match="certificate"):
         certificates.check(tls.certificate, tls.private_key, other.authority, stack_file.DRILL_DOMAIN)
+
+
+def test_a_file_is_read_as_pulumi_reads_it(tmp_path):
+    """`pulumi config --json` of these lines has texts, except for the last four."""
+    file = tmp_path / "Pulumi.prod.yaml"
+    lines = "{time: 12:30, day: 2026-11-29, tag: yes, country: NO, version: 17.10.4, n: 200, on: true, x: 1.5, none: ~}"
+    file.write_text(f"config: {lines}\n")
+    found = stack_file.read(file)
+    texts = {"time": "12:30", "day": "2026-11-29", "tag": "yes", "country": "NO", "version": "17.10.4"}
+    assert found["config"] == {**texts, "n": 200, "on": True, "x": 1.5, "none": None}
+    stack_file.write(file, found)
+    assert stack_file.read(file) == found
+    assert "time: '12:30'" in file.read_text()
+    assert restore._assignment("securityUpdates=22:00") == ("securityUpdates", "22:00")
