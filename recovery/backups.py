@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 
@@ -11,8 +12,9 @@ from recovery import catalogue, stack
 from recovery.catalogue import Pair, Snapshot
 
 COLUMNS = ("backup", "age", "state", "server GiB", "registry GiB", "GitLab", "kept as", "locked until", "drilled")
-STALE = datetime.timedelta(hours=2)
-"""Twice the default schedule, from which on `backup fresh` fails, too."""
+HOURLY = "hourly"
+"""The default of backupSchedule."""
+TWO_HOURS = datetime.timedelta(hours=2)
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,7 +35,7 @@ def run(chosen: argparse.Namespace) -> int:
         return 0
     now = utc_now()
     print("\n".join(table(pairs, now)) if pairs else f"{target.tag} has no backups in {target.region}.")
-    for warning in warnings(found, now):
+    for warning in warnings(found, now, target.schedule):
         print(f"Warning: {warning}")
     return 0
 
@@ -45,12 +47,23 @@ def table(pairs: Sequence[Pair], now: datetime.datetime) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def warnings(snapshots: Sequence[Snapshot], now: datetime.datetime) -> Iterator[str]:
+def stale_after(pairs: Sequence[Pair], schedule: str) -> datetime.timedelta:
+    """The age from which on the newest backup is too old: twice its interval, as in `backup fresh`. This machine cannot
+    evaluate a systemd calendar, so that of another `schedule` than HOURLY is taken from the last complete backups.
+    """
+    if schedule == HOURLY:
+        return TWO_HOURS
+    started = [pair.started for pair in pairs if pair.usable][:5]
+    intervals = [later - earlier for later, earlier in itertools.pairwise(started)]
+    return max(TWO_HOURS, 2 * max(intervals)) if intervals else datetime.timedelta.max
+
+
+def warnings(snapshots: Sequence[Snapshot], now: datetime.datetime, schedule: str) -> Iterator[str]:
     """What is wrong with a stack's backups."""
     usable = [pair for pair in catalogue.pairs(snapshots) if pair.usable]
     if snapshots and not usable:
         yield "none of the backups is complete."
-    elif usable and now - usable[0].started > STALE:
+    elif usable and now - usable[0].started > stale_after(usable, schedule):
         yield f"the newest complete backup is {age(usable[0].started, now)} old (make doctor shows why)."
     for pair in catalogue.incomplete(snapshots):
         yield f"{pair} is not complete: a backup is unfinished for some minutes, or has failed."

@@ -8,7 +8,7 @@ from typing import Any
 from configuration import cost
 from programs.volume_backup.backup import age, utc_now
 from recovery import catalogue, confirmation, leftovers, stack
-from recovery.backups import STALE
+from recovery.backups import TWO_HOURS
 from recovery.catalogue import Snapshot
 from recovery.errors import RecoveryError
 from recovery.pulumi_cli import Pulumi, exclusive, interruptible
@@ -86,7 +86,7 @@ def plan(
         yield "There is no complete backup."
         return
     yield f"The newest complete backup is {usable[0].id}, {age(usable[0].started, now)} old."
-    if now - usable[0].started > STALE:
+    if now - usable[0].started > TWO_HOURS:
         yield "What was written since then is in no backup."
 
 

@@ -19,7 +19,7 @@ from configuration import cost
 from configuration.flows import MACHINES, Place
 from programs.volume_backup.backup import age, utc_now
 from recovery import addresses, catalogue, copies, keys, leftovers, stack_file
-from recovery.backups import STALE
+from recovery.backups import stale_after
 from recovery.catalogue import Pair
 from recovery.copy_checks import Verdict, check_copy
 from recovery.errors import RecoveryError
@@ -93,11 +93,13 @@ class Drill:
             self._remove()
         with self.phases("find"):
             ec2 = self._source.client("ec2")
-            pair = catalogue.find(catalogue.pairs(catalogue.snapshots(ec2, self._source.tag)), self._chosen.backup)
+            pairs = catalogue.pairs(catalogue.snapshots(ec2, self._source.tag))
+            pair = catalogue.find(pairs, self._chosen.backup)
             addresses.check(self._copy.client("ec2"), self._copy.client("service-quotas"))
             caller = self._chosen.caller or own_network()
         started = utc_now()
-        stale = self._chosen.backup == catalogue.LATEST and started - taken_at(pair) > STALE
+        limit = stale_after(pairs, self._source.schedule)
+        stale = self._chosen.backup == catalogue.LATEST and started - taken_at(pair) > limit
         print(f"Backup {pair.id} of {self._source.name}, {age(taken_at(pair), started)} old")
         try:
             verdict, failure = self._attempt(pair, caller)
@@ -109,8 +111,8 @@ class Drill:
         self._report(pair, started, verdict, failure, left)
         if stale:
             print(
-                f"The newest complete backup is older than {STALE.seconds // 3600} hours: make doctor "
-                f"STACK={self._source.name} names the machine whose backups fail"
+                f"The newest complete backup is older than twice the interval of backupSchedule "
+                f"({self._source.schedule}): make doctor STACK={self._source.name} names the machine whose backups fail"
             )
         return int(not passed or bool(left) or stale or not stored)
 

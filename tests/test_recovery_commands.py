@@ -201,11 +201,11 @@ def test_backups_are_listed_for_programs(run):
     assert newest["registry"]["started"] == "2026-11-27T23:03:00+00:00"
 
 
-def warned(*snapshots: Any, now: datetime.datetime = NOW) -> list[str]:
+def warned(*snapshots: Any, now: datetime.datetime = NOW, schedule: str = "hourly") -> list[str]:
     aws = Aws()
     aws.answers["DescribeSnapshots"] = {"Snapshots": snapshots}
     found = catalogue.snapshots(aws("ec2"), STACK)
-    return list(backups.warnings(found, now))
+    return list(backups.warnings(found, now, schedule))
 
 
 def test_old_and_incomplete_backups_are_warned_about():
@@ -218,6 +218,15 @@ def test_old_and_incomplete_backups_are_warned_about():
     none, alone = warned(HOURLY[0])
     assert none == "none of the backups is complete."
     assert alone.startswith("20261127T220004Z is not complete")
+
+
+def test_backups_that_are_taken_less_often_are_old_after_twice_their_interval():
+    assert warned(*HOURLY, now=at("11-28 01:01"), schedule="*:0/30") == warned(*HOURLY, now=at("11-28 01:01"))
+    assert warned(*HOURLY[:2], now=at("12-20 01:01"), schedule="daily") == [], "one does not show the interval"
+    daily = [{**each, "StartTime": each["StartTime"] - datetime.timedelta(days=1)} for each in HOURLY[:2]]
+    assert warned(*daily, *HOURLY[2:], now=at("11-29 01:00"), schedule="daily") == []
+    [old] = warned(*daily, *HOURLY[2:], now=at("11-30 02:00"), schedule="daily")
+    assert "old (make doctor shows why)" in old
 
 
 def test_a_stack_without_backups_is_no_error(run):

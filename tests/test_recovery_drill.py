@@ -78,7 +78,9 @@ def test_a_newest_backup_that_is_old_is_a_failure_but_an_older_one_may_be_chosen
     monkeypatch.setattr(drill, "utc_now", lambda: START + datetime.timedelta(hours=2, seconds=1))
     assert drilled(world) == 1
     assert results(world) == ["2026-11-28 passed"] * 2
-    assert "The newest complete backup is older than 2 hours: make doctor STACK=prod" in capsys.readouterr().out
+    assert (
+        "is older than twice the interval of backupSchedule (hourly): make doctor STACK=prod" in capsys.readouterr().out
+    )
     assert drilled(world, backup=PAIR) == 0
 
 
