@@ -7,8 +7,8 @@ project_path, runner_name, before = ARGV
 project = Project.find_by_full_path(project_path)
 
 # As silence_gitlab.rb: a manual job only starts when a user starts it.
-at_rest = %w[success failed canceled skipped manual]
-jobs = CommitStatus.where.not(status: at_rest).reject { |job| project && job.project_id == project.id }
+active = Ci::HasStatus::AVAILABLE_STATUSES - %w[success failed canceled skipped manual]
+jobs = CommitStatus.where(status: active).reject { |job| project && job.project_id == project.id }
 # Not by `where.not`, which omits runners without a description: in SQL, NULL is not different from anything.
 runners = Ci::Runner.where(active: true).reject { |runner| runner.description == runner_name && runner.runner_type == 'project_type' }
 

@@ -9,9 +9,11 @@ schedules = Ci::PipelineSchedule.where(active: true).update_all(active: false)
 # Not by Ci::CancelPipelineService: it queues work for Sidekiq, and a running job would wait for its runner (`canceling`). A manual job
 # starts only on request. Runners take their jobs from Ci::PendingBuild (Ci::Queue::PendingBuildsStrategy).
 at_rest = %w[success failed canceled skipped manual]
+# For these there is an index; to find what is not at rest, PostgreSQL would read all jobs, from a volume that is still being loaded.
+active = Ci::HasStatus::AVAILABLE_STATUSES - at_rest
 canceled = { status: 'canceled', finished_at: Time.current }
-jobs = CommitStatus.where.not(status: at_rest).update_all(canceled)
-pipelines = Ci::Pipeline.where.not(status: at_rest).update_all(canceled)
+jobs = CommitStatus.where(status: active).update_all(canceled)
+pipelines = Ci::Pipeline.where(status: active).update_all(canceled)
 [Ci::PendingBuild, Ci::RunningBuild].each(&:delete_all)
 
 runners = Ci::Runner.where(active: true).update_all(active: false)

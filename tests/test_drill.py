@@ -335,7 +335,9 @@ class Records
 end
 def table(name) = Records.new(name)
 module Gitlab; module CurrentSettings; def self.update!(values) = $log << ['settings', '', values]; end; end
-module Ci; end
+module Ci
+  module HasStatus; AVAILABLE_STATUSES = %w[created pending running success failed canceled skipped manual]; end
+end
 %i[PipelineSchedule Pipeline PendingBuild RunningBuild Runner].each { |name| Ci.const_set(name, table(name)) }
 CommitStatus, Environment = table('CommitStatus'), table('Environment')
 class Time; def self.current = now; end

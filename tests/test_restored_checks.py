@@ -493,6 +493,7 @@ ROWS[:pipelines] = Rows.new(ROWS[:pipelines].each { |row|
   row.builds = Rows.new(row.builds.map { |job| Row.new(**job) })
 })
 module Ci
+  module HasStatus; AVAILABLE_STATUSES = %w[created pending running success failed canceled skipped manual]; end
   Runner, PipelineSchedule, Pipeline = ROWS[:runners], ROWS[:schedules], ROWS[:pipelines]
 end
 CommitStatus = ROWS[:jobs]

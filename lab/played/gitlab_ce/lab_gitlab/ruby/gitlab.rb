@@ -114,6 +114,13 @@ class Environment < ApplicationRecord
 end
 
 module Ci
+  module HasStatus
+    AVAILABLE_STATUSES = %w[
+      created waiting_for_resource preparing waiting_for_callback pending running success failed canceling canceled skipped manual
+      scheduled
+    ].freeze
+  end
+
   class Pipeline < ApplicationRecord
     columns
 
