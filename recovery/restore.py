@@ -244,6 +244,9 @@ class Restore:
         confirmation.confirm(name, yes=self._chosen.yes)
         ids = " ".join(machines)
         print(f"Should they serve again: aws ec2 start-instances --region {region} --instance-ids {ids}")
+        print(
+            f"then make destroy STACK={self._pulumi.stack}, and pulumi up --stack {name}, which restores DNS records."
+        )
         try:
             ec2.stop_instances(InstanceIds=machines)
             ec2.get_waiter("instance_stopped").wait(InstanceIds=machines, WaiterConfig=STOPPED_WITHIN)

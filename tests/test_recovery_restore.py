@@ -196,7 +196,8 @@ def test_the_command_that_starts_the_former_machines_again_is_shown(world, capsy
     world.home.running = ["i-server", "i-runner"]
     restored(world)
     command = "aws ec2 start-instances --region eu-central-1 --instance-ids i-server i-runner"
-    assert command in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{command}\nthen make destroy STACK=new, and pulumi up --stack prod, which restores DNS records." in out
 
 
 def test_a_copy_that_aws_could_not_make_is_named_with_the_reason_and_copied_again(world, monkeypatch):
