@@ -51,6 +51,7 @@ class SettingsError(ValueError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("The stack's settings are invalid:\n- " + "\n- ".join(problems))
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,7 @@ class Restore:
                 raise RecoveryError(f"the stack {name} already exists: choose a name that no stack has, with STACK=")
             self._check_agent(settings, unfinished)
             if not unfinished:
+                self._check_settings(settings, pair)
                 addresses.check(self._target.client("ec2"), self._target.client("service-quotas"))
             taken = taken_at(pair)
             print(f"Backup {pair.id} of {self._source.name}, {age(taken, utc_now())} old")
@@ -106,10 +107,7 @@ class Restore:
                 with self.phases("copy"):
                     source, target = self._ec2(pair.server.region), self._ec2(self._target.region)
                     pair = copies.copy_pair(pair, source, target, tags={})
-            document = stack_file.restored(
-                settings, pair, former=self._source.name, zone=self._chosen.zone, overrides=dict(self._chosen.overrides)
-            )
-            stack_file.write(self._pulumi.file, document)
+            stack_file.write(self._pulumi.file, self._restored(settings, pair))
         with self.phases("up"):
             if resources is not None:
                 self._clean({each["id"] for each in resources})
@@ -126,6 +124,28 @@ class Restore:
                 f"No up of {self._source.name} any more: it would take the domain's record back, and destroy delete it."
             )
             print(f"make destroy STACK={self._source.name} shows how to keep the record before it asks.")
+
+    def _restored(self, settings: Document, pair: Pair) -> Document:
+        chosen = self._chosen
+        return stack_file.restored(
+            settings, pair, former=self._source.name, zone=chosen.zone, overrides=dict(chosen.overrides)
+        )
+
+    def _check_settings(self, settings: Document, pair: Pair) -> None:
+        """Raise RecoveryError if `up` would refuse the new settings, since the former machines are stopped before it.
+        What it would refuse of the former settings is a secret that is missing here.
+        """
+        server, registry = (
+            dataclasses.replace(each, region=self._target.region) for each in (pair.server, pair.registry)
+        )
+        document = self._restored(settings, dataclasses.replace(pair, server=server, registry=registry))
+        document = stack_file.without_snapshots(document)  # which may be copied later
+        known = stack_file.problems(settings)
+        if found := [problem for problem in stack_file.problems(document) if problem not in known]:
+            raise RecoveryError(
+                f"the settings of {self._pulumi.stack} would be invalid; nothing was changed. Correct them with SET=:"
+                + "".join(f"\n- {problem}" for problem in found)
+            )
 
     def _clean(self, known: set[str]) -> None:
         """Remove what hinders the next `up` after an engine that was killed: its lock, and what is not `known`."""

@@ -5,6 +5,7 @@ stay valid as long as the keys for decryption (DECRYPTION) are copied, too.
 """
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ import yaml
 
 from recovery.catalogue import Pair
 from recovery.errors import RecoveryError
+from settings import Settings, SettingsError
+from validation.reader import MAY_HOLD_PRIVATE_KEY
 
 Document = dict[str, Any]
 
@@ -34,6 +37,9 @@ DRILL_TAG = "gitlab-drill"
 
 ADOPTED = ("serverDataVolumeId", "registryDataVolumeId", "balancerAddressId")
 """Settings that name resources of the former stack; a stack has its own."""
+
+SNAPSHOTS = ("serverDataSnapshotId", "registryDataSnapshotId")
+"""Settings that name the backup from which a stack is created."""
 
 NOT_IN_A_DRILL = (
     *("hostedZoneId", "certificateArn", "plainHttp", "acceptPlainHttpAfterTls"),
@@ -163,6 +169,47 @@ def restored(
     return document
 
 
+def without_snapshots(document: Document) -> Document:
+    """The settings of a stack, without the backup that it is made from."""
+    config = dict(document["config"])
+    _remove(config, SNAPSHOTS)
+    return {**document, "config": config}
+
+
+class _Config:
+    """The settings of a namespace as the program reads them, with a text in place of each secret; without those for
+    which no text would do.
+    """
+
+    def __init__(self, document: Document, namespace: str) -> None:
+        defaults = {name: about.get("default") for name, about in PROJECT["config"].items()}
+        prefix = f"{namespace}:"
+        own = {key.removeprefix(prefix): value for key, value in document["config"].items() if key.startswith(prefix)}
+        found = {**(defaults if namespace == NAME else {}), **own}
+        self.secret = {name for name, value in found.items() if _has_secret(value)}
+        hidden = self.secret.intersection(MAY_HOLD_PRIVATE_KEY)
+        self._values = {name: value for name, value in found.items() if value is not None and name not in hidden}
+
+    def get(self, key: str) -> str | None:
+        value = self._values.get(key)
+        if key in self.secret and key in self._values:
+            return "In-place-of-a-secret-1"
+        return value if value is None or isinstance(value, str) else json.dumps(value)
+
+    def names(self) -> list[str]:
+        return list(self._values)
+
+
+def problems(document: Document) -> tuple[str, ...]:
+    """Problems of a stack's settings, as far as they can be seen without its secrets."""
+    own = _Config(document, NAME)
+    try:
+        Settings.load(own, _Config(document, "aws"), is_secret=own.secret.__contains__)
+    except SettingsError as error:
+        return error.problems
+    return ()
+
+
 def drilled(
     source: Document,
     pair: Pair,
@@ -213,7 +260,8 @@ def left_over(source: Document, in_region: str) -> Document:
 
 def snapshots(document: Document) -> tuple[Any, Any]:
     """The IDs of the server's and the registry's snapshot from which the stack is created."""
-    return setting(document, "serverDataSnapshotId"), setting(document, "registryDataSnapshotId")
+    server, registry = (setting(document, each) for each in SNAPSHOTS)
+    return server, registry
 
 
 def _has_secret(value: object) -> bool:

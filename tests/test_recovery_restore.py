@@ -1,12 +1,14 @@
 """`make restore`: a new stack from a backup, with the former machines stopped, continued after any interruption."""
 
 import datetime
+import re
 
 import pytest
 import yaml
 
 from recovery import catalogue, restore
 from recovery.errors import RecoveryError
+from tests.conftest import openssh_pair
 from tests.recovery_doubles import START, World, arguments
 
 PAIR = "20261127T230004Z"
@@ -190,6 +192,29 @@ def test_machines_are_not_stopped_before_the_agent_can_log_in_to_the_new_ones(wo
     assert world.cloud.events == []
     restored(world, overrides=[("sshPrivateKey", {"secure": "v1:key"})])
     assert world.cloud.events[-1] == "up"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"overrides": [("serverInstancetype", "m6i.xlarge")]}, "serverInstancetype: unknown setting"),
+        ({"overrides": [("securityUpdates", 1320)]}, "securityUpdates: '1320' is not"),
+        ({"region": "eu-west-1"}, "certificateArn: the certificate is in 'eu-central-1'"),
+    ],
+)
+def test_machines_are_not_stopped_for_settings_that_up_would_refuse(world, given, problem):
+    """Secrets, which this command cannot decrypt, are no reason to refuse."""
+    world.home.running = ["i-server"]
+    file = yaml.safe_load(world.settings.read_text())
+    arn = "arn:aws:acm:eu-central-1:111122223333:certificate/12345678-90ab-cdef-1234-567890abcdef"
+    file["config"] |= {"gitlab:certificateArn": arn, "gitlab:sshPublicKey": openssh_pair()[0]}
+    file["config"] |= {"gitlab:smtpUserName": "git", "gitlab:emailFrom": "git@example.com"}
+    world.settings.write_text(yaml.safe_dump(file))
+    with pytest.raises(RecoveryError, match=f"(?s)would be invalid; nothing was changed.*{re.escape(problem)}"):
+        restored(world, **given)
+    assert world.cloud.events == []
+    restored(world)
+    assert world.cloud.events[0] == "stop i-server"
 
 
 def test_the_command_that_starts_the_former_machines_again_is_shown(world, capsys):
