@@ -180,7 +180,7 @@ def in_force(arn: str, *, until: str | None, wanted: datetime) -> str:
     if until and datetime.fromisoformat(until) != wanted:
         raise pulumi.RunError(
             f"certificatePem: is valid until {wanted:%Y-%m-%d}, but the certificate in ACM is another one, valid until "
-            f"{until}: AWS refused to import the new one. Create it anew: pulumi up --replace "
+            f"{until}: AWS refused to import the new one. Replace it: pulumi up --replace "
             "'**aws:acm/certificate:Certificate::gitlab-own'"
         )
     return arn

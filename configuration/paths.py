@@ -36,6 +36,8 @@ HOSTS = "/etc/hosts"
 """In a drill, the domain is the load balancer's name here: DNS leads to the original."""
 GREETING = "/etc/motd.d/gitlab-stack"
 KEEP_DATA_MOUNTED = f"{INSTALLED_PROGRAMS}/keep-data-mounted"
+MISSED_DATA = "/run/keep-data-mounted.missed"
+"""Exists if a data volume was not attached, until keep-data-mounted has started its service again."""
 KEEP_DATA_MOUNTED_SERVICE = "/etc/systemd/system/keep-data-mounted.service"
 
 # The server.

@@ -20,7 +20,7 @@ case $1 in
     *) echo "systemctl $*" >>"$FOLDER/calls" ;;
 esac""",
     "ls": "",
-    # Each look at the device is preceded by the next event; there is no look after the last one.
+    # The next event comes before each check of the device; there is no check after the last one.
     "sleep": 'read -r event <"$FOLDER/events"; sed -i 1d "$FOLDER/events"; cd "$FOLDER"; eval "$event"',
 }
 
@@ -45,7 +45,7 @@ class Machine:
         (folder / "mounted/data").write_text("259:1\n")
 
     def run(self, *events: str) -> list[str]:
-        """Run the program, with one event before each of its looks at the device; return what it changed."""
+        """Run the program, with one event before each check of the device; return what it changed."""
         (self.folder / "events").write_text("".join(f"{event}\n" for event in (*events, "false")))
         text = program("keep-data-mounted").replace("[ ! -b ", "[ ! -e ").replace("/run/", f"{self.folder}/")
         environment = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "FOLDER": str(self.folder)}

@@ -28,6 +28,7 @@ OURS = {name: value for name, value in vars(paths).items() if name.isupper() and
 VENDORS = {
     # RHEL, systemd, OpenSSH, cloud-init
     *("/etc/environment", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key.pub", "/etc/systemd/system"),
+    "/var/lib/systemd/timers/stamp-",
     *(
         "/etc/pki/ca-trust/source/anchors",
         "/etc/yum.repos.d",
@@ -45,6 +46,7 @@ VENDORS = {
     ),
     # Docker, and the registry's image
     *("/etc/docker", "/etc/docker/daemon.json", "/etc/docker/certs.d/HOST", "/var/lib/registry"),
+    "/var/lib/registry/docker/registry/lockfiles",
     # gitlab-runner
     *("/etc/gitlab-runner", "/etc/gitlab-runner/.runner_system_id", "/etc/gitlab-runner/config.toml"),
     # GitLab
