@@ -32,14 +32,17 @@ Gitlab::Auth::CurrentUserMode.bypass_session!(admin.id) do
     group = created.payload.fetch(:group)
   end
 
-  # What a pipeline needs; the administrators may have other defaults for projects (app/models/project.rb).
-  needed = {
-    shared_runners_enabled: true, builds_access_level: 'enabled', container_registry_access_level: 'enabled', ci_config_path: nil
-  }
+  # What a pipeline needs; the administrators may have other defaults for projects (app/models/project.rb). A feature that is on for
+  # members is enough, and may not be on for more people than the repository (app/models/project_feature.rb).
+  needed = { ci_config_path: nil }
+  needed[:shared_runners_enabled] = true if runner_type == 'instance_type'
+  features = %i[builds_access_level container_registry_access_level]
   project = Project.find_by_full_path(project_path)
   if project
+    features.each { |feature| needed[feature] = 'private' if project.project_feature[feature] == ProjectFeature::DISABLED }
     project.update(needed) || abort("GitLab could not change the project #{project_path}: #{project.errors.full_messages}")
   else
+    features.each { |feature| needed[feature] = 'enabled' }
     project = Projects::CreateService.new(
       admin,
       { name: project_name, path: project_name, namespace_id: group.id, visibility_level: Gitlab::VisibilityLevel::PRIVATE, **needed }

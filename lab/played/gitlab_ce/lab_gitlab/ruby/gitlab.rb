@@ -97,8 +97,21 @@ class Project < ApplicationRecord
   columns
 
   def member_source = 'Project'
+  def project_feature = ProjectFeature.new(self)
   def protected_branches = ProtectedBranch.where(project_id: id)
   def bots = Console.call('bots', project_id: id).map { |row| User.load(row) }
+end
+
+# The access levels of a project's features, which are columns of the project here.
+class ProjectFeature
+  DISABLED = 0
+  LEVELS = { 'disabled' => DISABLED, 'private' => 10, 'enabled' => 20 }.freeze
+
+  def initialize(project)
+    @project = project
+  end
+
+  def [](name) = LEVELS.fetch(@project.public_send(name))
 end
 
 class ProtectedBranch < ApplicationRecord
