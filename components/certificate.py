@@ -180,8 +180,8 @@ def in_force(arn: str, *, until: str | None, wanted: datetime) -> str:
     if until and datetime.fromisoformat(until) != wanted:
         raise pulumi.RunError(
             f"certificatePem: is valid until {wanted:%Y-%m-%d}, but the certificate in ACM is another one, valid until "
-            f"{until}: AWS refused to import the new one. Replace it: pulumi up --replace "
-            "'**aws:acm/certificate:Certificate::gitlab-own'"
+            f"{until}: AWS refused to import the new one, or this up did not include it. Replace it: pulumi up "
+            "--replace '**aws:acm/certificate:Certificate::gitlab-own'"
         )
     return arn
 
