@@ -101,7 +101,7 @@ class Restore:
             taken = taken_at(pair)
             print(f"Backup {pair.id} of {self._source.name}, {age(taken, utc_now())} old")
         with self.phases("fence"):
-            self._fence()
+            self._fence(pair)
         if not unfinished:
             if self._target.region != pair.server.region:
                 with self.phases("copy"):
@@ -186,20 +186,22 @@ class Restore:
         )
 
     def _refuse_older(self, pair: Pair) -> None:
-        """Raise RecoveryError if there is a newer backup than that of the stack's file: the former machines take none
-        while a restore is interrupted, so the file is from a restore that was given up.
+        """Raise RecoveryError if there is a backup from after the stack's file was written: the former machines were
+        stopped before, so they have been started again, and the restore was given up.
         """
+        written = datetime.datetime.fromtimestamp(self._pulumi.file.stat().st_mtime, datetime.UTC)
         try:
             newest = catalogue.find(self._pairs(self._source.region))
         except (BotoCoreError, ClientError, RecoveryError) as error:
             if not isinstance(error, RecoveryError):
                 _raise_unless_unavailable(error)
             return
-        if newest.id != pair.id and taken_at(newest) > taken_at(pair):  # one is a copy of the other
+        if taken_at(newest) > written:
+            new = self._pulumi.stack
             raise RecoveryError(
                 f"{self._pulumi.file.name} restores the backup {pair.id}, but {newest.id} is newer. To continue that "
-                f"restore: BACKUP={pair.id}. For a new one: make destroy STACK={self._pulumi.stack}, then pulumi stack "
-                f"rm {self._pulumi.stack}, which also deletes the file"
+                f"restore: BACKUP={pair.id}. For a new one, if {new} is not in use: make destroy STACK={new}, then "
+                f"pulumi stack rm {new}, which also deletes the file"
             )
 
     def _refuse_other_settings(self, unfinished: Document) -> None:
@@ -244,7 +246,7 @@ class Restore:
             print(f"no backup in {self._source.region} ({error}); searching {self._target.region} for a copy")
             return catalogue.find(self._pairs(self._target.region), self._chosen.backup)
 
-    def _fence(self) -> None:
+    def _fence(self, pair: Pair) -> None:
         """Stop the former machines. Otherwise two GitLabs would send mail, update mirrors and run jobs."""
         name, region = self._source.name, self._source.region
         ec2 = self._ec2(region)
@@ -253,7 +255,7 @@ class Restore:
         except (BotoCoreError, ClientError) as error:
             _raise_unless_unavailable(error)
             print(f"{region} does not answer ({error}), so the machines of {name} CANNOT BE STOPPED.")
-            print("Run the same command again as soon as it answers: it stops them.")
+            print(f"Run the command again as soon as it answers, with BACKUP={pair.id}: it stops them.")
             confirmation.confirm(name, yes=self._chosen.yes)
             return
         if not machines:
@@ -264,9 +266,8 @@ class Restore:
         confirmation.confirm(name, yes=self._chosen.yes)
         ids = " ".join(machines)
         print(f"Should they serve again: aws ec2 start-instances --region {region} --instance-ids {ids}")
-        print(
-            f"then make destroy STACK={self._pulumi.stack}, and pulumi up --stack {name}, which restores DNS records."
-        )
+        new = self._pulumi.stack
+        print(f"then make destroy STACK={new}, pulumi stack rm {new}, and pulumi up --stack {name}, for DNS records.")
         try:
             ec2.stop_instances(InstanceIds=machines)
             ec2.get_waiter("instance_stopped").wait(InstanceIds=machines, WaiterConfig=STOPPED_WITHIN)

@@ -60,6 +60,10 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012, as in PyYAML
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes in quotes what either of the two versions of YAML would not take for a text."""
+
+
 for _tag, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
@@ -67,7 +71,8 @@ for _tag, _pattern, _first in (
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
     ("merge", r"^<<$", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+    for _of in (_Loader, _Dumper):
+        _of.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
 def parsed(text: str) -> Any:  # noqa: ANN401, any YAML
@@ -89,7 +94,7 @@ def read(path: Path) -> Document:
 def write(path: Path, document: Document) -> None:
     """Write a stack file, completely or not at all."""
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(yaml.safe_dump(document, sort_keys=False))
+    unfinished.write_text(yaml.dump(document, Dumper=_Dumper, sort_keys=False))
     unfinished.replace(path)
 
 

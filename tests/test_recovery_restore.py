@@ -1,6 +1,7 @@
 """`make restore`: a new stack from a backup, with the former machines stopped, continued after any interruption."""
 
 import datetime
+import os
 import re
 
 import pytest
@@ -119,6 +120,7 @@ def test_the_same_command_continues_an_interrupted_restore_with_the_same_backup(
     pulumi.fails_at, pulumi.failure = phase, KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         restored(world, pulumi)
+    world.home.add_pair("20261128T000004Z", START + datetime.timedelta(hours=1))  # it was pending before
     settings = restored(world)
     assert settings["config"]["gitlab:serverDataSnapshotId"] == f"snap-server-{PAIR}"
     assert world.cloud.events[-1] == "up"
@@ -130,6 +132,8 @@ def test_a_restore_that_was_given_up_is_not_continued_when_there_is_a_newer_back
     restored(world)
     done = list(world.cloud.events)
     world.home.add_pair("20261128T000004Z", START + datetime.timedelta(hours=1))
+    file = world.folder / "Pulumi.new.yaml"
+    os.utime(file, (START.timestamp(), START.timestamp()))
     with pytest.raises(RecoveryError, match=f"restores the backup {PAIR}, but 20261128T000004Z is newer.*rm new"):
         restored(world)
     assert world.cloud.events == done
@@ -222,7 +226,10 @@ def test_the_command_that_starts_the_former_machines_again_is_shown(world, capsy
     restored(world)
     command = "aws ec2 start-instances --region eu-central-1 --instance-ids i-server i-runner"
     out = capsys.readouterr().out
-    assert f"{command}\nthen make destroy STACK=new, and pulumi up --stack prod, which restores DNS records." in out
+    assert (
+        f"{command}\nthen make destroy STACK=new, pulumi stack rm new, and pulumi up --stack prod, for DNS records."
+        in out
+    )
 
 
 def test_a_copy_that_aws_could_not_make_is_named_with_the_reason_and_copied_again(world, monkeypatch):

@@ -152,6 +152,7 @@ def test_a_file_is_read_as_pulumi_reads_it(tmp_path):
     found = stack_file.read(file)
     texts = {"time": "12:30", "day": "2026-11-29", "tag": "yes", "country": "NO", "version": "17.10.4"}
     assert found["config"] == {**texts, "n": 200, "on": True, "x": 1.5, "none": None}
+    found["config"] |= {"account": "012345678901", "center": "00812", "exponent": "12e5"}
     stack_file.write(file, found)
     assert stack_file.read(file) == found
     assert "time: '12:30'" in file.read_text()
