@@ -14,6 +14,55 @@ mountpoint -q /srv/registry || {
 }
 install -d -m 0700 -o "$account" -g "$account" /srv/registry/images
 install -d -m 0700 -o "$account" -g "$account" /etc/docker/registry
+
+exists() { docker inspect --type container "$1" >/dev/null 2>&1; }
+
+# Not the image's own health check: it may have none, and Docker first runs it after 30 seconds.
+restarts() { docker inspect --format '{{.RestartCount}}' registry; }
+responds() {
+    local restarted
+    restarted=$(restarts)
+    for _ in {1..120}; do
+        if curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/"; then return 0; fi
+        if [ $(($(restarts) - restarted)) -ge 3 ]; then break; fi
+        sleep 1
+    done
+    return 1
+}
+
+former() { # stops the running container and keeps it
+    docker stop -t 10 registry
+    docker update --restart no registry
+    docker rename registry registry-former
+}
+again() { # the kept container is the registry again
+    if exists registry; then docker rm --force registry; fi
+    docker rename registry-former registry
+    docker update --restart always registry
+    docker start registry
+}
+
+# An interrupted run of this step.
+if exists registry-former; then
+    if exists registry; then docker rm --force registry-former; else again; fi
+fi
+
+# Pulumi keeps the former inputs of a step that fails: if the setting is taken back, the step does not run again.
+kept=/etc/docker/registry-kept
+rm -rf "$kept"
+cp --archive /etc/docker/registry "$kept"
+restore_former() { # STATUS
+    if [ "$1" != 0 ]; then
+        find /etc/docker/registry -mindepth 1 -delete
+        cp --archive "$kept/." /etc/docker/registry
+        if exists registry-former && again >/dev/null && responds; then
+            echo "The registry did not work with the new settings, so the former one runs again. Correct them, then run pulumi up again."
+        fi
+    fi
+    rm -rf "$kept"
+}
+trap 'restore_former $?' EXIT
+
 files() { find /etc/docker/registry -type f -exec cat {} + | sha256sum; } # the folder is empty at first
 before=$(files)
 umask 077
@@ -42,22 +91,16 @@ docker rm --force registry-read-only >/dev/null 2>&1 || true
 running=$(docker ps --quiet --filter name='^registry$' --filter label=gitlab-stack.state="$state")
 # The running container may have been started with files that were edited manually.
 if [ -z "$running" ] || [ "$before" != "$(files)" ]; then
-    docker rm --force registry >/dev/null 2>&1 || true
+    if exists registry; then former >/dev/null; fi
     docker run --detach --label gitlab-stack.state="$state" "${container[@]}"
 fi
 
-# Not the image's own health check: it may have none, and Docker first runs it after 30 seconds.
-restarts() { docker inspect --format '{{.RestartCount}}' registry; }
-restarted=$(restarts)
-for attempt in {1..120}; do
-    curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/" && break
-    if [ "$attempt" = 120 ] || [ $(($(restarts) - restarted)) -ge 3 ]; then
-        echo "the registry does not respond on port $port; Docker has restarted it $(($(restarts) - restarted)) times. Last log lines:"
-        docker logs --tail 20 registry
-        exit 1
-    fi
-    sleep 1
-done
+if ! responds; then
+    echo "the registry does not respond on port $port; Docker has restarted it $(restarts) times. Last log lines:"
+    docker logs --tail 20 registry
+    exit 1
+fi
+if exists registry-former; then docker rm --force registry-former >/dev/null; fi
 
 # GitLab's registry marks its files when it starts, but from 4.20.0 on not those of an empty store (its changelog), and registry-tree
 # knows by the mark how its garbage collection works. The registry of distribution has no database.

@@ -100,6 +100,75 @@ def test_images_of_earlier_versions_go_once_the_new_one_answers(machine, image):
     assert not [call for call in machine.calls if call.startswith("image rm")]
 
 
+CONTAINERS = """\
+echo "$*" >>{folder}/calls
+cd {folder}/containers
+case "$*" in
+    inspect*RestartCount*) echo $(($(cat ../restarts))) ;;
+    "inspect --type container"*) [ -e "$4" ] ;;
+    "rm --force"*) rm "$3" ;;
+    rename*) mv "$2" "$3" ;;
+    run*) echo new >registry ;;
+    "start registry") touch ../started ;;
+    logs*) echo 'panic: no configuration' ;;
+esac
+"""
+
+
+@pytest.fixture
+def running(machine):
+    """A machine with a registry of other settings, which answers if it has been started again."""
+    for folder in ("containers", "etc/docker/registry"):
+        (machine.folder / folder).mkdir(parents=True)
+    (machine.folder / "containers/registry").write_text("former\n")
+    (machine.folder / "etc/docker/registry/config.yml").write_text("former")
+    machine.put("docker", CONTAINERS.format(folder=machine.folder))
+    return machine
+
+
+def files(machine: Machine) -> dict[str, str]:
+    found = [path for path in (machine.folder / "etc/docker").rglob("*") if path.is_file()]
+    return {str(path.relative_to(machine.folder / "etc/docker")): path.read_text() for path in found}
+
+
+def test_a_registry_that_does_not_start_gives_way_to_the_former_one(running):
+    """Pulumi keeps the former inputs of the step, so it does not run again if the setting is taken back."""
+    running.put("curl", f"[ -e {running.folder}/started ] || exit 7")
+    failed = running.run()
+    assert failed.returncode == 1
+    assert failed.stdout.endswith("so the former one runs again. Correct them, then run pulumi up again.\n")
+    containers = list((running.folder / "containers").iterdir())
+    assert [(each.name, each.read_text()) for each in containers] == [("registry", "former\n")]
+    assert "update --restart always registry" in running.calls
+    assert files(running) == {"registry/config.yml": "former"}
+
+
+def test_a_registry_that_starts_replaces_the_former_one(running):
+    assert running.run().returncode == 0
+    assert (running.folder / "containers/registry").read_text() == "new\n"
+    assert [each.name for each in (running.folder / "containers").iterdir()] == ["registry"]
+    assert files(running) == {"registry/config.yml": "version: 0.1", "registry/gitlab-registry.crt": "certificate"}
+
+
+def test_an_image_that_cannot_be_pulled_leaves_the_registry_and_its_files_alone(running):
+    docker = CONTAINERS.replace('case "$*" in', 'case "$*" in\n    pull* | "image inspect"*) exit 1 ;;')
+    running.put("docker", docker.format(folder=running.folder))
+    assert running.run().returncode == 1
+    assert (running.folder / "containers/registry").read_text() == "former\n"
+    assert not [call for call in running.calls if call.startswith(("stop", "rename", "rm --force registry "))]
+    assert files(running) == {"registry/config.yml": "former"}
+
+
+@pytest.mark.parametrize("also", ["", "new\n"], ids=["before the new one was created", "afterwards"])
+def test_a_step_that_was_interrupted_leaves_one_registry(running, also):
+    containers = running.folder / "containers"
+    (containers / "registry").rename(containers / "registry-former")
+    if also:
+        (containers / "registry").write_text(also)
+    assert running.run().returncode == 0
+    assert [each.name for each in containers.iterdir()] == ["registry"]
+
+
 @pytest.mark.parametrize("help_of_database", ["", "Manages the registry metadata database\n"])
 def test_the_files_of_gitlabs_registry_are_marked_as_such(machine, help_of_database):
     """registry-tree applies the rules of distribution's garbage collection to others."""

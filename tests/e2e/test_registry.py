@@ -9,7 +9,8 @@ import pytest
 
 from lab import stack
 from tests.e2e import kept
-from tests.e2e.operations import client, eventually, must, on, repair
+from tests.e2e.operations import client, eventually, must, on, repair, up
+from tests.e2e.test_doctor import examine
 
 LINGER = 15
 """Seconds that a collection waits before it frees anything, if a test requests it: long enough to interrupt it."""
@@ -168,3 +169,20 @@ def test_the_timer_follows_the_settings_and_an_up_waits_for_a_collection(outputs
         stack.configure("registryGarbageCollection", None)
     repair()
     assert on("registry", "systemctl cat collect-garbage.timer").status != 0
+
+
+@pytest.mark.long
+def test_a_registry_that_does_not_start_gives_way_to_the_former_one(outputs):
+    """So the setting can be taken back: Pulumi keeps the former inputs of the step, which does not run again then."""
+    image = kept.push("before-the-wrong-registry")
+    stack.configure("registryImage", "docker.io/library/alpine:3.23")
+    try:
+        failed = up()
+    finally:
+        stack.configure("registryImage", None)
+    assert failed.status != 0
+    assert "so the former one runs again" in failed.output
+    taken_back = up()
+    assert taken_back.status == 0, taken_back.output
+    eventually(lambda: examine("--quick").status == 0)  # once the load balancer has noticed
+    kept.pull(image)

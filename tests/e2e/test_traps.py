@@ -466,10 +466,10 @@ def test_a35_a_registry_that_is_asked_for_its_images_health_has_none():
         {
             "remote/run_registry.sh": [
                 (
-                    '    curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/" && break\n',
+                    'if curl -fsS --max-time 10 --output /dev/null "http://127.0.0.1:$port/"; then return 0; fi',
                     (
-                        "    health=$(docker inspect --format '{{.State.Health.Status}}' registry)\n"
-                        '    [ "$health" = healthy ] && break\n'
+                        "health=$(docker inspect --format '{{.State.Health.Status}}' registry) || exit 1\n"
+                        '        if [ "$health" = healthy ]; then return 0; fi'
                     ),
                 )
             ]
