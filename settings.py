@@ -37,8 +37,10 @@ BLOCKED_SMTP_PORT = 25
 LONGEST_REQUESTED_NAME = 64
 """Characters of the domain of a requested certificate (ACM API Reference, RequestCertificate: DomainName)."""
 
-IMPLICIT_TLS_PORTS = (465, 2465)
-"""RFC 8314, section 7.3; Amazon SES also offers the latter ("Connecting to an Amazon SES SMTP endpoint")."""
+IMPLICIT_TLS_PORTS = (443, 465, 2465, 8465)
+"""465 by RFC 8314, section 7.3; Amazon SES also offers 2465 ("Connecting to an Amazon SES SMTP endpoint"), and others,
+such as SMTP2GO, 443 and 8465.
+"""
 
 DRILL_WARNING = (
     "drill: true, so this stack is a silenced copy of a backup: its GitLab runs only the jobs of the acceptance, and "

@@ -45,7 +45,7 @@ def check_existing(settings: Settings) -> MachineSize:
     }
     problems = _agent_problem(settings)
     problems += rule_limit_problems(settings) + extra_egress_problems(settings)
-    problems += _network_problem(settings)
+    problems += _network_problem(settings) + _zone_problem(settings)
     types = _offered_types(machines, settings.availability_zone)
     problems += _instance_type_problems(machines, types, settings)
     runner = types.get(settings.runner.instance_type)
@@ -89,6 +89,24 @@ def _network_problem(settings: Settings) -> list[str]:
             "balancer's address: pulumi destroy --exclude-protected."
         )
     ]
+
+
+def _zone_problem(settings: Settings) -> list[str]:
+    """In another zone the data volumes would be replaced by empty ones, and a second subnet with the same CIDR block,
+    which AWS refuses, would end `up` halfway.
+    """
+    zone = settings.availability_zone
+    for role in (Place.SERVER, Place.REGISTRY):
+        own = own_volumes(role)
+        if own and not own_volumes(role, ("availability-zone", zone)):
+            return [
+                (
+                    f"availabilityZone: {zone!r}, but the data volume of this stack, {', '.join(own)}, is in another "
+                    "zone. Set that zone, or restore a backup into a new stack: make restore FROM=... ZONE=... A stack "
+                    "without data can be destroyed with its volumes, and created in another zone."
+                )
+            ]
+    return []
 
 
 def _own_networks(*filters: tuple[str, str]) -> Sequence[str]:

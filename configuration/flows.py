@@ -149,7 +149,7 @@ def _flows(settings: TrafficSettings) -> Iterator[Flow]:
         yield Flow(Place.ADMINISTRATORS, machine, 22, "administration and configuration by SSH")
         yield Flow(machine, Place.INTERNET, 443, "packages and images")
     yield Flow(Place.RUNNER, Place.INTERNET, 80, "plain HTTP downloads of jobs")
-    if settings.smtp:
+    if settings.smtp and settings.smtp.port != 443:  # of packages and images
         yield Flow(Place.SERVER, Place.INTERNET, settings.smtp.port, "outgoing mail")
     for entry in settings.extra_egress:
         for port in entry.ports:

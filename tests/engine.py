@@ -104,7 +104,7 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
     """AWS's lists. `existing` has the `offered` instance types (None: all), the Name of the machine that `holds` the
     volumes, the Name of the `network` that contains the address, the `networkCidr` of the stack's own, `servedTls` if
     the stack's load balancer does, the snapshots from which the stack's own volumes were created (`createdFrom`), by
-    Name, the IDs of these volumes (`volumeIds`), and its own load balancer's `addresses`.
+    Name, the IDs of these volumes (`volumeIds`), their zone (`volumesZone`), and its own load balancer's `addresses`.
     """
     names = filters.get("tag:Name")
     answer: Mapping[str, Any] | None = None
@@ -112,6 +112,9 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
         volumes = {name: made_of for name, made_of in existing.get("createdFrom", {}).items() if name in (names or ())}
         wanted = filters.get("snapshot-id")
         ids = existing.get("volumeIds", {})
+        zones = filters.get("availability-zone")
+        if zones and existing.get("volumesZone", zones[0]) not in zones:
+            volumes = {}
         found = [name for name, made_of in volumes.items() if wanted is None or made_of in wanted]
         answer = {"ids": [ids.get(name, f"vol-of-{name}") for name in found]}
     elif token == "aws:ec2/getEips:getEips":

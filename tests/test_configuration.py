@@ -155,7 +155,10 @@ def test_a_relay_without_login_gets_no_word_of_one(port):
     }
 
 
-@pytest.mark.parametrize(("port", "implicit"), [(465, True), (2465, True), (587, False), (25, False), (2587, False)])
+@pytest.mark.parametrize(
+    ("port", "implicit"),
+    [(443, True), (465, True), (2465, True), (8465, True), (587, False), (25, False), (2587, False)],
+)
 def test_tls_begins_with_the_connection_where_the_port_is_for_that_and_never_both_ways(port, implicit):
     for login in (MAIL, RELAY):
         lines = mail_lines(**login, smtpPort=port)

@@ -72,6 +72,17 @@ def test_the_network_is_chosen_with_the_first_up(existing):
     accepted({"networkCidr": "10.43.0.0/16"}, existing)
 
 
+def test_another_zone_for_a_stack_that_has_volumes_is_refused(refused):
+    volumes = {"createdFrom": {"server-data-test": None}}
+    [problem] = refused({}, {**volumes, "volumesZone": "eu-central-1c"})
+    assert problem.startswith(
+        "availabilityZone: 'eu-central-1a', but the data volume of this stack, vol-of-server-data-test, is in another "
+        "zone. Set that zone, or restore a backup into a new stack"
+    )
+    accepted({}, volumes)
+    accepted({}, {"volumesZone": "eu-central-1c"})
+
+
 ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large"}
 
 

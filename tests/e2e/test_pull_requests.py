@@ -12,8 +12,8 @@ from tests.e2e.programs import Edits, changed_program
 FLOW: Edits = {
     "configuration/flows.py": [
         (
-            "    if settings.smtp:\n",
-            '    yield Flow(Place.RUNNER, Place.INTERNET, 8443, "artifacts of jobs")\n    if settings.smtp:\n',
+            "    if settings.smtp and ",
+            '    yield Flow(Place.RUNNER, Place.INTERNET, 8443, "artifacts of jobs")\n    if settings.smtp and ',
         )
     ]
 }
