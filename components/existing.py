@@ -78,8 +78,7 @@ def _network_problem(settings: Settings) -> list[str]:
     while machines have public addresses in the former (EC2 API Reference, DetachInternetGateway). The former block then
     needs yet another VPC (pulumi/pulumi#7139).
     """
-    own = _own_networks()
-    if not own or _own_networks(("cidr", str(settings.network))):
+    if _own_networks(("cidr", str(settings.network))) or not (own := _own_networks()):
         return []
     return [
         (
@@ -97,8 +96,7 @@ def _zone_problem(settings: Settings) -> list[str]:
     """
     zone = settings.availability_zone
     for role in (Place.SERVER, Place.REGISTRY):
-        own = own_volumes(role)
-        if own and not own_volumes(role, ("availability-zone", zone)):
+        if not own_volumes(role, ("availability-zone", zone)) and (own := own_volumes(role)):
             return [
                 (
                     f"availabilityZone: {zone!r}, but the data volume of this stack, {', '.join(own)}, is in another "
