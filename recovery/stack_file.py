@@ -193,12 +193,11 @@ class _Config:
         found = {**(defaults if namespace == NAME else {}), **own}
         self.secret = {name for name, value in found.items() if _has_secret(value)}
         hidden = self.secret.intersection(MAY_HOLD_PRIVATE_KEY)
-        self._values = {name: value for name, value in found.items() if value is not None and name not in hidden}
+        shown = {name: value for name, value in found.items() if value is not None and name not in hidden}
+        self._values = shown | dict.fromkeys(self.secret - hidden, "In-place-of-a-secret-1")
 
     def get(self, key: str) -> str | None:
         value = self._values.get(key)
-        if key in self.secret and key in self._values:
-            return "In-place-of-a-secret-1"
         return value if value is None or isinstance(value, str) else json.dumps(value)
 
     def names(self) -> list[str]:

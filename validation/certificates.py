@@ -45,7 +45,7 @@ CURVES = {
 }
 """Names by DER values (RFC 5480, section 2.1.1.1)."""
 
-BOOLEAN, BIT_STRING, UTC_TIME, EXPLICIT_VERSION = 0x01, 0x03, 0x17, 0xA0
+BOOLEAN, BIT_STRING, UTC_TIME, EXPLICIT_VERSION, EXPLICIT_EXTENSIONS = 0x01, 0x03, 0x17, 0xA0, 0xA3
 
 KEY_USAGE, EXTENDED_KEY_USAGE = bytes.fromhex("551d0f"), bytes.fromhex("551d25")
 """DER values of 2.5.29.15 and 2.5.29.37."""
@@ -157,8 +157,8 @@ def check(certificate_pem: str, key_pem: str, trusted: str | None, domain: str) 
 
 def warnings(certificate_pem: str, trusted: str | None) -> list[str]:
     """Warnings if the certificate, or one of its issuers, expires soon, or if ACM may not import it."""
-    own = parse(certificate_pem)[0]
-    end = min(each.valid_until for each in parse(certificate_pem))
+    own, *issuers = parse(certificate_pem)
+    end = min(each.valid_until for each in (own, *issuers))
     left = end - datetime.now(UTC)
     found = []
     if left < SOON:
@@ -334,8 +334,9 @@ def _usages(fields: bytes, key: str) -> tuple[str, ...]:
     """
     extensions = b""
     while fields:
-        content, fields = der(fields, fields[0])
-        if fields == b"" and content[:1] == bytes([SEQUENCE]):
+        tag = fields[0]
+        content, fields = der(fields, tag)
+        if tag == EXPLICIT_EXTENSIONS:
             extensions, _ = der(content, SEQUENCE)
     usages = set()
     while extensions:
