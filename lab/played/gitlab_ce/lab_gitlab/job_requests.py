@@ -30,12 +30,11 @@ def take(app: Application, runner: Record) -> dict[str, Any] | None:
             continue
         if runner["access_level"] == "ref_protected" and not waiting["protected"]:
             continue
-        of_job = projects.PROJECT.select(app, {"id": waiting["project_id"]})[0]
-        if runner["runner_type"] == "instance_type" and not of_job["shared_runners_enabled"]:
+        project = projects.PROJECT.select(app, {"id": waiting["project_id"]})[0]
+        if runner["runner_type"] == "instance_type" and not project["shared_runners_enabled"]:
             continue
         job = _claimed(app, waiting)
         if job is not None:
-            project = projects.PROJECT.select(app, {"id": job["project_id"]})[0]
             pipeline = PIPELINE.select(app, {"id": job["pipeline_id"]})[0]
             pipeline_processing.process(app, pipeline["id"])
             return _payload(app, project, pipeline, job, runner)
