@@ -12,6 +12,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,6 +27,7 @@ from lab.tests.gitlab_server import (
     CLIENT,
     PASSWORD,
     PROJECT,
+    RAILS,
     REGISTRIES,
     Answer,
     Server,
@@ -927,6 +929,33 @@ def test_a_gitlab_rb_with_a_mistake_fails_reconfigure_and_changes_nothing(server
         assert done.stdout.splitlines()[-1].startswith("Infra Phase failed.")
         assert processes() == before, text
     assert server.configure().returncode == 0
+
+
+SLOW_TO_END = """#!/bin/sh
+trap 'sleep 0.5; exit 0' TERM
+echo $$ > pid
+while :; do sleep 0.05; done
+"""
+RESTART = "import sys; from lab_gitlab import runit; sys.exit(runit.restart('slow')[1])"
+
+
+def test_a_reconfigure_goes_on_after_the_restart_of_a_service_that_has_just_started(server):
+    definition, link = server.root / "opt/gitlab/sv/slow", server.root / "opt/gitlab/service/slow"
+    definition.mkdir()
+    (definition / "run").write_text(SLOW_TO_END)
+    (definition / "run").chmod(0o755)
+    link.symlink_to(definition)
+    process = definition / "pid"
+    wait_until(lambda: process.exists() and process.read_text())
+    before = process.read_text()
+    environment = {**server.environment, "PYTHONPATH": str(server.root / RAILS)}
+    try:
+        subprocess.run([sys.executable, "-c", RESTART], env=environment, check=True)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(before), 0)
+    finally:
+        link.unlink()
+        subprocess.run(["sv", "exit", definition], check=True, capture_output=True)
 
 
 def test_a_killed_service_is_restarted(server):

@@ -137,7 +137,7 @@ class Run:
             if not runit.wait(partial(runit.is_supervised, service.name)):
                 self._give_up(service, runit.sv("status", service.name)[0])
             if service.name in known & self.changed:
-                text, code = runit.sv("restart", service.name)
+                text, code = runit.restart(service.name)
                 if code:
                     self._give_up(service, text)
             elif self.bootstrapping and not runit.is_running(service.name):

@@ -26,6 +26,16 @@ def sv(command: str, service: str | Path) -> tuple[str, int]:
     return text, DOWN if text.startswith("down: ") else done.returncode
 
 
+def restart(name: str) -> tuple[str, int]:
+    """Restart a running service; return the output and exit code of its start.
+
+    `sv restart` compares whole seconds (runit, sv.c, check()): of a service that has started within the same second
+    it returns before the old process has ended.
+    """
+    sv("stop", name)
+    return sv("start", name)
+
+
 def is_running(name: str) -> bool:
     return sv("status", name)[0].startswith("run: ")
 
