@@ -76,6 +76,9 @@ CONTRACT_TOOLS = {
 }
 """Executable, or file that Ruby requires → Debian package, for `make contract`."""
 
+WAIT_FOR_LOCK = "--option=DPkg::Lock::Timeout=300"
+"""For a Debian machine that has just booted, whose unattended upgrades hold the lock (seconds; apt NEWS, 1.9.11)."""
+
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# The lab installs tools and starts no services.\nexit 101\n"
 
@@ -111,7 +114,7 @@ def ensure(tools: Mapping[str, str]) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with _no_services_started():
         run("reading package lists", ["apt-get", "update"], log="host-tools", env=quiet)
-        run(f"installing {', '.join(packages)}", install, log="host-tools", env=quiet)
+        run(f"installing {', '.join(packages)}", [*install, WAIT_FOR_LOCK], log="host-tools", env=quiet)
     if still := missing(tools):
         raise LabError(f"{', '.join(sorted(still))}: still missing after the installation of {', '.join(packages)}")
 

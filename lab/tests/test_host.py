@@ -57,7 +57,7 @@ def test_root_gets_missing_tools_installed_and_no_service_started(installed, pol
     host.ensure(TOOLS)
     assert [command for command, _ in installed] == [
         ["apt-get", "update"],
-        ["apt-get", "install", "--yes", "--no-install-recommends", "no-such-package"],
+        ["apt-get", "install", "--yes", "--no-install-recommends", "no-such-package", host.WAIT_FOR_LOCK],
     ]
     assert all(in_force.endswith("exit 101\n") for _, in_force in installed)
     assert not policy.exists()
