@@ -42,19 +42,23 @@ again() { # the kept container is the registry again
     docker start registry
 }
 
-# An interrupted run of this step.
-if exists registry-former; then
-    if exists registry; then docker rm --force registry-former; else again; fi
-fi
-
 # Pulumi keeps the former inputs of a step that fails: if the setting is taken back, the step does not run again.
 kept=/etc/docker/registry-kept
-rm -rf "$kept"
-cp --archive /etc/docker/registry "$kept"
+former_files() {
+    find /etc/docker/registry -mindepth 1 -delete
+    cp --archive "$kept/." /etc/docker/registry
+}
+
+# Undo an interrupted run of this step.
+if [ -d "$kept" ]; then former_files; fi
+if exists registry-former; then again; fi
+
+rm -rf "$kept" "$kept.new"
+cp --archive /etc/docker/registry "$kept.new"
+mv "$kept.new" "$kept"
 restore_former() { # STATUS
     if [ "$1" != 0 ]; then
-        find /etc/docker/registry -mindepth 1 -delete
-        cp --archive "$kept/." /etc/docker/registry
+        former_files
         if exists registry-former && again >/dev/null && responds; then
             echo "The registry did not work with the new settings, so the former one runs again. Correct them, then run pulumi up again."
         fi

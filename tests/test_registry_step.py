@@ -169,6 +169,17 @@ def test_a_step_that_was_interrupted_leaves_one_registry(running, also):
     assert [each.name for each in containers.iterdir()] == ["registry"]
 
 
+def test_what_an_interrupted_step_wrote_does_not_count_as_the_former_files(running):
+    kill = 'case "$*" in\n    "image inspect"*) kill -KILL $PPID ;;'
+    running.put("docker", CONTAINERS.replace('case "$*" in', kill).format(folder=running.folder))
+    assert running.run().returncode not in (0, 1)
+    assert files(running)["registry/config.yml"] == "version: 0.1"
+    running.put("docker", CONTAINERS.format(folder=running.folder))
+    running.put("curl", f"[ -e {running.folder}/started ] || exit 7")
+    assert running.run().returncode == 1
+    assert files(running) == {"registry/config.yml": "former"}
+
+
 @pytest.mark.parametrize("help_of_database", ["", "Manages the registry metadata database\n"])
 def test_the_files_of_gitlabs_registry_are_marked_as_such(machine, help_of_database):
     """registry-tree applies the rules of distribution's garbage collection to others."""
