@@ -293,13 +293,7 @@ def _address_problem(allocation_id: str, settings: Settings) -> list[str]:
     # After its adoption it is associated with an interface that the load balancer created without the program's tags:
     # the interface belongs to this stack if it is in this stack's VPC.
     interface = aws.ec2.get_network_interface(id=address.network_interface_id)
-    own_network = aws.ec2.get_vpcs(
-        filters=[
-            aws.ec2.GetVpcsFilterArgs(name="vpc-id", values=[interface.vpc_id]),
-            aws.ec2.GetVpcsFilterArgs(name="tag:Name", values=[named("gitlab")]),
-        ]
-    ).ids
-    if own_network and interface.interface_type == LOAD_BALANCER_INTERFACE:
+    if _own_networks(("vpc-id", interface.vpc_id)) and interface.interface_type == LOAD_BALANCER_INTERFACE:
         return problems
     return [
         *problems,

@@ -130,10 +130,11 @@ def lists(token: str, filters: Mapping[str, Sequence[str]], existing: Mapping[st
         own = filters == {"tag:Name": ["gitlab-balancer-test"], "ip-permission.from-port": ["443"]}
         answer = {"ids": ["sg-0123456789abcdef0"] if own and existing.get("servedTls") else []}
     elif token == "aws:ec2/getVpcs:getVpcs":
+        marked = filters.get("tag:gitlab-stack") == [MARKED["gitlab-stack"]]
         if "vpc-id" in filters:
-            answer = {"ids": filters["vpc-id"] if existing.get("network") in (names or ()) else []}
+            answer = {"ids": filters["vpc-id"] if marked and existing.get("network") in (names or ()) else []}
         else:
-            own = names == ["gitlab-test"] and filters.get("tag:gitlab-stack") == [MARKED["gitlab-stack"]]
+            own = marked and names == ["gitlab-test"]
             block = existing.get("networkCidr")
             answer = {"ids": ["vpc-of-gitlab-test"] if own and block in filters.get("cidr", [block]) and block else []}
     return answer
