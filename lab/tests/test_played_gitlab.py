@@ -32,10 +32,12 @@ from lab.tests.gitlab_server import (
     Answer,
     Server,
     free_port,
+    install,
     needed,
     proxy_header,
     registry,
     running,
+    supervision,
     wait_until,
 )
 from lab.workspace import ROOT
@@ -931,31 +933,31 @@ def test_a_gitlab_rb_with_a_mistake_fails_reconfigure_and_changes_nothing(server
     assert server.configure().returncode == 0
 
 
-SLOW_TO_END = """#!/bin/sh
-trap 'sleep 0.5; exit 0' TERM
-echo $$ > pid
-while :; do sleep 0.05; done
-"""
-RESTART = "import sys; from lab_gitlab import runit; sys.exit(runit.restart('slow')[1])"
+RESTART = "import sys; from lab_gitlab import runit; text, code = runit.restart('tried'); sys.exit(text if code else 0)"
+STARTED = 'echo $$ >>pids; trap "sleep 0.5; exit" TERM; while :; do sleep 0.05; done'
 
 
-def test_a_reconfigure_goes_on_after_the_restart_of_a_service_that_has_just_started(server):
-    definition, link = server.root / "opt/gitlab/sv/slow", server.root / "opt/gitlab/service/slow"
-    definition.mkdir()
-    (definition / "run").write_text(SLOW_TO_END)
-    (definition / "run").chmod(0o755)
-    link.symlink_to(definition)
-    process = definition / "pid"
-    wait_until(lambda: process.exists() and process.read_text())
-    before = process.read_text()
-    environment = {**server.environment, "PYTHONPATH": str(server.root / RAILS)}
-    try:
+@pytest.mark.parametrize(
+    ("script", "starts"),
+    [(STARTED, 1), (f"echo $$ >>pids; [ -e repaired ] || exit 1; {STARTED}", 2)],
+    ids=["one that has just started", "one that does not start before it is repaired"],
+)
+def test_a_reconfigure_goes_on_after_the_restart_of_a_service(tmp_path, script, starts):
+    install(tmp_path)
+    service = tmp_path / "opt/gitlab/service/tried"
+    service.mkdir(parents=True)
+    (service / "run").write_text(f"#!/bin/sh\n{script}\n")
+    (service / "run").chmod(0o755)
+    pids = service / "pids"
+    environment = {**os.environ, "LAB_ROOT": str(tmp_path), "PYTHONPATH": str(tmp_path / RAILS)}
+    with supervision(service.parent):
+        wait_until(lambda: pids.exists() and len(pids.read_text().splitlines()) == starts)
+        before = pids.read_text().splitlines()
+        (service / "repaired").touch()
         subprocess.run([sys.executable, "-c", RESTART], env=environment, check=True)
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(before), 0)
-    finally:
-        link.unlink()
-        subprocess.run(["sv", "exit", definition], check=True, capture_output=True)
+        status = subprocess.run(["sv", "status", service], capture_output=True, text=True, check=True).stdout
+    assert status.startswith("run: ")
+    assert not any(f"(pid {process})" in status for process in before)
 
 
 def test_a_killed_service_is_restarted(server):

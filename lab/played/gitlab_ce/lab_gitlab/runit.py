@@ -27,13 +27,20 @@ def sv(command: str, service: str | Path) -> tuple[str, int]:
 
 
 def restart(name: str) -> tuple[str, int]:
-    """Restart a running service; return the output and exit code of its start.
+    """Restart a service and wait for its new process; return sv(8)'s output and exit code.
 
-    `sv restart` compares whole seconds (runit, sv.c, check()): of a service that has started within the same second
-    it returns before the old process has ended.
+    `sv restart` may return before: it compares whole seconds, so it takes a service that has started within the same
+    second for one that has restarted, and it does not wait for one that has ended by itself (runit, sv.c, check()).
     """
-    sv("stop", name)
-    return sv("start", name)
+
+    def process() -> str:
+        return sv("status", name)[0].partition(")")[0]
+
+    before = process()
+    done = sv("restart", name)
+    if wait(lambda: is_running(name) and process() != before):
+        return done
+    return sv("status", name)[0], DOWN
 
 
 def is_running(name: str) -> bool:
