@@ -30,6 +30,7 @@ CALLER ?=
 KEEP ?=
 CHECK_LIMIT ?=
 JSON ?=
+LOST_STATE ?=
 YES ?=
 IN_LAB = $(filter lab,$(STACK) $(FROM))
 RECOVERY = $(if $(IN_LAB),$(PYTHON) -m lab run --) $(PYTHON) -m recovery
@@ -90,8 +91,8 @@ drill: $(INSTALLED) $(if $(IN_LAB),,plugins)  ## restore the newest backup of ST
 	@$(RECOVERY) drill $(COPIED) $(if $(CALLER),--caller $(CALLER)) $(if $(KEEP),--keep) $(if $(JSON),--json $(JSON)) \
 	    $(if $(CHECK_LIMIT),--check-limit $(CHECK_LIMIT))
 
-destroy: $(INSTALLED)  ## destroy STACK, and list what is left of it in AWS; YES=1 does not ask
-	@$(RECOVERY) destroy $(SELECTED) $(if $(YES),--yes)
+destroy: $(INSTALLED)  ## destroy STACK, and list what is left of it in AWS; YES=1 does not ask, LOST_STATE=1 if its state is lost
+	@$(RECOVERY) destroy $(SELECTED) $(if $(LOST_STATE),--lost-state) $(if $(YES),--yes)
 
 forget-backups: $(INSTALLED)  ## delete the snapshots of the destroyed STACK whose locks have ended; YES=1 does not ask
 	@$(RECOVERY) forget-backups $(SELECTED) $(if $(YES),--yes)

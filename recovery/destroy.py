@@ -25,6 +25,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("destroy", help="destroy a stack, and list what is left of it in AWS")
     stack.add_arguments(parser)
     confirmation.add_argument(parser)
+    parser.add_argument(
+        "--lost-state", action="store_true", help="delete what AWS has of a stack whose state has no resources"
+    )
     parser.set_defaults(run=run)
 
 
@@ -32,11 +35,13 @@ def run(chosen: argparse.Namespace) -> int:
     """Destroy the stack. Returns the exit status."""
     target = stack.read(chosen)
     with exclusive() as lock, interruptible():
-        return destroy(target, Pulumi(target.name, lock=lock), yes=chosen.yes)
+        return destroy(target, Pulumi(target.name, lock=lock), yes=chosen.yes, lost_state=chosen.lost_state)
 
 
-def destroy(target: Stack, pulumi: Pulumi, *, yes: bool) -> int:
-    """Destroy the stack, after a confirmation unless `yes`. Returns the exit status."""
+def destroy(target: Stack, pulumi: Pulumi, *, yes: bool, lost_state: bool = False) -> int:
+    """Destroy the stack, after a confirmation unless `yes`. Returns the exit status. Raises RecoveryError if the state
+    has no resources but AWS has some, unless `lost_state`.
+    """
     ec2 = target.client("ec2")
     resources = pulumi.resources()
     if resources is None:
@@ -44,6 +49,14 @@ def destroy(target: Stack, pulumi: Pulumi, *, yes: bool) -> int:
     kept = [each for each in resources if keeps(each)]
     known = {each["id"] for each in resources}
     lost = unrecorded(target.client, target.tag, kinds=USERS_OF_NETWORKS, known=known)
+    if lost and not resources and not lost_state:
+        # A stack of the same name in another backend has the same tag.
+        raise RecoveryError(
+            f"the state of {target.name} has no resources, but AWS has {', '.join(map(str, lost))} of {target.tag}; "
+            "nothing was changed. If they belong to a stack of this name in another backend: pulumi login to that one "
+            "(pulumi whoami --verbose shows the current one). If the state is lost, add --lost-state (make: "
+            "LOST_STATE=1), which deletes them"
+        )
     print("\n".join(plan(resources, catalogue.snapshots(ec2, target.tag), utc_now())))
     print("".join(f"{line}\n" for line in domain(target.name, resources)), end="")
     print("".join(f"Pulumi does not know the stack's {each}, which is deleted, too.\n" for each in lost), end="")

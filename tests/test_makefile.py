@@ -34,3 +34,12 @@ def test_every_target_that_is_no_file_has_a_text():
     targets = re.findall(r"^([a-z][\w-]*):", text, re.MULTILINE)
     assert targets
     assert targets == re.findall(r"^([a-z][\w-]*):.*  ## .", text, re.MULTILINE)
+
+
+def test_a_stack_is_destroyed_without_its_state_only_on_request(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "requirements-dev.txt", tmp_path)
+    *_, usual = make("--dry-run", "destroy", "STACK=prod", cwd=tmp_path)
+    *_, requested = make("--dry-run", "destroy", "STACK=prod", "LOST_STATE=1", cwd=tmp_path)
+    assert "--lost-state" not in usual
+    assert requested.split() == [*usual.split(), "--lost-state"]

@@ -355,6 +355,56 @@ def test_what_an_engine_that_was_killed_did_not_record_is_named_and_deleted_firs
     assert len(run.pulumi()) == 1
 
 
+BALANCER = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/net/gitlab-prod/1"
+
+
+def machine_until_terminated(aws: Aws) -> None:
+    def answer(_: dict[str, Any]) -> dict[str, Any]:
+        name = "terminated" if aws.sent("TerminateInstances") else "running"
+        return {"Reservations": [{"Instances": [{"InstanceId": "i-1", "State": {"Name": name}}]}]}
+
+    aws.answers["DescribeInstances"] = answer
+
+
+def load_balancer_until_deleted(aws: Aws) -> None:
+    tags = {"ResourceArn": BALANCER, "Tags": [{"Key": "gitlab-stack", "Value": STACK}]}
+    aws.answers["DescribeTags"] = {"TagDescriptions": [tags]}
+    aws.answers["DescribeLoadBalancers"] = lambda _: {
+        "LoadBalancers": [] if aws.sent("DeleteLoadBalancer") else [{"LoadBalancerArn": BALANCER}]
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "deletion"),
+    [
+        (machine_until_terminated, "machine i-1", "TerminateInstances"),
+        (load_balancer_until_deleted, f"load balancer {BALANCER}", "DeleteLoadBalancer"),
+    ],
+)
+def test_a_stack_that_may_have_its_state_in_another_backend_is_destroyed_only_if_the_state_is_lost(
+    run, there, named, deletion
+):
+    there(run.aws)
+    run.resources()
+    status, said = run("destroy", "--yes")
+    assert status == 1
+    assert said.startswith(f"recovery: the state of prod has no resources, but AWS has {named} of gitlab/prod; nothing")
+    assert "another backend" in said
+    assert "pulumi login" in said
+    assert said.endswith("If the state is lost, add --lost-state (make: LOST_STATE=1), which deletes them\n")
+    assert not run.aws.sent(deletion)
+    assert run.pulumi() == []
+    status, said = run("destroy", "--yes", "--lost-state")
+    assert status == 0, said
+    assert len(run.aws.sent(deletion)) == 1
+
+
+def test_a_stack_that_was_destroyed_completely_may_be_destroyed_again(run):
+    run.resources()
+    assert run("destroy", "--yes")[0] == 0
+    assert run.pulumi() == []
+
+
 def test_a_stack_that_pulumi_does_not_know_is_not_destroyed(run):
     (run.folder / "bin/pulumi").write_text("#!/bin/bash\necho '[]'\n")
     status, said = run("destroy", "--yes")
