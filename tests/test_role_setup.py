@@ -40,10 +40,11 @@ esac
 """
 
 
-def commands() -> str:
+def blocks() -> list[str]:
+    """The commands of the section, as they are pasted."""
     section = PAGE.read_text().split("\n## Set-up: the roles\n")[1].split("\n## ")[0]
-    blocks = [block[0].replace("\n    ", "\n").removeprefix("    ") for block in INDENTED.finditer(section)]
-    return "\n".join(block for block in blocks if re.search(r"aws iam|render|values\.sed", block))
+    found = [block[0].replace("\n    ", "\n").removeprefix("    ") for block in INDENTED.finditer(section)]
+    return [block for block in found if re.search(r"aws iam|render|values\.sed", block)]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def made(tmp_path_factory) -> Made:
     aws.parent.mkdir()
     aws.write_text(AWS)
     aws.chmod(0o755)
-    script = f'set -euo pipefail\nPATH="$PWD/bin:$PATH"\n{commands()}'
+    script = "\n".join(["set -euo pipefail", 'PATH="$PWD/bin:$PATH"', *blocks()])
     subprocess.run(["bash"], input=script, text=True, cwd=folder, check=True)
     lines = [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
     calls = [
@@ -119,6 +120,16 @@ def test_every_policy_is_from_the_folder_of_a_stack_and_has_a_name_of_its_own(ma
     assert len(names) == len(set(names))
     for call in made.calls:
         assert not [value for value in call.options.values() if "docs/iam" in value]
+
+
+def test_every_placeholder_has_a_row_and_the_state_is_created_before_its_policies():
+    page = PAGE.read_text()
+    [values] = [block for block in blocks() if "cat >values.sed" in block]
+    placeholders = re.findall(r'^s\|"?([A-Z/-]+)"?\|', values, re.MULTILINE)
+    table = page.split("| placeholder | value |\n")[1].split("\n\n")[0]
+    rows = [name for row in table.splitlines() for name in re.findall(r"`([A-Z/-]+)`", row.split("|")[1])]
+    assert sorted(rows) == sorted(placeholders)
+    assert page.index("aws s3api create-bucket") < page.index("aws kms create-key") < page.index("cat >values.sed")
 
 
 def test_a_role_has_no_more_policies_than_iam_allows(made):
