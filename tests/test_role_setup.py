@@ -109,7 +109,7 @@ def test_no_placeholder_is_left_and_no_template_is_changed(made):
     rendered = sorted((made.folder / "policies").rglob("*.json"))
     assert {path.parent.relative_to(made.folder / "policies").as_posix() for path in rendered} >= {RUNNING, COPY}
     for path in rendered:
-        assert set(re.findall(r"\b[A-Z][A-Z-]{2,}\b", path.read_text())) <= {"CNAME"}, path
+        assert set(re.findall(r"\b[A-Z][A-Z-]{2,}\b", path.read_text())) <= {"AWS", "CNAME"}, path
         json.loads(path.read_text())
     for path in IAM.iterdir():
         assert (made.folder / "docs/iam" / path.name).read_bytes() == path.read_bytes()
@@ -120,6 +120,30 @@ def test_every_policy_is_from_the_folder_of_a_stack_and_has_a_name_of_its_own(ma
     assert len(names) == len(set(names))
     for call in made.calls:
         assert not [value for value in call.options.values() if "docs/iam" in value]
+
+
+def test_every_role_is_created_before_it_gets_policies(made):
+    known = set()
+    for call in made.calls:
+        role = call.options.get("role-name")
+        if call.name == "create-role":
+            known.add(role)
+        assert role is None or role in known, call
+    assert known == {*OPERATORS, "gitlab-preview", "gitlab-drift", "gitlab-drill"}
+
+
+def test_people_assume_the_roles_that_run_up_and_no_other(made):
+    for call in made.of("create-role"):
+        [statement] = call.document(made.folder)["Statement"]
+        by_people = statement["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
+        assert by_people == (call.options["role-name"] in OPERATORS), call
+        assert statement["Action"] == f"sts:AssumeRole{'' if by_people else 'WithWebIdentity'}"
+
+
+def test_what_the_first_up_needs_is_not_detached_by_the_commands_that_attach_it():
+    detaching = [block for block in blocks() if "detach-role-policy" in block]
+    assert detaching
+    assert not [block for block in detaching if re.search(r"^attach ", block, re.MULTILINE)]
 
 
 def test_every_placeholder_has_a_row_and_the_state_is_created_before_its_policies():
