@@ -205,12 +205,14 @@ def _image_owner_problem(region: str) -> list[str]:
 
 
 def _volume_problem(role: Place, machine: MachineSettings, settings: Settings) -> list[str]:
-    if machine.data_volume_id is None or machine.data_volume_size is None:
+    size = machine.data_volume_size
+    if size is None:
         return []
-    key, volume_id, size = f"{role}DataVolumeId", machine.data_volume_id, machine.data_volume_size
-    volume = lookup(
-        lambda: aws.ebs.get_volume(filters=[aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[volume_id])])
-    )
+    if machine.data_volume_id is None:
+        own = [_volume(volume_id) for volume_id in own_volumes(role)]
+        return [problem for volume in own if volume for problem in _size_problem(role, volume, size)]
+    key, volume_id = f"{role}DataVolumeId", machine.data_volume_id
+    volume = _volume(volume_id)
     if volume is None:
         return not_found(key, volume_id, "Leave it empty to create a new volume.")
     problems = []
@@ -221,14 +223,30 @@ def _volume_problem(role: Place, machine: MachineSettings, settings: Settings) -
         )
     if not volume.encrypted or volume.volume_type != "gp3":
         problems.append(f"{key}: {volume_id!r} is not an encrypted gp3 volume. Create one from a snapshot of it.")
-    if volume.size > size:
-        problems.append(
-            f"{role}DataVolumeSize: {size} GiB, but {volume_id!r} has {volume.size} GiB, and a volume cannot shrink. "
-            f"Set it to {volume.size}."
-        )
+    problems += _size_problem(role, volume, size)
     problems += _mark_problem(key, volume_id, volume.tags, settings.region)
     problems += _other_problem(key, volume_id, own_volumes(role), "To go back to a backup, restore into a new stack.")
     return problems + _volume_in_use(key, volume_id, named(role))
+
+
+def _volume(volume_id: str) -> aws.ebs.GetVolumeResult | None:
+    return lookup(
+        lambda: aws.ebs.get_volume(filters=[aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[volume_id])])
+    )
+
+
+def _size_problem(role: Place, volume: aws.ebs.GetVolumeResult, size: int) -> list[str]:
+    """The provider sends a smaller size to AWS, which refuses it when other resources have been changed already (EC2
+    API Reference, ModifyVolume: "must be greater than or equal to the existing size of the volume").
+    """
+    if volume.size <= size:
+        return []
+    return [
+        (
+            f"{role}DataVolumeSize: {size} GiB, but {volume.id!r} has {volume.size} GiB, and a volume cannot "
+            f"shrink. Set it to {volume.size}."
+        )
+    ]
 
 
 def _other_problem(key: str, resource_id: str, own: Sequence[str], alternative: str) -> list[str]:

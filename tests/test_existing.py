@@ -82,6 +82,17 @@ def test_another_zone_for_a_stack_that_has_volumes_is_refused(refused):
     accepted({}, {"volumesZone": "eu-central-1c"})
 
 
+@pytest.mark.parametrize("role", ["server", "registry"])
+def test_a_data_volume_of_the_stack_does_not_shrink(refused, role):
+    volumes = {"createdFrom": {f"{role}-data-test": None}, "volumeIds": {f"{role}-data-test": "vol-0123456789abcdef0"}}
+    [problem] = refused({f"{role}DataVolumeSize": "99"}, volumes)
+    assert problem == (
+        f"{role}DataVolumeSize: 99 GiB, but 'vol-0123456789abcdef0' has 100 GiB, and a volume cannot shrink. "
+        "Set it to 100."
+    )
+    accepted({f"{role}DataVolumeSize": "101"}, volumes)
+
+
 ALL_TYPES = {"server": "m6i.xlarge", "registry": "t3.small", "runner": "t3.large"}
 
 

@@ -175,7 +175,7 @@ def test_volumes_of_the_stack_are_found_by_its_tag_and_their_names(restored):
     ]
     zone = {"name": "availability-zone", "values": ["eu-central-1a"]}
     in_their_zone = [filters for each in own for filters in ([*each, zone], each)]
-    assert asked == [*in_their_zone, *own]
+    assert asked == [*in_their_zone, *own, *own]
 
 
 def test_a_snapshot_does_not_matter_any_more_once_its_volume_exists():

@@ -87,12 +87,16 @@ def volumes_grow_after_the_answer() -> None:
     """ModifyVolume returns immediately; the machine sees the new size when the modification is `optimizing`, some
     seconds later. Until it is `completed`, another one is rejected, and a volume can have four in 24 hours (API
     reference of EC2, ModifyVolume: "you must wait for that modification to reach the completed state", "up to four
-    times within a rolling 24-hour period"). (moto: done immediately, without a limit.)
+    times within a rolling 24-hour period"). It does not shrink a volume (Size: "must be greater than or equal to the
+    existing size of the volume"). (moto: done immediately, without a limit, and with any size.)
     Related upstream: getmoto/moto#5399 (merged)."""
     original = EC2Backend.modify_volume
 
-    def modify_volume(self: Any, volume_id: str, *args: Any, **kwargs: Any) -> Any:
-        earlier = self.get_volume(volume_id).modifications
+    def modify_volume(self: Any, volume_id: str, target_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        volume = self.get_volume(volume_id)
+        if target_size is not None and target_size < volume.size:
+            raise EC2ClientError("InvalidParameterValue", "New size cannot be smaller than existing size")
+        earlier = volume.modifications
         unfinished = [found for each in earlier if (found := state.modification_state(each)) != "completed"]
         if unfinished:
             raise EC2ClientError(
@@ -104,7 +108,7 @@ def volumes_grow_after_the_answer() -> None:
                 "VolumeModificationRateExceeded",
                 f"You've reached the maximum modification rate per volume limit for {volume_id}.",
             )
-        return original(self, volume_id, *args, **kwargs)
+        return original(self, volume_id, target_size, *args, **kwargs)
 
     EC2Backend.modify_volume = modify_volume
     progress = {"modifying": 0, "optimizing": 50, "completed": 100}
