@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from configuration import cost
 from configuration.flows import MACHINES, Place
 from programs.volume_backup.backup import age, utc_now
-from recovery import addresses, catalogue, copies, keys, leftovers, stack_file
+from recovery import catalogue, copies, keys, leftovers, quotas, stack_file
 from recovery.backups import stale_after
 from recovery.catalogue import Pair
 from recovery.copy_checks import Verdict, check_copy
@@ -95,7 +95,8 @@ class Drill:
             ec2 = self._source.client("ec2")
             pairs = catalogue.pairs(catalogue.snapshots(ec2, self._source.tag))
             pair = catalogue.find(pairs, self._chosen.backup)
-            addresses.check(self._copy.client("ec2"), self._copy.client("service-quotas"))
+            types = quotas.instance_types(self._settings, dict(self._chosen.overrides))
+            quotas.check(self._copy.client("ec2"), self._copy.client("service-quotas"), types)
             caller = self._chosen.caller or own_network()
         started = utc_now()
         limit = stale_after(pairs, self._source.schedule)

@@ -20,7 +20,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from programs.volume_backup.backup import age, time_of, utc_now
-from recovery import addresses, catalogue, confirmation, copies, leftovers, stack, stack_file
+from recovery import catalogue, confirmation, copies, leftovers, quotas, stack, stack_file
 from recovery.catalogue import Pair
 from recovery.errors import RecoveryError
 from recovery.phases import Phases
@@ -96,8 +96,9 @@ class Restore:
                 raise RecoveryError(f"the stack {name} already exists: choose a name that no stack has, with STACK=")
             self._check_agent(settings, unfinished)
             if not unfinished:
-                self._check_settings(settings, pair)
-                addresses.check(self._target.client("ec2"), self._target.client("service-quotas"))
+                planned = self._planned(settings, pair)
+                self._check_settings(settings, planned)
+                self._check_quotas(planned)
             taken = taken_at(pair)
             print(f"Backup {pair.id} of {self._source.name}, {age(taken, utc_now())} old")
         with self.phases("fence"):
@@ -131,21 +132,37 @@ class Restore:
             settings, pair, former=self._source.name, zone=chosen.zone, overrides=dict(chosen.overrides)
         )
 
-    def _check_settings(self, settings: Document, pair: Pair) -> None:
-        """Raise RecoveryError if `up` would refuse the new settings, since the former machines are stopped before it.
-        What it would refuse of the former settings is a secret that is missing here.
-        """
+    def _planned(self, settings: Document, pair: Pair) -> Document:
+        """The new settings, without the snapshots, which may be copied later."""
         server, registry = (
             dataclasses.replace(each, region=self._target.region) for each in (pair.server, pair.registry)
         )
         document = self._restored(settings, dataclasses.replace(pair, server=server, registry=registry))
-        document = stack_file.without_snapshots(document)  # which may be copied later
+        return stack_file.without_snapshots(document)
+
+    def _check_settings(self, settings: Document, planned: Document) -> None:
+        """Raise RecoveryError if `up` would refuse the new settings, since the former machines are stopped before it.
+        What it would refuse of the former settings is a secret that is missing here.
+        """
         known = stack_file.problems(settings)
-        if found := [problem for problem in stack_file.problems(document) if problem not in known]:
+        if found := [problem for problem in stack_file.problems(planned) if problem not in known]:
             raise RecoveryError(
                 f"the settings of {self._pulumi.stack} would be invalid; nothing was changed. Correct them with SET=:"
                 + "".join(f"\n- {problem}" for problem in found)
             )
+
+    def _check_quotas(self, planned: Document) -> None:
+        """Raise RecoveryError if `up` would reach a quota. The former machines, which are stopped before it, have no
+        part in that; what the former stack has otherwise stays.
+        """
+        ec2 = self._target.client("ec2")
+        fenced = leftovers.machines(ec2, self._source.tag, RUNNING) if self._in_its_region() else []
+        types = quotas.instance_types(planned, {})
+        quotas.check(ec2, self._target.client("service-quotas"), types, stopped=fenced)
+
+    def _in_its_region(self) -> bool:
+        """Whether the new stack is in the region of the former one."""
+        return self._target.region == self._source.region
 
     def _clean(self, known: set[str]) -> None:
         """Remove what hinders the next `up` after an engine that was killed: its lock, and what is not `known`."""
@@ -239,7 +256,7 @@ class Restore:
         try:
             return catalogue.find(self._pairs(self._source.region), self._chosen.backup)
         except (BotoCoreError, ClientError, RecoveryError) as error:
-            if self._target.region == self._source.region:
+            if self._in_its_region():
                 raise
             if not isinstance(error, RecoveryError):
                 _raise_unless_unavailable(error)

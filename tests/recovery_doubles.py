@@ -12,9 +12,12 @@ from botocore.exceptions import ClientError, EndpointConnectionError  # type: ig
 
 from recovery import stack_file
 from recovery.errors import RecoveryError
+from recovery.quotas import ADDRESSES, CPUS, NETWORKS
 from recovery.stack import Stack
 
 PROD = "gitlab/prod"
+ACCOUNT = "111122223333"
+VCPUS = {"c7i.2xlarge": 8, "inf2.xlarge": 4, "m6i.xlarge": 4, "t3.large": 2, "t3.small": 2}
 START = datetime.datetime(2026, 11, 27, 23, 0, 5, tzinfo=datetime.UTC)
 
 SETTINGS: dict[str, Any] = {
@@ -45,7 +48,7 @@ class Cloud:
     def __init__(self) -> None:
         self.events: list[str] = []
         self.regions: dict[str, Ec2] = {}
-        self.quota = 8
+        self.quotas = {ADDRESSES: 8, NETWORKS: 5, CPUS: 16}
 
     def region(self, name: str) -> "Ec2":
         return self.regions.setdefault(name, Ec2(self, name))
@@ -59,7 +62,9 @@ class Ec2:
         self.meta = SimpleNamespace(region_name=region)
         self.snapshots: dict[str, dict[str, Any]] = {}
         self.running: list[str] = []
+        self.others: list[dict[str, Any]] = []  # machines that are not the stack's
         self.addresses: list[dict[str, str]] = [{"PublicIpv4Pool": "amazon"}] * 4
+        self.networks = [ACCOUNT] * 2  # their owners
         self.available = True
         self.quotas_known = True
 
@@ -146,10 +151,23 @@ class Ec2:
     def describe_instances(self, *, Filters) -> dict[str, Any]:  # noqa: N803
         if not self.available:
             raise EndpointConnectionError(endpoint_url="https://ec2")
-        [owner] = Filters
-        assert (owner["Name"], owner["Values"][0]) == ("tag:gitlab-stack", PROD)
-        machines = [{"InstanceId": each, "State": {"Name": "running"}} for each in self.running]
+        [wanted] = Filters
+        running = {"State": {"Name": "running"}, "InstanceType": "m6i.xlarge"}
+        machines = [{"InstanceId": each, **running} for each in self.running]
+        if wanted["Name"] == "instance-state-name":
+            everything = [*machines, *({"InstanceId": "i-other", **running, **each} for each in self.others)]
+            machines = [each for each in everything if each["State"]["Name"] in wanted["Values"]]
+        else:
+            assert (wanted["Name"], wanted["Values"][0]) == ("tag:gitlab-stack", PROD)
         return {"Reservations": [{"Instances": [each]} for each in machines]}
+
+    def describe_instance_types(self, InstanceTypes=(), Filters=()) -> dict[str, Any]:  # noqa: N803
+        wanted = [*InstanceTypes, *(value for each in Filters for value in each["Values"])]
+        found = [{"InstanceType": each, "VCpuInfo": {"DefaultVCpus": VCPUS[each]}} for each in wanted]
+        return {"InstanceTypes": found}
+
+    def describe_vpcs(self) -> dict[str, Any]:
+        return {"Vpcs": [{"OwnerId": owner} for owner in self.networks]}
 
     def stop_instances(self, *, InstanceIds) -> None:  # noqa: N803
         self.cloud.events.append(f"stop {' '.join(InstanceIds)}")
@@ -159,14 +177,15 @@ class Ec2:
         return {"Addresses": self.addresses}
 
     def get_service_quota(self, *, ServiceCode, QuotaCode) -> dict[str, Any]:  # noqa: N803
-        assert (ServiceCode, QuotaCode) == ("ec2", "L-0263D0A3")
         if not self.quotas_known:
-            raise ClientError({"Error": {"Code": "NoSuchResourceException", "Message": ""}}, "GetServiceQuota")
-        return {"Quota": {"Value": float(self.cloud.quota)}}
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": ""}}, "GetServiceQuota")
+        arn = f"arn:aws:servicequotas:{self.meta.region_name}:{ACCOUNT}:{ServiceCode}/{QuotaCode}"
+        [quota] = [each for each in self.cloud.quotas if (each.service, each.code) == (ServiceCode, QuotaCode)]
+        return {"Quota": {"QuotaArn": arn, "Value": float(self.cloud.quotas[quota])}}
 
     def describe_account_attributes(self, *, AttributeNames) -> dict[str, Any]:  # noqa: N803
         assert AttributeNames == ["vpc-max-elastic-ips"]
-        return {"AccountAttributes": [{"AttributeValues": [{"AttributeValue": str(self.cloud.quota)}]}]}
+        return {"AccountAttributes": [{"AttributeValues": [{"AttributeValue": str(self.cloud.quotas[ADDRESSES])}]}]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,10 @@ import pytest
 
 from lab.cloud.permissions.reference import actions
 from recovery import leftovers
-from recovery.addresses import QUOTA
 from recovery.catalogue import DRILLED
 from recovery.copies import COPY_OF
 from recovery.drill import COPY
+from recovery.quotas import ADDRESSES, CPUS, NETWORKS
 from tests.policies import FIRST_UP, RESTORE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +131,8 @@ def test_the_policy_for_previews_allows_what_a_preview_and_a_refresh_call_and_th
 def test_a_restore_may_use_the_snapshots_of_one_former_stack_and_stop_its_machines():
     assert recorded("restore") - allowed(*FIRST_UP) - set(NOT_NEEDED) == {"ec2:DescribeSnapshots"}
     former = {"StringEquals": {"aws:ResourceTag/gitlab-stack": "FORMER-STACK"}}
-    [find, stop, use] = policy("restore")
+    [quotas, find, stop, use] = policy("restore")
+    assert quotas == READ_QUOTAS
     assert find["Condition"] == {"StringEquals": {"aws:RequestedRegion": ["FORMER-REGION", "REGION"]}}
     assert not [action for action in find["Action"] if not action.startswith("ec2:Describe")]
     assert stop["Resource"] == "arn:aws:ec2:FORMER-REGION:ACCOUNT:instance/*"
@@ -184,6 +185,9 @@ def test_the_recovery_commands_may_make_their_calls_and_delete_snapshots_of_the_
     called["ec2"] |= {"describe_locked_snapshots", "delete_snapshot"}
     needed = {f"{name}:{call.title().replace('_', '')}" for name, calls in called.items() for call in calls}
     assert needed <= allowed("preview", "recovery")
+    counted = ("Addresses", "Vpcs", "Instances", "InstanceTypes")
+    assert {f"ec2:Describe{each}" for each in counted} <= allowed("preview"), "recovery/quotas.py"
+    assert "ec2:DescribeAccountAttributes" in allowed(*FIRST_UP), "recovery/quotas.py"
     assert allowed("recovery") == needed - allowed("preview")
     changing = [
         each for each in policy("recovery") if not all(re.search(":(Describe|List)", a) for a in each["Action"])
@@ -231,6 +235,16 @@ def test_the_policies_of_the_state_cover_one_bucket_and_one_key_in_its_own_regio
     assert not allowed("state-preview") & {"s3:PutObject", "s3:DeleteObject", "kms:Encrypt"}
 
 
+READ_QUOTAS = {
+    "Sid": "ReadQuotas",
+    "Effect": "Allow",
+    "Action": ["servicequotas:GetServiceQuota"],
+    "Resource": [
+        f"arn:aws:servicequotas:REGION:ACCOUNT:{each.service}/{each.code}" for each in (ADDRESSES, CPUS, NETWORKS)
+    ],
+}
+"""Without it the quotas of VPCs and vCPUs are not checked (recovery/quotas.py)."""
+
 COPY_OWN_SNAPSHOTS = {
     "Sid": "CopyTheBackup",
     "Effect": "Allow",
@@ -270,4 +284,4 @@ def test_a_drill_may_mark_and_copy_the_original_and_delete_only_its_own_copies()
     for name in ("CopyWhatIsMarked", "MarkItsCopies"):
         assert statements[name]["Condition"]["StringEquals"][f"aws:RequestTag/{COPY}"] == "STACK"
     assert statements["DeleteItsCopies"]["Condition"] == {"StringEquals": {f"aws:ResourceTag/{COPY}": "STACK"}}
-    assert statements["CountAddresses"]["Resource"].endswith(f":ec2/{QUOTA}")
+    assert statements["ReadQuotas"] == READ_QUOTAS

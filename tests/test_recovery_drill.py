@@ -11,6 +11,7 @@ from recovery.copy_checks import Outcome, Verdict
 from recovery.errors import RecoveryError
 from recovery.leftovers import Resource
 from recovery.pulumi_cli import Interrupted
+from recovery.quotas import ADDRESSES, CPUS, NETWORKS, STANDARD
 from tests.aws_answers import failure
 from tests.recovery_doubles import START, World, arguments
 
@@ -144,15 +145,88 @@ def test_copies_for_a_drill_in_another_region_are_deleted_and_the_originals_are_
 
 @pytest.mark.parametrize("known", [True, False])
 def test_too_few_addresses_are_refused_with_the_request_before_anything_is_made(world, known):
-    world.cloud.quota = 5
+    world.cloud.quotas[ADDRESSES] = 5
     world.home.quotas_known = known
     with pytest.raises(RecoveryError, match=r"only 1 of 5 are free(.|\n)*--desired-value 8 --region eu-central-1"):
         drilled(world)
     assert world.cloud.events == []
     assert results(world) == ["", ""]
     world.home.addresses = [*world.home.addresses, {"PublicIpv4Pool": "ipv4pool-ec2-own"}]
-    world.cloud.quota = 8
+    world.cloud.quotas[ADDRESSES] = 8
     assert drilled(world) == 0, "own addresses do not count"
+
+
+def test_all_quotas_without_room_are_named_with_their_requests_before_a_backup_is_copied(world):
+    """The machines of the stack run on, and count."""
+    target = world.cloud.region("eu-west-1")
+    target.running = ["i-server", "i-registry"]
+    world.cloud.quotas = {ADDRESSES: 7, NETWORKS: 2, CPUS: 15}
+    with pytest.raises(RecoveryError) as refused:
+        drilled(world, region="eu-west-1")
+    requests = [line.split("increase ")[1] for line in str(refused.value).splitlines() if line.startswith("  aws ")]
+    assert requests == [
+        "--service-code ec2 --quota-code L-0263D0A3 --desired-value 8 --region eu-west-1",
+        "--service-code vpc --quota-code L-F678F1CE --desired-value 3 --region eu-west-1",
+        "--service-code ec2 --quota-code L-1216C47A --desired-value 16 --region eu-west-1",
+    ]
+    assert world.cloud.events == []
+    world.cloud.quotas = {ADDRESSES: 8, NETWORKS: 3, CPUS: 16}
+    assert drilled(world, region="eu-west-1") == 0
+
+
+def test_quotas_that_cannot_be_read_are_no_reason_to_refuse(world, capsys):
+    world.home.quotas_known = False
+    world.cloud.quotas = {ADDRESSES: 8, NETWORKS: 0, CPUS: 0}
+    assert drilled(world) == 0
+    out = capsys.readouterr().out
+    assert "The quota vpc/L-F678F1CE (VPC) of eu-central-1 cannot be read, so `up` may reach it: An error" in out
+    assert "The quota ec2/L-1216C47A (vCPUs of running On-Demand Standard instances) of eu-central-1 cannot" in out
+
+
+@pytest.mark.parametrize(
+    ("machine", "counts"),
+    [
+        ({}, True),
+        ({"State": {"Name": "pending"}}, True),
+        ({"State": {"Name": "stopping"}}, False),
+        ({"InstanceLifecycle": "spot"}, False),
+        ({"InstanceType": "inf2.xlarge"}, False),
+    ],
+    ids=["running", "pending", "stopping", "spot", "another family"],
+)
+def test_the_vcpus_of_standard_machines_count_while_they_run_on_demand(world, machine, counts):
+    world.home.others = [machine]
+    world.cloud.quotas[CPUS] = 11
+    if counts:
+        with pytest.raises(RecoveryError, match="only 7 of 11 are free"):
+            drilled(world)
+    else:
+        assert drilled(world) == 0
+
+
+def test_networks_that_other_accounts_share_do_not_count(world):
+    world.home.networks = [*world.home.networks, "444455556666"]
+    world.cloud.quotas[NETWORKS] = 3
+    assert drilled(world) == 0
+
+
+def test_a_drill_counts_the_machines_of_its_own_settings(world):
+    world.cloud.quotas[CPUS] = 8
+    with pytest.raises(RecoveryError, match="needs 12 vCPUs"):
+        drilled(world, overrides=[("serverInstanceType", "c7i.2xlarge")])
+    other = [("serverInstanceType", "inf2.xlarge"), ("registryInstanceType", "inf2.xlarge")]
+    world.cloud.quotas[CPUS] = 2
+    assert drilled(world, overrides=other) == 0
+
+
+@pytest.mark.parametrize("standard", ["a1", "c6gn", "d3en", "h1", "im4gn", "is4gen", "m6i", "r5b", "t3a", "z1d"])
+def test_families_that_count_as_standard(standard):
+    assert STANDARD.match(f"{standard}.large")
+
+
+@pytest.mark.parametrize("other", ["dl1", "f1", "g5", "hpc7a", "inf2", "mac2", "p4d", "trn1", "u-6tb1", "vt1", "x2idn"])
+def test_families_that_have_quotas_of_their_own(other):
+    assert not STANDARD.match(f"{other}.large")
 
 
 def test_what_could_not_be_destroyed_makes_the_drill_fail(world, monkeypatch, capsys):

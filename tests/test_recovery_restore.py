@@ -9,6 +9,7 @@ import yaml
 
 from recovery import catalogue, restore
 from recovery.errors import RecoveryError
+from recovery.quotas import ADDRESSES, CPUS, NETWORKS
 from tests.conftest import openssh_pair
 from tests.recovery_doubles import START, World, arguments
 
@@ -64,12 +65,50 @@ def test_nothing_happens_without_a_confirmation(world):
     assert not (world.folder / "Pulumi.new.yaml").exists()
 
 
-def test_too_few_addresses_are_reported_before_a_machine_is_stopped(world):
+@pytest.mark.parametrize(
+    ("quota", "value", "problem"),
+    [
+        (ADDRESSES, 7, "needs 4 Elastic IP addresses, and only 3 of 7 are free in eu-central-1"),
+        (NETWORKS, 2, "needs 1 VPC, and only 0 of 2 are free in eu-central-1"),
+        (CPUS, 7, "needs 8 vCPUs of running On-Demand Standard instances, and only 7 of 7 are free in eu-central-1"),
+    ],
+    ids=["addresses", "networks", "cpus"],
+)
+def test_a_quota_without_room_is_reported_before_a_machine_is_stopped(world, quota, value, problem):
     world.home.running = ["i-server"]
-    world.cloud.quota = 7
-    with pytest.raises(RecoveryError, match="only 3 of 7 are free in eu-central-1"):
+    world.cloud.quotas[quota] = value
+    with pytest.raises(RecoveryError, match=problem):
         restored(world)
     assert world.cloud.events == []
+
+
+def test_the_machines_that_are_stopped_make_room_for_the_new_ones_only_in_their_region(world):
+    world.cloud.quotas[CPUS] = 8
+    target = world.cloud.region("eu-west-1")
+    target.running = ["i-server"]
+    with pytest.raises(RecoveryError, match="only 4 of 8 are free in eu-west-1"):
+        restored(world, region="eu-west-1")
+    assert world.cloud.events == []
+    world.home.running = ["i-server", "i-runner"]
+    restored(world)
+    assert world.cloud.events == ["stop i-server i-runner", "stopped", *UP]
+
+
+def test_machines_of_the_size_of_the_new_settings_are_counted(world):
+    world.cloud.quotas[CPUS] = 11
+    with pytest.raises(RecoveryError, match=r"needs 12 vCPUs .*only 11 of 11 are free"):
+        restored(world, overrides=[("serverInstanceType", "c7i.2xlarge")])
+    assert world.cloud.events == []
+
+
+def test_a_restore_that_is_continued_does_not_count_what_it_has_made(world):
+    pulumi = world.pulumi("new")
+    pulumi.fails_at = "up"
+    with pytest.raises(RecoveryError):
+        restored(world, pulumi)
+    world.cloud.quotas = {ADDRESSES: 4, NETWORKS: 2, CPUS: 0}
+    restored(world)
+    assert world.cloud.events[-1] == "up"
 
 
 def test_a_region_that_does_not_answer_hinders_no_restore_from_copies(world, capsys):
