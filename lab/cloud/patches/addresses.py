@@ -40,7 +40,7 @@ def elastic_addresses_come_from_a_pool() -> None:
     original = EC2Backend.allocate_address
 
     def allocate_address(self: Any, domain: str, address: str | None = None, tags: Any = None) -> Any:
-        if len(self.addresses) >= quotas.elastic_addresses(self.account_id, self.region_name):
+        if len(self.addresses) >= quotas.allowed(quotas.ELASTIC_ADDRESSES, self.account_id, self.region_name):
             raise EC2ClientError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
         return original(self, domain, address=address or public_address(), tags=tags)
 

@@ -1,6 +1,7 @@
 """Instances: what they can be launched with, their user data, and how they are described."""
 
 import base64
+import itertools
 import logging
 from datetime import timedelta
 from typing import Any
@@ -14,11 +15,14 @@ from moto.ec2.models.instances import Instance
 from moto.ec2.responses import instances as instance_responses
 from moto.iam.exceptions import NotFoundException
 
-from lab.cloud.patches import state
+from lab.cloud.patches import quotas, state
 from lab.cloud.patches.correction import correction
 
 USER_DATA_LIMIT = 16384  # bytes, before base64
 PROFILE_DELAY = 12  # seconds until EC2 accepts a new instance profile; the Terraform provider always waits 5
+
+STANDARD_FAMILIES = {*"acdhimrtz", "im", "is"}
+"""The letters with which types of the Standard families begin."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,45 @@ def machines_fit_their_image_and_their_zone() -> None:
         return str(ec2.get_subnet(subnet).availability_zone) if subnet else None
 
     EC2Backend.run_instances = run_instances
+
+
+def _standard_cpus(ec2: Any, name: str) -> int:
+    """Return the vCPUs with which a type counts for the quota of standard instances."""
+    family = "".join(itertools.takewhile(str.isalpha, name))
+    known = [found["VCpuInfo"]["DefaultVCpus"] for found in ec2.instance_types if found.name == name]
+    return int(known[0]) if known and family in STANDARD_FAMILIES else 0
+
+
+@correction
+def vcpus_of_running_machines_are_limited() -> None:
+    """Standard instances are launched and started while the vCPUs of those that run stay within the quota. (moto: any
+    number.)"""
+    original_run = EC2Backend.run_instances
+    original_start = EC2Backend.start_instances
+
+    def refuse_beyond_quota(ec2: Any, names: list[str]) -> None:
+        running = [each.instance_type for each in ec2.all_instances() if each.state in ("pending", "running")]
+        most = quotas.allowed(quotas.STANDARD_CPUS, ec2.account_id, ec2.region_name)
+        more = sum(_standard_cpus(ec2, name) for name in names)
+        if more and more + sum(_standard_cpus(ec2, name) for name in running) > most:
+            raise EC2ClientError(
+                "VcpuLimitExceeded",
+                f"You have requested more vCPU capacity than your current vCPU limit of {most} allows for the instance "
+                "bucket that the specified instance type belongs to. Please visit "
+                "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
+            )
+
+    def run_instances(self: Any, image_id: str, count: int, *args: Any, **kwargs: Any) -> Any:
+        refuse_beyond_quota(self, [kwargs["instance_type"]] * count)
+        return original_run(self, image_id, count, *args, **kwargs)
+
+    def start_instances(self: Any, instance_ids: list[str]) -> Any:
+        chosen = self.get_multi_instances_by_id(instance_ids)
+        refuse_beyond_quota(self, [each.instance_type for each in chosen if each.state == "stopped"])
+        return original_start(self, instance_ids)
+
+    EC2Backend.run_instances = run_instances
+    EC2Backend.start_instances = start_instances
 
 
 @correction
