@@ -1,4 +1,4 @@
-"""Hosted zones: their records are created and deleted once."""
+"""Hosted zones: their records are created and deleted once, and a CNAME is alone."""
 
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
@@ -68,3 +68,51 @@ def test_a_call_with_one_change_that_is_refused_changes_nothing(change):
     with pytest.raises(ClientError, match=EXISTS):
         change(("CREATE", LATER, "203.0.113.8"), ("CREATE", NAME, "203.0.113.8"))
     assert change(("UPSERT", NAME, "203.0.113.7")) == [(NAME, "203.0.113.7")]
+
+
+BESIDE_A = (
+    r"\[RRSet of type CNAME with DNS name git\.example\.com\. is not permitted as it conflicts with other records "
+)
+BESIDE_CNAME = (
+    r"\[RRSet of type A with DNS name git\.example\.com\. is not permitted because a conflicting RRSet of type CNAME "
+    r"with the same DNS name already exists in zone example\.com\.\]"
+)
+A, CNAME = ("A", "203.0.113.7"), ("CNAME", "status.example.net")
+
+
+@pytest.fixture
+def batch():
+    """Change records of one zone in one call. Each change is an action, a name, a type and a value."""
+    with mock_aws():
+        route53 = client("route53")
+        zone = route53.create_hosted_zone(Name="example.com.", CallerReference="1")["HostedZone"]["Id"]
+
+        def batch(*changes):
+            made = [
+                {
+                    "Action": action,
+                    "ResourceRecordSet": {"Name": name, "Type": kind, "TTL": 60, "ResourceRecords": [{"Value": value}]},
+                }
+                for action, name, kind, value in changes
+            ]
+            route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": made})
+
+        yield batch
+
+
+@pytest.mark.parametrize("action", ["CREATE", "UPSERT"])
+@pytest.mark.parametrize("name", [NAME, "GIT.example.com"])
+@pytest.mark.parametrize(("first", "second", "error"), [(A, CNAME, BESIDE_A), (CNAME, A, BESIDE_CNAME)])
+def test_a_cname_has_no_record_of_another_type_beside_it(batch, action, name, first, second, error):
+    batch(("CREATE", NAME, *first))
+    with pytest.raises(ClientError, match=f"InvalidChangeBatch.*{error}"):
+        batch((action, name, *second))
+    batch(("CREATE", LATER, *second))
+    batch(("UPSERT", NAME, *first))
+    batch(("DELETE", NAME, *first), (action, name, *second))
+
+
+def test_records_of_other_types_are_beside_each_other_and_a_cname_is_not_at_the_top_of_a_zone(batch):
+    batch(("CREATE", NAME, *A), ("CREATE", NAME, "TXT", '"text"'), ("CREATE", "example.com", *A))
+    with pytest.raises(ClientError, match=r"RRSet of type CNAME .* is not permitted at apex in zone example\.com\."):
+        batch(("CREATE", "example.com", *CNAME))
