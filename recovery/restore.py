@@ -20,7 +20,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from programs.volume_backup.backup import age, time_of, utc_now
-from recovery import catalogue, confirmation, copies, leftovers, quotas, stack, stack_file
+from recovery import catalogue, confirmation, copies, domain_record, leftovers, quotas, stack, stack_file
 from recovery.catalogue import Pair
 from recovery.errors import RecoveryError
 from recovery.phases import Phases
@@ -99,6 +99,7 @@ class Restore:
                 planned = self._planned(settings, pair)
                 self._check_settings(settings, planned)
                 self._check_quotas(planned)
+            self._check_record(unfinished or planned)
             taken = taken_at(pair)
             print(f"Backup {pair.id} of {self._source.name}, {age(taken, utc_now())} old")
         with self.phases("fence"):
@@ -159,6 +160,15 @@ class Restore:
         fenced = leftovers.machines(ec2, self._source.tag, RUNNING) if self._in_its_region() else []
         types = quotas.instance_types(planned, {})
         quotas.check(ec2, self._target.client("service-quotas"), types, stopped=fenced)
+
+    def _check_record(self, planned: Document) -> None:
+        """Raise RecoveryError if AWS would refuse the domain's record, since the former machines are stopped before."""
+        try:
+            domain_record.check(self._target.client("route53"), planned)
+        except (BotoCoreError, ClientError) as error:
+            # The rest of the stack can be created, and the same command continues.
+            _raise_unless_unavailable(error)
+            print(f"Route 53 does not answer ({error}), so the domain's record was not checked.")
 
     def _in_its_region(self) -> bool:
         """Whether the new stack is in the region of the former one."""

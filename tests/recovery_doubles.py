@@ -49,13 +49,15 @@ class Cloud:
         self.events: list[str] = []
         self.regions: dict[str, Ec2] = {}
         self.quotas = {ADDRESSES: 8, NETWORKS: 5, CPUS: 16}
+        self.records = [{"Name": "git.example.com.", "Type": "A"}]
+        self.dns_available = True
 
     def region(self, name: str) -> "Ec2":
         return self.regions.setdefault(name, Ec2(self, name))
 
 
 class Ec2:
-    """EC2 and Service Quotas in a region."""
+    """EC2 and Service Quotas in a region, and Route 53."""
 
     def __init__(self, cloud: Cloud, region: str) -> None:
         self.cloud = cloud
@@ -175,6 +177,13 @@ class Ec2:
 
     def describe_addresses(self) -> dict[str, Any]:
         return {"Addresses": self.addresses}
+
+    def list_resource_record_sets(self, *, HostedZoneId, StartRecordName, **_: str) -> dict[str, Any]:  # noqa: N803
+        assert HostedZoneId == SETTINGS["config"]["gitlab:hostedZoneId"]
+        if not self.cloud.dns_available:
+            raise EndpointConnectionError(endpoint_url="https://route53.amazonaws.com")
+        following = [each for each in self.cloud.records if each["Name"] >= f"{StartRecordName}."]
+        return {"ResourceRecordSets": following}
 
     def get_service_quota(self, *, ServiceCode, QuotaCode) -> dict[str, Any]:  # noqa: N803
         if not self.quotas_known:

@@ -188,6 +188,7 @@ def test_the_recovery_commands_may_make_their_calls_and_delete_snapshots_of_the_
     counted = ("Addresses", "Vpcs", "Instances", "InstanceTypes")
     assert {f"ec2:Describe{each}" for each in counted} <= allowed("preview"), "recovery/quotas.py"
     assert "ec2:DescribeAccountAttributes" in allowed(*FIRST_UP), "recovery/quotas.py"
+    assert "route53:ListResourceRecordSets" in allowed("preview"), "recovery/domain_record.py"
     assert allowed("recovery") == needed - allowed("preview")
     changing = [
         each for each in policy("recovery") if not all(re.search(":(Describe|List)", a) for a in each["Action"])

@@ -111,6 +111,41 @@ def test_a_restore_that_is_continued_does_not_count_what_it_has_made(world):
     assert world.cloud.events[-1] == "up"
 
 
+STATUS_PAGE = {"Name": "git.example.com.", "Type": "CNAME"}
+
+
+def test_a_cname_of_the_domain_is_reported_before_a_machine_is_stopped(world):
+    world.home.running = ["i-server"]
+    world.cloud.records = [STATUS_PAGE]
+    with pytest.raises(RecoveryError, match=r"git\.example\.com is a CNAME record in the hosted zone Z0123456789ABC"):
+        restored(world)
+    assert world.cloud.events == []
+    restored(world, overrides=[("domain", "code.example.com")])
+    assert world.cloud.events[-1] == "up"
+
+
+def test_a_cname_is_no_reason_to_refuse_if_the_settings_have_no_hosted_zone(world):
+    world.cloud.records = [STATUS_PAGE]
+    restored(world, overrides=[("hostedZoneId", "")])
+    assert world.cloud.events == UP
+
+
+def test_a_restore_that_is_continued_reports_a_cname_too(world):
+    restored(world)
+    done = list(world.cloud.events)
+    world.cloud.records = [STATUS_PAGE]
+    with pytest.raises(RecoveryError, match="is a CNAME record"):
+        restored(world)
+    assert world.cloud.events == done
+
+
+def test_a_dns_service_that_does_not_answer_hinders_no_restore(world, capsys):
+    world.cloud.dns_available = False
+    restored(world)
+    assert world.cloud.events == UP
+    assert "Route 53 does not answer" in capsys.readouterr().out
+
+
 def test_a_region_that_does_not_answer_hinders_no_restore_from_copies(world, capsys):
     world.cloud.region("eu-west-1").add_pair(PAIR)
     world.home.available = False
