@@ -8,7 +8,16 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from validation import certificates, extra_egress, gitlab_rb, images, ssh_keys, supported_versions, values
+from validation import (
+    certificates,
+    extra_egress,
+    gitlab_rb,
+    images,
+    plain_secrets,
+    ssh_keys,
+    supported_versions,
+    values,
+)
 from validation.calendar import calendar
 from validation.extra_egress import ExtraEgress
 from validation.reader import Check, ConfigSource, Reader
@@ -291,7 +300,7 @@ class Settings:
             acceptance_pipeline=keys.boolean("acceptancePipeline"),
             acceptance_image=keys.text("acceptanceImage", images.image),
             gitlab_settings=keys.structure("gitlabSettings", values.gitlab_setting),
-            extra_gitlab_rb=keys.optional_hidden("gitlabRb", gitlab_rb.lines, values.secret_lines) or "",
+            extra_gitlab_rb=keys.optional_hidden("gitlabRb", gitlab_rb.lines, plain_secrets.secret_lines) or "",
             backup=keys.boolean("backup"),
             backup_schedule=keys.text("backupSchedule", calendar),
             backup_keep_hourly=keys.number("backupKeepHourly", 1, 24 * LONGEST_LOCK, reason=LOCK_LIMIT),

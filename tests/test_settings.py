@@ -322,6 +322,15 @@ def test_a_secret_in_plain_text_is_refused_with_the_command_that_encrypts_it(key
         "args: { client_secret: %q(hunter2) }",
         "gitlab_rails['consolidated_form']['aws_secret_access_key'] = 'hunter2'",
         "prometheus['remote_write'] = [{ 'bearer_token': 'hunter2' }]",
+        r'x = "{ \"password\": \"hunter2\" }"',
+        "gitlab_rails['env'] = { 'http_proxy' => 'http://user:hunter2@proxy.example.com:3128' }",
+        "gitlab_rails['redis_url'] = 'redis://:hunter2@redis.example.com'",
+        "mattermost['sql_data_source'] = \"user=mm password=hunter2\"",
+        "mattermost['sql_data_source'] = 'host=db password=hunter2 user=mm'",
+        "x = YAML.load('password: hunter2')",
+        "gitlab_rails['smtp_password'] = hunter2secret",
+        "gitlab_rails['smtp_password'] = 4711hunter2",
+        "gitlab_rails['smtp_password'] = hunter2.secret",
         f"x = '-----BEGIN RSA {'PRIVATE'} KEY-----",  # in pieces, so that secret scanners do not report it
     ],
 )
@@ -341,7 +350,48 @@ def test_lines_for_gitlab_rb_that_hold_a_secret_in_plain_text_are_refused_by_the
 @pytest.mark.parametrize(
     "line",
     [
+        "    password: hunter2secret",
+        "    password: hunter2 # of the directory",
+        "    bind_dn: x, api_key: hunter2",
+        "    proxy: http://user:hunter2@proxy.example.com:3128",
+        "    password: $ecret-hunter2",
+        "    password: |",
+    ],
+)
+@pytest.mark.parametrize("opener", ["<<~YAML", "<<-'YAML'", '<<~"YAML"'])
+def test_a_secret_without_quotes_in_a_heredoc_is_refused_in_plain_text(line, opener):
+    text = f"gitlab_rails['ldap_servers'] = YAML.load {opener}\n  main:\n{line}\n  YAML\n"
+    with pytest.raises(SettingsError, match=r"appears to contain a secret in line 3\."):
+        load(secret_keys=set(SECRET_KEYS) - {"gitlabRb"}, gitlabRb=text)
+    assert load(gitlabRb=text).extra_gitlab_rb == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
         "puma['worker_processes'] = 2",
+        "gitlab_rails['password_authentication_enabled_for_web'] = false",
+        "gitlab_rails['smtp_password'] = nil # password: see the vault",
+        "# the password: in the vault",
+        "# gitlab_rails['smtp_password'] = File.read('/etc/gitlab/mail')",
+        "gitlab_rails['smtp_password'] = ENV['SMTP_PASSWORD']",
+        "gitlab_rails['smtp_password'] = ENV.fetch('SMTP_PASSWORD')",
+        "gitlab_rails['smtp_password'] = gitlab_rails['incoming_email_password']",
+        "mail_password = File.read('/etc/gitlab/mail').strip\ngitlab_rails['smtp_password'] = mail_password",
+        "def of_file(name) = File.read(name)\ngitlab_rails['smtp_password'] = of_file '/etc/gitlab/mail'",
+        "users.each { |name, password| x[name] = { 'password' => password } }",
+        "gitlab_rails['secret_file'] = '/etc/gitlab/secret'",
+        "secret_file: x",
+        "x = \"user=mm password=#{File.read('/etc/gitlab/mail')}\"",
+        "nginx['custom_http_config'] = 'proxy_cache_path /tmp keys_zone=cache:10m; set $x $token_x;'",
+        "nginx['x'] = 'proxy_pass http://y?private_token=$arg_token;'",
+        "puma['x'] = api_key == other",
+        "gitlab_rails['omniauth_providers'] = [{ 'args' => { 'scope' => 'read_token:x' } }]",
+        "gitlab_rails['http_proxy'] = 'http://proxy.example.com:3128/user@x'",
+        'x = "http://user:#{password}@proxy.example.com:3128"',
+        "x = <<~YAML\n  # password: in the vault\n  password: ''\n  password: \n  api_key: ~\n  token: 5\nYAML",
+        "x = <<~YAML\n  secret: #{ENV['X']}\n  ssl_key: /etc/gitlab/ssl/git.key\n  password: *shared\nYAML",
+        "x = <<~YAML\n  password_length: long\nYAML",
         "nginx['ssl_certificate_key'] = '/etc/gitlab/ssl/git.key'",
         "gitlab_rails['smtp_password'] = File.read('/etc/gitlab/mail').strip",
         "gitlab_rails['smtp_password'] = ''",

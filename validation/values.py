@@ -10,11 +10,6 @@ from collections.abc import Callable, Sequence
 
 from validation.supported_versions import OLDEST
 
-_SECRET_NAME = r"""(?i:[\w-]*(?:password|passwd|secret|token|key)[\w-]*)["']?\]?\s*(?:=>|=|:)\s*"""
-_SECRET_VALUE = r"""(?:"(?!")|'(?!')|%[qQ]?[^\w\s]|<<)(?!/(?:etc|opt|srv|var)/)"""
-SECRET_LINE = re.compile(f"{_SECRET_NAME}{_SECRET_VALUE}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
-"""A line of Ruby that assigns a quoted value, except a path, to a name like that of a secret; or a private key."""
-
 WEAK_PASSWORD_PARTS = ("gitlab", "devops", "administrator", "admin", "root", "example")
 """GitLab rejects passwords that contain these or a part of the administrator's name: lib/security/weak_passwords.rb."""
 
@@ -274,11 +269,6 @@ def gitlab_setting(name: str) -> None:
     """Raise ValueError unless `name` has the form of a GitLab setting's name."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError("is not a name from GitLab's Settings API, for example admin_mode")
-
-
-def secret_lines(value: str) -> list[int]:
-    """Numbers, starting at 1, of the lines that appear to contain a secret (SECRET_LINE)."""
-    return [number for number, line in enumerate(value.splitlines(), start=1) if SECRET_LINE.search(line)]
 
 
 def tag(name: str, value: str) -> None:
