@@ -36,18 +36,20 @@ if [ -n "$given" ] && [ "$(openssl passwd -6 -salt "${salt:-none}" -stdin <<<"$g
 fi
 
 base64 -d <<<"$gitlab_rb" >/etc/gitlab/gitlab.rb.new
+# From files: a command that writes to a pipe whose reader has what it wants is killed, which pipefail makes a failure.
+before=$(grep -anxFm 1 '# From the setting gitlabRb.' /etc/gitlab/gitlab.rb.new | cut -d : -f 1) || before=0
+after=$(grep -anxF '# End of gitlabRb.' /etc/gitlab/gitlab.rb.new | tail -n 1 | cut -d : -f 1) || after=0
+place() { # LINE of gitlab.rb
+    if [ "$1" -gt "$before" ] && [ "$1" -lt "$after" ]; then echo "gitlabRb, line $(($1 - before))"; else echo "gitlab.rb, line $1"; fi
+}
+
 # Checked here, because reconfigure would print the invalid line, which may contain a secret.
 if ! errors=$(/opt/gitlab/embedded/bin/ruby --disable=gems -W0 -c /etc/gitlab/gitlab.rb.new 2>&1); then
-    # From files: a command that writes to a pipe whose reader has what it wants is killed, which pipefail makes a failure.
     line=$(grep -aoEm 1 'gitlab\.rb\.new:[0-9]+' <<<"$errors" | cut -d : -f 2 | sed '2,$d') || line=0
-    before=$(grep -anxFm 1 '# From the setting gitlabRb.' /etc/gitlab/gitlab.rb.new | cut -d : -f 1) || before=$line
-    after=$(grep -anxF '# End of gitlabRb.' /etc/gitlab/gitlab.rb.new | tail -n 1 | cut -d : -f 1) || after=$line
     rm /etc/gitlab/gitlab.rb.new
-    where="gitlab.rb, line $line"
     # Ruby reports a construct that the setting opens and does not close at a line after the setting.
     if [ "$line" -ge "$after" ] && [ "$after" -gt "$before" ]; then line=$((after - 1)); fi
-    if [ "$line" -gt "$before" ]; then where="gitlabRb, line $((line - before))"; fi
-    echo "$where: Ruby syntax error here, or an unterminated string, bracket or block above. GitLab was not reconfigured."
+    echo "$(place "$line"): Ruby syntax error here, or an unterminated string, bracket or block above. GitLab was not reconfigured."
     echo "The line is not shown, because it may contain a secret. To see the error, run on the source of the setting: ruby -c FILE"
     exit 1
 fi
@@ -81,8 +83,24 @@ restore_former() { # STATUS
 trap 'restore_former $?' EXIT
 
 mv /etc/gitlab/gitlab.rb.new /etc/gitlab/gitlab.rb
+output=/var/log/gitlab-stack/reconfigure.log
+: >"$output"
 umask 022
-gitlab-ctl reconfigure
+echo "The output of gitlab-ctl reconfigure is in $output"
+if ! gitlab-ctl reconfigure >"$output" 2>&1; then
+    # The whole trace: the output only lists the part of it that is in cookbooks (Chef, CompileErrorInspector).
+    trace=$(grep -aoE 'Stacktrace dumped to /[^[:space:]]+' "$output" | tail -n 1 | cut -d ' ' -f 4) || trace=
+    [ -f "$trace" ] || trace=$output
+    # Ruby's message for an error in gitlab.rb may contain values of the setting.
+    if line=$(grep -aoEm 1 '/etc/gitlab/gitlab.rb:[0-9]+:in' "$trace" | cut -d : -f 2 | sed '2,$d'); then
+        echo "$(place "$line"): Ruby error here, while reconfigure read gitlab.rb."
+        echo "It is not shown, because it may contain a secret. On the server, see: sudo less $output"
+    else
+        tail -n 20 "$output"
+        echo "The whole output is on the server: sudo less $output"
+    fi
+    exit 1
+fi
 # An upgrade that failed midway leaves services stopped (omnibus-gitlab, gitlab-ctl upgrade), and reconfigure does not start them.
 gitlab-ctl start
 

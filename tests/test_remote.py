@@ -262,7 +262,7 @@ def gitlab_machine(tmp_path):
     for tool in ("rpm", "dnf", "gitlab-ctl", "gitlab-psql", "curl", "chown"):
         (tools / tool).write_text(fakes.get(tool, "#!/bin/bash\n"))
         (tools / tool).chmod(0o755)
-    for folder in ("etc/yum.repos.d", "etc/gitlab", "opt/gitlab/etc", "var/opt/gitlab"):
+    for folder in ("etc/yum.repos.d", "etc/gitlab", "opt/gitlab/etc", "var/opt/gitlab", "var/log/gitlab-stack"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "opt/gitlab/etc/gitlab.rb.template").touch()
     version = tmp_path / "opt/gitlab/embedded/service/gitlab-rails/VERSION"
@@ -596,7 +596,7 @@ def test_ports_are_opened_in_firewalld_only_where_it_is_active(graph):
 
 def test_reconfigure_is_checked_and_readiness_awaited_on_the_workhorse_socket():
     text = script("configure_gitlab.sh")
-    assert re.search(r"^gitlab-ctl reconfigure$", text, re.MULTILINE)
+    assert re.search(r"^if ! gitlab-ctl reconfigure >", text, re.MULTILINE)
     assert "--unix-socket /var/opt/gitlab/gitlab-workhorse/sockets/socket" in text
     assert "cp -n /opt/gitlab/etc/gitlab.rb.template /etc/gitlab/gitlab.rb.template" in script("install_gitlab.sh")
 
@@ -616,7 +616,6 @@ def test_the_branch_of_the_acceptance_is_the_one_that_is_protected():
 @pytest.fixture
 def reconfigured(gitlab_machine, tmp_path) -> Callable[[str], subprocess.CompletedProcess[str]]:
     """Configure GitLab with a gitlab.rb; a line `broken` makes every reconfigure fail, and `unready` the readiness."""
-    (tmp_path / "var/log/gitlab-stack").mkdir(parents=True)
     rb = tmp_path / "etc/gitlab/gitlab.rb"
     (tmp_path / "bin/gitlab-ctl").write_text(
         f"#!/bin/bash\necho $1 {rb.name}: $(cat {rb}) >>{tmp_path}/calls\n! grep -q broken {rb}\n"
@@ -788,6 +787,57 @@ def test_a_mistake_outside_the_owners_lines_is_not_told_to_be_in_them(gitlab_mac
     assert refused.returncode == 1
     assert "gitlab.rb, line 2: " in refused.stdout
     assert "gitlabRb" not in refused.stdout
+
+
+TRACE = "opt/gitlab/embedded/cookbooks/cache/cinc-stacktrace.out"
+COMPILE_ERROR = """\
+Recipe Compile Error in /opt/gitlab/embedded/cookbooks/cache/cookbooks/gitlab/recipes/default.rb
+Mixlib::Config::UnknownConfigOptionError: Reading unsupported config value hunter2.
+Cookbook Trace: (most recent call first)
+  /opt/gitlab/embedded/cookbooks/cache/cookbooks/package/libraries/config/gitlab.rb:7:in `method_missing'
+[2026-11-27T12:00:00+00:00] FATAL: Mixlib::Config::UnknownConfigOptionError: Reading unsupported config value hunter2.
+"""
+
+
+@pytest.mark.parametrize("dumped", [True, False], ids=["a trace in its own file", "a trace in the output"])
+@pytest.mark.parametrize(("line", "where"), [(2, "gitlabRb, line 2: "), (-1, "gitlab.rb, line ")])
+def test_an_error_while_gitlab_rb_is_read_is_told_by_its_line_and_no_value_is_shown(
+    gitlab_machine, tmp_path, dumped, line, where
+):
+    """Ruby's message has the value that it does not understand, and the engine shows the end of the step's log."""
+    text = gitlab_rb(gitlabRb="puma['worker_processes'] = 2\ngitlab_rails['smtp_password'] = hunter2\n")
+    lines = text.splitlines()
+    number = lines.index("# From the setting gitlabRb.") + 1 + line if line > 0 else len(lines)
+    entry = f"{tmp_path}/etc/gitlab/gitlab.rb:{number}:in `from_file'"
+    trace = tmp_path / TRACE
+    trace.parent.mkdir(parents=True)
+    trace.write_text(f"{COMPILE_ERROR}{entry}\n")
+    said = tmp_path / "said"
+    said.write_text(COMPILE_ERROR + (f"FATAL: Stacktrace dumped to {trace}\n" if dumped else f"{entry}\n"))
+    (tmp_path / "bin/gitlab-ctl").write_text(f"#!/bin/bash\ncat {said}; echo hunter2 >&2; exit 1\n")
+    failed = gitlab_machine("configure_gitlab.sh", payload=[text, ""])
+    assert failed.returncode == 1
+    assert re.search(rf"^{re.escape(where)}", failed.stdout, re.MULTILINE), failed.stdout
+    assert "hunter2" not in failed.stdout + failed.stderr
+    output = tmp_path / "var/log/gitlab-stack/reconfigure.log"
+    assert f"sudo less {output}" in failed.stdout
+    assert "hunter2" in output.read_text()
+    assert output.stat().st_mode & 0o077 == 0
+
+
+def test_another_error_of_reconfigure_is_shown_as_it_is(gitlab_machine, tmp_path):
+    """A warning that names a line of gitlab.rb is not its reason."""
+    trace = tmp_path / TRACE
+    trace.parent.mkdir(parents=True)
+    trace.write_text("/opt/gitlab/embedded/cookbooks/cache/cookbooks/package/libraries/config/gitlab.rb:7:in `x'\n")
+    (tmp_path / "bin/gitlab-ctl").write_text(
+        f"#!/bin/bash\necho {tmp_path}/etc/gitlab/gitlab.rb:3:in '`block:' a warning\n"
+        f"echo 'FATAL: Stacktrace dumped to {trace}'\necho PG::ConnectionBad; exit 1\n"
+    )
+    failed = gitlab_machine("configure_gitlab.sh", payload=[gitlab_rb(gitlabRb="puma['worker_processes'] = 2"), ""])
+    assert failed.returncode == 1
+    assert "PG::ConnectionBad" in failed.stdout
+    assert "Ruby error" not in failed.stdout
 
 
 def test_a_given_initial_root_password_is_used_once_and_a_later_change_refused(gitlab_machine, tmp_path):
