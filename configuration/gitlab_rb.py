@@ -40,6 +40,14 @@ rails = Gitlab['gitlab_rails']
 rails['env'] = {} unless rails.key?('env') && rails['env'].is_a?(Hash)
 skipped = rails['env']['SKIP'].is_a?(String) ? rails['env']['SKIP'].split(',').map(&:strip) : []
 rails['env']['SKIP'] = (skipped | ['registry']).join(',')
+if %w[http_proxy HTTP_PROXY].any? { |name| rails['env'].key?(name) }
+  # GitLab reads no_proxy first (Ruby, URI::Generic#find_proxy), which would hide NO_PROXY.
+  unproxied = %w[no_proxy NO_PROXY].select { |name| rails['env'].key?(name) }
+  (unproxied.empty? ? ['no_proxy'] : unproxied).each do |name|
+    given = rails['env'][name].is_a?(String) ? rails['env'][name].split(',').map(&:strip) : []
+    rails['env'][name] = (given | {direct}).join(',')
+  end
+end
 monitors = rails.key?('monitoring_whitelist') ? rails['monitoring_whitelist'] : nil
 rails['monitoring_whitelist'] = Array(monitors) | ['127.0.0.0/8', '::1/128'] unless monitors.nil?
 shut_out = rails.key?('rack_attack_git_basic_auth') ? rails['rack_attack_git_basic_auth'] : nil
@@ -59,7 +67,8 @@ Gitlab['registry_external_url'] = nil
 {nginx}.each { |key| rails['nginx'].delete(key) if rails.key?('nginx') && rails['nginx'].is_a?(Hash) }
 """
 """Ruby after the user's lines. The registry's images are on another machine, so GitLab's backup skips them: otherwise,
-restore would assign their directory to an account that does not exist (omnibus-gitlab, rake_backup_wrapper).
+restore would assign their directory to an account that does not exist (omnibus-gitlab, rake_backup_wrapper). A proxy
+cannot reach the registry's private address and the machine itself.
 """
 
 # Outside the range that dnf allocates from (999 downwards) and above RHEL's reserved IDs (below 201).
@@ -118,14 +127,14 @@ def render_gitlab_rb(
     lines += _mail(settings)
     if settings.extra_gitlab_rb:
         lines += [EXTRA_LINES, settings.extra_gitlab_rb.rstrip("\n"), END_OF_EXTRA_LINES]
-    lines.append(_merged(excepted, public_host))
+    lines.append(_merged(excepted, public_host, registry_private_ip))
     lines += _relied_on(settings, external_url, public_host, registry_private_ip)
     if not background_jobs:
         lines += ["# Until this restored copy is silenced.", NO_SIDEKIQ, ""]
     return "\n".join(lines)
 
 
-def _merged(excepted: str, public_host: str) -> str:
+def _merged(excepted: str, public_host: str, registry_private_ip: str) -> str:
     left: dict[str, list[str]] = defaultdict(list)
     for section, key in PACKAGE_DEFAULTS:
         left[section].append(key)
@@ -135,6 +144,7 @@ def _merged(excepted: str, public_host: str) -> str:
         "{sections}": ", ".join(SECTIONS),
         "{whitelist}": excepted,
         "{host}": ruby_string(public_host),
+        "{direct}": _ruby_strings((registry_private_ip, "localhost", "127.0.0.1")),
         "{folders}": _ruby_strings(GITLAB_FOLDERS),
         "{left}": f"{{ {shown} }}",
         "{nginx}": _ruby_strings(key for section, key in (*SET_BY_PROGRAM, *PACKAGE_DEFAULTS) if section == "nginx"),

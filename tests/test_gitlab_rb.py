@@ -78,6 +78,10 @@ def test_however_a_line_sets_it_what_the_program_relies_on_is_as_without_the_lin
     assert not {"listen_port", "real_ip_header"} & set(changed["gitlab_rails"].get("nginx", {}))
 
 
+DIRECT = "10.42.0.5,localhost,127.0.0.1"
+"""The registry, which GitLab calls at its private address, and the machine itself."""
+
+
 @needs_ruby
 @pytest.mark.parametrize(
     ("lines", "env"),
@@ -85,11 +89,26 @@ def test_however_a_line_sets_it_what_the_program_relies_on_is_as_without_the_lin
         ("# nothing", {"SKIP": "registry"}),
         (
             "gitlab_rails['env'] = { 'http_proxy' => 'http://proxy.example.com:3128', 'no_proxy' => '.example.com' }",
-            {"http_proxy": "http://proxy.example.com:3128", "no_proxy": ".example.com", "SKIP": "registry"},
+            {"http_proxy": "http://proxy.example.com:3128", "no_proxy": f".example.com,{DIRECT}", "SKIP": "registry"},
         ),
         ("gitlab_rails['env'] = {}", {"SKIP": "registry"}),
         ("gitlab_rails['env'] = nil", {"SKIP": "registry"}),
-        ("gitlab_rails['env'] = { http_proxy: 'p' }", {"http_proxy": "p", "SKIP": "registry"}),
+        (
+            "gitlab_rails['env'] = { http_proxy: 'p' }",
+            {"http_proxy": "p", "no_proxy": DIRECT, "SKIP": "registry"},
+        ),
+        (
+            "gitlab_rails['env'] = { 'HTTP_PROXY' => 'p', 'NO_PROXY' => 'localhost, a' }",
+            {"HTTP_PROXY": "p", "NO_PROXY": "localhost,a,10.42.0.5,127.0.0.1", "SKIP": "registry"},
+        ),
+        (
+            "gitlab_rails['env'] = { 'http_proxy' => 'p', 'no_proxy' => nil, 'NO_PROXY' => 'a' }",
+            {"http_proxy": "p", "no_proxy": DIRECT, "NO_PROXY": f"a,{DIRECT}", "SKIP": "registry"},
+        ),
+        (
+            "gitlab_rails['env'] = { 'https_proxy' => 'p', 'no_proxy' => 'a' }",
+            {"https_proxy": "p", "no_proxy": "a", "SKIP": "registry"},
+        ),
         (
             "gitlab_rails['env']['MALLOC_CONF'] = 'dirty_decay_ms:1000'",
             {"MALLOC_CONF": "dirty_decay_ms:1000", "SKIP": "registry"},
@@ -103,7 +122,7 @@ def test_however_a_line_sets_it_what_the_program_relies_on_is_as_without_the_lin
         ("gitlab_rails.merge!('env' => { 'A' => '1' })", {"A": "1", "SKIP": "registry"}),
     ],
 )
-def test_the_owners_environment_keeps_what_a_backup_needs(evaluated, lines, env):
+def test_the_owners_environment_keeps_what_a_backup_and_the_registry_need(evaluated, lines, env):
     assert evaluated(lines)["gitlab_rails"]["env"] == env
 
 

@@ -114,6 +114,7 @@ def test_backups_leave_the_registry_out(form):
 def test_the_owners_environment_and_limits_stay(judged):
     made = judged(**FORMS["owner's lines"])
     assert made.file("/opt/gitlab/etc/gitlab-rails/env/http_proxy") == "http://proxy.example.com:3128"
+    assert made.file("/opt/gitlab/etc/gitlab-rails/env/no_proxy") == "10.42.0.5,localhost,127.0.0.1"
     assert made.file("/opt/gitlab/etc/gitlab-rails/env/SKIP") == "artifacts,registry"
     assert rails(made)["monitoring"]["ip_whitelist"] == ["10.42.0.0/20", "127.0.0.0/8", "::1/128"]
     assert rails(made)["rack_attack"]["git_basic_auth"]["ip_whitelist"] == ["198.51.100.7", "127.0.0.1", "203.0.113.23"]
