@@ -67,6 +67,9 @@ OTHER_FORMS = {
     "no such day": '[31/Feb/2026:00:00:00 +0000] "GET / HTTP/1.1" 200 1 "" "ELB-HealthChecker/2.0"',
     "no such year": '[0000-01-01T00:00:00+00:00] "GET / HTTP/1.1" 200 1 "" "ELB-HealthChecker/2.0"',
     "no status": f'[{NOW}] "GET /-/readiness HTTP/1.1" "ELB-HealthChecker/2.0"',
+    "no agent": f'10.42.0.9 - - [{NOW}] "GET /-/readiness HTTP/1.1" 200 15',
+    "no agent, but a referrer": f'10.42.0.9 - - [{NOW}] "GET /-/readiness HTTP/1.1" 200 15 "-"',
+    "an agent without quotes": f'10.42.0.9 - - [{NOW}] "GET /-/readiness HTTP/1.1" 200 15 curl/8',
     "tabs": f"{NOW}\t200\tGET\t/-/readiness\tELB-HealthChecker/2.0",
     "bytes": "\udce9\udcff",
 }
@@ -86,6 +89,21 @@ def test_a_time_in_iso_8601_is_read(server, tmp_path, age):
     at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - age))
     (tmp_path / "access.log").write_text(f'[{at}] "GET /-/readiness HTTP/1.1" 200 1 "" "ELB-HealthChecker/2.0"\n')
     assert check_from(Place.SERVER)["target"]["state"] == ("broken" if age else "ok")
+
+
+@pytest.mark.parametrize("agent", ['"ELB-HealthChecker/2.0"', "ELB-HealthChecker/2.0"])
+def test_an_agent_is_read_without_a_referrer_before_it_and_without_quotes(server, tmp_path, agent):
+    old = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 40))
+    lines = [f'[{at}] "GET / HTTP/1.1" 200 1 {agent}\n' for at in (old, NOW)]
+    (tmp_path / "access.log").write_text("".join(lines))
+    assert check_from(Place.SERVER)["target"]["state"] == "ok"
+    (tmp_path / "access.log").write_text(lines[0])
+    assert check_from(Place.SERVER)["target"]["state"] == "broken"
+
+
+def test_a_form_without_agents_is_not_judged_by_the_lines_of_the_form_before(server, tmp_path):
+    (tmp_path / "access.log").write_text(health_check(200, age=40) + OTHER_FORMS["no agent"] + "\n")
+    assert check_from(Place.SERVER)["target"]["detail"].startswith("not checked: ")
 
 
 def test_the_newest_line_has_the_form_of_now(server, tmp_path):

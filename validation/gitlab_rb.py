@@ -11,6 +11,7 @@ SSHD = "the load balancer forwards git over SSH to gitlab-sshd on port 2222, and
 REGISTRY = "the registry runs on its own machine and trusts this GitLab's tokens"
 PASSWORD = "the first password is the setting initialRootPassword or one generated on the server"
 ACCOUNTS = "the data on the volume is owned by these account names and numbers"
+ACCESS_LOG = "the checks read nginx's access log in its own folder, which is on the data volume"
 SOCKET = "the checks and the steps use the package's own socket to reach GitLab"
 
 SET_BY_PROGRAM = {
@@ -44,6 +45,7 @@ PACKAGE_DEFAULTS = {
     ("nginx", "listen_address"): BALANCER,
     ("nginx", "listen_addresses"): BALANCER,
     ("nginx", "real_ip_header"): BALANCER,
+    ("nginx", "log_directory"): ACCESS_LOG,
     ("gitlab_sshd", "proxy_protocol"): SSHD,
     ("gitlab_sshd", "dir"): SSHD,
     ("gitlab_sshd", "generate_host_keys"): SSHD,

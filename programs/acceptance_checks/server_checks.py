@@ -16,6 +16,8 @@ ACCESS_LOG = "/var/log/gitlab/nginx/gitlab_access.log"
 READ_OF_LOG = 1 << 20  # bytes read from the end of the log
 REQUEST = re.compile(r'\[(?P<time>[^\]]+)\] "[^"]*" (?P<status>\d{3}) ')
 """A line in the default format of GitLab's package (omnibus-gitlab, nginx['log_format'])."""
+AFTER_STATUS = re.compile(r'" \d{3} (?P<rest>.*)')
+QUOTED = re.compile(r'"[^"]*"')
 CHECKER = "ELB-HealthChecker/"
 HEALTH_CHECK_MAX_AGE = 12  # seconds; the load balancer checks every ten
 
@@ -27,7 +29,7 @@ def target_healthy(endpoints: Mapping[str, Any]) -> Result:
     except FailedCheckError:
         return _until_ready("nginx fails its own check, so no health check can be observed")
     lines = _end_of_access_log()
-    if lines and request(lines[-1]) is None:
+    if lines and not names_agents(lines):
         # A custom log format. The checks through the load balancer show whether it forwards requests.
         return Measured(0.0, f"not checked: {ACCESS_LOG} has a custom format, set in gitlabRb")
     latest = last_health_check(lines, time.time())
@@ -96,6 +98,21 @@ def request(line: str) -> Optional[Tuple[float, int]]:
             at = datetime.datetime.strptime(text, form)  # noqa: DTZ007, both forms have the offset
             return at.timestamp(), int(match.group("status"))
     return None
+
+
+def names_agents(lines: List[str]) -> bool:
+    """Whether the newest line has a known format with the client's agent, which is the second quoted string after the
+    status, after the referrer. With fewer, it has one if the load balancer's appears in a line of that format.
+    """
+    quoted = _quoted_after_status(lines[-1])
+    if request(lines[-1]) is None:
+        return False
+    return quoted >= 2 or any(CHECKER in line and _quoted_after_status(line) == quoted for line in lines)
+
+
+def _quoted_after_status(line: str) -> int:
+    match = AFTER_STATUS.search(line)
+    return len(QUOTED.findall(match.group("rest"))) if match else 0
 
 
 def failed_parts(body: bytes) -> str:
