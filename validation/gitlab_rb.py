@@ -5,6 +5,9 @@ after the user's lines and deletes keys that must keep the package's default; th
 """
 
 import re
+from collections.abc import Sequence
+
+from validation import ruby_text
 
 BALANCER = "the load balancer forwards to nginx on port 80 with the PROXY protocol"
 SSHD = "the load balancer forwards git over SSH to gitlab-sshd on port 2222, and the checks compare its host key"
@@ -85,7 +88,8 @@ def lines(value: str) -> str:
     """Lines for GitLab's gitlab.rb. Raises ValueError if a line sets what the program relies on, or ends the file
     before the program's own lines.
     """
-    text = "\n".join(line for line in re.split(r"\r?\n", value) if not line.lstrip().startswith("#"))
+    code = _code(value)
+    text = "\n".join(code)
     for name, why in TOP_LEVEL.items():
         if re.search(
             rf"(?:^|;|\bthen\b|\bself\.|\bGitlab\.)\s*{name}\b(?!\s*\[)|\bGitlab\s*\[\s*['\":]{name}\b",
@@ -101,11 +105,40 @@ def lines(value: str) -> str:
             raise ValueError(
                 f"assigns a variable named {section}, which hides GitLab's settings. Use {section}['key'] = value"
             )
-    if match := re.search(r"^(?:__END__$|\s*(?:return|exit!?|abort)\b)", text, re.MULTILINE):
+    ends = re.search(r"^(?:__END__$|\s*(?:exit!?|abort)\b)", text, re.MULTILINE)
+    if match := ends or re.search(r"^\s*return\b", "\n".join(_outside_methods(code)), re.MULTILINE):
         raise ValueError(
             f"contains {match[0].strip()}, which ends the file before the program's own lines. Remove that line"
         )
     return value
+
+
+def _code(value: str) -> list[str]:
+    """The lines of Ruby, without comments and the texts in heredocs."""
+    split = re.split(r"\r?\n", value)
+    bodies = ruby_text.heredoc_bodies(split)
+    return [line for index, line in enumerate(split) if index not in bodies and not line.lstrip().startswith("#")]
+
+
+METHOD = re.compile(
+    r"(?P<indent>\s*)(?:def\s(?!\s*[\w.?!]+\s*(?:\([^()]*\))?\s*=\s)(?!.*\bend\s*$)"
+    r"|.*(?:->|\blambda\b).*(?:\bdo\b|\{)(?:\s*\|[^|]*\|)?\s*$)"
+)
+"""The first line of a method or a lambda that ends in a later line; `def name = value` has no end."""
+
+
+def _outside_methods(code: Sequence[str]) -> list[str]:
+    """The lines outside methods and lambdas, which end with the indentation that they begin with."""
+    outside: list[str] = []
+    following = 0
+    for index, line in enumerate(code):
+        if index < following:
+            continue
+        outside.append(line)
+        if method := METHOD.match(line):
+            end = re.compile(rf"{method['indent']}(?:end\b|\}})")
+            following = next((later for later in range(index + 1, len(code)) if end.match(code[later])), index) + 1
+    return outside
 
 
 def _subscript(key: str) -> str:
