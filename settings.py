@@ -16,6 +16,7 @@ from validation import (
     plain_secrets,
     ssh_keys,
     supported_versions,
+    unsupported,
     values,
 )
 from validation.calendar import calendar
@@ -346,6 +347,9 @@ def _problems_between_keys(settings: Settings) -> list[str]:
         for network in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, settings.admin_cidrs))
         if network.prefixlen < values.LARGEST_ADMIN_NETWORK
     ]
+    # A drill has no mail server, but the lines of its original.
+    mail = None if settings.smtp or settings.drill else unsupported.sets_mail(settings.extra_gitlab_rb)
+    problems += [f"gitlabRb: (hidden) {mail}."] if mail else []
     problems += _privileged_problems(settings)
     problems += _drill_problems(settings) if settings.drill else []
     if settings.ssh_private_key:

@@ -396,3 +396,8 @@ def test_a_copy_is_silenced_only_while_sidekiq_is_off_and_only_silent_mode_count
     if not reason:
         assert (tmp_path / "result").read_text() == CONFIRMED + "\n"
         assert (tmp_path / "asked").read_text() == "the program\n"
+
+
+def test_a_drill_without_a_mail_server_accepts_the_lines_of_its_original():
+    line = "gitlab_rails['smtp_address'] = 'mail.example.com'"
+    assert load_from(drill_config(gitlabRb=line)).extra_gitlab_rb == line

@@ -2,15 +2,18 @@
 
 import functools
 import json
+import re
 import subprocess
 from typing import Any
 
 import pytest
 
+from configuration.paths import GITLAB_FOLDERS
 from settings import SettingsError
 from tests.engine import ROOT
-from tests.test_configuration import gitlab_rb
+from tests.test_configuration import RELAY, gitlab_rb
 from tests.test_settings import load
+from validation import unsupported
 from validation.gitlab_rb import PACKAGE_DEFAULTS, SET_BY_PROGRAM, TOP_LEVEL
 
 EVALUATE = ROOT / "lab/played/gitlab_ce/lab_gitlab/ruby/gitlab_rb.rb"
@@ -251,6 +254,95 @@ def test_a_line_that_sets_what_the_program_relies_on_is_refused_by_name(section,
 )
 def test_other_lines_that_undo_it_are_refused(line, said):
     assert said in refusal(line)
+
+
+ELSEWHERE = "what is not on the data volume is in no backup"
+PATHS_ELSEWHERE = [
+    "postgresql['dir'] = '/srv/postgresql'",
+    "gitlab_rails['shared_path'] = '/mnt/nfs/shared'",
+    "gitlab_rails['uploads_directory'] = \"#{base}/uploads\"",
+    "gitlab_rails['lfs_storage_path'] = File.join(base, 'lfs')",
+    "gitlab_rails['artifacts_path'] = '/var/opt/gitlab/../artifacts'",
+    "gitlab_rails['pages_path'] = '/var/opt/gitlab-pages'",
+    "gitlab_ci['builds_directory'] = '/var/opt/gitlab/builds' + suffix",
+    "git_data_dirs({ 'default' => { 'path' => '/srv/git' } })",
+    'git_data_dirs(\n  "default" => { "path" => "/var/opt/gitlab/git-data" },\n  "b" => { "path" => "/srv/b" }\n)',
+    "git_data_dirs 'default' => { 'path' => base }",
+    "git_data_dirs['default']['path'] = '/srv/git'",
+    "gitaly['configuration'][:storage] = [{ name: 'default', path: '/srv/git' }]",
+    "gitaly['configuration'] = {\n  storage: [\n    { name: 'default', path: '/srv/git' },\n  ],\n}",
+    "gitaly['configuration'] = { 'storage' => storages }",
+]
+
+
+@pytest.mark.parametrize("line", PATHS_ELSEWHERE)
+def test_data_that_would_be_in_no_backup_is_refused(line):
+    said = refusal(line)
+    key = re.split(r" =|\(| |\['default", line)[0]
+    assert re.search(rf"gitlabRb: \(hidden\) sets {re.escape(key)}(\[:storage\])?, but {ELSEWHERE}", said)
+    assert said.endswith("Remove that line, or write a path below /var/opt/gitlab.")
+
+
+def test_the_folders_of_data_are_those_on_the_volume():
+    assert unsupported.DATA_FOLDERS == GITLAB_FOLDERS
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "postgresql['enable'] = false",
+            "sets postgresql['enable'], but upgrades, backups and drills ask the PostgreSQL",
+        ),
+        (
+            "gitlab_rails['db_host'] = 'db.example.com'",
+            "sets gitlab_rails['db_host'], but upgrades, backups and drills",
+        ),
+        (
+            "gitlab_rails['databases']['main']['db_host'] = 'db.example.com'",
+            "sets gitlab_rails['databases']['main']['db_host'], but upgrades",
+        ),
+        ("x = { 'use_iam_profile' => true }", "sets use_iam_profile, but only root reaches AWS's metadata service"),
+        ("x = { use_iam_profile: true }", "sets use_iam_profile"),
+        ("gitlab_rails['backup_upload_connection']['use_iam_profile'] = true", "sets use_iam_profile"),
+        ("x = YAML.load <<~YAML\n  use_iam_profile: true\nYAML", "sets use_iam_profile"),
+    ],
+)
+def test_what_cannot_work_in_this_stack_is_refused_with_the_reason(line, said):
+    assert said in refusal(line)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("smtp_enable", "true"), ("smtp_address", "'mail.example.com'"), ("smtp_enable", "true if 1")],
+)
+def test_mail_that_would_never_be_sent_is_refused_without_the_setting_of_its_server(key, value):
+    line = f"gitlab_rails['{key}'] = {value}"
+    assert f"gitlabRb: (hidden) sets gitlab_rails['{key}'], but mail is off" in refusal(line)
+    assert load(gitlabRb=line, **RELAY).extra_gitlab_rb == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gitlab_rails['smtp_enable'] = false",
+        "# gitlab_rails['smtp_enable'] = true",
+        "postgresql['enable'] = true # as it is",
+        "postgresql['shared_buffers'] = '1GB'",
+        "postgresql['dir'] = '/var/opt/gitlab/postgresql'",
+        "gitlab_rails['shared_path'] = \"/var/opt/gitlab/shared\" # own",
+        "gitlab_rails['lfs_storage_path'] = nil",
+        "gitlab_rails['backup_path'] = '/mnt/backups'",
+        "x = gitlab_rails['shared_path']",
+        'git_data_dirs({\n  "default" => {\n    "path" => "/var/opt/gitlab/git-data"\n   }\n})',
+        "gitaly['configuration'] = { git: { bin_path: '/opt/git' } }\nx = { storage: [{ path: '/srv' }] }",
+        "gitaly['configuration'] = { storage: [{ name: 'a', path: '/var/opt/gitlab/a' }], git: { path: '/opt/x' } }",
+        "gitaly['configuration'][:concurrency] = [{ rpc: 'x' }]",
+        "x = { 'use_iam_profile' => false }",
+    ],
+)
+def test_what_can_work_in_this_stack_is_taken(line):
+    assert load(gitlabRb=line).extra_gitlab_rb == line
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ after the user's lines and deletes keys that must keep the package's default; th
 import re
 from collections.abc import Sequence
 
-from validation import ruby_text
+from validation import ruby_text, unsupported
+from validation.assignments import assigned
 
 BALANCER = "the load balancer forwards to nginx on port 80 with the PROXY protocol"
 SSHD = "the load balancer forwards git over SSH to gitlab-sshd on port 2222, and the checks compare its host key"
@@ -75,20 +76,14 @@ TOP_LEVEL = {
     "roles": "but this machine runs every part of GitLab except the registry",
 }
 
-ASSIGNED = (
-    r"(?:\s*\[[^\]\n]*\])*\s*(?:(?:\|\||&&|[|&+*-])?=(?![=~>])|<<"
-    r"|\.\s*(?:push|concat|replace|clear|delete|store|merge!|update))"
-)
-"""What follows the name of a setting if the line changes it or a part of it."""
-
 SECTIONS = sorted({section for section, _ in (*SET_BY_PROGRAM, *PACKAGE_DEFAULTS)} | {"high_availability"})
 
 
 def lines(value: str) -> str:
-    """Lines for GitLab's gitlab.rb. Raises ValueError if a line sets what the program relies on, or ends the file
-    before the program's own lines.
+    """Lines for GitLab's gitlab.rb. Raises ValueError if a line sets what the program relies on or what this stack does
+    not support, or ends the file before the program's own lines.
     """
-    code = _code(value)
+    code = ruby_text.code(value)
     text = "\n".join(code)
     for name, why in TOP_LEVEL.items():
         if re.search(
@@ -98,8 +93,9 @@ def lines(value: str) -> str:
         ):
             raise ValueError(f"sets {name}, {why}. Remove that line")
     for (section, key), why in {**SET_BY_PROGRAM, **PACKAGE_DEFAULTS}.items():
-        if re.search(rf"{_section(section)}\s*{_subscript(key)}{ASSIGNED}", text):
+        if assigned(text, section, key):
             raise ValueError(f"sets {section}['{key}'], but {why}. Remove that line")
+    unsupported.check(value)
     for section in SECTIONS:
         if re.search(rf"^\s*{section}\s*=(?![=~>])", text, re.MULTILINE):
             raise ValueError(
@@ -111,13 +107,6 @@ def lines(value: str) -> str:
             f"contains {match[0].strip()}, which ends the file before the program's own lines. Remove that line"
         )
     return value
-
-
-def _code(value: str) -> list[str]:
-    """The lines of Ruby, without comments and the texts in heredocs."""
-    split = re.split(r"\r?\n", value)
-    bodies = ruby_text.heredoc_bodies(split)
-    return [line for index, line in enumerate(split) if index not in bodies and not line.lstrip().startswith("#")]
 
 
 METHOD = re.compile(
@@ -139,12 +128,3 @@ def _outside_methods(code: Sequence[str]) -> list[str]:
             end = re.compile(rf"{method['indent']}(?:end\b|\}})")
             following = next((later for later in range(index + 1, len(code)) if end.match(code[later])), index) + 1
     return outside
-
-
-def _subscript(key: str) -> str:
-    return rf"\[\s*(?:'{key}'|\"{key}\"|:{key}|:'{key}'|:\"{key}\")\s*\]"
-
-
-def _section(name: str) -> str:
-    own = rf"(?<![\w'\":]){name}(?!\w)|\bGitlab\s*{_subscript(name)}"
-    return rf"(?:{own}|(?<![\w'\":])gitlab_rails\s*{_subscript(name)})" if name == "nginx" else f"(?:{own})"

@@ -36,6 +36,13 @@ def heredoc_bodies(lines: Sequence[str]) -> AbstractSet[int]:
     return bodies
 
 
+def code(value: str) -> list[str]:
+    """The lines of Ruby, without lines of comments and the texts in heredocs."""
+    lines = re.split(r"\r?\n", value)
+    bodies = heredoc_bodies(lines)
+    return [line for index, line in enumerate(lines) if index not in bodies and not line.lstrip().startswith("#")]
+
+
 def _end_of_heredoc(lines: Sequence[str], first: int, opener: re.Match[str]) -> int | None:
     for index in range(first, len(lines)):
         line = lines[index].strip() if opener["indented"] else lines[index]
