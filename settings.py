@@ -41,6 +41,9 @@ for networks left behind by killed jobs.
 """
 ONE_NETWORK_PER_JOB = "each job has its own Docker network, and Docker has 255 of them. For more jobs, add runners"
 
+MOST_RUNNER_TAGS = 50
+"""GitLab rejects a runner with more (app/models/ci/runner.rb, TAG_LIST_MAX_LENGTH)."""
+
 BLOCKED_SMTP_PORT = 25
 """AWS blocks it to public addresses: EC2 User Guide, "Restriction on email sent using port 25"."""
 
@@ -291,7 +294,13 @@ class Settings:
             initial_root_password=keys.optional_secret("initialRootPassword", values.root_password),
             runner_name=keys.optional("runnerName", values.runner_name),
             runner_concurrency=keys.number("runnerConcurrency", 1, MOST_JOBS, reason=ONE_NETWORK_PER_JOB),
-            runner_tags=keys.sequence("runnerTags", values.runner_tag, empty_allowed=True),
+            runner_tags=keys.sequence(
+                "runnerTags",
+                values.runner_tag,
+                empty_allowed=True,
+                most=MOST_RUNNER_TAGS,
+                reason="GitLab accepts no runner with more tags",
+            ),
             runner_job_memory=keys.number("runnerJobMemory", 0, 24 * 1024 * 1024),
             runner_job_cpus=keys.number("runnerJobCpus", 0, 448),
             runner_default_image=keys.text("runnerDefaultImage", images.image),

@@ -166,6 +166,7 @@ REFUSALS = [
     ("runnerConcurrency", {"runnerConcurrency": "251"}, "from 1 to 250: each job has its own Docker network"),
     ("runnerSharedCache", {"runnerSharedCache": "yes"}, "neither true nor false"),
     ("runnerTags[0]", {"runnerTags": ["docker, linux"]}, "not a runner tag"),
+    ("runnerTags", {"runnerTags": [f"t{number}" for number in range(51)]}, "51 values. List at most 50: GitLab"),
     ("runnerDefaultImage", {"runnerDefaultImage": "Alpine latest"}, "not an image name"),
     ("runnerPrivileged", {"runnerPrivileged": "yes"}, "neither true nor false"),
     ("runnerPrivilegedImages[0]", {**PRIVILEGED, "runnerPrivilegedImages": ["docker:*"]}, "not an image name"),
@@ -401,6 +402,10 @@ def test_a_secret_without_quotes_in_a_heredoc_is_refused_in_plain_text(line, ope
 )
 def test_lines_for_gitlab_rb_without_a_secret_may_stand_in_plain_text(line):
     assert load(secret_keys=set(SECRET_KEYS) - {"gitlabRb"}, gitlabRb=line).extra_gitlab_rb == line
+
+
+def test_a_runner_has_as_many_tags_as_gitlab_accepts():
+    assert len(load(runnerTags=[f"t{number}" for number in range(50)]).runner_tags) == 50
 
 
 def test_settings_do_not_show_their_secrets():

@@ -154,8 +154,12 @@ class Reader:
 
         return self.text(key, truth)
 
-    def sequence(self, key: str, check: Check[T], *, empty_allowed: bool = False) -> tuple[T, ...]:
-        """A list of unique strings, each of them checked; optional if `empty_allowed`."""
+    def sequence(
+        self, key: str, check: Check[T], *, empty_allowed: bool = False, most: int | None = None, reason: str = ""
+    ) -> tuple[T, ...]:
+        """A list of unique strings, each of them checked; optional if `empty_allowed`. `most` is the highest number of
+        them, and `reason` explains it.
+        """
         values = self._structure(key)
         if values is None:
             if not empty_allowed:
@@ -166,6 +170,8 @@ class Reader:
             return ()
         if not values and not empty_allowed:
             self.problems.append(f"{key}: empty. List at least one value.")
+        if most is not None and len(values) > most:
+            self.problems.append(f"{key}: {len(values)} values. List at most {most}: {reason}.")
         known = len(self.problems)
         places = [f"{key}[{position}]" for position in range(len(values))]
         texts = [(place, self._text(place, value)) for place, value in zip(places, values, strict=True)]

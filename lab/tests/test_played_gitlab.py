@@ -419,9 +419,11 @@ def test_what_models_and_services_reject(server):
             project = Projects::CreateService.new(admin, { name: 'acceptance', namespace_id: Group.first.id }).execute
             runner = Ci::Runners::CreateRunnerService.new(user: admin,
               params: { runner_type: 'instance_type', run_untagged: false }).execute
+            tagged = Ci::Runners::CreateRunnerService.new(user: admin,
+              params: { runner_type: 'instance_type', tag_list: (1..51).map(&:to_s) }).execute
             puts JSON.generate([
               group.payload[:group].errors.full_messages.first, project.errors.full_messages.first,
-              runner.message.first,
+              runner.message.first, tagged.message.first,
               complaint { Ci::Runner.first.update!(paused: false) },
               complaint { Gitlab::CurrentSettings.update!(signup: false) },
               complaint { admin.update!(password: 'root-of-all') },
@@ -433,6 +435,7 @@ def test_what_models_and_services_reject(server):
         "Organization can't be blank",
         "Name has already been taken",
         "Tags list can not be empty when runner is not allowed to pick untagged jobs",
+        "Tags list Too many tags specified. Please limit the number of tags to 50",
         "unknown attribute 'paused' for Ci::Runner.",
         "unknown attribute 'signup' for ApplicationSetting.",
         "Validation failed: Password must not contain commonly used combinations of words and letters",

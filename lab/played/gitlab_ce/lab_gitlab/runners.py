@@ -10,6 +10,9 @@ from lab_gitlab.records import Column, Errors, Model, Record, after, now
 TOKEN_PREFIXES = {"instance_type": "glrt-t1_", "project_type": "glrt-t3_"}
 """Of runners that a user has created."""
 
+MOST_TAGS = 50
+"""TAG_LIST_MAX_LENGTH of app/models/ci/runner.rb."""
+
 
 class Runner(Model):
     """A runner and its restrictions; `active` is the opposite of "paused" in the web interface.
@@ -39,6 +42,8 @@ class Runner(Model):
     def validate(self, _app: Application, record: Record) -> Errors:
         if not record["run_untagged"] and not record["tag_list"]:
             return [("tags_list", "can not be empty when runner is not allowed to pick untagged jobs")]
+        if len(record["tag_list"]) > MOST_TAGS:
+            return [("tags_list", f"Too many tags specified. Please limit the number of tags to {MOST_TAGS}")]
         return []
 
     def before_save(self, app: Application, record: Record) -> None:
