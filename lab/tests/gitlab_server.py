@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -171,6 +171,10 @@ class Server:
             return self.get("/-/readiness", client=None).status == 200
         return False
 
+    def answers_ssh(self) -> bool:
+        """Return whether gitlab-sshd accepts connections; False while it restarts."""
+        return answers(f"127.0.0.1:{self.ssh}")
+
     def has_database(self) -> bool:
         """Return whether PostgreSQL answers; False while it restarts."""
         return self.run("gitlab-psql", "-tAc", "SELECT 1").stdout == "1\n"
@@ -310,10 +314,42 @@ def supervision(services: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        logs = [log for service in supervisors for log in _handles(service / "log")]
         for supervisor in supervisors.values():
             supervisor.terminate()
-        for supervisor in supervisors.values():
+        for service, supervisor in supervisors.items():
+            wait_until(partial(_has_ended, service, supervisor), 20, pause=0.01)
+            supervisor.kill()
             supervisor.wait(20)
+        for log in logs:
+            assert select.select([log], [], [], 20)[0], "the log did not end with its input"
+            os.close(log)
+
+
+def _has_ended(service: Path, supervisor: subprocess.Popen[bytes]) -> bool:
+    """Return whether a service has ended for good; runsv(8) then sleeps for a second if it has been young."""
+    if supervisor.poll() is not None:
+        return True
+    with contextlib.suppress(FileNotFoundError):
+        return _status(service) == (0, "d")
+    return False
+
+
+def _handles(service: Path) -> list[int]:
+    """Return a file descriptor that is readable when the service's process has ended; none without a process."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        process, _ = _status(service)
+        return [os.pidfd_open(process)] if process else []
+    return []
+
+
+def _status(service: Path) -> tuple[int, str]:
+    """Return the number of a service's process, 0 without one, and the wanted state: u for up or d for down.
+
+    Source: runit, runsv.c, update_status().
+    """
+    status = (service / "supervise/status").read_bytes()
+    return int.from_bytes(status[12:16], "little"), chr(status[17])
 
 
 @contextlib.contextmanager
@@ -329,6 +365,7 @@ def running(*, ssh: int | None = None) -> Iterator[Server]:
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.endswith("gitlab Reconfigured!\n")
         wait_until(machine.is_ready)
+        wait_until(lambda: not ssh or machine.answers_ssh())
         machine.secrets = json.loads(machine.console(RUBY_SETUP))
         yield machine
         machine.forks.close()

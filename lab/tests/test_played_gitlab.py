@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,21 +87,6 @@ def test_the_logs_have_the_clients_own_address(server):
     assert "secret-of-mine" not in access.read_text() + production.read_text()
 
 
-def test_readiness_of_all_fails_with_one_service_and_without_puma_nginx_has_no_upstream(server):
-    assert server.get("/-/readiness?all=1", client=None).status == 200
-    assert server.run("gitlab-ctl", "stop", "redis").stdout.startswith("ok: down: redis:")
-    assert server.run("gitlab-ctl", "status", "redis").returncode == 3
-    answer = server.get("/-/readiness?all=1", client=None)
-    assert answer.status == 503
-    assert answer.json["cache_check"][0]["status"] == "failed"
-    assert server.get("/-/readiness", client=None).status == 200
-    server.run("gitlab-ctl", "start", "redis")
-    server.run("gitlab-ctl", "stop", "puma")
-    assert server.get("/users/sign_in").status == 502
-    server.run("gitlab-ctl", "start", "puma")
-    wait_until(lambda: server.get("/-/readiness?all=1", client=None).status == 200)
-
-
 # Git over SSH
 
 
@@ -121,28 +108,6 @@ def test_a_late_proxy_header_is_read_as_ssh_data(server):
         assert time.monotonic() - waited > 0.4  # proxy_header_timeout is 500 ms
         connection.sendall(proxy_header(CLIENT) + b"SSH-2.0-test\r\n")
         assert b"curve25519" not in b"".join(iter(lambda: connection.recv(4096), b""))  # no key exchange
-
-
-def test_an_unexpected_proxy_header_is_not_valid_ssh(server):
-    assert server.configure("gitlab_sshd['proxy_protocol'] = false").returncode == 0
-    wait_until(lambda: ssh_answers(server))
-    try:
-        with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
-            waited = time.monotonic()
-            assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
-            assert time.monotonic() - waited < 0.4
-            connection.sendall(proxy_header(CLIENT) + b"SSH-2.0-test\r\n")
-            assert b"curve25519" not in b"".join(iter(lambda: connection.recv(4096), b""))
-    finally:
-        assert server.configure().returncode == 0
-        wait_until(lambda: ssh_answers(server))
-
-
-def ssh_answers(server):
-    """Return whether gitlab-sshd accepts connections; False while it restarts."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.ssh), timeout=1):
-        return True
-    return False
 
 
 def test_an_unknown_key_is_refused(server, tmp_path):
@@ -336,7 +301,7 @@ def test_the_next_run_deletes_the_user_of_the_former_acceptance_token_and_keeps_
     create = f"ResourceAccessTokens::CreateService.new(User.first, Project.find_by_full_path('{PROJECT}'),"
     server.console(f"{create} {{ name: 'of an owner', scopes: ['api'], expires_at: Date.tomorrow.iso8601 }}).execute")
     acceptance_token(server, "revoke")
-    wait_until(lambda: found()[0] == ["of an owner"], pause=0.5)
+    wait_until(lambda: found()[0] == ["of an owner"], pause=0.1)
     _, namespaces, memberships = found()
 
     token = json.loads(acceptance_token(server, "issue"))["token"]
@@ -348,7 +313,7 @@ def test_the_next_run_deletes_the_user_of_the_former_acceptance_token_and_keeps_
     assert found() == [["gitlab-stack-acceptance", "of an owner"], namespaces + 1, memberships + 1]
 
     acceptance_token(server, "revoke")
-    wait_until(lambda: found() == [["of an owner"], namespaces, memberships], pause=0.5)
+    wait_until(lambda: found() == [["of an owner"], namespaces, memberships], pause=0.1)
     script = f"puts User.find_by(id: Ci::Pipeline.find_by(id: {pipeline}).user_id).user_type"
     assert server.console(script) == "ghost"
     server.console(f"Ci::Pipeline.find_by(id: {pipeline}).destroy")
@@ -452,10 +417,10 @@ def test_a_script_gets_arguments_and_standard_input_and_can_be_standard_input(se
 def test_the_lab_can_delay_the_console(server):
     knob = server.root / "run/lab/console-delay"
     knob.parent.mkdir(parents=True, exist_ok=True)
-    knob.write_text("1.5\n")
+    knob.write_text("0.5\n")
     started = time.monotonic()
     server.console("puts 1")
-    assert time.monotonic() - started >= 1.5
+    assert time.monotonic() - started >= 0.5
     knob.unlink()
 
 
@@ -509,27 +474,29 @@ def test_the_database_answers_by_gitlab_psql(server):
     wait_until(server.has_database)
 
 
-def test_a_backup_needs_the_registrys_folder_unless_skip_names_it_and_keeps_for_a_time(server):
-    def backup(*settings: str) -> subprocess.CompletedProcess[str]:
-        return server.run("gitlab-rake", "gitlab:backup:create", *settings)
+def backup(server: Server, *settings: str) -> subprocess.CompletedProcess[str]:
+    return server.run("gitlab-rake", "gitlab:backup:create", *settings)
 
-    aborted = backup("SKIP=artifacts")
+
+OLD_BACKUP = "var/opt/gitlab/backups/1400000000_2014_05_13_7.0.0_gitlab_backup.tar"
+
+
+def test_a_backup_needs_the_registrys_folder_unless_skip_names_it(server):
+    aborted = backup(server, "SKIP=artifacts")
     assert aborted.returncode == 1
     assert "No such file or directory @ realpath_rec" in aborted.stderr
-    assert backup("SKIP=registry").returncode == 0
+    assert backup(server, "SKIP=registry").returncode == 0
     folder = server.root / "var/opt/gitlab/gitlab-rails/shared/registry"
     folder.mkdir()
-    assert backup("SKIP=artifacts").returncode == 0
-    old = server.root / "var/opt/gitlab/backups/1400000000_2014_05_13_7.0.0_gitlab_backup.tar"
-    old.touch()
-    assert "[SKIPPED]" in backup().stdout
-    assert old.exists()
-    assert server.configure("gitlab_rails['backup_keep_time'] = 604800").returncode == 0
-    assert "done. (1 removed)" in backup().stdout
-    assert not old.exists()
+    assert backup(server, "SKIP=artifacts").returncode == 0
     folder.rmdir()
-    assert server.configure().returncode == 0
-    wait_until(server.is_ready)
+
+
+def test_a_backup_is_kept_without_backup_keep_time(server):
+    old = server.root / OLD_BACKUP
+    old.touch()
+    assert "[SKIPPED]" in backup(server, "SKIP=registry").stdout
+    assert old.exists()
 
 
 AS_IT_WAS = """
@@ -768,21 +735,50 @@ def test_a_privileged_runner_takes_the_first_job_of_the_project_before_sidekiq_h
         server.console("Ci::Runner.find_by(description: 'lab').update!(access_level: 'not_protected')")
 
 
-def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):
-    """Uses the program's own gitlab.rb lines, and the failing logins of the acceptance checks."""
-    runner, other = "203.0.113.23", "198.51.100.9"
+# Settings that differ from those of the other tests
+
+RUNNER = "203.0.113.23"
+
+
+@pytest.fixture(scope="class")
+def other_settings(server: Server) -> Iterator[None]:
+    """Settings that do not affect each other, and the program's own lines about failed logins."""
     given = render_gitlab_rb(
-        load(), external_url="u", public_host="h", registry_private_ip="r", runner_public_ip=runner
+        load(), external_url="u", public_host="h", registry_private_ip="r", runner_public_ip=RUNNER
     )
     start = given.index("gitlab_rails['rack_attack_git_basic_auth']")
-    assert server.configure(given[start : given.index("}", start) + 1]).returncode == 0
+    others = (
+        "gitlab_sshd['proxy_protocol'] = false",
+        "nginx['hsts_max_age'] = 0",
+        "gitlab_rails['backup_keep_time'] = 604800",
+    )
+    assert server.configure("\n".join([given[start : given.index("}", start) + 1], *others])).returncode == 0
     wait_until(server.is_ready)
+    wait_until(server.answers_ssh)
+    yield
+    assert server.configure().returncode == 0
+    wait_until(server.is_ready)
+    wait_until(server.answers_ssh)
 
-    def login(client: str, user: str, password: str) -> int:
-        credentials = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-        return server.get("/jwt/auth?service=container_registry", client=client, Authorization=credentials).status
 
-    try:
+@pytest.mark.usefixtures("other_settings")
+class TestOtherSettings:
+    def test_an_unexpected_proxy_header_is_not_valid_ssh(self, server):
+        with socket.create_connection(("127.0.0.1", server.ssh), timeout=5) as connection:
+            waited = time.monotonic()
+            assert connection.recv(64).startswith(b"SSH-2.0-GitLab-SSHD")
+            assert time.monotonic() - waited < 0.4
+            connection.sendall(proxy_header(CLIENT) + b"SSH-2.0-test\r\n")
+            assert b"curve25519" not in b"".join(iter(lambda: connection.recv(4096), b""))
+
+    def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(self, server):
+        """Uses the program's own gitlab.rb lines, and the failing logins of the acceptance checks."""
+        runner, other = RUNNER, "198.51.100.9"
+
+        def login(client: str, user: str, password: str) -> int:
+            credentials = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+            return server.get("/jwt/auth?service=container_registry", client=client, Authorization=credentials).status
+
         assert {login(runner, "nobody", "not-a-password") for _ in range(40)} == {401}
         assert login(runner, "root", PASSWORD) == 200
         assert {login(other, "nobody", "not-a-password") for _ in range(29)} == {401}
@@ -794,26 +790,21 @@ def test_who_fails_to_log_in_too_often_is_shut_out_but_not_the_runner(server):
         assert login(other, "gitlab-ci-token", "of a job") == 401
         assert server.get("/users/sign_in", client=other).status == 200
         assert login("198.51.100.10", "root", PASSWORD) == 200
-    finally:
-        assert server.configure().returncode == 0
-        wait_until(server.is_ready)
+
+    def test_hsts_can_be_disabled(self, server):
+        assert server.get("/users/sign_in").headers["Strict-Transport-Security"] is None
+
+    def test_old_backups_are_removed_after_backup_keep_time(self, server):
+        old = server.root / OLD_BACKUP
+        old.touch()
+        assert "done. (1 removed)" in backup(server, "SKIP=registry").stdout
+        assert not old.exists()
 
 
 # TLS
 
 NAME = "git.example.com"
 LOGIN = {"user[login]": "root", "user[password]": PASSWORD}
-
-
-@contextlib.contextmanager
-def configured(server: Server, more: str) -> Iterator[None]:
-    """Configure the server with more lines, and with the usual ones at the end."""
-    assert server.configure(more).returncode == 0
-    try:
-        yield
-    finally:
-        assert server.configure().returncode == 0
-        wait_until(server.is_ready)
 
 
 def log_in(server: Server, *, form: Mapping[str, str] = LOGIN, token: bool = True, **headers: str) -> Answer:
@@ -886,12 +877,6 @@ def test_a_login_needs_the_token_of_its_page_and_the_password(server):
     assert b"Invalid login or password" in log_in(server, form={**LOGIN, "user[password]": "wrong"}).body
 
 
-def test_hsts_can_be_disabled(server):
-    with configured(server, "nginx['hsts_max_age'] = 0"):
-        wait_until(server.is_ready)
-        assert server.get("/users/sign_in").headers["Strict-Transport-Security"] is None
-
-
 def rejects_plain_http(server: Server) -> bool:
     """Return whether nginx requires TLS; False while it restarts."""
     with contextlib.suppress(OSError, http.client.HTTPException):
@@ -911,7 +896,7 @@ def over_tls(server: Server) -> bytes:
             return connection.recv(64)
 
 
-# Reconfigure
+# Services and reconfigure
 
 
 MISTAKES = {
@@ -920,6 +905,21 @@ MISTAKES = {
     "registry['internal_key'] = File.read('/nowhere')": "No such file or directory",
     "external_url 'gitlab.example.test'": "must include a schema and FQDN",
 }
+
+
+def test_readiness_of_all_fails_with_one_service_and_without_puma_nginx_has_no_upstream(server):
+    assert server.get("/-/readiness?all=1", client=None).status == 200
+    assert server.run("gitlab-ctl", "stop", "redis").stdout.startswith("ok: down: redis:")
+    assert server.run("gitlab-ctl", "status", "redis").returncode == 3
+    answer = server.get("/-/readiness?all=1", client=None)
+    assert answer.status == 503
+    assert answer.json["cache_check"][0]["status"] == "failed"
+    assert server.get("/-/readiness", client=None).status == 200
+    server.run("gitlab-ctl", "start", "redis")
+    server.run("gitlab-ctl", "stop", "puma")
+    assert server.get("/users/sign_in").status == 502
+    server.run("gitlab-ctl", "start", "puma")
+    wait_until(lambda: server.get("/-/readiness?all=1", client=None).status == 200)
 
 
 def test_a_gitlab_rb_with_a_mistake_fails_reconfigure_and_changes_nothing(server):
@@ -936,31 +936,76 @@ def test_a_gitlab_rb_with_a_mistake_fails_reconfigure_and_changes_nothing(server
     assert server.configure().returncode == 0
 
 
-RESTART = "import sys; from lab_gitlab import runit; text, code = runit.restart('tried'); sys.exit(text if code else 0)"
-STARTED = 'echo $$ >>pids; trap "sleep 0.5; exit" TERM; while :; do sleep 0.05; done'
+CONTROL = """
+import json, sys
+from lab_gitlab import runit
+command, seconds, *names = sys.argv[1:]
+print(json.dumps(runit.control(command, *names, seconds=float(seconds))))
+"""
+SLOW_TO_END = 'echo $$ >>pids; trap "sleep 0.2; exit" TERM; while :; do sleep 0.05; done'
+STUBBORN = 'trap "" TERM; echo $$ >>pids; while :; do sleep 0.05; done'
 
 
-@pytest.mark.parametrize(
-    ("script", "starts"),
-    [(STARTED, 1), (f"echo $$ >>pids; [ -e repaired ] || exit 1; {STARTED}", 2)],
-    ids=["one that has just started", "one that does not start before it is repaired"],
-)
-def test_a_reconfigure_goes_on_after_the_restart_of_a_service(tmp_path, script, starts):
-    install(tmp_path)
-    service = tmp_path / "opt/gitlab/service/tried"
-    service.mkdir(parents=True)
-    (service / "run").write_text(f"#!/bin/sh\n{script}\n")
-    (service / "run").chmod(0o755)
-    pids = service / "pids"
-    environment = {**os.environ, "LAB_ROOT": str(tmp_path), "PYTHONPATH": str(tmp_path / RAILS)}
-    with supervision(service.parent):
-        wait_until(lambda: pids.exists() and len(pids.read_text().splitlines()) == starts)
-        before = pids.read_text().splitlines()
-        (service / "repaired").touch()
-        subprocess.run([sys.executable, "-c", RESTART], env=environment, check=True)
-        status = subprocess.run(["sv", "status", service], capture_output=True, text=True, check=True).stdout
-    assert status.startswith("run: ")
-    assert not any(f"(pid {process})" in status for process in before)
+class Supervised:
+    """Services of a folder that takes the place of a machine."""
+
+    def __init__(self, root: Path) -> None:
+        install(root)
+        self.services = root / "opt/gitlab/service"
+        self.services.mkdir()
+        self._environment = {**os.environ, "LAB_ROOT": str(root), "PYTHONPATH": str(root / RAILS)}
+
+    def add(self, name: str, script: str) -> None:
+        """Add a service with this script, which appends its process to the file `pids`."""
+        new = self.services.with_name(name)  # supervised only once it is complete
+        new.mkdir()
+        (new / "run").write_text(f"#!/bin/sh\n{script}\n")
+        (new / "run").chmod(0o755)
+        new.rename(self.services / name)
+
+    def started(self, name: str) -> list[str]:
+        pids = self.services / name / "pids"
+        return pids.read_text().splitlines() if pids.exists() else []
+
+    def control(self, command: str, *names: str, seconds: float) -> list[tuple[str, int]]:
+        """Return the output and the exit code for each service."""
+        given = [sys.executable, "-c", CONTROL, command, str(seconds), *names]
+        done = subprocess.run(given, env=self._environment, stdout=subprocess.PIPE, text=True, check=True)
+        return [(text, code) for text, code in json.loads(done.stdout)]
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Supervised]:
+    made = Supervised(tmp_path)
+    with supervision(made.services):
+        yield made
+
+
+def test_a_reconfigure_goes_on_after_the_restart_of_a_service(supervised):
+    """Of one that did not start before it was repaired, and of one that has just started and does not end at once."""
+    supervised.add("broken", f"echo $$ >>pids; [ -e repaired ] || exit 1; {SLOW_TO_END}")
+    wait_until(lambda: len(supervised.started("broken")) == 2)
+    supervised.add("young", SLOW_TO_END)
+    wait_until(lambda: supervised.started("young"))
+    before = {name: supervised.started(name) for name in ("broken", "young")}
+    (supervised.services / "broken/repaired").touch()
+    with ThreadPoolExecutor() as pool:  # each on its own: a restart of both waits for the other one
+        restarts = pool.map(lambda name: supervised.control("restart", name, seconds=30)[0], before)
+    for name, (text, code) in zip(before, restarts, strict=True):
+        assert (text.startswith(f"ok: run: {name}: (pid "), code) == (True, 0), text
+        assert not any(f"(pid {process})" in text for process in before[name])
+
+
+def test_a_service_that_does_not_end_in_time_is_reported(supervised):
+    supervised.add("stubborn", STUBBORN)
+    wait_until(lambda: supervised.started("stubborn"))
+    [process] = supervised.started("stubborn")
+    for command in ("restart", "stop"):
+        [(text, code)] = supervised.control(command, "stubborn", seconds=0.1)
+        assert (text.partition(")")[0], code) == (f"timeout: run: stubborn: (pid {process}", 1)
+    [(text, code)] = supervised.control("stop", "missing", seconds=0.1)
+    assert (text.startswith("fail: missing: "), code) == (True, 1)
+    subprocess.run(["sv", "kill", supervised.services / "stubborn"], check=True)
 
 
 def test_a_killed_service_is_restarted(server):

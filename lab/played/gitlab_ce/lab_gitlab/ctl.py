@@ -17,8 +17,7 @@ SERVICE_COMMANDS = ("status", "start", "stop", "restart", "hup", "term")
 def control(command: str, names: list[str]) -> int:
     """Pass a command to the named services, by default to all; succeeds if no service is configured yet."""
     total = 0
-    for name in names or runit.names():
-        text, code = runit.sv(command, name)
+    for text, code in runit.control(command, *(names or runit.names())):
         print(text, flush=True)
         total += code
     return min(total, 255)

@@ -135,16 +135,17 @@ class Run:
             runit.enable(service.name)
         for service in enabled:
             if not runit.wait(partial(runit.is_supervised, service.name)):
-                self._give_up(service, runit.sv("status", service.name)[0])
-            if service.name in known & self.changed:
-                text, code = runit.restart(service.name)
-                if code:
-                    self._give_up(service, text)
-            elif self.bootstrapping and not runit.is_running(service.name):
-                runit.sv("start", service.name)
+                self._give_up(service.name, runit.sv("status", service.name)[0])
+        restarted = [service.name for service in enabled if service.name in known & self.changed]
+        for name, (text, code) in zip(restarted, runit.control("restart", *restarted, seconds=30.0), strict=True):
+            if code:
+                self._give_up(name, text)
+        others = {service.name for service in enabled} - {*restarted}
+        if self.bootstrapping:
+            runit.control("start", *(name for name in others if not runit.is_running(name)))
 
-    def _give_up(self, service: Service, text: str) -> NoReturn:
-        raise ReconfigureError(f"runit_service[{service.name}] had an error: {text}")
+    def _give_up(self, name: str, text: str) -> NoReturn:
+        raise ReconfigureError(f"runit_service[{name}] had an error: {text}")
 
     # The database
 

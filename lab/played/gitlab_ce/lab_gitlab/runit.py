@@ -11,6 +11,8 @@ from lab_gitlab.files import folder, write
 
 DOWN = 3
 """Exit code of `gitlab-ctl status` for a service that is not running, the same as for LSB init scripts."""
+CONTROLS = {"start": ("up",), "stop": ("down",), "restart": ("term", "cont", "up")}
+"""What sv(8) sends for the commands that wait for their effect."""
 
 
 def names() -> list[str]:
@@ -26,21 +28,39 @@ def sv(command: str, service: str | Path) -> tuple[str, int]:
     return text, DOWN if text.startswith("down: ") else done.returncode
 
 
-def restart(name: str) -> tuple[str, int]:
-    """Restart a service and wait for its new process; return sv(8)'s output and exit code.
+def control(command: str, *names: str, seconds: float = 7.0) -> list[tuple[str, int]]:
+    """Pass a command to services, wait for its effect on all of them; return sv(8)'s output and exit code for each.
 
-    `sv restart` may return before: it compares whole seconds, so it takes a service that has started within the same
-    second for one that has restarted, and it does not wait for one that has ended by itself (runit, sv.c, check()).
+    sv(8) itself waits for one service after the other, and looks only every 0.42 seconds. After a restart it may even
+    return before: it compares whole seconds, so it takes a service that has started within the same second for one that
+    has restarted, and it does not wait for one that has ended by itself (runit, sv.c, check()).
     """
+    before = {name: _process(name) for name in names if command in CONTROLS and is_supervised(name)}
+    for name in before:
+        for one in CONTROLS[command]:
+            sv(one, name)
 
-    def process() -> str:
-        return sv("status", name)[0].partition(")")[0]
+    def has_effect(name: str) -> bool:
+        process = _process(name)
+        if command == "stop":
+            return process.startswith("down: ")
+        return process.startswith("run: ") and (command == "start" or process != before[name])
 
-    before = process()
-    done = sv("restart", name)
-    if wait(lambda: is_running(name) and process() != before):
-        return done
-    return sv("status", name)[0], DOWN
+    wait(lambda: all(map(has_effect, before)), seconds, pause=0.02)
+
+    def result(name: str) -> tuple[str, int]:
+        if name not in before:
+            return sv(command, name)
+        if not has_effect(name):
+            return f"timeout: {sv('status', name)[0]}", 1
+        return sv("stop" if command == "stop" else "start", name)  # which finds it done
+
+    return list(map(result, names))
+
+
+def _process(name: str) -> str:
+    """Return the state of a service and the number of its process."""
+    return sv("status", name)[0].partition(")")[0]
 
 
 def is_running(name: str) -> bool:
@@ -75,11 +95,11 @@ def disable(name: str) -> None:
         sv("exit", paths.SERVICE_DEFINITIONS / name)
 
 
-def wait(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Wait for a condition; return whether it became true in time."""
+def wait(condition: Callable[[], bool], seconds: float = 30.0, *, pause: float = 0.05) -> bool:
+    """Wait for a condition; return whether it became true in time. `pause` is the number of seconds between checks."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(pause)
     return False
