@@ -8,7 +8,7 @@ from lab_gitlab import application, background_jobs, outgoing, pipeline_schedule
 from lab_gitlab.application import Application
 from lab_gitlab.database import DatabaseError
 
-PAUSE = 1.0  # seconds
+PAUSE = 0.2  # seconds
 
 WORKERS: Mapping[str, Callable[..., None]] = {
     "ActionMailer::MailDeliveryJob": outgoing.deliver_mail,
