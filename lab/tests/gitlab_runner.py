@@ -15,6 +15,8 @@ from lab.workspace import ROOT
 
 SOURCE = ROOT / "lab/played/gitlab_runner"
 REAL = parts.find(parts.RUNNER)
+FASTER = 20
+"""By how much the clock of an impatient runner is faster."""
 
 
 def install(root: Path) -> None:
@@ -30,6 +32,22 @@ def played_runner(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     root = tmp_path_factory.mktemp("gitlab-runner")
     install(root)
     return [sys.executable, str(root / "usr/bin/gitlab-runner")]
+
+
+def impatient(program: list[str]) -> list[str]:
+    """The command of the stand-in with a fast clock, so with short pauses; the real runner's command as it is.
+
+    Time limits of jobs are real seconds: threading does not use that clock.
+    """
+    python, *rest = program
+    if python != sys.executable:
+        return program
+    code = (
+        "import runpy, subprocess, threading, time; now, sleep = time.monotonic, time.sleep; "
+        f"time.monotonic = lambda: now() * {FASTER}; time.sleep = lambda seconds: sleep(seconds / {FASTER}); "
+        f"runpy.run_path({rest[0]!r}, run_name='__main__')"
+    )
+    return [python, "-c", code]
 
 
 @pytest.fixture(params=["played", *(["real"] if REAL else [])])

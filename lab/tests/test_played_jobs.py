@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab import authority
-from lab.tests.gitlab_runner import played_runner, program
+from lab.tests.gitlab_runner import impatient, played_runner, program
 from lab.tests.gitlab_server import balancer, needed, runner_with, server, url, wait_until
 from lab.workspace import ROOT, write_secret
 from tests.shell import check_shell
@@ -63,26 +62,14 @@ def engine(tmp_path, monkeypatch) -> Path:
 
 @contextlib.contextmanager
 def running(program: list[str], configuration: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the service."""
+    """Run the service, an impatient one."""
     Path(os.environ["CONFIG_FILE"]).write_text(configuration)
-    process = subprocess.Popen([*program, "run"], stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen([*impatient(program), "run"], stderr=subprocess.DEVNULL, text=True)
     try:
         yield process
     finally:
         process.terminate()
         process.wait(120)
-
-
-def impatient(program: list[str]) -> list[str]:
-    """The command of the stand-in with short pauses; the real runner's command as it is."""
-    python, *rest = program
-    if python != sys.executable:
-        return program
-    code = (
-        "import runpy, time; sleep = time.sleep; time.sleep = lambda seconds: sleep(min(seconds, 0.1)); "
-        f"runpy.run_path({rest[0]!r}, run_name='__main__')"
-    )
-    return [python, "-c", code]
 
 
 @pytest.fixture
@@ -133,7 +120,7 @@ def jobs(pipeline: Any) -> dict[str, Any]:
 
 def ended(project: Any, pipeline: Any) -> dict[str, Any]:
     """Wait for all jobs to finish and return them by name."""
-    wait_until(lambda: all(job.finished_at for job in jobs(pipeline).values()), 120, pause=0.5)
+    wait_until(lambda: all(job.finished_at for job in jobs(pipeline).values()), 120, pause=0.1)
     return {name: project.jobs.get(job.id) for name, job in jobs(pipeline).items()}
 
 
@@ -290,7 +277,7 @@ def test_a_job_that_fails_says_why(run):
 def test_a_docker_engine_that_does_not_answer_is_asked_three_times(project, engine, program, open_to_its_project):
     (engine / "down").touch()
     pipeline = start(project, "job: {script: 'true'}", "other")
-    with running(impatient(program), open_to_its_project):
+    with running(program, open_to_its_project):
         job = ended(project, pipeline)["job"]
     assert job.failure_reason == "runner_system_failure"
     words = f"Cannot connect to the Docker daemon at {HOST}. Is the docker daemon running? (docker.go:1041:0s)"
@@ -309,7 +296,7 @@ def test_a_docker_engine_that_does_not_answer_is_asked_three_times(project, engi
     ("sent", "seconds", "last"),
     [
         (signal.SIGTERM, 60, "ERROR: Job failed (system failure): aborted: terminated"),
-        (signal.SIGQUIT, 1, "Job succeeded"),
+        (signal.SIGQUIT, 0.5, "Job succeeded"),
     ],
 )
 def test_a_runner_that_is_stopped_aborts_its_job_or_waits_for_it(
@@ -384,19 +371,30 @@ def test_a_job_chooses_its_network_where_the_file_does_not(run, engine):
 
 
 TWO = """
-one: {script: [sleep 2], variables: {FF_NETWORK_PER_BUILD: "false"}}
-two: {script: [sleep 2], variables: {FF_NETWORK_PER_BUILD: "false"}}
+one:
+  script: [touch %(folder)s/one, "until [ -e %(folder)s/two ]; do sleep 0.01; done"]
+  variables: {FF_NETWORK_PER_BUILD: "false"}
+two:
+  script: [touch %(folder)s/two, "until [ -e %(folder)s/one ]; do sleep 0.01; done"]
+  variables: {FF_NETWORK_PER_BUILD: "false"}
 """
 
 
 def test_jobs_at_the_same_time_have_a_network_each_whatever_their_variables_say(run, programs_own, engine):
-    assert {job.status for job in run(TWO, programs_own()).values()} == {"success"}
+    assert {job.status for job in run(TWO % {"folder": engine}, programs_own()).values()} == {"success"}
     used = values(engine, "--network")
     assert None not in used
     assert len(set(used)) == len(used) == 2
     asked = (engine / "networks").read_text().splitlines()
     assert {line.split()[-1] for line in asked if line.startswith("network create")} == set(used)
     assert {line.split()[-1] for line in asked if line.startswith("network rm")} == set(used)
+
+
+def test_a_runner_that_got_a_job_asks_for_the_next_one_immediately(project, engine, played_runner, open_to_its_project):
+    """Source: gitlab-runner, commands/multi.go, requeueRunner."""
+    pipeline = start(project, 'one: {script: ["true"]}\ntwo: {script: ["true"]}', "other")
+    with running(played_runner, open_to_its_project.replace("check_interval = 1", "check_interval = 36000")):
+        assert {job.status for job in ended(project, pipeline).values()} == {"success"}
 
 
 def test_no_container_of_a_job_takes_the_whole_machine_and_every_one_knows_the_hosts_of_the_configuration(

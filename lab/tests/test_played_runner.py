@@ -16,7 +16,7 @@ import pytest
 from configuration.job_limits import JobLimits
 from configuration.runner_config import render_runner_config
 from lab import authority
-from lab.tests.gitlab_runner import SOURCE, played_runner, program, verify
+from lab.tests.gitlab_runner import SOURCE, impatient, played_runner, program, verify
 from lab.workspace import write_secret
 from tests.test_settings import PRIVILEGED, load
 
@@ -177,7 +177,7 @@ def test_the_service_continues_to_poll_a_gitlab_that_does_not_answer(program, fi
 def test_the_service_gives_up_on_a_refused_token_until_the_interval_of_its_file_is_over(gitlab, program, file):
     file.write_text(configuration(gitlab.url, 'unhealthy_requests_limit = 1\nunhealthy_interval = "1s"\n'))
     gitlab.status["request"] = 403
-    with service(program) as process:
+    with service(impatient(program)) as process:
         assert process.stderr
         log = [next(process.stderr)]
         while "is not healthy, but check for a new job will be forced" not in log[-1]:
@@ -221,7 +221,7 @@ def test_the_service_learns_of_another_authority_only_when_it_starts(gitlab, pro
     """So the program restarts it; Go reads the machine's certificates once per process."""
     gitlab.serve_tls(authority.OUTSIDER.issue(["localhost"]), tmp_path)
     file.write_text(configuration(gitlab.url))
-    with service(program) as process:
+    with service(impatient(program)) as process:
         assert process.stderr
         log = [next(process.stderr)]
         while "Checking for jobs... failed" not in log[-1]:

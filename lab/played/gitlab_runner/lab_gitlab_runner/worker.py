@@ -53,7 +53,8 @@ class Worker:
             if moment - asked >= self.configuration.check_interval:
                 asked = moment
                 for runner in self.configuration.runners:
-                    self._request_job(runner)
+                    while not self._signal and self._request_job(runner):  # requeueRunner
+                        pass
             time.sleep(STEP)
         self._end_builds()
         log.info("All workers stopped.")
@@ -68,17 +69,19 @@ class Worker:
         except (ConfigurationError, OSError) as error:
             log.error(f"Failed to load config {error}")
 
-    def _request_job(self, runner: Runner) -> None:
-        """Request a job if there is a free slot, unless GitLab has rejected the runner's token too often."""
+    def _request_job(self, runner: Runner) -> bool:
+        """Request a job if there is a free slot, unless GitLab has rejected the runner's token too often; return
+        whether there was a job.
+        """
         if len(self._builds) >= self.configuration.concurrent:
-            return
+            return False
         name = f'Runner "{runner["url"]}{runner["token"][:8]}"'
         health = self._health.setdefault(runner["token"], Health())
         limit = runner.get("unhealthy_requests_limit") or UNHEALTHY_LIMIT
         interval = runner.get("unhealthy_interval") or UNHEALTHY_INTERVAL
         if health.refusals >= limit:
             if time.monotonic() - health.since < seconds(interval):
-                return
+                return False
             log.warning(f"{name} is not healthy, but check for a new job will be forced!")
             health.refusals = 0
         answer = coordinator.request_job(runner, self.configuration.system_id)
@@ -86,10 +89,11 @@ class Worker:
             health.refusals, health.since = health.refusals + 1, time.monotonic()
             if health.refusals >= limit:
                 log.error(f"{name} is unhealthy and will be disabled for {interval} seconds!")
-            return
+            return False
         health.refusals = 0
         if answer.status == 201:
             self._start(runner, json.loads(answer.content), answer.ca_chain)
+        return answer.status == 201
 
     def _start(self, runner: Runner, job: dict[str, Any], ca_chain: str) -> None:
         """Run a job in a thread, concurrently with others."""
