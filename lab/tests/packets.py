@@ -28,7 +28,8 @@ from lab.cloud.network import ELSEWHERE, NAMESPACES, Interface, Network, Rule
 from lab.shell import call
 
 PORT = 80
-PATIENCE = 1.0  # seconds; everything is on one machine
+PATIENCE = 0.3  # seconds until a connection exists; the kernel alone opens it, on one machine
+ANSWER_PATIENCE = 1.0  # seconds from then on, for the answer of a thread, maybe through the load balancer
 AT_ONCE = 512  # probes; those without a response only wait
 BALANCER_PATIENCE = 10.0  # seconds until a target is healthy
 CLONE_NEWNET = 0x40000000
@@ -124,6 +125,7 @@ def _serve(listening: socket.socket) -> None:
 def _ask(address: str, port: int) -> str | None:
     try:
         with socket.create_connection((address, port), timeout=PATIENCE) as connection:
+            connection.settimeout(ANSWER_PATIENCE)
             return connection.recv(64).decode() or None
     except (TimeoutError, ConnectionError):
         return None
