@@ -31,7 +31,7 @@ def listing(public_key_line: str) -> Iterator[Path]:
         socket = Path(folder, "agent")
         with socketserver.ThreadingUnixStreamServer(str(socket), Handler) as server:
             server.daemon_threads = True
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             try:
                 yield socket
             finally:

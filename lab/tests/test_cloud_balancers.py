@@ -217,7 +217,7 @@ def front(target, tmp_path):
     interface = dataclasses.replace(INTERFACE, address="127.0.0.1")
     balancer = dataclasses.replace(BALANCER, interface=interface, listeners=(Listener(port, "TCP", changed),))
     configuration = tmp_path / "haproxy.cfg"
-    configuration.write_text(render(balancer, tmp_path))
+    configuration.write_text(render(balancer, tmp_path).replace("check inter 1s", "check inter 100ms"))
     (tmp_path / f"{interface.device}.state").write_text(render_state(balancer, set()))
     process = subprocess.Popen(["haproxy", "-db", "-f", configuration], stderr=subprocess.DEVNULL)
     yield port
@@ -258,7 +258,7 @@ def test_a_target_hears_of_a_client_with_the_clients_first_bytes(front, target):
     wait_for(lambda: ask(front))
     before = target.clients
     with socket.create_connection(("127.0.0.1", front), timeout=5) as connection:
-        time.sleep(0.5)
+        time.sleep(0.2)
         assert target.clients == before
         connection.sendall(b"GET /late HTTP/1.1\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"

@@ -144,7 +144,7 @@ def test_a_target_hears_of_a_client_with_the_clients_first_decrypted_bytes(front
     front.shows(LAB.issue([NAME]).pem)
     before = target.clients
     with front.connected() as connection:
-        time.sleep(0.5)
+        time.sleep(0.2)
         assert target.clients == before
         assert request(connection) == b"HTTP/1.1 200"
     assert target.clients == before + 1

@@ -522,7 +522,8 @@ def test_a_failed_remote_command_says_how_it_ended_and_what_it_wrote(command, me
 
 def test_a_session_that_is_cut_does_not_stop_the_remote_command(tmp_path):
     """For example if the plugin is killed: the next run meets the orphaned command, which still runs."""
-    started, ended = tmp_path / "started", tmp_path / "ended"
+    started, cut, ended = (tmp_path / name for name in ("started", "cut", "ended"))
+    command = f"touch {started}; until [ -e {cut} ]; do sleep 0.02; done; touch {ended}"
 
     async def until(file):
         async with asyncio.timeout(10):
@@ -531,13 +532,12 @@ def test_a_session_that_is_cut_does_not_stop_the_remote_command(tmp_path):
 
     async def scenario():
         async with ssh_server() as connection:
-            inputs = {"create": f"touch {started}; sleep 0.5; touch {ended}", "connection": connection}
-            step = asyncio.create_task(Plugin(REMOTE).create(inputs))
+            step = asyncio.create_task(Plugin(REMOTE).create({"create": command, "connection": connection}))
             await until(started)
             step.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await step
-            assert not ended.exists()
+            cut.touch()
             await until(ended)
 
     asyncio.run(scenario())
@@ -633,15 +633,19 @@ def test_dialling_without_a_limit_ends_with_the_resources_timeout_or_an_interrup
         inputs = {"create": "true", "connection": {"host": "127.0.0.1", "port": 1, "dialErrorLimit": -1}}
         dialling = asyncio.create_task(plugin.create(inputs, timeout=60 if interrupt else 1))
         if interrupt:
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(10):
+                while not plugin.engine.status:
+                    await asyncio.sleep(0.02)
             await plugin.provider.Cancel(empty_pb2.Empty(), Context())
         with pytest.raises(RefusedError) as refused:
             await dialling
         assert plugin.engine.status[0] == "Dial 1/inf failed: retrying"
         return str(refused.value)
 
-    assert asyncio.run(scenario(interrupt=False)) == "context deadline exceeded"
-    assert asyncio.run(scenario(interrupt=True)) == "context canceled"
+    async def scenarios():
+        return await asyncio.gather(scenario(interrupt=False), scenario(interrupt=True))
+
+    assert asyncio.run(scenarios()) == ["context deadline exceeded", "context canceled"]
 
 
 def test_a_server_that_accepts_and_says_nothing_is_waited_for_whatever_the_timeouts_say():
@@ -651,7 +655,7 @@ def test_a_server_that_accepts_and_says_nothing_is_waited_for_whatever_the_timeo
         host, port = server.sockets[0].getsockname()
         connection = {"host": host, "port": port, "perDialTimeout": 1, "dialErrorLimit": 0}
         dialling = asyncio.create_task(Plugin(REMOTE).create({"create": "true", "connection": connection}, timeout=1))
-        _, waiting = await asyncio.wait([dialling], timeout=2)
+        _, waiting = await asyncio.wait([dialling], timeout=1.3)
         assert waiting
         server.close()
         accepted[0].transport.abort()
