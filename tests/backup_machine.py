@@ -1,5 +1,6 @@
 """A machine with stubs for gitlab-backup-volume: EC2 and the metadata service over HTTP, and the machine's commands."""
 
+import contextlib
 import datetime
 import functools
 import http.server
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ case $1 in
     --unfreeze) rm {folder}/frozen 2>/dev/null || fail "unfreeze failed: Invalid argument" ;;
 esac"""
 SYSTEMD_RUN = """\
-for option; do case $option in --on-active=*) seconds=${{option#*=}} ;; fsfreeze) break ;; esac; shift; done
-setsid bash -c 'echo $$ >{folder}/timer; sleep "$0"; rm {folder}/timer; "$@"' "$seconds" "$@" &>/dev/null </dev/null &
+for option; do [ "$option" != fsfreeze ] || break; shift; done
+setsid bash -c 'echo $$ >{folder}/timer; until [ -e {folder}/elapsed ]; do sleep 0.01; done; rm {folder}/timer; "$@"' \
+    "$0" "$@" &>/dev/null </dev/null &
 while [ ! -e {folder}/timer ]; do sleep 0.01; done"""
 SYSTEMCTL = '[ -e {folder}/timer ] && kill -- -"$(cat {folder}/timer)" && rm {folder}/timer'
 PSQL = """\
@@ -196,7 +198,6 @@ class Machine:
         (folder / "VERSION").write_text("17.10.4\n")
         (folder / "lock").touch()
         self.configure()
-        self.longest_freeze, self.limit = 15.0, 10.0
         self.attributes = {
             (machine, "CONFIGURATION"): str(folder / "backup.json"),
             (machine, "RECORD"): str(folder / "state/last-backup.json"),
@@ -274,6 +275,13 @@ class Machine:
     def armed(self) -> bool:
         return (self.folder / "timer").exists()
 
+    @contextlib.contextmanager
+    def time_of_the_thaw(self) -> Iterator[None]:
+        """The time at which an armed thaw is due. Outside of this block, no time passes for it."""
+        (self.folder / "elapsed").touch()
+        yield
+        (self.folder / "elapsed").unlink()
+
     @property
     def record(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "state/last-backup.json").read_text()))
@@ -283,10 +291,3 @@ class Machine:
         self.ec2.server_close()
         if self.armed:
             os.killpg(int((self.folder / "timer").read_text()), signal.SIGKILL)
-
-
-def wait_until(condition: Any, seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +32,7 @@ from configuration.upgrade_stops import minimum_postgresql, stops_before
 from programs.acceptance_checks.gitlab_project import BRANCH
 from tests.shell import check_shell, run_with_tools
 from tests.test_configuration import gitlab_rb
+from tests.waiting import until, wait_until
 
 SCRIPTS = sorted(REMOTE.glob("*.sh"))
 PROGRAMS = [path for path in sorted(PROGRAMS_FOLDER.iterdir()) if not path.suffix and path.is_file()]
@@ -113,9 +113,10 @@ def run_step(tmp_path):
     )
 
     def run(
-        step_script: str, *arguments: str, payload=(), limit: int = 20, read_only: bool = False
+        step_script: str, *arguments: str, payload=(), limit: float = 20, read_only: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        _, _, *command = shlex.split(step_command("a_step", limit, arguments, ended_at_limit=read_only))
+        _, _, *command = shlex.split(step_command("a_step", 4711, arguments, ended_at_limit=read_only))
+        command[command.index("4711")] = str(limit)  # the commands that wait take fractions of a second
         return subprocess.run(
             ["bash", "-c", text, "run-step", *command],
             input=step_input(step_script, payload),
@@ -148,7 +149,7 @@ def test_a_step_tells_how_far_it_is_on_descriptor_four_alone(run_step, read_only
 def run_read_only(tmp_path):
     """Run a script as the doctor does, with the lock of run-step in a temporary folder."""
 
-    def run(step_script: str, *arguments: str, payload=(), limit: int = 20) -> subprocess.CompletedProcess[str]:
+    def run(step_script: str, *arguments: str, payload=(), limit: float = 20) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [
                 "bash",
@@ -174,16 +175,16 @@ def test_a_read_only_step_gets_its_arguments_and_payload_and_answers_as_a_step_d
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "given käse\n", "noise\nwaiting\n")
     assert run_read_only("exit 4").returncode == 4
-    assert run_read_only("sleep 20", limit=1).returncode == 124
+    assert run_read_only("sleep 20", limit=0.1).returncode == 124
 
 
 def test_a_read_only_step_does_not_wait_for_a_step_and_others_run_beside_it(run_read_only, tmp_path):
-    marks = tmp_path / "marks"
+    marks, end = tmp_path / "marks", tmp_path / "end"
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(run_read_only, f"touch {marks}; sleep 1")
-        while not marks.exists():
-            pass
+        first = pool.submit(run_read_only, f"touch {marks}; {until(end)}")
+        wait_until(marks.exists)
         assert run_read_only("echo seen >&3").stdout == "seen\n"
+        end.touch()
         assert first.result().returncode == 0
     with (tmp_path / "gitlab-stack.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -194,7 +195,7 @@ def test_a_read_only_step_does_not_wait_for_a_step_and_others_run_beside_it(run_
 def test_a_step_waits_for_a_read_only_one_and_not_the_other_way_round(run_step, tmp_path):
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        assert run_step("true", limit=1).returncode == 75
+        assert run_step("true", limit=0.1).returncode == 75
 
 
 @either_kind
@@ -208,30 +209,30 @@ def test_a_failed_step_names_itself_and_shows_the_end_of_its_log(run_step, tmp_p
 
 
 def test_a_step_that_read_only_is_ended_when_it_takes_too_long_and_says_so(run_step):
-    late = run_step("sleep 20", limit=1, read_only=True)
+    late = run_step("sleep 20", limit=0.1, read_only=True)
     assert late.returncode == 124
-    assert "a_step did not finish within 1 s" in late.stderr
+    assert "a_step did not finish within 0.1 s" in late.stderr
 
 
 def test_a_step_that_takes_too_long_is_not_cut_and_the_one_repeated_waits_for_it(run_step, tmp_path):
-    marks = tmp_path / "marks"
-    step = f"echo start >>{marks}; sleep $1; echo end >>{marks}; echo result >&3"
-    started = time.monotonic()
-    late = run_step(f"echo upgrading; {step}", "2", limit=1)
-    assert time.monotonic() - started < 2
+    marks, go = tmp_path / "marks", tmp_path / "go"
+    step = f"echo start >>{marks}; {until(go)}; sleep $1; echo end >>{marks}; echo result >&3"
+    late = run_step(f"echo upgrading; {step}", "0.3", limit=0.5)
     assert (late.returncode, late.stdout) == (75, "")
     assert "a_step is still running on" in late.stderr
-    assert "after 1 s and was not stopped. Run pulumi up again: it waits for the step." in late.stderr
+    assert "after 0.5 s and was not stopped. Run pulumi up again: it waits for the step." in late.stderr
     assert late.stderr.endswith("upgrading\n")
     assert marks.read_text().split() == ["start"]
+    go.touch()
     assert run_step(step, "0").stdout == "result\n"
     assert marks.read_text().split() == ["start", "end", "start", "end"]
 
 
 def test_while_a_step_runs_on_after_its_limit_no_read_only_step_runs_beside_it(run_step, run_read_only, tmp_path):
     (tmp_path / "gitlab-stack.lock").symlink_to(tmp_path / "lock")
-    assert run_step("sleep 2", limit=1).returncode == 75
+    assert run_step(until(tmp_path / "end"), limit=0.1).returncode == 75
     assert run_read_only("echo seen >&3").returncode == 75
+    (tmp_path / "end").touch()
 
 
 def test_what_a_step_leaves_behind_does_not_keep_the_machine_busy(run_step, tmp_path):
@@ -242,12 +243,11 @@ def test_what_a_step_leaves_behind_does_not_keep_the_machine_busy(run_step, tmp_
 
 def test_a_step_repeated_after_a_cut_session_waits_for_the_one_still_running(run_step, tmp_path):
     marks = tmp_path / "marks"
-    step = f"echo start >>{marks}; sleep 1; echo end >>{marks}"
+    step = f"echo start >>{marks}; sleep $1; echo end >>{marks}"
     with ThreadPoolExecutor() as pool:
-        orphan = pool.submit(run_step, step)
-        while not marks.exists():
-            pass
-        run_step(step)
+        orphan = pool.submit(run_step, step, "0.5")
+        wait_until(marks.exists)
+        run_step(step, "0")
         orphan.result()
     assert marks.read_text().split() == ["start", "end", "start", "end"]
 

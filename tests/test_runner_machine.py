@@ -19,6 +19,7 @@ from configuration.user_data import render_user_data
 from tests.engine import Graph
 from tests.shell import run_with_tools
 from tests.test_program import payload
+from tests.waiting import put_quick_tail
 
 Ran = subprocess.CompletedProcess[str]
 BRIDGE = "172.17.0.0/24"
@@ -45,6 +46,7 @@ class Machine:
         for tool in ("systemctl", "dnf", "curl", "gitlab-runner", "rpm", "update-ca-trust"):
             self.put(tool, "")
         self.put("docker", docker(BRIDGE))
+        put_quick_tail(self.tools)
 
     def put(self, tool: str, text: str) -> None:
         file = self.tools / tool
@@ -86,7 +88,7 @@ def test_a_new_configuration_ends_no_job(machine):
 @contextmanager
 def service(machine: Machine, job: str) -> Iterator[None]:
     """A service that is running a job when it receives the signal to finish."""
-    loop = f"trap '{job}; exit' QUIT; while :; do sleep 0.05; done"
+    loop = f"trap '{job}; exit' QUIT; while :; do sleep 0.01; done"
     with subprocess.Popen(["bash", "-c", loop], process_group=0) as running:
         ways = f"show) echo {running.pid} ;; kill) kill -QUIT {running.pid} ;; stop) kill -KILL -- -{running.pid} ;;"
         machine.put("systemctl", f"case $1 in {ways} esac || true")
@@ -113,7 +115,7 @@ def test_another_version_is_installed_when_the_jobs_of_the_first_are_done(machin
     done_mark = machine.folder / "job-done"
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     machine.put("dnf", f"case $* in *--downloadonly) ;; *) [ -e {done_mark} ] ;; esac")
-    with service(machine, f"sleep 1; touch {done_mark}"):
+    with service(machine, f"sleep 0.2; touch {done_mark}"):
         done = machine.run(script("install_runner.sh"), "17.10.2", BRIDGE, "")
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
@@ -123,9 +125,9 @@ def test_jobs_are_waited_for_half_an_hour_at_most(machine):
     machine.put("rpm", "[ -e $0.second ] || { touch $0.second; exit 1; }")
     with service(machine, "sleep 30"):
         started = time.monotonic()
-        done = machine.run(script("install_runner.sh").replace("30m", "1s"), "17.10.2", BRIDGE, "")
+        done = machine.run(script("install_runner.sh").replace("30m", "0.1s"), "17.10.2", BRIDGE, "")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "jobs are still running after 1s" in done.stdout
+    assert "jobs are still running after 0.1s" in done.stdout
     assert installed(machine) == ["download", "finish", "stop", "install", "start"]
     assert time.monotonic() - started < 10
 
@@ -173,7 +175,7 @@ def test_docker_gets_what_it_reads_only_at_its_start_when_the_jobs_are_done(mach
     """A restart of Docker would abort them."""
     done_mark = machine.folder / "job-done"
     machine.put("docker", stale)
-    with service(machine, f"sleep 1; touch {done_mark}"):
+    with service(machine, f"sleep 0.2; touch {done_mark}"):
         done = machine.run(script("install_runner.sh"), "17.10.1", BRIDGE, "")
         assert done_mark.exists()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -200,7 +202,7 @@ def test_an_upgrade_of_docker_which_restarts_it_waits_for_the_jobs(machine, upgr
     done_mark = machine.folder / "job-done"
     machine.put("docker", "")
     machine.put("rpm", f'case "$*" in "-q docker-ce-28.5.3-1.el8") exit {int(upgraded)} ;; *) printf 2.3.4 ;; esac')
-    with service(machine, f"sleep 1; touch {done_mark}"):
+    with service(machine, f"sleep 0.2; touch {done_mark}"):
         done = machine.run(script("install_docker.sh"), "28.5.3", "2.3.4", payload=("{}",))
         assert not upgraded or done_mark.exists()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -212,7 +214,7 @@ def test_an_upgrade_of_docker_which_restarts_it_waits_for_the_jobs(machine, upgr
 
 def test_docker_and_the_runner_learn_of_another_authority_when_the_jobs_are_done(machine):
     done_mark = machine.folder / "job-done"
-    with service(machine, f"sleep 1; touch {done_mark}"):
+    with service(machine, f"sleep 0.2; touch {done_mark}"):
         done = machine.run(script("trust_authority.sh"), payload=("one\n",))
         assert done_mark.exists()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -256,16 +258,21 @@ for bridge in docker0 br-0123456789ab; do
     number=$((number + 1))
 done
 ip address add 10.42.0.20/32 dev lo
-connects() { timeout 1 bash -c "exec 3<>/dev/tcp/$1/2222" 2>/dev/null && echo reached || echo refused; }
+connects() {
+    for address; do
+        status=0
+        curl --silent --head --noproxy '*' --max-time 5 --output /dev/null "http://$address:2222" || status=$?
+        case $status in 0) echo reached ;; 7) echo refused ;; *) echo "curl's status $status" ;; esac
+    done
+}
 export -f connects
 python3 -m http.server 2222 >/dev/null 2>&1 &
 ip netns exec docker0 python3 -m http.server 2222 >/dev/null 2>&1 &
-until [ "$(connects 127.0.0.1)" = reached ] && [ "$(connects 172.17.0.2)" = reached ]; do sleep 0.1; done
+until [[ $(connects 127.0.0.1 172.17.0.2) != *refused* ]]; do sleep 0.05; done
 look() {
     ip netns exec docker0 bash -c 'connects 172.17.0.1'
-    ip netns exec br-0123456789ab bash -c 'connects 172.17.1.1; connects 10.42.0.20'
-    connects 172.17.0.2
-    connects 10.42.0.20
+    ip netns exec br-0123456789ab bash -c 'connects 172.17.1.1 10.42.0.20'
+    connects 172.17.0.2 10.42.0.20
 }
 look
 echo then
@@ -277,7 +284,7 @@ kill $(jobs -p)
 """
 
 
-@pytest.mark.needs("iptables", "unshare", root=True)
+@pytest.mark.needs("curl", "iptables", "unshare", root=True)
 def test_containers_do_not_reach_the_machines_own_ports(tmp_path):
     command = ["unshare", "--net", "--mount", "bash", "-c", NAMESPACES, "namespaces"]
     done = subprocess.run([*command, PROGRAMS / "refuse-containers"], capture_output=True, text=True, check=False)

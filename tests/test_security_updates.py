@@ -15,6 +15,7 @@ from configuration.flows import Place
 from configuration.remote_step import program
 from configuration.systemd_units import UPDATE_DELAY
 from tests.test_program import payload
+from tests.waiting import put_quick_tail
 
 TEXT = program("install-security-updates")
 HINTS = {
@@ -38,6 +39,7 @@ class Machine:
         self.packages()
         self.put("uname", "echo 4.18.0-553.el8_10.x86_64")
         self.put("sleep", "")
+        put_quick_tail(folder / "bin")
         self.hint("no reboot")
         self.service: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +57,7 @@ class Machine:
 
     def has_a_job(self, job: str) -> None:
         loop = (
-            f"trap '{job}; echo the job has ended >>{self.folder}/calls; exit' QUIT; while :; do /bin/sleep 0.05; done"
+            f"trap '{job}; echo the job has ended >>{self.folder}/calls; exit' QUIT; while :; do /bin/sleep 0.01; done"
         )
         self.service = subprocess.Popen(["bash", "-c", loop], process_group=0)
         threading.Thread(target=self.service.wait, daemon=True).start()  # if nothing waits for it, it is still running
@@ -160,7 +162,7 @@ def test_a_hint_that_fails_is_no_reason_to_reboot_and_is_told(machine):
 
 
 def test_jobs_are_done_before_containerd_restarts_and_before_a_reboot(machine):
-    machine.has_a_job("/bin/sleep 1")
+    machine.has_a_job("/bin/sleep 0.2")
     machine.hint("reboot")
     assert machine.run().returncode == 0
     kill = "systemctl kill --kill-who=main --signal=SIGQUIT gitlab-runner"
@@ -185,9 +187,9 @@ def test_jobs_that_take_too_long_are_not_cut_and_the_run_has_failed(machine):
     machine.has_a_job("/bin/sleep 20")
     machine.hint("reboot")
     machine.packages("printf 2.3.5-1.el8")
-    done = machine.run(jobs_time="1s")
+    done = machine.run(jobs_time="0.1s")
     assert done.returncode == 1
-    assert done.stdout.startswith("jobs were still running after 1s")
+    assert done.stdout.startswith("jobs were still running after 0.1s")
     assert not [line for line in machine.changed() if re.match("systemctl (stop|reboot|start)", line)]
     assert not machine.succeeded()
 

@@ -19,7 +19,8 @@ import pytest
 from configuration import paths
 from configuration.remote_step import PROGRAMS
 from programs.volume_backup import backup, ec2, freezing, machine, manifest, time_limits
-from tests.backup_machine import Machine, wait_until
+from tests.backup_machine import Machine
+from tests.waiting import wait_until
 
 SOURCES = sorted((PROGRAMS / "volume_backup").glob("*.py"))
 AT = datetime.datetime(2026, 11, 27, 23, 59, tzinfo=datetime.UTC)
@@ -35,9 +36,8 @@ def played(tmp_path, monkeypatch) -> Iterator[Machine]:
 
 @pytest.fixture
 def hurried(played, monkeypatch) -> Machine:
-    """A machine whose limits are short, so that a test can wait for them."""
-    monkeypatch.setattr(ec2, "LIMIT", 0.3)
-    monkeypatch.setattr(freezing, "LONGEST_FREEZE", 1)
+    """A machine whose limit of a call is short, so that a test can wait for it."""
+    monkeypatch.setattr(ec2, "LIMIT", 0.15)
     return played
 
 
@@ -325,7 +325,7 @@ def test_a_call_that_takes_too_long_is_given_up_and_the_file_system_is_thawed(hu
     status, _, errors = hurried.run("now")
     assert time.monotonic() - started < 4
     assert status == 1
-    assert "AWS did not answer CreateSnapshot within 0.3 s" in errors
+    assert "AWS did not answer CreateSnapshot within 0.15 s" in errors
     assert not hurried.frozen
     assert not hurried.ec2.snapshots, "a snapshot whose answer was lost was not deleted"
     assert "AWS did not answer" in hurried.record["error"]
@@ -479,18 +479,19 @@ def test_the_locks_are_held_to_the_end_and_by_no_command(played):
 # Kills ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_killed_between_freeze_and_thaw_leaves_nothing_frozen_and_no_snapshot_that_counts(hurried):
-    hurried.ec2.faults["CreateSnapshot"] = "hangs"
-    child = hurried.start("now")
-    wait_until(lambda: "CreateSnapshot" in hurried.ec2.actions())
-    assert hurried.frozen
-    hurried.kill(child)
-    wait_until(lambda: not hurried.frozen, seconds=2)
-    late = hurried.ec2.add(datetime.datetime.now(datetime.UTC), gitlab_stack="gitlab/dev", gitlab_role="server")
-    hurried.ec2.faults.clear()
-    assert hurried.run("now")[0] == 0
-    assert late not in hurried.ec2.snapshots
-    assert list(hurried.ec2.snapshots) == [hurried.record["snapshot"]]
+def test_a_run_killed_between_freeze_and_thaw_leaves_nothing_frozen_and_no_snapshot_that_counts(played):
+    played.ec2.faults["CreateSnapshot"] = "hangs"
+    child = played.start("now")
+    wait_until(lambda: "CreateSnapshot" in played.ec2.actions())
+    played.kill(child)
+    assert played.frozen
+    with played.time_of_the_thaw():
+        wait_until(lambda: not played.frozen, seconds=2)
+    late = played.ec2.add(datetime.datetime.now(datetime.UTC), gitlab_stack="gitlab/dev", gitlab_role="server")
+    played.ec2.faults.clear()
+    assert played.run("now")[0] == 0
+    assert late not in played.ec2.snapshots
+    assert list(played.ec2.snapshots) == [played.record["snapshot"]]
 
 
 def test_a_run_that_systemd_stops_thaws_the_file_system_itself(played):
@@ -542,14 +543,15 @@ def test_a_program_that_does_not_freeze_is_seen(played, monkeypatch):
     assert not played.ec2.snapshots
 
 
-def test_a_program_that_arms_no_thaw_leaves_the_file_system_frozen_when_it_is_killed(hurried):
-    hurried.put("systemd-run", "")
-    hurried.ec2.faults["CreateSnapshot"] = "hangs"
-    child = hurried.start("now")
-    wait_until(lambda: "CreateSnapshot" in hurried.ec2.actions())
-    hurried.kill(child)
-    time.sleep(freezing.LONGEST_FREEZE + 0.5)
-    assert hurried.frozen, "the test above passes without an armed thaw"
+def test_a_program_that_arms_no_thaw_leaves_the_file_system_frozen_when_it_is_killed(played):
+    played.put("systemd-run", "")
+    played.ec2.faults["CreateSnapshot"] = "hangs"
+    child = played.start("now")
+    wait_until(lambda: "CreateSnapshot" in played.ec2.actions())
+    played.kill(child)
+    with played.time_of_the_thaw():
+        time.sleep(0.3)
+    assert played.frozen, "the test above passes without an armed thaw"
 
 
 # The program ----------------------------------------------------------------------------------------------------------
