@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,8 +64,27 @@ def disk(request, tmp_path) -> Iterator[Disk]:
     made.remove()
 
 
-def grow(disk: Disk, size: int, *, seconds: int = 300, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the step with the loop device in place of an NVMe disk; it waits for at most `seconds`."""
+def put(folder: Path, tool: str, text: str) -> None:
+    """Put a stub of a command into `folder`/bin, which logs its calls in `folder`/calls."""
+    file = folder / "bin" / tool
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f'#!/bin/bash\necho "{tool} $*" >>{folder}/calls\n{text}\n')
+    file.chmod(0o755)
+
+
+def calls(folder: Path) -> list[str]:
+    file = folder / "calls"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def grow(
+    disk: Disk, size: int, *, seconds: int = 300, meanwhile: str = "", **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the step with the loop device in place of an NVMe disk; it waits for at most `seconds`. No time passes while
+    it sleeps: `meanwhile` is run instead.
+    """
+    folder = disk.file.parent
+    put(folder, "sleep", meanwhile)
     text = script("grow_file_system.sh").replace("/dev/nvme[0-9]+n[0-9]+", "/dev/loop[0-9]+")
     text = text.replace("300", f"{seconds}")
     for old, new in changes.items():
@@ -76,19 +94,19 @@ def grow(disk: Disk, size: int, *, seconds: int = 300, **changes: str) -> subpro
         ["bash", "-c", f"exec 3>&2\n{text}", "grow_root", str(disk.mountpoint), str(size), "server-root-dev"],
         capture_output=True,
         text=True,
+        env={"PATH": f"{folder}/bin:{os.environ['PATH']}"},
         check=False,
     )
 
 
 @needs_disks
 def test_a_disk_that_grows_after_a_while_is_waited_for_and_filled(disk):
-    later = threading.Timer(2, disk.enlarge, [3])
-    later.start()
-    done = grow(disk, 3)
-    later.join()
+    enlarge = f"truncate --size 3G {disk.file}; losetup --set-capacity {disk.device}"
+    done = grow(disk, 3, meanwhile=f"[ $(wc -l <{disk.file.parent}/calls) -lt 2 ] || {{ {enlarge}; }}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.endswith(f"uses all 3 GiB of {disk.device}\n")
     assert disk.size > 2.7
+    assert calls(disk.file.parent) == ["sleep 1"] * 2
 
 
 @needs_disks
@@ -96,12 +114,14 @@ def test_a_file_system_that_fills_its_disk_stays_as_it_is(disk):
     before = disk.size
     assert grow(disk, 2).returncode == 0
     assert disk.size == before
+    assert calls(disk.file.parent) == []
 
 
 @needs_disks
 def test_a_disk_that_does_not_grow_is_named_with_what_to_do(disk):
-    failed = grow(disk, 3, seconds=2)
+    failed = grow(disk, 3, seconds=3)
     assert failed.returncode == 1
+    assert calls(disk.file.parent) == ["sleep 1"] * 2
     expected = f"server-root-dev should have 3 GiB, but after 5 minutes its disk {disk.device} has {2 * GIB} bytes"
     assert expected in failed.stdout
     assert "aws ec2 describe-volumes-modifications" in failed.stdout
