@@ -2,6 +2,7 @@
 
 import datetime
 import random
+import threading
 from collections.abc import Iterator
 
 import boto3
@@ -9,7 +10,8 @@ import botocore.auth  # type: ignore[import-untyped]
 import botocore.awsrequest  # type: ignore[import-untyped]
 import botocore.credentials  # type: ignore[import-untyped]
 import pytest
-from moto.server import ThreadedMotoServer
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 from programs.volume_backup import ec2, metadata
 from programs.volume_backup.ec2 import ApiError, Ec2, NoAnswerError
@@ -69,11 +71,12 @@ def test_each_region_has_its_own_address(region, host):
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    _host, port = server.get_host_and_port()
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
+    app = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def test_snapshots_are_created_found_by_their_tags_and_deleted(moto):
@@ -104,7 +107,7 @@ def test_snapshots_are_created_found_by_their_tags_and_deleted(moto):
 def played(tmp_path, monkeypatch) -> Iterator[PlayedEc2]:
     played = PlayedEc2(tmp_path)
     monkeypatch.setattr(ec2, "PAUSES", (0, 0))
-    monkeypatch.setattr(ec2, "LIMIT", 0.3)
+    monkeypatch.setattr(ec2, "LIMIT", 0.15)
     monkeypatch.setattr(metadata, "SERVICE", played.url)
     yield played
     played.shutdown()

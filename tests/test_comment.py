@@ -64,15 +64,22 @@ class Forge(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def forge():
+@pytest.fixture(scope="module")
+def server():
+    """A forge for all tests, because hundreds of them need one."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Forge)
-    server.comments, server.written, server.asked = [], [], []  # type: ignore[attr-defined]
-    server.odd, server.user = {}, {"id": 7}  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def forge(server):
+    """The forge without comments, which each test has for itself."""
+    server.comments, server.written, server.asked = [], [], []
+    server.odd, server.user = {}, {"id": 7}
+    return server
 
 
 @pytest.fixture(params=["github", "gitlab"])

@@ -54,7 +54,7 @@ def serve(tmp_path) -> Iterator[Serve]:
         context.load_cert_chain(pem)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return int(server.server_address[1])
 
@@ -116,7 +116,7 @@ def test_a_port_with_plain_http_is_distinguished_from_one_with_tls_and_from_a_cl
     port = serve()
     assert not https.in_clear(outputs(port), port).startswith((b"HTTP/", https.CLOSED))
     plain = http.server.ThreadingHTTPServer((LOCAL, 0), Echo)
-    threading.Thread(target=plain.serve_forever, daemon=True).start()
+    threading.Thread(target=plain.serve_forever, args=(0.01,), daemon=True).start()
     answer = https.in_clear(outputs(port), plain.server_port)
     plain.shutdown()
     plain.server_close()

@@ -172,7 +172,7 @@ def test_the_network_is_asked_as_it_is():
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         there = f"http://127.0.0.1:{server.server_port}"
         assert pins.fetch(f"{there}/thing", {"Accept": "text/x"}) == Answer(200, b"text/x")
         assert pins.fetch(f"{there}/secret", {}) == Answer(401, b"", 'Bearer realm="https://auth"')

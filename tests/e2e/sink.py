@@ -43,7 +43,7 @@ class Sink:
 
     def __enter__(self) -> "Sink":
         for server in self._servers:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(
