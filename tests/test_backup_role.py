@@ -256,19 +256,26 @@ ip -n aws link set lo up
 ip route add default via 10.42.0.1
 ip netns exec aws python3 -m http.server 80 >/dev/null 2>&1 &
 trap 'kill $!' EXIT
-reaches() { # USER ADDRESS
+reaches() { # USER:ADDRESS...
     python3 -c 'import encodings.idna, os, socket, sys
-os.setuid(int(sys.argv[1]))
-try:
-    socket.create_connection((sys.argv[2], 80), timeout=2).close()
-    print("reached")
-except PermissionError:
-    print("denied")
-except OSError as error:
-    print(error)' "$@"
+for asked in sys.argv[1:]:
+    user, address = asked.split(":")
+    if os.fork():
+        os.wait()
+        continue
+    os.setuid(int(user))
+    try:
+        socket.create_connection((address, 80), timeout=2).close()
+        answer = "reached"
+    except PermissionError:
+        answer = "denied"
+    except OSError as error:
+        answer = error
+    print(answer, flush=True)
+    os._exit(0)' "$@"
 }
-until [ "$(reaches 0 169.254.169.254)" = reached ]; do sleep 0.1; done
-look() { reaches 0 169.254.169.254; reaches 1 169.254.169.254; reaches 998 169.254.169.254; reaches 998 10.42.0.1; }
+until [ "$(reaches 0:169.254.169.254)" = reached ]; do sleep 0.1; done
+look() { reaches 0:169.254.169.254 1:169.254.169.254 998:169.254.169.254 998:10.42.0.1; }
 look
 echo then
 bash "$1"
