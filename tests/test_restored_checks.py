@@ -434,8 +434,8 @@ def test_a_volume_without_a_manifest_is_named(copy):
 
 def test_a_command_that_takes_too_long_is_killed_with_what_it_started(tmp_path):
     with pytest.raises(FailedCheckError, match=r"did not finish within 0\.1 s"):
-        commands.run("bash", "-c", f"(sleep 0.3; touch {tmp_path}/continued) & wait", limit=0.1)
-    time.sleep(0.5)
+        commands.run("bash", "-c", f"(sleep 0.2; touch {tmp_path}/continued) & wait", limit=0.1)
+    time.sleep(0.3)
     assert not (tmp_path / "continued").exists()
 
 
