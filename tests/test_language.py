@@ -4,9 +4,7 @@ A rule covers the files that it lists. Add a folder to a rule once the folder is
 """
 
 import functools
-import io
 import re
-import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +28,21 @@ EXCEPT = (
 )
 """Files that no rule covers."""
 
-PYTHON_TEXT = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+PYTHON_TEXT = re.compile(
+    r"""(
+    \#.*
+    | (?<!\w)[bfru]{0,2}(?: (\"{3}|'{3})(?:\\[\s\S]|(?!\2)[^\\])*\2 | "(?:\\[\s\S]|[^"\\])*" | '(?:\\[\s\S]|[^'\\])*' )
+    )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""A comment or a string of Python 3.11. The module tokenize finds the same ones, but takes five times as long."""
 SHELL_TEXT = re.compile(r"""\\.|((?<!\S)#.*|'[^']*'|"(?:\\[\s\S]|[^"\\])*")""")
+"""A comment or a quoted string of a shell or Ruby program, or an escaped character, which begins neither."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A word as a regular expression, its replacement, and path patterns of the files that must not contain it."""
+    """A word (a regular expression in lower case), its replacement, and path patterns of the files without it."""
 
     word: str
     instead: str
@@ -62,7 +68,7 @@ RULES = (
         r"(?<!network )hops?(?! limit)", "check", (*PAGES_OF_ALL, "lab/README.md", "docs/*.md", *PRODUCT, *TESTS, *LAB)
     ),
     Rule(
-        r"behind Pulumi's back", "outside of Pulumi", (*PAGES_OF_ALL, "lab/README.md", "docs/adr/*.md", *PRODUCT, *LAB)
+        r"behind pulumi's back", "outside of Pulumi", (*PAGES_OF_ALL, "lab/README.md", "docs/adr/*.md", *PRODUCT, *LAB)
     ),
     Rule(r"user-data are|data (outlive|survive|lie|are)", "data is, data outlives", EVERYWHERE),
     Rule(r"damages?", "corruption, problem", PAGES_OF_ALL),
@@ -80,7 +86,8 @@ RULES = (
 
 @functools.cache
 def whole(path: Path) -> str:
-    return "\n".join(line for _, line in texts(path))
+    """Return what `texts` returns as one string in lower case."""
+    return "\n".join(line for _, line in texts(path)).lower()
 
 
 @functools.cache
@@ -94,9 +101,9 @@ def texts(path: Path) -> list[tuple[int, str]]:
     if path.suffix == ".md":
         return _prose(path.name, path.parent.name, text)
     if path.suffix == ".py":
-        pieces = _python_pieces(text)
+        pieces = _pieces(PYTHON_TEXT, text)
     elif path.suffix in (".sh", ".rb") or text.startswith("#!"):
-        pieces = _shell_pieces(text)
+        pieces = _pieces(SHELL_TEXT, text)
     else:
         return list(enumerate(text.splitlines(), 1))
     lines = [
@@ -105,14 +112,15 @@ def texts(path: Path) -> list[tuple[int, str]]:
     return [(number, re.sub(r"`[^`]*`|\{[^{}]*\}", "", line)) for number, line in lines]
 
 
-def _python_pieces(text: str) -> list[tuple[int, str]]:
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return [(token.start[0], token.string) for token in tokens if token.type in PYTHON_TEXT]
-
-
-def _shell_pieces(text: str) -> list[tuple[int, str]]:
-    """Return the comments and quoted strings of a shell or Ruby program."""
-    return [(text.count("\n", 0, piece.start()) + 1, piece[1]) for piece in SHELL_TEXT.finditer(text) if piece[1]]
+def _pieces(pattern: re.Pattern[str], text: str) -> list[tuple[int, str]]:
+    """Return the comments and quoted strings of a program, which are the first group of the pattern."""
+    pieces, number, counted = [], 1, 0
+    for piece in pattern.finditer(text):
+        number += text.count("\n", counted, piece.start())
+        counted = piece.start()
+        if piece[1]:
+            pieces.append((number, piece[1]))
+    return pieces
 
 
 def _prose(name: str, folder: str, text: str) -> list[tuple[int, str]]:
@@ -145,11 +153,12 @@ def covered(files: tuple[str, ...]) -> list[Path]:
 def test_a_word_is_not_used_where_it_has_been_replaced(rule):
     word = re.compile(rf"(?<![\w-])(?:{rule.word})(?![\w-])", re.IGNORECASE)
     files = covered(rule.files)
+    assert rule.word.islower(), "it would not be found in the text in lower case"
     assert files
     uses = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in files
-        if word.search(whole(path))  # many times as fast as line by line
+        if re.search(rule.word, whole(path))  # many times as fast as line by line, and as without regard to case
         for number, line in texts(path)
         if word.search(line)
     ]
@@ -159,6 +168,12 @@ def test_a_word_is_not_used_where_it_has_been_replaced(rule):
 def test_only_text_that_people_read_counts(tmp_path):
     (tmp_path / "a.py").write_text('told = "one `told` {told}"  # two\ntell["told"]\n"""three\nfive six"""\n')
     assert texts(tmp_path / "a.py") == [(1, '"one  "'), (1, "# two"), (3, '"""three'), (4, 'five six"""')]
+    (tmp_path / "b.py").write_text('a = rb\'# \\\' " b\' + """\\""" "c" # d""" + \'\' + x # it\'s e\n')
+    assert [text for _, text in texts(tmp_path / "b.py")] == [
+        "rb'# \\' \" b'",
+        '"""\\""" "c" # d"""',
+        "# it's e",
+    ]
     (tmp_path / "a").write_text("""#!/bin/sh\ntold=$# # one's\ntold 'told' "two\n three" 'four five' ${#told}\n""")
     assert texts(tmp_path / "a") == [(2, "# one's"), (3, '"two'), (4, ' three"'), (4, "'four five'")]
     (tmp_path / "a.md").write_text("one `told` [two](told.md)\n\n    told\n\n```\ntold\n```\nthree\n")
