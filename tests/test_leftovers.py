@@ -20,7 +20,8 @@ def called() -> Iterator[Callable[[str], int]]:
     def start(arguments: str) -> int:
         process = subprocess.Popen(["bash", "-c", 'exec -a "$0" sleep 60', arguments])
         started.append(process)
-        while b"bash" in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        # Empty for a moment while the new program is loaded.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(arguments.encode()):
             pass
         return process.pid
 
