@@ -16,6 +16,8 @@ REGISTRY = "the registry runs on its own machine and trusts this GitLab's tokens
 PASSWORD = "the first password is the setting initialRootPassword or one generated on the server"
 ACCOUNTS = "the data on the volume is owned by these account names and numbers"
 ACCESS_LOG = "the checks read nginx's access log in its own folder, which is on the data volume"
+IMAGES = "images are on the registry's own machine, which this key does not reach"
+SECRETS = "an installation on a new machine requires gitlab-secrets.json on the data volume"
 SOCKET = "the checks and the steps use the package's own socket to reach GitLab"
 
 SET_BY_PROGRAM = {
@@ -57,6 +59,9 @@ PACKAGE_DEFAULTS = {
     ("gitlab_sshd", "host_keys_glob"): SSHD,
     ("gitlab_rails", "gitlab_shell_ssh_port"): "clients use port 22 of the load balancer for git over SSH",
     ("gitlab_rails", "registry_key_path"): REGISTRY,
+    ("registry", "storage"): IMAGES,
+    ("package", "generate_default_secrets"): SECRETS,
+    ("package", "generate_secrets_json_file"): SECRETS,
     ("gitlab_workhorse", "enable"): SOCKET,
     ("gitlab_workhorse", "dir"): SOCKET,
     ("gitlab_workhorse", "listen_network"): SOCKET,
