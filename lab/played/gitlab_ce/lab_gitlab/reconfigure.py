@@ -140,8 +140,8 @@ class Run:
         for name, (text, code) in zip(restarted, runit.control("restart", *restarted, seconds=30.0), strict=True):
             if code:
                 self._give_up(name, text)
-        others = {service.name for service in enabled} - {*restarted}
         if self.bootstrapping:
+            others = [service.name for service in enabled if service.name not in restarted]
             runit.control("start", *(name for name in others if not runit.is_running(name)))
 
     def _give_up(self, name: str, text: str) -> NoReturn:
