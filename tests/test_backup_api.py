@@ -2,7 +2,6 @@
 
 import datetime
 import random
-import threading
 from collections.abc import Iterator
 
 import boto3
@@ -10,8 +9,7 @@ import botocore.auth  # type: ignore[import-untyped]
 import botocore.awsrequest  # type: ignore[import-untyped]
 import botocore.credentials  # type: ignore[import-untyped]
 import pytest
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
+from moto.server import ThreadedMotoServer
 
 from programs.volume_backup import ec2, metadata
 from programs.volume_backup.ec2 import ApiError, Ec2, NoAnswerError
@@ -71,12 +69,11 @@ def test_each_region_has_its_own_address(region, host):
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    app = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    _host, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
 
 
 def test_snapshots_are_created_found_by_their_tags_and_deleted(moto):

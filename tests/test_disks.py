@@ -137,14 +137,12 @@ def test_a_file_system_that_does_not_grow_is_noticed(disk):
 
 
 def test_a_root_that_is_no_partition_of_an_nvme_disk_is_left_alone(tmp_path):
-    findmnt = tmp_path / "findmnt"
-    findmnt.write_text("#!/bin/bash\necho /dev/mapper/vg-root\n")
-    findmnt.chmod(0o755)
+    put(tmp_path, "findmnt", "echo /dev/mapper/vg-root")
     done = subprocess.run(
         ["bash", "-c", f"exec 3>&1\n{script('grow_file_system.sh')}", "grow_root", "/", "30", "server-root-dev"],
         capture_output=True,
         text=True,
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
         check=True,
     )
     assert done.stdout.startswith("/ was not grown: it is on /dev/mapper/vg-root, not on a plain NVMe disk")

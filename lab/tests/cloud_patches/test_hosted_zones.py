@@ -13,25 +13,33 @@ NOT_FOUND = r"InvalidChangeBatch.*name='git\.example\.com\.', type='A'\] but it 
 
 
 @pytest.fixture
-def change():
-    """Change records of one zone. Each change is an action, a name and an address."""
+def batch():
+    """Change records of one zone in one call, and return its A records. Each change is an action, a name, a type and a
+    value.
+    """
     with mock_aws():
         route53 = client("route53")
         zone = route53.create_hosted_zone(Name="example.com.", CallerReference="1")["HostedZone"]["Id"]
 
-        def change(*changes):
-            records = [
+        def batch(*changes):
+            made = [
                 {
                     "Action": action,
-                    "ResourceRecordSet": {"Name": name, "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": value}]},
+                    "ResourceRecordSet": {"Name": name, "Type": kind, "TTL": 60, "ResourceRecords": [{"Value": value}]},
                 }
-                for action, name, value in changes
+                for action, name, kind, value in changes
             ]
-            route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": records})
+            route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": made})
             listed = route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
             return [(each["Name"], each["ResourceRecords"][0]["Value"]) for each in listed if each["Type"] == "A"]
 
-        yield change
+        yield batch
+
+
+@pytest.fixture
+def change(batch):
+    """The same for A records. Each change is an action, a name and an address."""
+    return lambda *changes: batch(*((action, name, "A", address) for action, name, address in changes))
 
 
 def test_a_deleted_record_is_created_again_whatever_other_records_there_are(change):
@@ -78,26 +86,6 @@ BESIDE_CNAME = (
     r"with the same DNS name already exists in zone example\.com\.\]"
 )
 A, CNAME = ("A", "203.0.113.7"), ("CNAME", "status.example.net")
-
-
-@pytest.fixture
-def batch():
-    """Change records of one zone in one call. Each change is an action, a name, a type and a value."""
-    with mock_aws():
-        route53 = client("route53")
-        zone = route53.create_hosted_zone(Name="example.com.", CallerReference="1")["HostedZone"]["Id"]
-
-        def batch(*changes):
-            made = [
-                {
-                    "Action": action,
-                    "ResourceRecordSet": {"Name": name, "Type": kind, "TTL": 60, "ResourceRecords": [{"Value": value}]},
-                }
-                for action, name, kind, value in changes
-            ]
-            route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": made})
-
-        yield batch
 
 
 @pytest.mark.parametrize("action", ["CREATE", "UPSERT"])
